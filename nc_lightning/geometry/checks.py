@@ -1,0 +1,102 @@
+"""One-line errors for the arguments that every floor shares: ``z``, ``labels`` and positive numbers."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def check_features(z: Tensor, name: str = "z") -> None:
+    """Raise unless ``z`` is a floating-point tensor of shape (N, d) with d >= 1.
+
+    Raises:
+        TypeError: If ``z`` is not a floating-point tensor.
+        ValueError: If ``z`` does not have exactly two dimensions, or no column.
+
+    Example:
+        >>> check_features(torch.zeros(4))
+        Traceback (most recent call last):
+        ...
+        ValueError: z: got shape (4,), expected (N, d), one row a sample
+    """
+    if not isinstance(z, Tensor) or not z.is_floating_point():
+        got = z.dtype if isinstance(z, Tensor) else type(z).__name__
+        raise TypeError(f"{name}: got {got}, expected a floating-point tensor of shape (N, d)")
+    if z.ndim != 2 or z.shape[1] == 0:
+        raise ValueError(f"{name}: got shape {tuple(z.shape)}, expected (N, d), one row a sample")
+
+
+def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = None) -> None:
+    """Raise unless ``labels`` holds one integer a sample, each in [0, num_classes) where that is given.
+
+    Raises:
+        TypeError: If ``labels`` is not an integer tensor.
+        ValueError: If the shape is not (num_samples,), or a label lies outside [0, num_classes).
+
+    Example:
+        >>> check_labels(torch.tensor([0, 3]), 2, num_classes=3)
+        Traceback (most recent call last):
+        ...
+        ValueError: labels: got label 3, expected integers in [0, 3)
+    """
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"labels: got {got}, expected an integer tensor of shape (N,); convert it by labels.long()")
+    if labels.shape != (num_samples,):
+        raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected ({num_samples},), one label for each row of z")
+    if num_classes is not None and labels.numel() > 0:
+        low, high = (int(v) for v in torch.aminmax(labels))
+        if low < 0 or high >= num_classes:
+            raise ValueError(f"labels: got label {low if low < 0 else high}, expected integers in [0, {num_classes})")
+
+
+def check_finite(z: Tensor, name: str = "z") -> None:
+    """Raise where a value is NaN or infinite, and say in which row first.
+
+    Raises:
+        ValueError: If any value of ``z`` is not finite.
+
+    Example:
+        >>> check_finite(torch.tensor([[0.0, 1.0], [float("nan"), 2.0]]))
+        Traceback (most recent call last):
+        ...
+        ValueError: z: got nan in row 1, expected finite features
+    """
+    finite = torch.isfinite(z)
+    if not finite.all():
+        row, column = torch.nonzero(~finite)[0].tolist()
+        raise ValueError(f"{name}: got {z[row, column].item()} in row {row}, expected finite features")
+
+
+def check_number(name: str, value: float, *, above: float | None = None, at_least: float | None = None) -> None:
+    """Raise unless ``value`` is a finite number above one bound, or at least another.
+
+    Raises:
+        ValueError: If it is not.
+
+    Example:
+        >>> check_number("temperature", -1.0, above=0)
+        Traceback (most recent call last):
+        ...
+        ValueError: temperature: got -1.0, expected a finite number > 0
+    """
+    bound = f"> {above}" if above is not None else f">= {at_least}"
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or (above is not None and value <= above) or (at_least is not None and value < at_least):
+        raise ValueError(f"{name}: got {value!r}, expected a finite number {bound}")
+
+
+def check_count(name: str, value: int, at_least: int = 1) -> None:
+    """Raise unless ``value`` is an integer of at least ``at_least``.
+
+    Raises:
+        ValueError: If it is not.
+
+    Example:
+        >>> check_count("feature_dim", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: feature_dim: got 0, expected an integer >= 1
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ValueError(f"{name}: got {value!r}, expected an integer >= {at_least}")

@@ -1,0 +1,85 @@
+"""Feature normalisation: where the projections ``z`` are allowed to live."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Normalization = Literal["unit_ball", "unit_sphere", "none"]
+
+
+def _at_least_float32(z: Tensor) -> Tensor:
+    return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+
+
+def unit_ball(z: Tensor) -> Tensor:
+    """Project each row into the closed unit ball: ``z / max(1, ||z||)``.
+
+    Rows inside the ball stay as they are, so the projection is idempotent. This is the paper's own choice
+    (arXiv 2311.05139, section 3: the representations f with ||f(x)|| <= 1).
+
+    Args:
+        z: Features, shape (..., d), any floating-point dtype.
+
+    Returns:
+        Same shape; float32 for half-precision input, whose norms would overflow, else the dtype of ``z``.
+
+    Example:
+        >>> unit_ball(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
+        tensor([[0.6000, 0.8000],
+                [0.3000, 0.4000]])
+    """
+    z = _at_least_float32(z)
+    return z / torch.linalg.vector_norm(z, dim=-1, keepdim=True).clamp(min=1.0)
+
+
+def unit_sphere(z: Tensor) -> Tensor:
+    """Project each row onto the unit sphere: ``z / ||z||``; a zero row stays zero.
+
+    Args:
+        z: Features, shape (..., d), any floating-point dtype.
+
+    Returns:
+        Same shape; float32 for half-precision input, else the dtype of ``z``.
+
+    Example:
+        >>> unit_sphere(torch.tensor([[0.3, 0.4], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    return torch.nn.functional.normalize(_at_least_float32(z), dim=-1)
+
+
+def check_normalization(normalization: str) -> None:
+    """Raise unless ``normalization`` names one of ours.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if normalization not in get_args(Normalization):
+        raise ValueError(f"normalization: got {normalization!r}, expected one of {', '.join(get_args(Normalization))}")
+
+
+def normalize(z: Tensor, normalization: Normalization) -> Tensor:
+    """Apply the normalisation of that name: ``unit_ball``, ``unit_sphere`` or ``none``.
+
+    Args:
+        z: Features, shape (..., d), any floating-point dtype.
+        normalization: Which one. ``none`` only lifts half precision to float32.
+
+    Returns:
+        Same shape, at least float32.
+
+    Raises:
+        ValueError: If ``normalization`` is none of the three.
+
+    Example:
+        >>> normalize(torch.tensor([[3.0, 4.0]]), "none")
+        tensor([[3., 4.]])
+    """
+    check_normalization(normalization)
+    if normalization == "unit_ball":
+        return unit_ball(z)
+    if normalization == "unit_sphere":
+        return unit_sphere(z)
+    return _at_least_float32(z)

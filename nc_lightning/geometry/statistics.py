@@ -1,0 +1,197 @@
+"""Class statistics: all that the collapse measures need of a set of features, streamed in one pass."""
+
+import torch
+from torch import Tensor
+
+from nc_lightning.geometry.checks import check_count, check_features, check_finite, check_labels
+
+
+class ClassStatistics:
+    """Counts, class means, pooled within-class scatter and per-class trace of a stream of features.
+
+    Batches and whole streams are merged by Chan's update of central moments, so nothing is a difference of large
+    numbers: the within-class scatter stays exact to rounding even when classes have shrunk to their means, where raw
+    second moments lose every digit. State is float64 (float32 on devices without it) and takes C d + d^2 + 2 C
+    numbers, whatever the number of samples.
+
+    Args:
+        num_classes: Number of classes C; a class may be absent from the stream.
+        feature_dim: Dimension d of the features.
+        device: Where the state lives.
+
+    Attributes:
+        counts: (C,) number of samples seen of each class.
+        means: (C, d) class means; the row of a class that was never seen is zero.
+        scatter: (d, d) pooled within-class scatter, the sum over samples of (z - mean)(z - mean)^T.
+        traces: (C,) sum over the samples of each class of ||z - mean||^2.
+
+    Raises:
+        ValueError: If ``num_classes`` or ``feature_dim`` is below 1.
+
+    Source:
+        Chan, Golub, LeVeque (1979), Updating formulae and a pairwise algorithm for computing sample variances.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]])
+        >>> stats = ClassStatistics(num_classes=2, feature_dim=2).update(z, torch.tensor([0, 0, 1]))
+        >>> stats.means
+        tensor([[2., 0.],
+                [0., 5.]], dtype=torch.float64)
+        >>> stats.traces
+        tensor([2., 0.], dtype=torch.float64)
+    """
+
+    def __init__(self, num_classes: int, feature_dim: int, device: torch.device | str | None = None) -> None:
+        check_count("num_classes", num_classes)
+        check_count("feature_dim", feature_dim)
+        device = torch.device(device) if device is not None else torch.device("cpu")
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.counts = torch.zeros(num_classes, dtype=dtype, device=device)
+        self.means = torch.zeros(num_classes, feature_dim, dtype=dtype, device=device)
+        self.scatter = torch.zeros(feature_dim, feature_dim, dtype=dtype, device=device)
+        self.traces = torch.zeros(num_classes, dtype=dtype, device=device)
+
+    @classmethod
+    def from_state(cls, counts: Tensor, means: Tensor, scatter: Tensor, traces: Tensor) -> "ClassStatistics":
+        """Wrap the four state tensors without copying them."""
+        stats = cls.__new__(cls)
+        stats.counts, stats.means, stats.scatter, stats.traces = counts, means, scatter, traces
+        return stats
+
+    @property
+    def num_classes(self) -> int:
+        """Number of declared classes C."""
+        return self.means.shape[0]
+
+    @property
+    def feature_dim(self) -> int:
+        """Dimension d of the features."""
+        return self.means.shape[1]
+
+    @property
+    def present(self) -> Tensor:
+        """(C,) bool: which classes were seen. Measures run over these P <= C classes."""
+        return self.counts > 0
+
+    @property
+    def num_samples(self) -> float:
+        """Number of samples seen."""
+        return float(self.counts.sum())
+
+    @torch.no_grad()
+    def update(self, z: Tensor, labels: Tensor) -> "ClassStatistics":
+        """Add a batch, in place.
+
+        Args:
+            z: Features (N, d) of any floating-point dtype, N >= 0.
+            labels: Classes (N,), integers in [0, C).
+
+        Returns:
+            Itself.
+
+        Raises:
+            TypeError: If ``z`` is not floating point or ``labels`` not integer.
+            ValueError: If shapes do not fit, a label lies outside [0, C), or a feature is NaN or infinite. Nothing
+                has been added then.
+        """
+        check_features(z)
+        check_labels(labels, len(z), self.num_classes)
+        if z.shape[1] != self.feature_dim:
+            raise ValueError(f"z: got feature dimension {z.shape[1]}, expected feature_dim = {self.feature_dim}")
+        check_finite(z)
+        if len(z) == 0:
+            return self
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.detach().to(self.means)
+            labels = labels.to(z.device)
+            classes, member = labels.unique(return_inverse=True)
+            counts = z.new_zeros(len(classes)).index_add_(0, member, z.new_ones(len(z)))
+            means = z.new_zeros(len(classes), z.shape[1]).index_add_(0, member, z) / counts[:, None]
+            residuals = z - means[member]
+            self.scatter.addmm_(residuals.T, residuals)
+            self.traces.index_add_(0, labels, residuals.square().sum(1))
+            self._shift_means(classes, counts, means)
+        return self
+
+    def _shift_means(self, classes: Tensor, counts: Tensor, means: Tensor) -> None:
+        """Merge ``counts`` samples with the given ``means`` into ``classes``: Chan's term for two differing means."""
+        total = self.counts[classes] + counts
+        share = counts / total
+        delta = means - self.means[classes]
+        weight = self.counts[classes] * share
+        weighted = delta * weight[:, None]
+        self.scatter.addmm_(weighted.T, delta)
+        self.traces.index_add_(0, classes, (weighted * delta).sum(1))
+        self.means.index_add_(0, classes, delta * share[:, None])
+        self.counts.index_add_(0, classes, counts)
+
+    def merge(self, other: "ClassStatistics") -> "ClassStatistics":
+        """Add the statistics of another stream, in place; an empty stream changes nothing.
+
+        Args:
+            other: Statistics of the same shape; left as they are.
+
+        Returns:
+            Itself.
+
+        Raises:
+            ValueError: If the number of classes or the feature dimension differs.
+        """
+        if self.means.shape != other.means.shape:
+            raise ValueError(
+                f"other: got statistics of (num_classes, feature_dim) = {tuple(other.means.shape)}, "
+                f"expected {tuple(self.means.shape)}"
+            )
+        classes = torch.nonzero(other.present).squeeze(1).to(self.means.device)
+        self.scatter += other.scatter.to(self.scatter)
+        self.traces += other.traces.to(self.traces)
+        self._shift_means(classes, other.counts.to(self.counts)[classes], other.means.to(self.means)[classes])
+        return self
+
+    def to(self, device: torch.device | str) -> "ClassStatistics":
+        """Return the same statistics on another device; the CPU is where decompositions are safest."""
+        state = (t.to(device) for t in (self.counts, self.means, self.scatter, self.traces))
+        return ClassStatistics.from_state(*state)
+
+    @property
+    def class_means(self) -> Tensor:
+        """(P, d) means of the classes that are present, in the order of their labels."""
+        return self.means[self.present]
+
+    @property
+    def centred_class_means(self) -> Tensor:
+        """(P, d) class means minus the mean of class means (not the sample mean: they differ under imbalance)."""
+        means = self.class_means
+        return means - means.mean(0, keepdim=True)
+
+    @property
+    def within_covariance(self) -> Tensor:
+        """(d, d) Sigma_W, the within-class covariance, every sample counting alike."""
+        return self.scatter / self.counts.sum()
+
+    @property
+    def within_trace(self) -> Tensor:
+        """tr Sigma_W; exactly 0 where it is rounding only (see ``zero_level``)."""
+        return self._or_zero(self.traces.sum() / self.counts.sum())
+
+    @property
+    def between_trace(self) -> Tensor:
+        """tr Sigma_B, every class counting alike; exactly 0 where it is rounding only (see ``zero_level``)."""
+        means = self.centred_class_means
+        return self._or_zero(means.square().sum() / len(means))
+
+    @property
+    def zero_level(self) -> Tensor:
+        """The centred trace below which only rounding is left: (64 eps)^2 times the mean squared norm."""
+        squared_norm = (self.traces.sum() + self.counts @ self.means.square().sum(1)) / self.counts.sum()
+        return (64 * torch.finfo(self.means.dtype).eps) ** 2 * squared_norm
+
+    def _or_zero(self, trace: Tensor) -> Tensor:
+        return torch.where(trace <= self.zero_level, torch.zeros_like(trace), trace)
+
+    def __repr__(self) -> str:
+        """Show sizes, not tensors."""
+        return (
+            f"ClassStatistics(num_classes={self.num_classes}, feature_dim={self.feature_dim}, "
+            f"samples={self.num_samples:.0f}, classes present={int(self.present.sum())})"
+        )

@@ -1,0 +1,90 @@
+"""The contrastive loss in its exact form: the expectation over all negatives of the batch."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nc_lightning.losses.pairs import Pairs
+
+
+def exact_loss(z: Tensor, pairs: Pairs, beta: float, temperature: float, differentiate: bool) -> Tensor:
+    """Mean over all (anchor, positive) pairs of log(1 + sum_n w_n e^{t_n}), t_n = (s_in - s_ij) / temperature.
+
+    With L_i = log sum_n w_n e^{s_in / temperature} the loss of a pair is softplus(L_i - s_ij / temperature). Sums of
+    exponentials are taken relative to each row's largest negative, so they neither overflow nor vanish, whatever the
+    temperature, the hardness and the scale of the features. Value and gradient are formed together in one sweep.
+
+    Args:
+        z: (N, d) normalised features, float32 or float64, whose inner products are s.
+        pairs: Positives and negatives of each anchor.
+        beta: Hardness of the weights w_n ~ e^{beta s_in}.
+        temperature: tau.
+        differentiate: Whether gradients flow through the weights.
+
+    Returns:
+        0-dimensional loss in nats; 0 with a gradient of zeros where no pair is usable. First derivatives only.
+    """
+    loss: Tensor = _ExactLoss.apply(z, pairs, beta, temperature, differentiate)
+    return loss
+
+
+class _ExactLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, pairs: Pairs, beta: float, temperature: float, differentiate: bool
+    ) -> Tensor:
+        similarity = z @ z.T
+        hardest, easy, hard = _row_sums(similarity, pairs.negatives, beta, temperature)
+        easy_sum, hard_sum = easy.sum(1), hard.sum(1)
+        negative = hardest / temperature + (hard_sum / easy_sum).log()
+
+        anchor, positive = pairs.usable()
+        t = negative[anchor] - similarity[anchor, positive] / temperature
+        loss = -torch.nn.functional.logsigmoid(-t).sum() / max(len(t), 1)
+        if not ctx.needs_input_grad[0]:
+            return loss
+
+        pull = t.sigmoid() / (max(len(t), 1) * temperature)
+        push = torch.zeros_like(negative).index_add_(0, anchor, pull)
+        gradient = hard.mul_((push / hard_sum).nan_to_num_(0.0)[:, None])
+        if differentiate and beta > 0:
+            # The weights' own derivative: d log w_n / d s_in, beta times (hardened share - easy share).
+            gradient.mul_(1 + beta * temperature)
+            gradient.sub_(easy.mul_((push * beta * temperature / easy_sum).nan_to_num_(0.0)[:, None]))
+        gradient.index_put_((anchor, positive), -pull, accumulate=True)
+        # s = z z^T is symmetric, so that its gradient reaches z from both sides, in one product.
+        ctx.save_for_backward((gradient + gradient.T) @ z)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output, None, None, None, None
+
+
+def _row_sums(similarity: Tensor, negatives: Tensor, beta: float, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each row's largest negative m (N,), and e^{beta (s - m)} and e^{(beta + 1/tau) (s - m)}, 0 off the mask."""
+    logits = similarity.masked_fill(~negatives, -torch.inf)
+    hardest = logits.amax(1)
+    hardest = torch.where(hardest > -torch.inf, hardest, 0.0)
+    logits.sub_(hardest[:, None])
+    # 0 * -inf is NaN: without hardness the easy terms are the mask itself.
+    easy = (beta * logits).exp_() if beta > 0 else negatives.to(similarity.dtype)
+    return hardest, easy, logits.mul_(beta + 1 / temperature).exp_()
+
+
+def log_weights(similarity: Tensor, negatives: Tensor, beta: float) -> Tensor:
+    """Logarithm of the weights of an anchor's negatives, hardened by eta(s) = e^{beta s} and normalised per anchor.
+
+    Args:
+        similarity: (N, N) inner products s.
+        negatives: (N, N) bool mask.
+        beta: Hardness; 0 weighs all negatives alike.
+
+    Returns:
+        (N, N); hugely negative outside of the mask. A row sums to 1 after exp if it has a negative.
+    """
+    return (beta * similarity).masked_fill(~negatives, torch.finfo(similarity.dtype).min).log_softmax(1)
