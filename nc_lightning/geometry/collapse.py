@@ -99,7 +99,7 @@ def nc1_outside_span(stats: ClassStatistics) -> Tensor:
     if not _separated(stats):
         return within / within
     seen = _within_along(stats, _between_directions(stats)[1]).sum()
-    return torch.where(within > 0, 1 - seen / within, torch.nan)
+    return torch.where(within > 0, (1 - seen / within).clamp(min=0), torch.nan)
 
 
 def cdnv(stats: ClassStatistics) -> Tensor:

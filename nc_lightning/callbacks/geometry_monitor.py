@@ -1,0 +1,181 @@
+"""The geometry monitor: how near the representation is to neural collapse, epoch by epoch."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nc_lightning.data.views import concatenate_views
+from nc_lightning.geometry import ClassStatistics, ncc_accuracy, statistics_measures, within_class_variation
+from nc_lightning.geometry.centres import CentreDistances
+from nc_lightning.geometry.checks import check_count
+
+DEFAULT_BATCH_SIZE = 256
+"""Batch size of a measurement where the training loader does not name one."""
+
+
+class GeometryMonitor(Callback):
+    """Measure the geometry of the training and validation features, and log it as ``geometry/<set>/<key>``.
+
+    The module is called on inputs and must return features (N, d). It is in eval mode meanwhile, and the mode of every
+    submodule, BatchNorm's running statistics and all random number generators are as before when it is done. The
+    training set comes from the data module's ``geometry_dataloader()`` if it has one, without augmentation; else from
+    the training loader's data set, each sample once and in order.
+
+    Features are streamed, never kept: memory is C d + d^2 numbers. A set is read twice, first for its class statistics,
+    then for the distances to the class means, which cannot be told before these are known. Held-out samples are
+    classified by the centres of the *training* classes. An epoch that is not due costs nothing.
+
+    Values are logged through the module, so `ModelCheckpoint(monitor="geometry/val/nc1")` and every logger work.
+
+    Args:
+        every_n_epochs: Measure after every n-th epoch, and after the last one.
+        num_classes: C; None to take it from the module or the data module.
+
+    Attributes:
+        results: Latest measurement, by set (``train``, ``val`` or ``test``) and key.
+
+    Raises:
+        ValueError: If an argument is out of its range, the number of classes is nowhere to be found, a label does not
+            fit it, or a feature is NaN; the message says in which batch.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[GeometryMonitor(every_n_epochs=5)], logger=False)
+    """
+
+    def __init__(self, every_n_epochs: int = 1, num_classes: int | None = None) -> None:
+        check_count("every_n_epochs", every_n_epochs)
+        if num_classes is not None:
+            check_count("num_classes", num_classes, at_least=2)
+        self.every_n_epochs = every_n_epochs
+        self.num_classes = num_classes
+        self.results: dict[str, dict[str, float]] = {}
+        self._measured_step = -1
+
+    def setup(self, trainer: Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Find out the number of classes, and that module and data agree on it."""
+        of_data = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
+        of_module = getattr(pl_module, "num_classes", None)
+        if of_data is not None and of_module is not None and of_data != of_module:
+            raise ValueError(f"num_classes: got {of_module} in the model, expected {of_data}, the classes of the data")
+        if self.num_classes is None:
+            self.num_classes = of_module or of_data
+        if self.num_classes is None:
+            raise ValueError(
+                "num_classes: got none from the module or the data module, expected GeometryMonitor(num_classes=...)"
+            )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the measurements of an earlier run."""
+        self.results = {}
+        self._measured_step = -1
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+        """Measure with the validation set: at the end of a due epoch, or whenever only validation runs."""
+        if trainer.sanity_checking or (trainer.state.fn == TrainerFn.FITTING and not self._due(trainer)):
+            return
+        self._measure_and_log(trainer, pl_module, {"val": trainer.val_dataloaders})
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+        """Measure at the end of a due epoch in which no validation ran."""
+        if self._due(trainer) and self._measured_step != trainer.global_step:
+            self._measure_and_log(trainer, pl_module, {})
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+        """Measure with the test set."""
+        self._measure_and_log(trainer, pl_module, {"test": trainer.test_dataloaders})
+
+    def _due(self, trainer: Trainer) -> bool:
+        epoch = trainer.current_epoch + 1
+        return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.should_stop
+
+    def _measure_and_log(self, trainer: Trainer, pl_module: L.LightningModule, held_out: dict[str, Any]) -> None:
+        loaders = {"train": _training_loader(trainer), **held_out}
+        with _undisturbed(pl_module):
+            self.results = self._measure(trainer, pl_module, {k: v for k, v in loaders.items() if v is not None})
+        self._measured_step = trainer.global_step
+        for name, values in self.results.items():
+            pl_module.log_dict({f"geometry/{name}/{key}": value for key, value in values.items()}, batch_size=1)
+
+    def _measure(
+        self, trainer: Trainer, pl_module: L.LightningModule, loaders: dict[str, Any]
+    ) -> dict[str, dict[str, float]]:
+        results: dict[str, dict[str, float]] = {}
+        centres: ClassStatistics | None = None
+        for name, loader in loaders.items():
+            stats = self._statistics(name, _features(trainer, pl_module, loader))
+            if stats is None:
+                continue
+            centres = centres or stats
+            own, given = CentreDistances(stats), CentreDistances(centres)
+            for _, z, labels in _features(trainer, pl_module, loader):
+                own.update(z, labels)
+                if centres is not stats:
+                    given.update(z, labels)
+            values = statistics_measures(stats)
+            values["within_class_variation"] = within_class_variation(own)
+            values["ncc_accuracy"] = ncc_accuracy(own if centres is stats else given)
+            results[name] = {key: float(value) for key, value in values.items()}
+        return results
+
+    def _statistics(self, name: str, features: Iterator[tuple[int, Tensor, Tensor]]) -> ClassStatistics | None:
+        stats = None
+        for index, z, labels in features:
+            try:
+                if stats is None:
+                    assert self.num_classes is not None
+                    stats = ClassStatistics(self.num_classes, z.shape[-1], z.device)
+                stats.update(z, labels)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"geometry of the {name} set, batch {index}: {error}") from error
+        return stats
+
+
+def _features(
+    trainer: Trainer, pl_module: L.LightningModule, loaders: Any
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield (batch index, features, labels) of one loader, or of several one after another."""
+    batches: Iterable[Any] = itertools.chain(*loaders) if isinstance(loaders, (list, tuple)) else loaders
+    limit = trainer.limit_val_batches if trainer.fast_dev_run else None
+    for index, batch in enumerate(itertools.islice(batches, limit)):
+        batch = trainer.strategy.batch_to_device(batch, pl_module.device)
+        x, labels = concatenate_views(batch)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            z = pl_module(x)
+        yield index, z, labels
+
+
+def _training_loader(trainer: Trainer) -> Any:
+    """The training set without augmentation where the data module offers it, else the training data in order."""
+    datamodule = getattr(trainer, "datamodule", None)
+    if hasattr(datamodule, "geometry_dataloader"):
+        return datamodule.geometry_dataloader()
+    loader = trainer.train_dataloader
+    if not isinstance(loader, DataLoader):
+        return loader
+    batch_size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or DEFAULT_BATCH_SIZE
+    return DataLoader(
+        loader.dataset, batch_size=batch_size, collate_fn=loader.collate_fn, num_workers=loader.num_workers
+    )
+
+
+@contextmanager
+def _undisturbed(module: torch.nn.Module) -> Iterator[None]:
+    """Put a module into eval mode; leave every mode and every random number generator as it was."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    module.eval()
+    try:
+        with isolate_rng():
+            yield
+    finally:
+        for submodule, training in modes:
+            submodule.training = training

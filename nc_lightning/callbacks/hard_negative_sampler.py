@@ -1,0 +1,119 @@
+"""The sampler of hard negatives: it owns the hardness of the loss and says what the hardness does."""
+
+import math
+from typing import Any, Literal, get_args
+
+import lightning as L
+from lightning.pytorch import Callback, Trainer
+
+from nc_lightning.geometry.checks import check_number
+from nc_lightning.losses import ContrastiveLoss
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+class HardNegativeSampler(Callback):
+    """Set the hardness ``loss.beta`` before every step, and log its effect on the negatives.
+
+    HSCL and HUCL bring one along by themselves. Give the Trainer one of your own for a schedule: hardness then rises
+    from ``start`` to ``beta`` over the first part of training, and stays there. It is a function of the step alone, so
+    a resumed run goes on where it stopped.
+
+    Logs ``negatives/hardness``; and where the training step returns ``z`` and ``labels``, on the first batch of an
+    epoch and every ``log_every_n_steps`` after it, ``negatives/effective``, the effective number of negatives, and for
+    unsupervised losses ``negatives/false_share``, the share of their weight on the anchor's own class.
+
+    Args:
+        beta: Hardness to reach; None for the one that the loss was made with.
+        schedule: ``constant``, ``linear`` or ``cosine``.
+        start: Hardness at the first step of a schedule.
+        duration: Share of training after which ``beta`` is reached, in (0, 1].
+
+    Raises:
+        ValueError: If an argument is out of its range, or the module's ``loss`` is no `ContrastiveLoss`.
+
+    Example:
+        >>> sampler = HardNegativeSampler(beta=10.0, schedule="linear", duration=0.5)
+        >>> [sampler.hardness(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+        [0.0, 5.0, 10.0, 10.0]
+    """
+
+    def __init__(
+        self, beta: float | None = None, schedule: Schedule = "constant", start: float = 0.0, duration: float = 1.0
+    ) -> None:
+        if beta is not None:
+            check_number("beta", beta, at_least=0)
+        check_number("start", start, at_least=0)
+        check_number("duration", duration, above=0)
+        if duration > 1:
+            raise ValueError(f"duration: got {duration!r}, expected a share of training in (0, 1]")
+        if schedule not in get_args(Schedule):
+            raise ValueError(f"schedule: got {schedule!r}, expected one of {', '.join(get_args(Schedule))}")
+        self.beta = beta
+        self.schedule = schedule
+        self.start = start
+        self.duration = duration
+        self._total_steps = math.inf
+
+    @classmethod
+    def unless_present(cls, module: L.LightningModule) -> list[Callback]:
+        """Return a sampler for `configure_callbacks`, or none if the user gave the Trainer one."""
+        trainer = module._trainer
+        given: list[Any] = trainer.callbacks if isinstance(trainer, Trainer) else []
+        return [] if any(isinstance(callback, cls) for callback in given) else [cls()]
+
+    def hardness(self, progress: float) -> float:
+        """Return beta at a point of training.
+
+        Args:
+            progress: Share of training that is done, in [0, 1].
+
+        Returns:
+            The hardness, >= 0.
+
+        Raises:
+            ValueError: If ``beta`` was left to the loss and training has not begun.
+        """
+        if self.beta is None:
+            raise ValueError("beta: got None before the start of training, expected a hardness >= 0")
+        if self.schedule == "constant":
+            return self.beta
+        share = min(1.0, progress / self.duration)
+        if self.schedule == "cosine":
+            share = (1 - math.cos(math.pi * share)) / 2
+        return self.start + (self.beta - self.start) * share
+
+    def setup(self, trainer: Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Check that there is a loss with a hardness to own."""
+        loss = getattr(pl_module, "loss", None)
+        if not isinstance(loss, ContrastiveLoss):
+            raise ValueError(
+                f"HardNegativeSampler: got {type(pl_module).__name__} with a loss of type {type(loss).__name__}, "
+                "expected a ContrastiveLoss as its attribute loss"
+            )
+        if self.beta is None:
+            self.beta = loss.beta
+
+    def on_train_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+        """Find out how long training is; without an end, a schedule stays where it starts."""
+        self._total_steps = float(trainer.estimated_stepping_batches)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Set the hardness of this step."""
+        pl_module.loss.beta = self.hardness(trainer.global_step / self._total_steps)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the hardness, and now and then what it does."""
+        if batch_idx % trainer.log_every_n_steps:
+            return
+        values = {"hardness": pl_module.loss.beta}
+        if isinstance(outputs, dict) and "z" in outputs and "labels" in outputs:
+            values |= pl_module.loss.negative_statistics(outputs["z"], outputs["labels"])
+        pl_module.log_dict(
+            {f"negatives/{key}": float(value) for key, value in values.items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=1,
+        )

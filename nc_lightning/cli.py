@@ -1,0 +1,212 @@
+"""``nc-train``: LightningCLI with our defaults, the shipped configs, and errors of one line.
+
+    nc-train fit --config hscl.yaml
+    nc-train fit --config hscl.yaml --config digit_pairs.yaml --model.beta 5
+    nc-train validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
+    nc-train predict --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
+
+From Python or a notebook: ``nc_lightning.cli.main(["fit", "--config", "hscl.yaml"])``.
+"""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from nc_lightning.callbacks import GeometryMonitor, GeometrySummary, PredictionWriter
+from nc_lightning.callbacks.files import unused_path
+from nc_lightning.errors import USER_ERRORS, explain, is_user_error
+from nc_lightning.objectives import ContrastiveObjective
+
+_NOISE = (
+    ".*does not have many workers.*",  # the embedded data sets are in memory, where workers only cost time
+    ".*is smaller than the logging interval.*",
+    ".*scheduler is using 'interval': 'epoch'.*",  # the configs mean it
+    ".*LightningCLI's args parameter.*",  # we pass the command line itself, with shipped configs found
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch >= 2.13
+)
+"""Warnings of Lightning that tell a user of the shipped configs nothing."""
+
+
+def config_folder() -> Path:
+    """Return the folder of the shipped configs: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    return next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
+
+
+def find_config(name: str) -> str:
+    """Return the path of a config: the user's file of that name, else the one that we ship.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+
+    Example:
+        >>> Path(find_config("hscl.yaml")).name
+        'hscl.yaml'
+    """
+    shipped = config_folder() / name
+    if Path(name).is_file():
+        return name
+    if Path(name).name == name and shipped.is_file():
+        return str(shipped)
+    known = ", ".join(sorted(path.name for path in config_folder().glob("*.yaml")))
+    raise FileNotFoundError(f"--config: got {name!r}, expected a file that exists or a shipped one ({known})")
+
+
+def resolve_configs(args: Sequence[str]) -> list[str]:
+    """Replace the value of every ``--config`` by the path that `find_config` has for it.
+
+    Example:
+        >>> resolve_configs(["fit", "--config", "hscl.yaml"])[2].endswith("configs/hscl.yaml")
+        True
+    """
+    resolved: list[str] = []
+    for argument in args:
+        flag, equals, value = argument.partition("=")
+        if resolved and resolved[-1] in ("--config", "-c"):
+            resolved.append(find_config(argument))
+        elif flag == "--config" and equals:
+            resolved.append(f"--config={find_config(value)}")
+        else:
+            resolved.append(argument)
+    return resolved
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Saves the configuration beside the run's logs, under a number where a config lies already."""
+
+    def setup(self, trainer: Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if not self.already_saved and trainer.log_dir is not None:
+            self.config_filename = unused_path(Path(trainer.log_dir) / self.config_filename).name
+        super().setup(trainer, pl_module, stage)
+
+
+class ContrastiveCLI(LightningCLI):
+    """LightningCLI for contrastive objectives.
+
+    The number of classes and the input shape reach the model from the data. A geometry monitor (``--geometry``) and a
+    checkpoint callback (``--checkpoint``) are always there, whatever is in the user's list of callbacks.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add our callbacks, and the links from data to model."""
+        parser.add_lightning_class_args(GeometryMonitor, "geometry")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults({"geometry.every_n_epochs": 10, "checkpoint.save_last": "link"})
+        parser.link_arguments("data", "model.init_args.num_classes", compute_fn=_num_classes, apply_on="instantiate")
+        # A target that the chosen encoder or scheduler does not have is passed over.
+        encoder_shape = "model.init_args.encoder.init_args.input_shape"
+        parser.link_arguments("data", encoder_shape, compute_fn=_input_shape, apply_on="instantiate")
+        parser.link_arguments("trainer.max_epochs", "model.init_args.lr_scheduler.init_args.total_steps")
+
+    def before_instantiate_classes(self) -> None:
+        """Note what the user asked for where links or Lightning would pass over it."""
+        config = self.config[self.subcommand]
+        self._asked_num_classes = config.model.init_args.get("num_classes")
+        if config.trainer.fast_dev_run:
+            # Lightning suppresses checkpoints then, but for the last one.
+            config.checkpoint.save_last = False
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse a number of classes that is not the data's, which the link has passed over."""
+        asked, there = self._asked_num_classes, _num_classes(self.datamodule)
+        if asked is not None and asked != there:
+            raise ValueError(f"--model.num_classes: got {asked}, expected {there}, the number of classes of the data")
+
+    def _parse_ckpt_path(self) -> None:
+        """Check the checkpoint, and let the configuration and the command line decide all settings.
+
+        Lightning would let the checkpoint's override them, the objective included.
+        """
+        path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
+        if path and path not in ("best", "last", "hpc", "registry"):
+            check_checkpoint(path, self.config[self.config.subcommand].model.class_path)
+
+
+def _num_classes(data: L.LightningDataModule) -> int:
+    return int(_known_before_setup(data, "num_classes"))
+
+
+def _input_shape(data: L.LightningDataModule) -> list[int]:
+    return list(_known_before_setup(data, "input_shape"))
+
+
+def _known_before_setup(data: L.LightningDataModule, name: str) -> Any:
+    value = getattr(data, name, None)
+    if value is None:
+        raise ValueError(f"--data: got {type(data).__name__} without {name}, expected it as an attribute before setup")
+    return value
+
+
+def check_checkpoint(path: str, class_path: str) -> None:
+    """Raise unless a checkpoint can be read and is one of the objective that the configuration names.
+
+    Args:
+        path: The file.
+        class_path: Of the configured model, such as ``nc_lightning.HSCL``.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        ValueError: If it is no whole checkpoint, or one of another objective.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--ckpt_path: got {path!r}, expected a checkpoint file that exists")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state, hparams = checkpoint["state_dict"], checkpoint.get("hyper_parameters", {})
+        assert isinstance(state, dict)
+    except Exception as error:
+        raise ValueError(f"--ckpt_path: got {path!r}, which is damaged or no Lightning checkpoint") from error
+    trained, configured = (str(name).rpartition(".")[2] for name in (hparams.get("_class_path", ""), class_path))
+    if trained and trained != configured:
+        raise ValueError(f"--ckpt_path: got a checkpoint of {trained}, expected one of {configured}, the model here")
+
+
+def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
+    """Run ``nc-train``.
+
+    Args:
+        args: Command line, ``sys.argv[1:]`` if not given.
+
+    Returns:
+        The CLI, with its ``trainer``, ``model`` and ``datamodule``.
+
+    Raises:
+        SystemExit: With code 2 and one line on stderr where the input is bad. Set ``NC_DEBUG=1`` for the traceback.
+    """
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    try:
+        return _run(sys.argv[1:] if args is None else list(args))
+    except USER_ERRORS as error:
+        if os.environ.get("NC_DEBUG") == "1" or not is_user_error(error):
+            raise
+        print(f"nc-train: error: {explain(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _run(args: list[str]) -> ContrastiveCLI:
+    return ContrastiveCLI(
+        ContrastiveObjective,
+        L.LightningDataModule,
+        args=resolve_configs(args),
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=_SaveConfig,
+        seed_everything_default=0,
+        trainer_defaults={"callbacks": [GeometrySummary(), PredictionWriter()]},
+        parser_kwargs={"exit_on_error": False},
+    )
+
+
+def console_script() -> None:
+    """Run ``nc-train`` from a shell, whose exit code is not to be an object."""
+    main()

@@ -1,0 +1,124 @@
+"""scikit-learn's 1,797 real 8x8 digits: single digits, 10 classes, and pairs of digits, 100 classes."""
+
+import torch
+from torch import Tensor
+
+from nc_lightning.data.base import Batches, InMemoryDataModule, LabelledTensors, Split
+from nc_lightning.geometry.checks import check_count
+
+_SHARES: dict[Split, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
+
+
+def load_digits() -> tuple[Tensor, Tensor]:
+    """Return the images (1797, 1, 8, 8), float32 in [0, 1], and their labels (1797,)."""
+    from sklearn.datasets import load_digits as load
+
+    digits = load()
+    return torch.from_numpy(digits.images).float().div_(16)[:, None], torch.from_numpy(digits.target).long()
+
+
+def split_by_class(labels: Tensor, seed: int) -> dict[Split, Tensor]:
+    """Return disjoint indices of training (70%), validation and test images (15% each), the same shares of each class.
+
+    Example:
+        >>> {name: len(index) for name, index in split_by_class(torch.arange(10).repeat(20), seed=0).items()}
+        {'train': 140, 'val': 30, 'test': 30}
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parts: dict[Split, list[Tensor]] = {name: [] for name in _SHARES}
+    for label in labels.unique():
+        members = torch.nonzero(labels == label).squeeze(1)
+        members = members[torch.randperm(len(members), generator=generator)]
+        val = round(_SHARES["val"] * len(members))
+        test = round(_SHARES["test"] * len(members))
+        parts["val"].append(members[:val])
+        parts["test"].append(members[val : val + test])
+        parts["train"].append(members[val + test :])
+    return {name: torch.cat(part).sort().values for name, part in parts.items()}
+
+
+class DigitsDataModule(InMemoryDataModule):
+    """Single 8x8 digits, 10 classes; nothing to download.
+
+    Args:
+        batch_size: Images in a batch.
+        batches: ``balanced`` or ``random``.
+        seed: Of the splits and of the order of batches.
+
+    Source:
+        scikit-learn's ``load_digits``: Alpaydin, Kaynak (1998), Optical recognition of handwritten digits.
+
+    Example:
+        >>> data = DigitsDataModule(batch_size=100)
+        >>> data.num_classes, data.input_shape
+        (10, (1, 8, 8))
+        >>> data.setup()
+        >>> x, labels = next(iter(data.train_dataloader()))
+        >>> x.shape, labels.bincount().tolist()
+        (torch.Size([100, 1, 8, 8]), [10, 10, 10, 10, 10, 10, 10, 10, 10, 10])
+    """
+
+    num_classes = 10
+    input_shape = (1, 8, 8)
+
+    def __init__(self, batch_size: int = 250, batches: Batches = "balanced", seed: int = 0) -> None:
+        super().__init__(batch_size, batches, seed)
+
+    def make_splits(self) -> dict[Split, LabelledTensors]:
+        """Split the digits 70 : 15 : 15, class by class."""
+        images, labels = load_digits()
+        parts = split_by_class(labels, self.seed)
+        return {name: LabelledTensors(images[index], labels[index]) for name, index in parts.items()}
+
+
+class DigitPairsDataModule(InMemoryDataModule):
+    """Two digits side by side, 8x16, whose class is the two-digit number: 100 classes with truly hard negatives.
+
+    Classes that share a digit share half their pixels. Training, validation and test pairs are made from disjoint
+    digits. With balanced batches HSCL reaches neural collapse here while SCL stays in dimensional collapse.
+
+    Args:
+        batch_size: Pairs in a batch.
+        batches: ``balanced`` or ``random``.
+        seed: Of the splits, of the pairing and of the order of batches.
+        pairs_per_class: Training pairs of each class; a fifth as many for validation and test.
+
+    Example:
+        >>> data = DigitPairsDataModule(pairs_per_class=10)
+        >>> data.num_classes, data.input_shape
+        (100, (1, 8, 16))
+    """
+
+    num_classes = 100
+    input_shape = (1, 8, 16)
+
+    def __init__(
+        self, batch_size: int = 500, batches: Batches = "balanced", seed: int = 0, pairs_per_class: int = 100
+    ) -> None:
+        super().__init__(batch_size, batches, seed)
+        check_count("pairs_per_class", pairs_per_class, at_least=2)
+        self.pairs_per_class = pairs_per_class
+
+    def make_splits(self) -> dict[Split, LabelledTensors]:
+        """Split the single digits first, then pair them within each split."""
+        images, labels = load_digits()
+        generator = torch.Generator().manual_seed(self.seed)
+        held_out = max(1, self.pairs_per_class // 5)
+        sizes: dict[Split, int] = {"train": self.pairs_per_class, "val": held_out, "test": held_out}
+        parts = split_by_class(labels, self.seed)
+        return {
+            name: self._pair(images[index], labels[index], sizes[name], generator) for name, index in parts.items()
+        }
+
+    @staticmethod
+    def _pair(images: Tensor, labels: Tensor, per_class: int, generator: torch.Generator) -> LabelledTensors:
+        numbers = torch.arange(100).repeat_interleave(per_class)
+
+        def draw(digits: Tensor) -> Tensor:
+            members = [torch.nonzero(labels == digit).squeeze(1) for digit in range(10)]
+            sizes = torch.tensor([len(m) for m in members])
+            pick = (torch.rand(len(digits), generator=generator) * sizes[digits]).long()
+            padded = torch.nn.utils.rnn.pad_sequence(members, batch_first=True)
+            return images[padded[digits, pick]]
+
+        return LabelledTensors(torch.cat([draw(numbers // 10), draw(numbers % 10)], dim=3), numbers)

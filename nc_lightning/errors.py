@@ -1,0 +1,57 @@
+"""Errors for people: what bad input raises, and its message on one line."""
+
+import re
+
+from jsonargparse import ArgumentError
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+USER_ERRORS = (ArgumentError, ValueError, TypeError, OSError, MisconfigurationException, RuntimeError)
+"""What bad input may raise; see `is_user_error`."""
+
+_STATE_DICT = "Error(s) in loading state_dict"
+_SKIPPED = re.compile(
+    r"\s*(-\s*)?(Does not validate against any of the Union subtypes|Subtypes:|Errors:|Given value( type)?:"
+    r"|Expected a <class 'NoneType'>|Expected a path but)"
+)
+_KEY = re.compile(r"Parser key \"([^\"]+)\":?")
+_FRAME = re.compile(r"Problem with given class_path '[^']*':|Type typing\.Callable.*? callable class:")
+_GIVEN = re.compile(r"^\s*Given value: (?:NestedArg\(key='[^']*', val=(.*)\)|(?!Namespace|\{)(.{1,80}))$", re.MULTILINE)
+_LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
+
+
+def is_user_error(error: BaseException) -> bool:
+    """Tell bad input from a defect of ours, for which a traceback is wanted.
+
+    Example:
+        >>> is_user_error(ValueError("temperature: got 0")), is_user_error(RuntimeError("shape mismatch in mm"))
+        (True, False)
+    """
+    return not isinstance(error, RuntimeError) or str(error).startswith(_STATE_DICT)
+
+
+def explain(error: BaseException) -> str:
+    """Return an error's message on one line: the argument, what was got, what is expected.
+
+    jsonargparse reports a nested argument as a tree of attempts, one for each type that it tried; what remains here is
+    the path of the argument and the reason.
+
+    Example:
+        >>> explain(ValueError("first\\n  second"))
+        'first second'
+    """
+    text = _LINK.sub("", str(error))
+    if text.startswith(_STATE_DICT):
+        return f"--ckpt_path: the checkpoint does not fit the configured model: {_flat(text.partition(':')[2])}"
+    keys = ".".join(_KEY.findall(text))
+    given = _GIVEN.search(text)
+    lines = (line for line in text.splitlines() if not _SKIPPED.match(line))
+    reasons = [_flat(re.sub(r"^\s*-\s+", "", _FRAME.sub("", _KEY.sub("", line)))) for line in lines]
+    reason = "; ".join(dict.fromkeys(r for r in reasons if r and not r.startswith("Expected a dot import path")))
+    reason = re.sub(r"Expected a (?:<class '([^']+)'>)?", r"expected \1", reason)
+    if given and "got" not in reason.lower():
+        reason = f"got {given[1] or given[2]}, {reason or 'expected a class path or a value'}"
+    return f"--{keys}: {reason}" if keys else reason or type(error).__name__
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())

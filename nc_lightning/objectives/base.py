@@ -1,0 +1,155 @@
+"""What the four objectives share: encoder, projector, normalisation, loss, optimizer, and what is logged."""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from nc_lightning.data.views import concatenate_views
+from nc_lightning.geometry import normalize
+from nc_lightning.geometry.checks import check_count
+from nc_lightning.losses import ContrastiveLoss
+
+LRInterval = Literal["step", "epoch"]
+
+_BUILT_FROM_CODE = ["loss", "encoder", "projector", "optimizer", "lr_scheduler"]
+
+
+class ContrastiveObjective(L.LightningModule):
+    """A contrastive loss around a shared encoder; `SCL`, `HSCL`, `UCL` and `HUCL` bring their loss along.
+
+    Batches are ``(x, y)`` or ``((x1, ..., xV), y)``; all views go through one forward pass. `forward` returns the
+    normalised projections z, for which losses and geometry are meant.
+
+    Logs ``loss/train`` and ``loss/val``, and beside them, where the loss has one, its lower bound for balanced classes
+    ``loss/bound``, the distance to it ``loss/optimality_gap`` and the value of total collapse ``loss/collapsed``. The
+    bound assumes balanced batches: with random ones the gap may be negative.
+
+    Args:
+        loss: Loss of (z, labels).
+        encoder: Maps inputs to features h; says its width as ``out_features``.
+        num_classes: Number of classes C.
+        feature_dim: Dimension d of z; None for C - 1, the smallest that holds neural collapse.
+        projector: Called with (encoder.out_features, feature_dim), it makes the module between h and z; a module is
+            taken as it is.
+        optimizer: Called with the parameters.
+        lr_scheduler: Called with the optimizer; None for a constant step size.
+        lr_interval: Whether the scheduler steps after every ``step`` or every ``epoch``.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the encoder does not say its width.
+    """
+
+    def __init__(
+        self,
+        loss: ContrastiveLoss,
+        encoder: nn.Module,
+        num_classes: int,
+        feature_dim: int | None = None,
+        projector: Callable[[int, int], nn.Module] = nn.Linear,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: LRInterval = "epoch",
+    ) -> None:
+        super().__init__()
+        check_count("num_classes", num_classes, at_least=2)
+        if feature_dim is not None:
+            check_count("feature_dim", feature_dim)
+        if lr_interval not in get_args(LRInterval):
+            raise ValueError(f"lr_interval: got {lr_interval!r}, expected one of {', '.join(get_args(LRInterval))}")
+        self.save_hyperparameters(ignore=_BUILT_FROM_CODE)
+        if "_instantiator" in self.hparams:
+            # LightningCLI gives the configuration instead of the objects: plain types, to be saved as a whole.
+            self.save_hyperparameters()
+        self.loss = loss
+        self.num_classes = num_classes
+        self.feature_dim = num_classes - 1 if feature_dim is None else feature_dim
+        self.encoder = encoder
+        self.projector = _make_projector(projector, encoder, self.feature_dim)
+        self.make_optimizer = optimizer
+        self.make_lr_scheduler = lr_scheduler
+        self.lr_interval = lr_interval
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
+        return normalize(self.projector(self.encoder(x)), self.loss.normalization)
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Compute the loss of a batch; callbacks find z and the labels beside it."""
+        x, labels = concatenate_views(batch)
+        z = self(x)
+        loss = self.loss(z, labels)
+        if not torch.isfinite(loss):
+            raise ValueError(self._bad_batch(x, batch_idx, loss.item()))
+        self._log_epoch(len(labels), {"loss/train": loss}, prog_bar=True)
+        self._log_epoch(len(labels), self._references(loss.detach(), len(labels)))
+        return {"loss": loss, "z": z.detach(), "labels": labels}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the loss of a validation batch."""
+        x, labels = concatenate_views(batch)
+        self._log_epoch(len(labels), {"loss/val": self.loss(self(x), labels)}, prog_bar=True)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Log the loss of a test batch."""
+        x, labels = concatenate_views(batch)
+        self._log_epoch(len(labels), {"loss/test": self.loss(self(x), labels)})
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Return the normalised projections and the labels of a batch."""
+        x, labels = concatenate_views(batch)
+        return {"features": self(x), "labels": labels}
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer and, if there is one, the scheduler with its interval."""
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_lr_scheduler is None:
+            return optimizer
+        scheduler = self.make_lr_scheduler(optimizer)
+        self._check_length(scheduler)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.lr_interval}}
+
+    def _log_epoch(self, batch_size: int, values: dict[str, Any], prog_bar: bool = False) -> None:
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=batch_size)
+
+    def _references(self, loss: Tensor, batch_size: int) -> dict[str, Any]:
+        """Values that tell whether a loss of 0.31 is stuck or perfect."""
+        references: dict[str, Any] = {"loss/collapsed": self.loss.collapsed_value}
+        bound = self.loss.lower_bound(self.num_classes, batch_size)
+        if bound is not None:
+            references |= {"loss/bound": bound, "loss/optimality_gap": loss - bound}
+        return references
+
+    def _bad_batch(self, x: Tensor, batch_idx: int, loss: float) -> str:
+        where = f"batch {batch_idx} of epoch {self.current_epoch}"
+        if not torch.isfinite(x).all():
+            return f"data: got NaN or infinite inputs in {where}, expected finite numbers"
+        return f"loss: got {loss} in {where} from finite inputs; lower the learning rate or normalise the features"
+
+    def _check_length(self, scheduler: Any) -> None:
+        """Refuse a schedule that ends before training does, which torch notices only when it is there."""
+        length = getattr(scheduler, "total_steps", None)
+        trainer = self._trainer
+        if length is None or trainer is None or trainer.max_epochs is None:
+            return
+        steps = trainer.max_epochs if self.lr_interval == "epoch" else trainer.estimated_stepping_batches
+        if length < steps:
+            raise ValueError(
+                f"lr_scheduler: got total_steps = {length}, expected at least {steps}, the {self.lr_interval}s of this "
+                f"training; set --model.lr_scheduler.total_steps {steps}"
+            )
+
+
+def _make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:
+    if isinstance(projector, nn.Module):
+        return projector
+    width = getattr(encoder, "out_features", None)
+    if not isinstance(width, int):
+        raise ValueError(
+            f"encoder: got {type(encoder).__name__} without an integer out_features, expected one to size the "
+            "projector; set encoder.out_features, or pass the projector as a module"
+        )
+    return projector(width, feature_dim)

@@ -1,0 +1,37 @@
+"""SCL: supervised contrastive learning."""
+
+from typing import Any
+
+from nc_lightning.geometry import Normalization
+from nc_lightning.losses import SCLLoss
+from nc_lightning.objectives.base import ContrastiveObjective
+
+
+class SCL(ContrastiveObjective):
+    """Supervised contrastive learning: samples of other classes are negatives, all weighing alike.
+
+    Neural collapse minimises it, but without hard negatives training tends to end in dimensional collapse
+    (arXiv 2311.05139).
+
+    Args:
+        temperature: tau > 0 of the loss.
+        num_negatives: None for the exact loss, k to draw k negatives for every pair.
+        normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
+        include_self: Count an anchor as its own positive, as the paper's code does.
+        **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
+
+    Example:
+        >>> from nc_lightning.encoders import MLP
+        >>> SCL(encoder=MLP((1, 8, 8)), num_classes=10).feature_dim
+        9
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        num_negatives: int | None = None,
+        normalization: Normalization = "unit_ball",
+        include_self: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(loss=SCLLoss(temperature, num_negatives, normalization, include_self), **kwargs)
