@@ -74,7 +74,9 @@ def main() -> None:
             rounds.append((ours, loop))
         ratios = sorted(loop / ours for ours, loop in rounds)
         ours, loop = (statistics.median(column) * 1e3 for column in zip(*rounds, strict=True))
-        print(f"{n:>6} {ours:>9.2f} {loop:>9.1f} {statistics.median(ratios):>21.1f} {ratios[0]:>6.1f} {ratios[-1]:>6.1f}")
+        print(
+            f"{n:>6} {ours:>9.2f} {loop:>9.1f} {statistics.median(ratios):>21.1f} {ratios[0]:>6.1f} {ratios[-1]:>6.1f}"
+        )
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -83,7 +82,7 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
 class _SaveConfig(SaveConfigCallback):
     """Saves the configuration beside the run's logs, under a number where a config lies already."""
 
-    def setup(self, trainer: Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not self.already_saved and trainer.log_dir is not None:
             self.config_filename = unused_path(Path(trainer.log_dir) / self.config_filename).name
         super().setup(trainer, pl_module, stage)
@@ -131,15 +130,15 @@ class ContrastiveCLI(LightningCLI):
             check_checkpoint(path, self.config[self.config.subcommand].model.class_path)
 
 
-def _num_classes(data: L.LightningDataModule) -> int:
+def _num_classes(data: LightningDataModule) -> int:
     return int(_known_before_setup(data, "num_classes"))
 
 
-def _input_shape(data: L.LightningDataModule) -> list[int]:
+def _input_shape(data: LightningDataModule) -> list[int]:
     return list(_known_before_setup(data, "input_shape"))
 
 
-def _known_before_setup(data: L.LightningDataModule, name: str) -> Any:
+def _known_before_setup(data: LightningDataModule, name: str) -> Any:
     value = getattr(data, name, None)
     if value is None:
         raise ValueError(f"--data: got {type(data).__name__} without {name}, expected it as an attribute before setup")
@@ -196,7 +195,7 @@ def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
 def _run(args: list[str]) -> ContrastiveCLI:
     return ContrastiveCLI(
         ContrastiveObjective,
-        L.LightningDataModule,
+        LightningDataModule,
         args=resolve_configs(args),
         subclass_mode_model=True,
         subclass_mode_data=True,

@@ -4,6 +4,7 @@ An encoder is any module that maps a batch of inputs to features h (N, out_featu
 A projector is made by calling ``projector(out_features, feature_dim)``: `torch.nn.Linear` will do.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -39,7 +40,7 @@ class MLP(nn.Module):
         for size in sizes:
             check_count("hidden_features" if size in hidden_features else "input_shape", size)
         layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in itertools.pairwise(sizes):
             # BatchNorm subtracts any bias, so the linear layer has none.
             layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)

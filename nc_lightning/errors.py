@@ -30,13 +30,13 @@ def is_user_error(error: BaseException) -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """Return an error's message on one line: the argument, what was got, what is expected.
+    r"""Return an error's message on one line: the argument, what was got, what is expected.
 
     jsonargparse reports a nested argument as a tree of attempts, one for each type that it tried; what remains here is
     the path of the argument and the reason.
 
     Example:
-        >>> explain(ValueError("first\\n  second"))
+        >>> explain(ValueError("first\n  second"))
         'first second'
     """
     text = _LINK.sub("", str(error))

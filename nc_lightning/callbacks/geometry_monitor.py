@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
@@ -61,7 +60,7 @@ class GeometryMonitor(Callback):
         self.results: dict[str, dict[str, float]] = {}
         self._measured_step = -1
 
-    def setup(self, trainer: Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out the number of classes, and that module and data agree on it."""
         of_data = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
         of_module = getattr(pl_module, "num_classes", None)
@@ -74,23 +73,23 @@ class GeometryMonitor(Callback):
                 "num_classes: got none from the module or the data module, expected GeometryMonitor(num_classes=...)"
             )
 
-    def on_fit_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the measurements of an earlier run."""
         self.results = {}
         self._measured_step = -1
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure with the validation set: at the end of a due epoch, or whenever only validation runs."""
         if trainer.sanity_checking or (trainer.state.fn == TrainerFn.FITTING and not self._due(trainer)):
             return
         self._measure_and_log(trainer, pl_module, {"val": trainer.val_dataloaders})
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure at the end of a due epoch in which no validation ran."""
         if self._due(trainer) and self._measured_step != trainer.global_step:
             self._measure_and_log(trainer, pl_module, {})
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure with the test set."""
         self._measure_and_log(trainer, pl_module, {"test": trainer.test_dataloaders})
 
@@ -98,7 +97,7 @@ class GeometryMonitor(Callback):
         epoch = trainer.current_epoch + 1
         return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.should_stop
 
-    def _measure_and_log(self, trainer: Trainer, pl_module: L.LightningModule, held_out: dict[str, Any]) -> None:
+    def _measure_and_log(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, Any]) -> None:
         loaders = {"train": _training_loader(trainer), **held_out}
         with _undisturbed(pl_module):
             self.results = self._measure(trainer, pl_module, {k: v for k, v in loaders.items() if v is not None})
@@ -107,7 +106,7 @@ class GeometryMonitor(Callback):
             pl_module.log_dict({f"geometry/{name}/{key}": value for key, value in values.items()}, batch_size=1)
 
     def _measure(
-        self, trainer: Trainer, pl_module: L.LightningModule, loaders: dict[str, Any]
+        self, trainer: Trainer, pl_module: LightningModule, loaders: dict[str, Any]
     ) -> dict[str, dict[str, float]]:
         results: dict[str, dict[str, float]] = {}
         centres: ClassStatistics | None = None
@@ -140,12 +139,10 @@ class GeometryMonitor(Callback):
         return stats
 
 
-def _features(
-    trainer: Trainer, pl_module: L.LightningModule, loaders: Any
-) -> Iterator[tuple[int, Tensor, Tensor]]:
+def _features(trainer: Trainer, pl_module: LightningModule, loaders: Any) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield (batch index, features, labels) of one loader, or of several one after another."""
     batches: Iterable[Any] = itertools.chain(*loaders) if isinstance(loaders, (list, tuple)) else loaders
-    limit = trainer.limit_val_batches if trainer.fast_dev_run else None
+    limit: int | None = getattr(trainer, "fast_dev_run", False) or None
     for index, batch in enumerate(itertools.islice(batches, limit)):
         batch = trainer.strategy.batch_to_device(batch, pl_module.device)
         x, labels = concatenate_views(batch)
@@ -156,7 +153,7 @@ def _features(
 
 def _training_loader(trainer: Trainer) -> Any:
     """The training set without augmentation where the data module offers it, else the training data in order."""
-    datamodule = getattr(trainer, "datamodule", None)
+    datamodule: Any = getattr(trainer, "datamodule", None)
     if hasattr(datamodule, "geometry_dataloader"):
         return datamodule.geometry_dataloader()
     loader = trainer.train_dataloader

@@ -5,8 +5,7 @@ import os
 import shlex
 from pathlib import Path
 
-import lightning as L
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
@@ -61,7 +60,7 @@ class GeometrySummary(Callback):
     """Print the table of the trainer's `GeometryMonitor`, the losses beside their bound, and where everything lies."""
 
     @rank_zero_only
-    def on_fit_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print after training."""
         self._print(trainer, pl_module)
         console = _console()
@@ -73,19 +72,19 @@ class GeometrySummary(Callback):
             console.print(f"see them: tensorboard --logdir {shlex.quote(_short(trainer.log_dir))}")
 
     @rank_zero_only
-    def on_validation_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print after ``validate``, not after the validation epochs of training."""
         if not trainer.training and not trainer.sanity_checking and trainer.state.fn == "validate":
             self._print(trainer, pl_module)
 
     @rank_zero_only
-    def on_test_end(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print after ``test``."""
         self._print(trainer, pl_module)
 
     @staticmethod
-    def _print(trainer: Trainer, pl_module: L.LightningModule) -> None:
-        monitors = [c for c in trainer.callbacks if isinstance(c, GeometryMonitor)]
+    def _print(trainer: Trainer, pl_module: LightningModule) -> None:
+        monitors = [c for c in trainer.callbacks if isinstance(c, GeometryMonitor)]  # type: ignore[attr-defined]
         if not monitors or not monitors[0].results:
             return
         num_classes = monitors[0].num_classes

@@ -3,8 +3,7 @@
 import math
 from typing import Any, Literal, get_args
 
-import lightning as L
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nc_lightning.geometry.checks import check_number
 from nc_lightning.losses import ContrastiveLoss
@@ -56,10 +55,10 @@ class HardNegativeSampler(Callback):
         self._total_steps = math.inf
 
     @classmethod
-    def unless_present(cls, module: L.LightningModule) -> list[Callback]:
+    def unless_present(cls, module: LightningModule) -> list[Callback]:
         """Return a sampler for `configure_callbacks`, or none if the user gave the Trainer one."""
         trainer = module._trainer
-        given: list[Any] = trainer.callbacks if isinstance(trainer, Trainer) else []
+        given: list[Callback] = getattr(trainer, "callbacks", [])
         return [] if any(isinstance(callback, cls) for callback in given) else [cls()]
 
     def hardness(self, progress: float) -> float:
@@ -83,37 +82,43 @@ class HardNegativeSampler(Callback):
             share = (1 - math.cos(math.pi * share)) / 2
         return self.start + (self.beta - self.start) * share
 
-    def setup(self, trainer: Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Check that there is a loss with a hardness to own."""
-        loss = getattr(pl_module, "loss", None)
-        if not isinstance(loss, ContrastiveLoss):
-            raise ValueError(
-                f"HardNegativeSampler: got {type(pl_module).__name__} with a loss of type {type(loss).__name__}, "
-                "expected a ContrastiveLoss as its attribute loss"
-            )
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the hardness over from the loss, unless it was given."""
+        _loss(pl_module)
         if self.beta is None:
-            self.beta = loss.beta
+            self.beta = _loss(pl_module).beta
 
-    def on_train_start(self, trainer: Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out how long training is; without an end, a schedule stays where it starts."""
         self._total_steps = float(trainer.estimated_stepping_batches)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the hardness of this step."""
-        pl_module.loss.beta = self.hardness(trainer.global_step / self._total_steps)
+        _loss(pl_module).beta = self.hardness(trainer.global_step / self._total_steps)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log the hardness, and now and then what it does."""
-        if batch_idx % trainer.log_every_n_steps:
+        if batch_idx % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
-        values = {"hardness": pl_module.loss.beta}
+        loss = _loss(pl_module)
+        values: dict[str, Any] = {"hardness": loss.beta}
         if isinstance(outputs, dict) and "z" in outputs and "labels" in outputs:
-            values |= pl_module.loss.negative_statistics(outputs["z"], outputs["labels"])
+            values |= loss.negative_statistics(outputs["z"], outputs["labels"])
         pl_module.log_dict(
             {f"negatives/{key}": float(value) for key, value in values.items()},
             on_step=False,
             on_epoch=True,
             batch_size=1,
         )
+
+
+def _loss(module: LightningModule) -> ContrastiveLoss:
+    loss = getattr(module, "loss", None)
+    if not isinstance(loss, ContrastiveLoss):
+        raise ValueError(
+            f"HardNegativeSampler: got {type(module).__name__} with a loss of type {type(loss).__name__}, "
+            "expected a ContrastiveLoss as its attribute loss"
+        )
+    return loss

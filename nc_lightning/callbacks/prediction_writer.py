@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -28,7 +27,7 @@ class PredictionWriter(BasePredictionWriter):
         self.path: Path | None = None
 
     def write_on_epoch_end(
-        self, trainer: Trainer, pl_module: L.LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
         """Write one file for the whole data set."""
         if not trainer.is_global_zero:
@@ -36,6 +35,6 @@ class PredictionWriter(BasePredictionWriter):
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self.path = unused_path(folder / "predictions.npz")
-        arrays = {key: torch.cat([p[key] for p in predictions]).cpu().numpy() for key in ("features", "labels")}
-        np.savez(self.path, **arrays)
-        rank_zero_info(f"features {arrays['features'].shape} and labels {arrays['labels'].shape}: {self.path}")
+        features, labels = (torch.cat([p[key] for p in predictions]).cpu().numpy() for key in ("features", "labels"))
+        np.savez(self.path, features=features, labels=labels)
+        rank_zero_info(f"features {features.shape} and labels {labels.shape}: {self.path}")

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from typing import Literal, get_args
 
-import lightning as L
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
@@ -27,7 +27,7 @@ class LabelledTensors(Dataset[tuple[Tensor, Tensor]]):
         return self.x[index], self.labels[index]
 
 
-class InMemoryDataModule(L.LightningDataModule):
+class InMemoryDataModule(LightningDataModule):
     """Base of the data sets that come with the package.
 
     A subclass knows ``num_classes`` and ``input_shape`` before `setup`, and makes its splits in `make_splits`.

@@ -106,9 +106,7 @@ class DigitPairsDataModule(InMemoryDataModule):
         held_out = max(1, self.pairs_per_class // 5)
         sizes: dict[Split, int] = {"train": self.pairs_per_class, "val": held_out, "test": held_out}
         parts = split_by_class(labels, self.seed)
-        return {
-            name: self._pair(images[index], labels[index], sizes[name], generator) for name, index in parts.items()
-        }
+        return {name: self._pair(images[index], labels[index], sizes[name], generator) for name, index in parts.items()}
 
     @staticmethod
     def _pair(images: Tensor, labels: Tensor, per_class: int, generator: torch.Generator) -> LabelledTensors:

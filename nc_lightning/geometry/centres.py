@@ -66,7 +66,7 @@ class CentreDistances:
         return self
 
     def _nearest(self, z: Tensor) -> Tensor:
-        """(N,) label of the nearest centre; both sides are centred first, or a common offset would cancel the digits."""
+        """(N,) label of the nearest centre; both are centred first, or a common offset would cancel the digits."""
         candidates = torch.nonzero(self.centres.present).squeeze(1)
         centres = self.centres.means[candidates]
         origin = centres.mean(0)

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 
 def check_features(z: Tensor, name: str = "z") -> None:
     """Raise unless ``z`` is a floating-point tensor of shape (N, d) with d >= 1.
@@ -39,11 +41,11 @@ def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = Non
         ...
         ValueError: labels: got label 3, expected integers in [0, 3)
     """
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+    if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"labels: got {got}, expected an integer tensor of shape (N,); convert it by labels.long()")
     if labels.shape != (num_samples,):
-        raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected ({num_samples},), one label for each row of z")
+        raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected ({num_samples},), one for each row of z")
     if num_classes is not None and labels.numel() > 0:
         low, high = (int(v) for v in torch.aminmax(labels))
         if low < 0 or high >= num_classes:

@@ -119,7 +119,7 @@ def _class_mean_singular_values(stats: ClassStatistics) -> Tensor:
 
 
 def class_mean_effective_rank(stats: ClassStatistics) -> Tensor:
-    """`effective_rank` of the centred class means. Range [0, min(C - 1, d)], ideal C - 1; low in dimensional collapse."""
+    """`effective_rank` of the centred class means. Range [0, min(C - 1, d)], ideal C - 1."""
     return _entropy_rank(_class_mean_singular_values(stats))
 
 

@@ -171,12 +171,12 @@ class ClassStatistics:
 
     @property
     def within_trace(self) -> Tensor:
-        """tr Sigma_W; exactly 0 where it is rounding only (see ``zero_level``)."""
+        """Trace of Sigma_W; exactly 0 where it is rounding only (see ``zero_level``)."""
         return self._or_zero(self.traces.sum() / self.counts.sum())
 
     @property
     def between_trace(self) -> Tensor:
-        """tr Sigma_B, every class counting alike; exactly 0 where it is rounding only (see ``zero_level``)."""
+        """Trace of Sigma_B, every class counting alike; exactly 0 where it is rounding only (see ``zero_level``)."""
         means = self.centred_class_means
         return self._or_zero(means.square().sum() / len(means))
 

@@ -32,9 +32,7 @@ def exact_loss(z: Tensor, pairs: Pairs, beta: float, temperature: float, differe
 
 class _ExactLoss(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, pairs: Pairs, beta: float, temperature: float, differentiate: bool
-    ) -> Tensor:
+    def forward(ctx: Any, z: Tensor, pairs: Pairs, beta: float, temperature: float, differentiate: bool) -> Tensor:
         similarity = z @ z.T
         hardest, easy, hard = _row_sums(similarity, pairs.negatives, beta, temperature)
         easy_sum, hard_sum = easy.sum(1), hard.sum(1)
@@ -66,7 +64,7 @@ class _ExactLoss(torch.autograd.Function):
 
 
 def _row_sums(similarity: Tensor, negatives: Tensor, beta: float, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each row's largest negative m (N,), and e^{beta (s - m)} and e^{(beta + 1/tau) (s - m)}, 0 off the mask."""
+    """Return each row's largest negative m, and e^{beta (s - m)} and e^{(beta + 1/tau) (s - m)}, 0 off the mask."""
     logits = similarity.masked_fill(~negatives, -torch.inf)
     hardest = logits.amax(1)
     hardest = torch.where(hardest > -torch.inf, hardest, 0.0)

@@ -63,8 +63,6 @@ def label_pairs(labels: Tensor, negatives: Negatives, include_self: bool = False
     same = labels[:, None] == labels
     other = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     positives = same if include_self else same & other
-    if negatives == "other_classes":
-        negative = ~same
-    else:
-        negative = torch.ones_like(same) if include_self else other
+    everyone = torch.ones_like(same) if include_self else other
+    negative = ~same if negatives == "other_classes" else everyone
     return Pairs(positives, negative, positives.any(1) & negative.any(1))

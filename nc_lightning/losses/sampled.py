@@ -8,9 +8,10 @@ from nc_lightning.losses.pairs import Pairs
 
 
 def sampled_loss(z: Tensor, pairs: Pairs, beta: float, temperature: float, num_negatives: int) -> Tensor:
-    """Mean over all (anchor, positive) pairs of log(1 + mean_k e^{t_k}), over k negatives drawn from the tilted weights.
+    """Mean over all (anchor, positive) pairs of log(1 + mean_k e^{t_k}), over k drawn negatives.
 
-    Draws are independent, with replacement, from torch's global generator; no gradient flows through them.
+    Draws are independent, from the tilted weights and with replacement, by torch's global generator; no gradient flows
+    through them.
 
     Args:
         z: (N, d) normalised features, float32 or float64, whose inner products are s.

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
-import lightning as L
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ LRInterval = Literal["step", "epoch"]
 _BUILT_FROM_CODE = ["loss", "encoder", "projector", "optimizer", "lr_scheduler"]
 
 
-class ContrastiveObjective(L.LightningModule):
+class ContrastiveObjective(LightningModule):
     """A contrastive loss around a shared encoder; `SCL`, `HSCL`, `UCL` and `HUCL` bring their loss along.
 
     Batches are ``(x, y)`` or ``((x1, ..., xV), y)``; all views go through one forward pass. `forward` returns the

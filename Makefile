@@ -1,0 +1,39 @@
+# Everything a newcomer needs: `make train`, `make test`. Only python3 (3.10 or newer, with venv) has to be there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-fast lint format clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version.split()[0] + ": set PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+train: $(VENV)/.installed  ## Train HSCL on real digits and print its geometry
+	$(BIN)/nc-train fit --config hscl.yaml
+
+test: $(VENV)/.installed  ## Run every test and every example of the documentation
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.installed  ## Run the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed  ## Format the code, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## Remove the environment and all caches; runs in lightning_logs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

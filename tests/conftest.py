@@ -1,0 +1,38 @@
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    """Run in an empty folder, as a user does who has nothing but the package."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def repository():
+    """The checkout, for what is not in the installed package."""
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture
+def gloo():
+    """Need a process group: in CI its absence is a failure, elsewhere a skip."""
+    if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
+        if os.environ.get("NC_REQUIRE"):
+            pytest.fail("gloo is not available, and NC_REQUIRE is set")
+        pytest.skip("gloo is not available")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet_lightning():
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")

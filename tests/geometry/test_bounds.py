@@ -1,0 +1,62 @@
+import itertools
+import math
+
+import pytest
+
+from nc_lightning.geometry import scl_lower_bound, ucl_lower_bound
+
+# Closed forms, to twelve and nine digits.
+SCL = {2: 0.126928011043, 3: 0.201413277983, 10: 0.284571981986, 100: 0.310555122080, 1000: 0.312992575374}
+UCL = {
+    (3, 1): 0.365324579, (3, 2): 0.378624835, (3, 3): 0.383436067, (3, 256): 0.393331836, (3, None): 0.393451077,
+    (10, 1): 0.325429502, (10, 2): 0.329159672, (10, 256): 0.333766501, (10, None): 0.333807037,
+    (100, 1): 0.314381043, (100, 3): 0.314882010, (100, 256): 0.315200936, (100, None): 0.315205093,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("num_classes", SCL)
+def test_scl(num_classes):
+    assert scl_lower_bound(num_classes) == pytest.approx(SCL[num_classes], abs=1e-12)
+    assert scl_lower_bound(num_classes, num_negatives=256) == scl_lower_bound(num_classes)
+
+
+def test_scl_at_another_temperature():
+    assert scl_lower_bound(100, temperature=0.5) == pytest.approx(0.124541186670, abs=1e-12)
+
+
+@pytest.mark.parametrize(("num_classes", "num_negatives"), UCL)
+def test_ucl(num_classes, num_negatives):
+    assert ucl_lower_bound(num_classes, num_negatives=num_negatives) == pytest.approx(
+        UCL[num_classes, num_negatives], abs=1e-9
+    )
+
+
+@pytest.mark.parametrize(("num_classes", "k"), [(2, 1), (3, 2), (4, 3)])
+def test_ucl_by_enumeration_of_the_negatives_classes(num_classes, k):
+    u = -num_classes / (num_classes - 1)
+    total = 0.0
+    for classes in itertools.product(range(num_classes), repeat=k):  # the anchor is of class 0
+        total += math.log(1 + sum(1.0 if c == 0 else math.exp(u) for c in classes) / k) / num_classes**k
+    assert ucl_lower_bound(num_classes, num_negatives=k) == pytest.approx(total, abs=1e-12)
+
+
+def test_many_negatives_tend_to_the_limit():
+    assert ucl_lower_bound(10, num_negatives=20_000) == pytest.approx(ucl_lower_bound(10), abs=1e-6)
+
+
+def test_collision_of_a_batch():
+    assert ucl_lower_bound(10, collision=7 / 79) == pytest.approx(0.328318790, abs=1e-9)
+    assert ucl_lower_bound(10, num_negatives=3, collision=0) == pytest.approx(scl_lower_bound(10))
+    assert ucl_lower_bound(10, num_negatives=3, collision=1) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("bound", [scl_lower_bound, ucl_lower_bound])
+def test_bad_arguments(bound):
+    with pytest.raises(ValueError, match="num_classes: got 1"):
+        bound(1)
+    with pytest.raises(ValueError, match="temperature: got 0"):
+        bound(3, temperature=0)
+    with pytest.raises(ValueError, match="num_negatives: got 0"):
+        bound(3, num_negatives=0)
+    with pytest.raises(ValueError, match=r"collision: got 1.5, expected a probability"):
+        ucl_lower_bound(3, collision=1.5)

@@ -1,0 +1,62 @@
+import math
+
+import pytest
+import torch
+
+from nc_lightning.geometry.checks import check_count, check_features, check_finite, check_labels, check_number
+
+
+@pytest.mark.parametrize(
+    ("z", "error", "message"),
+    [
+        (torch.zeros(3), ValueError, r"z: got shape \(3,\), expected \(N, d\)"),
+        (torch.zeros(3, 2, 1), ValueError, r"z: got shape \(3, 2, 1\)"),
+        (torch.zeros(3, 0), ValueError, r"z: got shape \(3, 0\)"),
+        (torch.zeros(3, 2, dtype=torch.long), TypeError, r"z: got torch.int64, expected a floating-point tensor"),
+        ([[1.0]], TypeError, r"z: got list"),
+    ],
+)
+def test_features(z, error, message):
+    with pytest.raises(error, match=message):
+        check_features(z)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (torch.zeros(2), TypeError, r"labels: got torch.float32, expected an integer tensor"),
+        (torch.zeros(2, dtype=torch.bool), TypeError, r"labels: got torch.bool"),
+        (torch.zeros(3, dtype=torch.long), ValueError, r"labels: got shape \(3,\), expected \(2,\)"),
+        (torch.tensor([0, 5]), ValueError, r"labels: got label 5, expected integers in \[0, 5\)"),
+        (torch.tensor([-1, 0]), ValueError, r"labels: got label -1"),
+    ],
+)
+def test_labels(labels, error, message):
+    with pytest.raises(error, match=message):
+        check_labels(labels, 2, num_classes=5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_finite(bad):
+    z = torch.zeros(4, 3)
+    z[2, 1] = bad
+    with pytest.raises(ValueError, match=f"z: got {bad} in row 2"):
+        check_finite(z)
+
+
+@pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, "1", None, True])
+def test_number_above(bad):
+    with pytest.raises(ValueError, match=r"temperature: got .*, expected a finite number > 0"):
+        check_number("temperature", bad, above=0)
+
+
+@pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf, "1", None])
+def test_number_at_least(bad):
+    with pytest.raises(ValueError, match=r"beta: got .*, expected a finite number >= 0"):
+        check_number("beta", bad, at_least=0)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, "3", None, True])
+def test_count(bad):
+    with pytest.raises(ValueError, match="feature_dim: got .*, expected an integer >= 1"):
+        check_count("feature_dim", bad)
