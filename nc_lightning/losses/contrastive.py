@@ -103,8 +103,9 @@ class ContrastiveLoss(nn.Module):
         """Compute the loss of a batch; see the class."""
         with torch.autocast(z.device.type, enabled=False):
             z, pairs = self._prepare(z, labels)
-            if not self._warned and not pairs.anchors.any():
-                self._warn()
+            if not pairs.anchors.any():
+                self._warn_once()
+                return z.sum() * 0.0
             if self.num_negatives is None:
                 return exact_loss(z, pairs, self.beta, self.temperature, self.differentiate_weights)
             return sampled_loss(z, pairs, self.beta, self.temperature, self.num_negatives)
@@ -114,13 +115,14 @@ class ContrastiveLoss(nn.Module):
         check_labels(labels, len(z))
         return normalize(z, self.normalization), label_pairs(labels.to(z.device), self.negatives, self.include_self)
 
-    def _warn(self) -> None:
-        self._warned = True
-        warnings.warn(
-            "a batch holds no anchor with both a positive and a negative, so its loss is 0: "
-            "use class-balanced batches, larger batches, or two views of each image",
-            stacklevel=3,
-        )
+    def _warn_once(self) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "a batch holds no anchor with both a positive and a negative, so its loss is 0: "
+                "use class-balanced batches, larger batches, or two views of each image",
+                stacklevel=3,
+            )
 
     @torch.no_grad()
     def negative_statistics(self, z: Tensor, labels: Tensor) -> dict[str, Tensor]:

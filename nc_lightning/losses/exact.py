@@ -24,7 +24,7 @@ def exact_loss(z: Tensor, pairs: Pairs, beta: float, temperature: float, differe
         differentiate: Whether gradients flow through the weights.
 
     Returns:
-        0-dimensional loss in nats; 0 with a gradient of zeros where no pair is usable. First derivatives only.
+        0-dimensional loss in nats. There must be a usable pair. First derivatives only.
     """
     loss: Tensor = _ExactLoss.apply(z, pairs, beta, temperature, differentiate)
     return loss
@@ -40,11 +40,11 @@ class _ExactLoss(torch.autograd.Function):
 
         anchor, positive = pairs.usable()
         t = negative[anchor] - similarity[anchor, positive] / temperature
-        loss = -torch.nn.functional.logsigmoid(-t).sum() / max(len(t), 1)
+        loss = -torch.nn.functional.logsigmoid(-t).sum() / len(t)
         if not ctx.needs_input_grad[0]:
             return loss
 
-        pull = t.sigmoid() / (max(len(t), 1) * temperature)
+        pull = t.sigmoid() / (len(t) * temperature)
         push = torch.zeros_like(negative).index_add_(0, anchor, pull)
         gradient = hard.mul_((push / hard_sum).nan_to_num_(0.0)[:, None])
         if differentiate and beta > 0:

@@ -21,12 +21,10 @@ def sampled_loss(z: Tensor, pairs: Pairs, beta: float, temperature: float, num_n
         num_negatives: k, draws for each pair; 256 in the paper.
 
     Returns:
-        0-dimensional loss in nats; 0 with a gradient of zeros where no pair is usable.
+        0-dimensional loss in nats. There must be a usable pair.
     """
     similarity = z @ z.T
     anchor, positive = pairs.usable()
-    if len(anchor) == 0:
-        return similarity.sum() * 0.0
     weights = log_weights(similarity.detach(), pairs.negatives, beta).exp()
     drawn = torch.multinomial(weights[anchor], num_negatives, replacement=True)
     scaled = similarity / temperature

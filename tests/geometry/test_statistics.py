@@ -125,4 +125,6 @@ def test_a_wrong_label_is_noticed():
     z = simplex_etf(3, 2)[labels]
     wrong = labels.clone()
     wrong[0] = 1
-    assert not torch.allclose(ClassStatistics(3, 2).update(z, wrong).means, ClassStatistics(3, 2).update(z, labels).means)
+    assert not torch.allclose(
+        ClassStatistics(3, 2).update(z, wrong).means, ClassStatistics(3, 2).update(z, labels).means
+    )
