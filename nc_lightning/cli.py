@@ -28,7 +28,6 @@ from nc_lightning.objectives import ContrastiveObjective
 _NOISE = (
     ".*does not have many workers.*",  # the embedded data sets are in memory, where workers only cost time
     ".*is smaller than the logging interval.*",
-    ".*scheduler is using 'interval': 'epoch'.*",  # the configs mean it
     ".*LightningCLI's args parameter.*",  # we pass the command line itself, with shipped configs found
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch >= 2.13
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -22,8 +23,8 @@ class _EpochSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     def _generator(self) -> torch.Generator:
-        # One 64-bit seed for the pair: neighbouring seeds and epochs must not share their streams.
-        return torch.Generator().manual_seed(((self.seed << 32) + self.epoch) % 2**63)
+        # Hash the pair: torch's CPU generator looks at 32 bits only, and sums of seed and epoch coincide.
+        return torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]))
 
     def __len__(self) -> int:
         return self.num_batches

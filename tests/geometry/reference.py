@@ -193,7 +193,7 @@ def all_metrics(X, y, C, W=None, b=None):
     o["bound_welch_coherence"] = float(np.sqrt(max(P - d, 0) / (d * (P - 1)))) if P > 1 else nan
     o["bound_rankin_cos_max"] = -1 / (P - 1) if 1 < P <= d + 1 else 0.0  # exact for P<=2d; only a lower bound above
     o["bound_equiangular_std"] = (
-        float(np.sqrt(max((P - d) / (d * (P - 1)) - 1 / (P - 1) ** 2, 0))) if P > d + 1 else 0.0
+        float(np.sqrt(max((P - d) / (d * (P - 1)) - 1 / (P - 1) ** 2, 0))) if d + 1 < P else 0.0
     )
     unorm = np.linalg.norm(mu, axis=1)
 
@@ -281,7 +281,7 @@ def all_metrics(X, y, C, W=None, b=None):
         o["feat_alpha_ols"] = o["feat_alpha_weighted"] = nan
     u, su = np.linalg.svd(X, full_matrices=False)[:2]
     o["feat_inverse_condition"] = float(su[-1] / su[0])
-    if N >= d and su[-1] > max(N, d) * EPS * su[0]:  # leverage is undefined for rank-deficient X
+    if d <= N and su[-1] > max(N, d) * EPS * su[0]:  # leverage is undefined for rank-deficient X
         o["feat_coherence"] = float(np.max(np.sum(u**2, 1)) * N / d)
     else:
         o["feat_coherence"] = nan

@@ -1,0 +1,192 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from nc_lightning import HSCL
+from nc_lightning.callbacks import GeometryMonitor
+from nc_lightning.data import LatentClassDataModule
+from nc_lightning.encoders import MLP
+from nc_lightning.geometry import CentreDistances, ClassStatistics, measure, ncc_accuracy
+
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
+
+
+def trainer(tmp_path, *callbacks, **kwargs):
+    defaults = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, "default_root_dir": tmp_path}
+    return Trainer(callbacks=list(callbacks), **(QUIET | defaults | kwargs))
+
+
+def model(**kwargs):
+    return HSCL(encoder=MLP((32,), (24,)), num_classes=10, **kwargs)
+
+
+def dataset(loader):
+    x, labels = zip(*loader, strict=True)
+    return torch.cat(x), torch.cat(labels)
+
+
+def test_values_are_those_of_all_features_at_once(tmp_path):
+    monitor, module, data = GeometryMonitor(), model(), LatentClassDataModule(noise=2.0)
+    fit = trainer(tmp_path, monitor)
+    fit.fit(module, data)
+    module.eval()
+    (x, labels), (held_out, held_out_labels) = dataset(data.geometry_dataloader()), dataset(data.val_dataloader())
+    with torch.no_grad():
+        train = measure(module(x), labels)
+        val = measure(module(held_out), held_out_labels)
+        centres = ClassStatistics(10, 9).update(module(x), labels)
+        val["ncc_accuracy"] = float(ncc_accuracy(CentreDistances(centres).update(module(held_out), held_out_labels)))
+    for name, expected in (("train", train), ("val", val)):
+        assert monitor.results[name] == pytest.approx(expected, rel=1e-5, abs=1e-9, nan_ok=True)
+        logged = {k: v.item() for k, v in fit.callback_metrics.items() if k.startswith(f"geometry/{name}/")}
+        assert logged == pytest.approx(
+            {f"geometry/{name}/{key}": value for key, value in expected.items()}, rel=1e-5, abs=1e-7, nan_ok=True
+        )
+
+
+class Watched(MLP):
+    """Counts the inputs that it sees in eval mode and in training mode."""
+
+    def __init__(self):
+        super().__init__((32,), (24,))
+        self.seen = {True: 0, False: 0}
+
+    def forward(self, x):
+        self.seen[self.training] += len(x)
+        return super().forward(x)
+
+
+def test_an_epoch_that_is_not_due_costs_nothing(tmp_path):
+    def evaluated(*callbacks):
+        encoder = Watched()
+        trainer(tmp_path, *callbacks, max_epochs=5, num_sanity_val_steps=0).fit(
+            HSCL(encoder=encoder, num_classes=10), LatentClassDataModule()
+        )
+        return encoder.seen[False]
+
+    without = evaluated()
+    measurement = 2 * (1000 + 200)  # training and validation set, each read twice
+    assert evaluated(GeometryMonitor(every_n_epochs=100)) == without + measurement  # after the last epoch
+    assert evaluated(GeometryMonitor(every_n_epochs=2)) == without + 3 * measurement  # epochs 2, 4 and the last
+
+
+def test_training_is_not_disturbed(tmp_path):
+    class Dropping(MLP):
+        def __init__(self):
+            super().__init__((32,), (24,))
+            self.frozen = nn.BatchNorm1d(24).eval()  # a part that its owner keeps in eval mode
+
+        def forward(self, x):
+            return self.frozen(nn.functional.dropout(super().forward(x), 0.1, self.training))
+
+        def train(self, mode=True):
+            super().train(mode)
+            self.frozen.eval()
+            return self
+
+    def run(*callbacks):
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        module = HSCL(encoder=Dropping(), num_classes=10)
+        trainer(tmp_path, *callbacks, max_epochs=3).fit(module, LatentClassDataModule())
+        modes = [m.training for m in module.modules()]
+        return module.state_dict(), modes, torch.rand(2), random.random(), np.random.rand()
+
+    with_monitor, without = run(GeometryMonitor()), run()
+    assert all(torch.equal(with_monitor[0][key], without[0][key]) for key in without[0])
+    assert with_monitor[1] == without[1]
+    assert torch.equal(with_monitor[2], without[2])
+    assert with_monitor[3:] == without[3:]
+
+
+def test_modes_are_restored_at_once(tmp_path):
+    class Spy(GeometryMonitor):
+        def on_train_epoch_end(self, trainer, pl_module):
+            before = [m.training for m in pl_module.modules()]
+            super().on_train_epoch_end(trainer, pl_module)
+            self.kept = before == [m.training for m in pl_module.modules()] and any(before) and not all(before)
+
+    module = model()
+    module.encoder.layers[2].eval()
+    spy = Spy()
+    x, y = torch.randn(40, 32), torch.arange(10).repeat(4)
+    trainer(tmp_path, spy, max_epochs=1).fit(module, DataLoader(TensorDataset(x, y), batch_size=20))
+    assert spy.kept
+
+
+def test_a_checkpoint_can_be_chosen_by_geometry(tmp_path):
+    checkpoint = ModelCheckpoint(dirpath=tmp_path, monitor="geometry/val/nc1", filename="{epoch}")
+    trainer(tmp_path, GeometryMonitor(), checkpoint, enable_checkpointing=True, max_epochs=3).fit(
+        model(), LatentClassDataModule()
+    )
+    assert checkpoint.best_model_score > 0
+    assert list(tmp_path.glob("*.ckpt"))
+
+
+def test_other_loggers_get_the_values(tmp_path):
+    logger = CSVLogger(tmp_path)
+    trainer(tmp_path, GeometryMonitor(), logger=logger).fit(model(), LatentClassDataModule())
+    header = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[0]
+    assert "geometry/train/nc1" in header
+    assert "geometry/val/ncc_accuracy" in header
+
+
+class TheirModule(LightningModule):
+    """Somebody else's module: features by forward, no number of classes."""
+
+    def __init__(self, width=5):
+        super().__init__()
+        self.layer = nn.Linear(32, width)
+
+    def forward(self, x):
+        return self.layer(x)
+
+    def training_step(self, batch, batch_idx):
+        return self(batch[0].nan_to_num()).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_somebody_else_s_module_and_a_shuffled_loader_without_validation(tmp_path):
+    x, y = torch.randn(43, 32), torch.randint(3, (43,))
+    monitor, module = GeometryMonitor(num_classes=3), TheirModule()
+    loader = DataLoader(TensorDataset(x, y), batch_size=10, shuffle=True, drop_last=True)
+    trainer(tmp_path, monitor).fit(module, loader)
+    with torch.no_grad():
+        expected = measure(module(x), y)  # every sample once, also what training drops
+    assert monitor.results["train"] == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    assert set(monitor.results) == {"train"}
+
+
+def test_bad_input(tmp_path):
+    x, y = torch.randn(40, 32), torch.arange(10).repeat(4)
+
+    def fit(x, y, module, monitor):
+        loader = DataLoader(TensorDataset(x, y), batch_size=10)
+        trainer(tmp_path, monitor, max_epochs=1).fit(module, loader)
+
+    with pytest.raises(ValueError, match="num_classes: got none from the module or the data module"):
+        fit(x, y, TheirModule(), GeometryMonitor())
+    with pytest.raises(
+        ValueError, match=r"geometry of the train set, batch 0: labels: got label 9, expected .* \[0, 5\)"
+    ):
+        fit(x, y, TheirModule(), GeometryMonitor(num_classes=5))
+    with pytest.raises(ValueError, match="geometry of the train set, batch 0: labels: got torch.float32"):
+        fit(x, y.float(), TheirModule(), GeometryMonitor(num_classes=10))
+    bad = x.clone()
+    bad[37] = torch.nan
+    with pytest.raises(ValueError, match="geometry of the train set, batch 3: z: got nan in row 7"):
+        fit(bad, y, TheirModule(), GeometryMonitor(num_classes=10))
+    with pytest.raises(ValueError, match="num_classes: got 10 in the model, expected 7, the classes of the data"):
+        trainer(tmp_path, GeometryMonitor()).fit(model(), LatentClassDataModule(num_classes=7))
+    with pytest.raises(ValueError, match="every_n_epochs: got 0"):
+        GeometryMonitor(every_n_epochs=0)

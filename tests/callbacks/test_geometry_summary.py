@@ -1,0 +1,33 @@
+import math
+
+from rich.console import Console
+
+from nc_lightning.callbacks.geometry_summary import format_value, geometry_table
+from nc_lightning.geometry import measure, simplex_etf
+
+
+def render(table):
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table)
+    return console.export_text()
+
+
+def test_table_at_ideal_collapse_and_elsewhere():
+    import torch
+
+    labels = torch.arange(5).repeat(6)
+    good = measure(simplex_etf(5, 4)[labels], labels)
+    bad = measure(torch.randn(30, 4), labels)
+    text = render(geometry_table({"train": good, "val": bad}, 5, 4))
+    assert " no " not in text
+    assert text.count(" yes ") == len(good) - 1  # nc1_outside_span only informs
+    assert " no " in render(geometry_table({"train": bad}, 5, 4))
+
+
+def test_no_measurement_is_an_empty_table():
+    assert "measure" in render(geometry_table({}, 5, 4))
+
+
+def test_numbers_fit_their_column():
+    for value in (0.0, 1.0, -1e-300, 123456.789, 1e-4, 12345e10, math.inf, math.nan):
+        assert len(format_value(value)) <= 10

@@ -1,0 +1,165 @@
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from nc_lightning import HSCL, HUCL, SCL, UCL
+from nc_lightning.callbacks import HardNegativeSampler
+from nc_lightning.data import LatentClassDataModule
+from nc_lightning.encoders import MLP, ProjectionHead
+from nc_lightning.losses import HSCLLoss, HUCLLoss, SCLLoss, UCLLoss
+from nc_lightning.objectives import ContrastiveObjective
+
+OBJECTIVES = [(SCL, SCLLoss), (HSCL, HSCLLoss), (UCL, UCLLoss), (HUCL, HUCLLoss)]
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+
+
+def make(objective=HSCL, **kwargs):
+    return objective(**({"encoder": MLP((32,), (24,)), "num_classes": 10} | kwargs))
+
+
+@pytest.mark.parametrize(("objective", "loss"), OBJECTIVES)
+@pytest.mark.parametrize("normalization", ["unit_ball", "unit_sphere", "none"])
+def test_each_objective_trains_on_its_own_loss(objective, loss, normalization, tmp_path):
+    model = make(objective, temperature=0.7, normalization=normalization)
+    assert type(model.loss) is loss
+    before = [p.clone() for p in model.parameters()]
+    trainer = Trainer(max_epochs=2, default_root_dir=tmp_path, **QUIET)
+    trainer.fit(model, LatentClassDataModule())
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    assert metrics["loss/collapsed"] == pytest.approx(0.6931472)
+    assert ("loss/bound" in metrics) == (normalization != "none")
+    if normalization != "none":
+        assert metrics["loss/optimality_gap"] == pytest.approx(metrics["loss/train"] - metrics["loss/bound"], abs=1e-6)
+        assert metrics["loss/optimality_gap"] > 0
+    assert ("negatives/hardness" in metrics) == (objective in (HSCL, HUCL))
+    assert ("negatives/effective" in metrics) == (objective in (HSCL, HUCL))
+    assert ("negatives/false_share" in metrics) == (objective is HUCL)
+
+
+def test_projections_are_normalised_and_c_minus_1_wide():
+    z = make()(100 * torch.randn(6, 32))
+    assert z.shape == (6, 9)
+    assert (z.norm(dim=1) <= 1 + 1e-6).all()
+    assert make(feature_dim=4)(torch.randn(6, 32)).shape == (6, 4)
+
+
+def test_views_share_one_forward_pass():
+    class Counting(MLP):
+        sizes: list[int] = []
+
+        def forward(self, x):
+            self.sizes.append(len(x))
+            return super().forward(x)
+
+    model = make(UCL, encoder=Counting((32,), (24,)))
+    views = (torch.randn(8, 32), torch.randn(8, 32))
+    output = model.training_step((views, torch.arange(8)), 0)
+    assert Counting.sizes == [16]
+    assert output["z"].shape == (16, 9)
+    assert output["labels"].tolist() == [*range(8), *range(8)]
+
+
+def test_a_plain_loader_will_do(tmp_path):
+    loader = DataLoader(TensorDataset(torch.randn(40, 32), torch.arange(10).repeat(4)), batch_size=20)
+    Trainer(max_epochs=1, default_root_dir=tmp_path, **QUIET).fit(make(), loader)
+
+
+@pytest.mark.parametrize(
+    "projector", [nn.Linear, ProjectionHead, lambda i, o: nn.Linear(i, o, bias=False), nn.Linear(24, 9)]
+)
+def test_projectors(projector):
+    assert make(projector=projector)(torch.randn(5, 32)).shape == (5, 9)
+
+
+def test_an_encoder_of_unknown_width():
+    encoder = nn.Sequential(nn.Linear(32, 24))
+    with pytest.raises(ValueError, match="encoder: got Sequential without an integer out_features"):
+        make(encoder=encoder)
+    assert make(encoder=encoder, projector=nn.Linear(24, 9))(torch.randn(5, 32)).shape == (5, 9)
+
+
+@pytest.mark.parametrize(("interval", "steps"), [("epoch", 3), ("step", 30)])
+def test_scheduler_steps_as_asked(interval, steps, tmp_path):
+    model = make(
+        optimizer=lambda p: torch.optim.SGD(p, lr=1.0),
+        lr_scheduler=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9),
+        lr_interval=interval,
+    )
+    trainer = Trainer(max_epochs=3, default_root_dir=tmp_path, limit_train_batches=10, **QUIET)
+    trainer.fit(model, LatentClassDataModule())
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.9**steps)
+
+
+def test_default_optimizer_is_the_papers():
+    optimizer = make().configure_optimizers()
+    assert type(optimizer) is torch.optim.Adam
+    assert optimizer.defaults["lr"] == 1e-3
+
+
+def test_a_schedule_that_ends_too_early_is_refused_before_training(tmp_path):
+    model = make(lr_scheduler=lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=1e-3, total_steps=2))
+    with pytest.raises(ValueError, match="lr_scheduler: got total_steps = 2, expected at least 3, the epochs"):
+        Trainer(max_epochs=3, default_root_dir=tmp_path, **QUIET).fit(model, LatentClassDataModule())
+
+
+def test_a_user_s_own_sampler_is_kept(tmp_path):
+    sampler = HardNegativeSampler(beta=3.0)
+    trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[sampler], **QUIET)
+    model = make(beta=9.0)
+    trainer.fit(model, LatentClassDataModule())
+    assert [c for c in trainer.callbacks if isinstance(c, HardNegativeSampler)] == [sampler]
+    assert model.loss.beta == 3.0
+
+
+def test_hyperparameters_are_plain_and_a_checkpoint_loads(tmp_path):
+    model = make(HSCL, beta=3.0, temperature=0.5, lr_scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 1))
+    plain = (int, float, str, bool, type(None))
+    assert all(isinstance(value, plain) for value in model.hparams.values())
+    trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, **QUIET)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", message=".*(many workers|logging interval|LeafSpec|Detected call of).*")
+        trainer.fit(model, LatentClassDataModule())
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = HSCL.load_from_checkpoint(tmp_path / "model.ckpt", encoder=MLP((32,), (24,)), weights_only=True)
+    x = torch.randn(4, 32)
+    assert torch.equal(loaded.eval()(x), model.eval()(x))
+    assert (loaded.loss.beta, loaded.loss.temperature) == (3.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"feature_dim": 0}, "feature_dim: got 0"),
+        ({"num_classes": 1}, "num_classes: got 1, expected an integer >= 2"),
+        ({"lr_interval": "day"}, "lr_interval: got 'day', expected one of step, epoch"),
+        ({"beta": -1}, "beta: got -1"),
+        ({"temperature": 0}, "temperature: got 0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(**arguments)
+
+
+def test_bad_numbers_stop_training_and_say_where(tmp_path):
+    x = torch.randn(40, 32)
+    x[25, 3] = torch.nan
+    loader = DataLoader(TensorDataset(x, torch.arange(10).repeat(4)), batch_size=20)
+    with pytest.raises(ValueError, match="data: got NaN or infinite inputs in batch 1 of epoch 0"):
+        Trainer(max_epochs=1, default_root_dir=tmp_path, **QUIET).fit(make(), loader)
+    model = make()
+    with torch.no_grad():
+        model.projector.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="loss: got nan in batch 0 of epoch 0 from finite inputs"):
+        model.training_step((torch.randn(20, 32), torch.arange(10).repeat(2)), 0)
+
+
+def test_any_loss_can_be_injected():
+    model = ContrastiveObjective(loss=SCLLoss(), encoder=MLP((32,)), num_classes=4)
+    assert model.training_step((torch.randn(8, 32), torch.arange(4).repeat(2)), 0)["loss"] > 0

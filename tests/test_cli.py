@@ -1,0 +1,261 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning.pytorch.callbacks import Timer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from nc_lightning import HSCL, SCL
+from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler
+from nc_lightning.cli import config_folder, find_config, main, resolve_configs
+
+OBJECTIVES = ["scl", "hscl", "ucl", "hucl"]
+CONFIGS = sorted(path.name for path in config_folder().glob("*.yaml"))
+SHORT = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(in_tmp, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nc-train"])
+
+
+@pytest.fixture
+def run():
+    """One short HSCL run: its CLI and its folder."""
+    cli = main(["fit", "--config", "hscl.yaml", *SHORT])
+    return cli, Path(cli.trainer.log_dir)
+
+
+def complete(config):
+    """The command line that makes a config complete: an objective stands by itself, an overlay on each of them."""
+    stem = config.removesuffix(".yaml")
+    if stem in OBJECTIVES:
+        return [["--config", config]]
+    return [["--config", f"{objective}.yaml", "--config", config] for objective in OBJECTIVES]
+
+
+@pytest.mark.parametrize("configs", [c for name in CONFIGS for c in complete(name)], ids=lambda c: "+".join(c[1::2]))
+def test_every_config_runs(configs):
+    cli = main(["fit", *configs, "--trainer.fast_dev_run=2", *SHORT])
+    assert cli.trainer.global_step == 2
+    assert cli.model.num_classes == cli.datamodule.num_classes
+    assert cli.model.feature_dim == cli.datamodule.num_classes - 1
+    assert not any(Path.cwd().iterdir()), "fast_dev_run leaves nothing behind"
+
+
+def test_there_is_a_config_for_each_objective():
+    assert {f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs")} == set(CONFIGS)
+
+
+def test_a_run_leaves_logs_config_and_checkpoint(run, capsys):
+    cli, folder = run
+    assert folder == Path.cwd() / "lightning_logs" / "version_0"
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["model"]["class_path"].endswith("HSCL")
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    expected = {"geometry/train/nc1", "geometry/val/ncc_accuracy", "loss/train", "loss/bound", "loss/optimality_gap"}
+    assert expected | {"negatives/hardness", "negatives/effective"} <= set(events.Tags()["scalars"])
+
+
+def test_the_end_of_fit_says_what_and_where(capsys):
+    main(["fit", "--config", "hscl.yaml", *SHORT])
+    output = capsys.readouterr().out
+    for text in ("Geometry of 10 classes in 9 dimensions", "effective_rank", "loss/bound", "ideal"):
+        assert text in output
+    assert "checkpoint: lightning_logs/version_0/checkpoints/last.ckpt" in output
+    assert "tensorboard --logdir lightning_logs/version_0" in output
+
+
+def test_a_second_start_overwrites_nothing(run):
+    _, folder = run
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    main(["fit", "--config", "hscl.yaml", *SHORT])
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert (folder.parent / "version_1" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_without_a_logger_configs_get_numbers():
+    for _ in range(2):
+        main(["fit", "--config", "hscl.yaml", "--trainer.logger=false", *SHORT])
+    assert {path.name for path in Path.cwd().glob("*.yaml")} == {"config.yaml", "config-1.yaml"}
+    assert len({path.resolve() for path in Path("checkpoints").glob("*.ckpt")}) == 2
+
+
+def test_a_checkpoint_of_the_command_line_loads_by_itself(run):
+    cli, folder = run
+    loaded = HSCL.load_from_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    x = torch.rand(5, 1, 8, 8)
+    assert torch.equal(loaded.eval()(x), cli.model.eval()(x))
+    assert loaded.loss.beta == cli.model.loss.beta
+
+
+@pytest.mark.parametrize("by_saved_config", [False, True])
+def test_validate_prints_the_same_table(run, capsys, by_saved_config):
+    cli, folder = run
+    before = next(c for c in cli.trainer.callbacks if isinstance(c, GeometryMonitor)).results
+    capsys.readouterr()
+    config = str(folder / "config.yaml") if by_saved_config else "hscl.yaml"
+    cli = main(["validate", "--config", config, "--ckpt_path", str(folder / "checkpoints/last.ckpt"), *SHORT])
+    after = next(c for c in cli.trainer.callbacks if isinstance(c, GeometryMonitor)).results
+    for name in ("train", "val"):
+        assert after[name] == pytest.approx(before[name], rel=1e-6, abs=1e-9)
+    assert "Geometry of 10 classes in 9 dimensions" in capsys.readouterr().out
+
+
+def test_test_measures_the_test_set(run, capsys):
+    _, folder = run
+    main(["test", "--config", "hscl.yaml", "--ckpt_path", str(folder / "checkpoints/last.ckpt"), *SHORT])
+    output = capsys.readouterr().out
+    assert "geometry/test/nc1" in output
+    assert "loss/test" in output
+
+
+def test_predict_writes_the_training_features(run):
+    cli, folder = run
+    arguments = ["predict", "--config", "hscl.yaml", "--ckpt_path", str(folder / "checkpoints/last.ckpt"), *SHORT]
+    predicted = main(arguments)
+    with np.load(Path(predicted.trainer.log_dir) / "predictions.npz", allow_pickle=False) as file:
+        features, labels = file["features"], file["labels"]
+    x, expected = cli.datamodule._splits["train"].x, cli.datamodule._splits["train"].labels
+    with torch.no_grad():
+        assert np.allclose(features, cli.model.eval()(x).numpy(), atol=1e-6)
+    assert np.array_equal(labels, expected.numpy())
+
+
+def test_the_command_line_wins_over_the_checkpoint(run):
+    _, folder = run
+    ckpt = str(folder / "checkpoints/last.ckpt")
+    cli = main(
+        ["fit", "--config=hscl.yaml", f"--ckpt_path={ckpt}", "--model.beta=2", *SHORT[1:], "--trainer.max_epochs=3"]
+    )
+    assert cli.model.loss.beta == 2.0
+    assert cli.trainer.current_epoch == 3
+
+
+def test_the_user_s_callbacks_join_ours():
+    Path("mine.yaml").write_text(
+        "trainer:\n  callbacks:\n    - class_path: lightning.pytorch.callbacks.Timer\n"
+        "    - class_path: nc_lightning.callbacks.HardNegativeSampler\n      init_args: {beta: 3.0}\n"
+    )
+    cli = main(["fit", "--config", "hscl.yaml", "--config", "mine.yaml", *SHORT])
+    kinds = [type(callback).__name__ for callback in cli.trainer.callbacks]
+    for name in (Timer, HardNegativeSampler, GeometryMonitor):
+        assert kinds.count(name.__name__) == 1
+    assert cli.model.loss.beta == 3.0
+
+
+def test_the_user_s_file_goes_before_ours_of_the_same_name():
+    assert Path(find_config("hscl.yaml")).parent == config_folder()
+    Path("hscl.yaml").write_text("seed_everything: 7\n")
+    assert find_config("hscl.yaml") == "hscl.yaml"
+    assert resolve_configs(["-c", "scl.yaml", "--config=hscl.yaml"]) == [
+        "-c",
+        str(config_folder() / "scl.yaml"),
+        "--config=hscl.yaml",
+    ]
+
+
+def test_a_module_of_one_s_own_needs_no_input_shape():
+    Path("theirs.py").write_text(
+        "import torch\n"
+        "class Encoder(torch.nn.Sequential):\n"
+        "    def __init__(self, width: int = 8):\n"
+        "        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, width))\n"
+        "        self.out_features = width\n"
+    )
+    sys.path.insert(0, os.getcwd())
+    try:
+        cli = main(["fit", "--config=hscl.yaml", "--model.encoder=theirs.Encoder", "--model.encoder.width=12", *SHORT])
+    finally:
+        sys.path.remove(os.getcwd())
+    assert cli.model.projector.in_features == 12
+
+
+CORRUPT = b"not a checkpoint"
+BAD = {
+    "unknown config": (["--config", "nope.yaml"], r"--config: got 'nope.yaml', expected a file that exists"),
+    "unknown key": (["--model.betta", "3"], r"betta"),
+    "unknown option": (["--nonsense", "3"], r"nonsense"),
+    "not a float": (["--model.beta", "x"], r"--model.beta: .*float.*x"),
+    "not an int": (["--trainer.max_epochs", "1.5"], r"--trainer.max_epochs: got 1.5, expected int"),
+    "temperature": (["--model.temperature", "0"], r"temperature: got 0.0, expected a finite number > 0"),
+    "beta": (["--model.beta", "-1"], r"beta: got -1.0, expected a finite number >= 0"),
+    "feature_dim": (["--model.feature_dim", "0"], r"feature_dim: got 0, expected an integer >= 1"),
+    "num_classes": (["--model.num_classes", "5"], r"num_classes: got 5, expected 10"),
+    "normalization": (["--model.normalization", "cube"], r"--model.normalization: .*unit_ball.*cube"),
+    "batch_size": (["--data.batch_size", "33"], r"batch_size: got 33, expected a multiple of the 10 classes"),
+    "class": (["--model", "nc_lightning.SSCL"], r"--model: .*SSCL"),
+    "no data module": (["--data", "lightning.LightningDataModule"], r"--data: got LightningDataModule without num_classes"),
+    "missing checkpoint": (["--ckpt_path", "no.ckpt"], r"--ckpt_path: got 'no.ckpt', expected a checkpoint file"),
+    "corrupt checkpoint": (["--ckpt_path", "corrupt.ckpt"], r"--ckpt_path: got 'corrupt.ckpt', which is damaged"),
+    "other checkpoint": (["--ckpt_path", "dict.ckpt"], r"--ckpt_path: got 'dict.ckpt', which is damaged or no Lightning"),
+    "broken yaml": (["--config", "broken.yaml"], r"Problems parsing config"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(name, capsys):
+    arguments, message = BAD[name]
+    Path("corrupt.ckpt").write_bytes(CORRUPT)
+    Path("broken.yaml").write_text("model: [1,\n")
+    torch.save({"weights": 1}, "dict.ckpt")
+    before = sorted(Path.cwd().rglob("*"))
+    with pytest.raises(SystemExit) as exit_:
+        main(["fit", "--config", "hscl.yaml", *SHORT, *arguments])
+    assert exit_.value.code == 2
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nc-train: error: ")]
+    assert len(error) == 1
+    assert len(error[0]) < 400
+    assert __import__("re").search(message, error[0]), error[0]
+    assert sorted(p for p in Path.cwd().rglob("*") if p.suffix in (".ckpt", ".npz")) == sorted(
+        p for p in before if p.suffix == ".ckpt"
+    )
+
+
+def test_checkpoints_that_do_not_fit(run, capsys):
+    _, folder = run
+    ckpt = str(folder / "checkpoints/last.ckpt")
+    for arguments, message in (
+        (["--config", "scl.yaml"], "--ckpt_path: got a checkpoint of HSCL, expected one of SCL"),
+        (["--config", "hscl.yaml", "--model.encoder.hidden_features=[7]"], "does not fit the configured model"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main(["fit", *arguments, "--ckpt_path", ckpt, *SHORT])
+        assert exit_.value.code == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match="HSCL"):
+        SCL.load_from_checkpoint(ckpt)
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setenv("NC_DEBUG", "1")
+    with pytest.raises(Exception, match="temperature: got 0"):
+        main(["fit", "--config", "hscl.yaml", "--model.temperature=0", *SHORT])
+
+
+@pytest.mark.slow
+def test_as_a_program():
+    def call(*arguments):
+        environment = {key: value for key, value in os.environ.items() if key != "NC_DEBUG"}
+        return subprocess.run(
+            [sys.executable, "-m", "nc_lightning", *arguments], capture_output=True, text=True, env=environment
+        )
+
+    good = call("fit", "--config", "hscl.yaml", *SHORT)
+    assert good.returncode == 0, good.stderr
+    assert "Warning" not in good.stderr
+    bad = call("fit", "--config", "hscl.yaml", "--model.temperature=0")
+    assert bad.returncode == 2
+    assert "Traceback" not in bad.stderr
+    assert "temperature: got 0.0" in bad.stderr.splitlines()[-1]
+    assert call("--help").returncode == 0
+    assert "geometry" in call("fit", "--help").stdout
+    printed = call("fit", "--config", "hscl.yaml", "--print_config")
+    assert yaml.safe_load(printed.stdout)["model"]["init_args"]["beta"] == 10.0
