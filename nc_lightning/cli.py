@@ -29,6 +29,8 @@ _NOISE = (
     ".*does not have many workers.*",  # the embedded data sets are in memory, where workers only cost time
     ".*is smaller than the logging interval.*",
     ".*LightningCLI's args parameter.*",  # we pass the command line itself, with shipped configs found
+    ".*The dirpath has changed from.*",  # every run has a folder of its own, also one that resumes another
+    ".*Couldn't infer the batch indices.*",  # nobody asks for them
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch >= 2.13
 )
 """Warnings of Lightning that tell a user of the shipped configs nothing."""
@@ -100,10 +102,9 @@ class ContrastiveCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({"geometry.every_n_epochs": 10, "checkpoint.save_last": "link"})
         parser.link_arguments("data", "model.init_args.num_classes", compute_fn=_num_classes, apply_on="instantiate")
-        # A target that the chosen encoder or scheduler does not have is passed over.
+        # A target that the chosen encoder does not have is passed over.
         encoder_shape = "model.init_args.encoder.init_args.input_shape"
         parser.link_arguments("data", encoder_shape, compute_fn=_input_shape, apply_on="instantiate")
-        parser.link_arguments("trainer.max_epochs", "model.init_args.lr_scheduler.init_args.total_steps")
 
     def before_instantiate_classes(self) -> None:
         """Note what the user asked for where links or Lightning would pass over it."""

@@ -37,7 +37,7 @@ def explain(error: BaseException) -> str:
 
     Example:
         >>> explain(ValueError("first\n  second"))
-        'first second'
+        'first; second'
     """
     text = _LINK.sub("", str(error))
     if text.startswith(_STATE_DICT):

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import LearningRateMonitor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nc_lightning import HSCL, SCL
@@ -52,8 +53,8 @@ def test_there_is_a_config_for_each_objective():
     assert {f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs")} == set(CONFIGS)
 
 
-def test_a_run_leaves_logs_config_and_checkpoint(run, capsys):
-    cli, folder = run
+def test_a_run_leaves_logs_config_and_checkpoint(run):
+    _, folder = run
     assert folder == Path.cwd() / "lightning_logs" / "version_0"
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -141,12 +142,12 @@ def test_the_command_line_wins_over_the_checkpoint(run):
 
 def test_the_user_s_callbacks_join_ours():
     Path("mine.yaml").write_text(
-        "trainer:\n  callbacks:\n    - class_path: lightning.pytorch.callbacks.Timer\n"
+        "trainer:\n  callbacks:\n    - class_path: lightning.pytorch.callbacks.LearningRateMonitor\n"
         "    - class_path: nc_lightning.callbacks.HardNegativeSampler\n      init_args: {beta: 3.0}\n"
     )
     cli = main(["fit", "--config", "hscl.yaml", "--config", "mine.yaml", *SHORT])
     kinds = [type(callback).__name__ for callback in cli.trainer.callbacks]
-    for name in (Timer, HardNegativeSampler, GeometryMonitor):
+    for name in (LearningRateMonitor, HardNegativeSampler, GeometryMonitor):
         assert kinds.count(name.__name__) == 1
     assert cli.model.loss.beta == 3.0
 
@@ -192,10 +193,10 @@ BAD = {
     "normalization": (["--model.normalization", "cube"], r"--model.normalization: .*unit_ball.*cube"),
     "batch_size": (["--data.batch_size", "33"], r"batch_size: got 33, expected a multiple of the 10 classes"),
     "class": (["--model", "nc_lightning.SSCL"], r"--model: .*SSCL"),
-    "no data module": (["--data", "lightning.LightningDataModule"], r"--data: got LightningDataModule without num_classes"),
+    "no num_classes": (["--data", "lightning.LightningDataModule"], r"--data: got LightningDataModule without num_c"),
     "missing checkpoint": (["--ckpt_path", "no.ckpt"], r"--ckpt_path: got 'no.ckpt', expected a checkpoint file"),
     "corrupt checkpoint": (["--ckpt_path", "corrupt.ckpt"], r"--ckpt_path: got 'corrupt.ckpt', which is damaged"),
-    "other checkpoint": (["--ckpt_path", "dict.ckpt"], r"--ckpt_path: got 'dict.ckpt', which is damaged or no Lightning"),
+    "other checkpoint": (["--ckpt_path", "dict.ckpt"], r"--ckpt_path: got 'dict.ckpt', which is damaged or no"),
     "broken yaml": (["--config", "broken.yaml"], r"Problems parsing config"),
 }  # fmt: skip
 
@@ -213,7 +214,7 @@ def test_bad_input_is_one_line_and_exit_code_2(name, capsys):
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nc-train: error: ")]
     assert len(error) == 1
     assert len(error[0]) < 400
-    assert __import__("re").search(message, error[0]), error[0]
+    assert re.search(message, error[0]), error[0]
     assert sorted(p for p in Path.cwd().rglob("*") if p.suffix in (".ckpt", ".npz")) == sorted(
         p for p in before if p.suffix == ".ckpt"
     )

@@ -4,9 +4,9 @@ import torch
 from nc_lightning.schedules import HoldThenDecay
 
 
-def rates(total_steps, steps, hold=0.5, state=None):
+def rates(total_steps, steps, state=None):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
-    schedule = HoldThenDecay(optimizer, total_steps, hold)
+    schedule = HoldThenDecay(optimizer, 0.5, total_steps)
     if state is not None:
         schedule.load_state_dict(state)
     seen = []
@@ -31,8 +31,13 @@ def test_a_longer_training_can_take_over():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((0,), "total_steps: got 0"), ((3, 1.0), "hold: got 1.0, expected a share"), ((3, -1), "hold: got -1")],
+    [((0.5, 0), "total_steps: got 0"), ((1.0,), "hold: got 1.0, expected a share"), ((-1,), "hold: got -1")],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         HoldThenDecay(torch.optim.SGD([torch.zeros(1)], lr=1.0), *arguments)
+
+
+def test_nobody_told_the_length():
+    with pytest.raises(ValueError, match="total_steps: got None outside of an objective"):
+        rates(total_steps=None, steps=1)

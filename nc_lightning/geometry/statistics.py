@@ -1,9 +1,16 @@
 """Class statistics: all that the collapse measures need of a set of features, streamed in one pass."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from nc_lightning.geometry.checks import check_count, check_features, check_finite, check_labels
+
+
+def _widest_dtype(device: torch.device | str | None) -> torch.dtype:
+    """Float64, but on Apple's GPUs, which do not have it."""
+    return torch.float32 if torch.device(device or "cpu").type == "mps" else torch.float64
 
 
 class ClassStatistics:
@@ -44,12 +51,11 @@ class ClassStatistics:
     def __init__(self, num_classes: int, feature_dim: int, device: torch.device | str | None = None) -> None:
         check_count("num_classes", num_classes)
         check_count("feature_dim", feature_dim)
-        device = torch.device(device) if device is not None else torch.device("cpu")
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.counts = torch.zeros(num_classes, dtype=dtype, device=device)
-        self.means = torch.zeros(num_classes, feature_dim, dtype=dtype, device=device)
-        self.scatter = torch.zeros(feature_dim, feature_dim, dtype=dtype, device=device)
-        self.traces = torch.zeros(num_classes, dtype=dtype, device=device)
+        place: Any = {"device": torch.device(device or "cpu"), "dtype": _widest_dtype(device)}
+        self.counts = torch.zeros(num_classes, **place)
+        self.means = torch.zeros(num_classes, feature_dim, **place)
+        self.scatter = torch.zeros(feature_dim, feature_dim, **place)
+        self.traces = torch.zeros(num_classes, **place)
 
     @classmethod
     def from_state(cls, counts: Tensor, means: Tensor, scatter: Tensor, traces: Tensor) -> "ClassStatistics":
@@ -150,7 +156,7 @@ class ClassStatistics:
 
     def to(self, device: torch.device | str) -> "ClassStatistics":
         """Return the same statistics on another device; the CPU is where decompositions are safest."""
-        state = (t.to(device) for t in (self.counts, self.means, self.scatter, self.traces))
+        state = (t.to(device, _widest_dtype(device)) for t in (self.counts, self.means, self.scatter, self.traces))
         return ClassStatistics.from_state(*state)
 
     @property

@@ -109,7 +109,7 @@ class ContrastiveObjective(LightningModule):
         if self.make_lr_scheduler is None:
             return optimizer
         scheduler = self.make_lr_scheduler(optimizer)
-        self._check_length(scheduler)
+        self._fit_length(scheduler)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.lr_interval}}
 
     def _log_epoch(self, batch_size: int, values: dict[str, Any], prog_bar: bool = False) -> None:
@@ -129,17 +129,22 @@ class ContrastiveObjective(LightningModule):
             return f"data: got NaN or infinite inputs in {where}, expected finite numbers"
         return f"loss: got {loss} in {where} from finite inputs; lower the learning rate or normalise the features"
 
-    def _check_length(self, scheduler: Any) -> None:
-        """Refuse a schedule that ends before training does, which torch notices only when it is there."""
-        length = getattr(scheduler, "total_steps", None)
-        trainer = self._trainer
-        if length is None or trainer is None or trainer.max_epochs is None:
+    def _fit_length(self, scheduler: Any) -> None:
+        """Tell a schedule how long training is, or refuse one that ends before, which torch notices only then."""
+        if self._trainer is None or not hasattr(scheduler, "total_steps"):
             return
-        steps = trainer.max_epochs if self.lr_interval == "epoch" else trainer.estimated_stepping_batches
-        if length < steps:
+        steps = self.trainer.max_epochs if self.lr_interval == "epoch" else self.trainer.estimated_stepping_batches
+        if steps is None or not 0 < steps < float("inf"):
             raise ValueError(
-                f"lr_scheduler: got total_steps = {length}, expected at least {steps}, the {self.lr_interval}s of this "
-                f"training; set --model.lr_scheduler.total_steps {steps}"
+                f"lr_scheduler: got {type(scheduler).__name__} for a training without end, expected a trainer with "
+                "max_epochs or max_steps"
+            )
+        if scheduler.total_steps is None:
+            scheduler.total_steps = int(steps)
+        elif scheduler.total_steps < steps:
+            raise ValueError(
+                f"lr_scheduler: got total_steps = {scheduler.total_steps}, expected at least {int(steps)}, the "
+                f"{self.lr_interval}s of this training"
             )
 
 

@@ -1,12 +1,11 @@
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops_over_features import all_metrics, entropy_rank, make_cases
 
 from nc_lightning.geometry import (
     ClassStatistics,
@@ -18,9 +17,6 @@ from nc_lightning.geometry import (
     simplex_etf,
     statistics_measures,
 )
-
-sys.path.insert(0, str(Path(__file__).parent))
-from reference import all_metrics, entropy_rank, make_cases
 
 NAMES = {
     "nc1": "nc1_quotient_peer",

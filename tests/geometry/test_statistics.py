@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -49,7 +51,7 @@ def test_any_split_in_any_order_is_the_two_pass_truth(seed, log_noise, offset, c
     truth = two_pass(z, labels, 5)
     edges = [0, *sorted(cuts), 60]
     order = torch.randperm(60, generator=generator)
-    parts = [order[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [order[a:b] for a, b in pairwise(edges)]
 
     streamed = ClassStatistics(5, 6)
     merged = ClassStatistics(5, 6)

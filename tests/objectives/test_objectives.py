@@ -12,6 +12,7 @@ from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP, ProjectionHead
 from nc_lightning.losses import HSCLLoss, HUCLLoss, SCLLoss, UCLLoss
 from nc_lightning.objectives import ContrastiveObjective
+from nc_lightning.schedules import HoldThenDecay
 
 OBJECTIVES = [(SCL, SCLLoss), (HSCL, HSCLLoss), (UCL, UCLLoss), (HUCL, HUCLLoss)]
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
@@ -105,6 +106,15 @@ def test_a_schedule_that_ends_too_early_is_refused_before_training(tmp_path):
     model = make(lr_scheduler=lambda o: torch.optim.lr_scheduler.OneCycleLR(o, max_lr=1e-3, total_steps=2))
     with pytest.raises(ValueError, match="lr_scheduler: got total_steps = 2, expected at least 3, the epochs"):
         Trainer(max_epochs=3, default_root_dir=tmp_path, **QUIET).fit(model, LatentClassDataModule())
+
+
+@pytest.mark.parametrize(("interval", "length"), [("epoch", 4), ("step", 20)])
+def test_a_schedule_is_told_the_length_of_training(interval, length, tmp_path):
+    model = make(lr_scheduler=HoldThenDecay, lr_interval=interval)
+    trainer = Trainer(max_epochs=4, limit_train_batches=5, default_root_dir=tmp_path, **QUIET)
+    trainer.fit(model, LatentClassDataModule())
+    assert trainer.lr_scheduler_configs[0].scheduler.total_steps == length
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_user_s_own_sampler_is_kept(tmp_path):

@@ -1,0 +1,80 @@
+"""What README and examples show must run."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from nc_lightning.cli import config_folder, main
+
+
+@pytest.fixture
+def readme(repository):
+    return (repository / "README.md").read_text()
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_python_examples(readme, in_tmp, capsys):
+    examples = blocks(readme, "python")
+    assert len(examples) == 4
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), {})
+        assert capsys.readouterr().out
+
+
+def test_commands(readme, in_tmp, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nc-train"])
+    commands = [shlex.split(line) for block in blocks(readme, "bash") for line in block.splitlines()]
+    commands = [command[1:] for command in commands if command[0] == "nc-train"]
+    assert len(commands) == 5
+    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
+    run = main([*commands[0], *quick]).trainer.log_dir
+    for command in commands[1:]:
+        main([argument.replace("RUN", run) for argument in command] + quick)
+    assert list(in_tmp.rglob("predictions.npz"))
+
+
+def test_what_it_names_is_there(readme, repository):
+    makefile = (repository / "Makefile").read_text()
+    for target in set(re.findall(r"make ([a-z-]+)", readme)):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    for config in set(re.findall(r"\b([a-z_]+\.yaml)", readme)) - {"config.yaml"}:
+        assert (config_folder() / config).is_file(), config
+    for path in set(re.findall(r"\b(?:examples|benchmarks)/\w+\.py", readme)):
+        assert (repository / path).is_file(), path
+
+
+def test_examples_run(in_tmp):
+    torch.manual_seed(0)
+    import drop_in
+    import measure_features
+
+    assert drop_in.main(max_epochs=3)["effective_rank"] > 2
+    assert measure_features.main()["ncc_accuracy"] == pytest.approx(0.905, abs=0.01)
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(repository):
+    result = subprocess.run(
+        [sys.executable, repository / "benchmarks" / "loss.py", "--rounds", "1", "--sizes", "64"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "loop / exact" in result.stdout
+
+
+def test_the_benchmark_compares_equal_things():
+    from loss import paper_loop
+
+    from nc_lightning.losses import HSCLLoss
+
+    z, labels = torch.randn(60, 8), torch.arange(6).repeat(10)
+    ours = HSCLLoss(5.0, include_self=True)(z, labels).item()
+    assert paper_loop(z, labels, 5.0).item() == pytest.approx(ours, abs=5e-3)

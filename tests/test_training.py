@@ -1,0 +1,43 @@
+"""The default training reaches what the README says of it."""
+
+import sys
+
+import pytest
+
+from nc_lightning.callbacks import GeometryMonitor
+from nc_lightning.cli import main
+
+
+def geometry(*arguments):
+    cli = main(["fit", *arguments, "--trainer.enable_progress_bar=false"])
+    monitor = next(c for c in cli.trainer.callbacks if isinstance(c, GeometryMonitor))
+    gap = cli.trainer.callback_metrics["loss/optimality_gap"].item()
+    return monitor.results["train"], monitor.results["val"], gap
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(in_tmp, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nc-train"])
+
+
+@pytest.mark.slow
+def test_hscl_on_digits_reaches_neural_collapse():
+    train, val, gap = geometry("--config", "hscl.yaml")
+    assert train["nc1"] <= 1e-2
+    assert train["equal_inner_product"] <= 0.02
+    assert train["unit_norm"] <= 0.01
+    assert train["zero_sum"] <= 0.02
+    assert train["effective_rank"] >= 8.9
+    assert gap <= 0.005
+    assert val["ncc_accuracy"] >= 0.95
+
+
+@pytest.mark.slow
+def test_hardness_decides_between_neural_and_dimensional_collapse():
+    # A quarter of the shipped length, which is enough to tell the two apart.
+    overlay = ("--config", "digit_pairs.yaml", "--trainer.max_epochs=40")
+    hard, _, _ = geometry("--config", "hscl.yaml", *overlay)
+    easy, _, _ = geometry("--config", "scl.yaml", *overlay)
+    assert hard["effective_rank"] > 95
+    assert easy["effective_rank"] < 75
+    assert hard["nc1"] < 1e-2
