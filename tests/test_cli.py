@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import LearningRateMonitor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -231,7 +232,7 @@ def test_checkpoints_that_do_not_fit(run, capsys):
             main(["fit", *arguments, "--ckpt_path", ckpt, *SHORT])
         assert exit_.value.code == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(ValueError, match="HSCL"):
+    with pytest.raises((ValueError, ArgumentError), match="HSCL"):
         SCL.load_from_checkpoint(ckpt)
 
 
