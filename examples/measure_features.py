@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from rich import print as show
 
-from nc_lightning.callbacks.geometry_summary import geometry_table
 from nc_lightning.data.digits import load_digits
 from nc_lightning.geometry import measure, unit_ball
+from nc_lightning.summary import geometry_table
 
 
 def main(path: str | None = None) -> dict[str, float]:

@@ -20,10 +20,11 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from nc_lightning.callbacks import GeometryMonitor, GeometrySummary, PredictionWriter
+from nc_lightning.callbacks import GeometryMonitor, PredictionWriter
 from nc_lightning.callbacks.files import unused_path
 from nc_lightning.errors import USER_ERRORS, explain, is_user_error
 from nc_lightning.objectives import ContrastiveObjective
+from nc_lightning.summary import print_summary
 
 _NOISE = (
     ".*does not have many workers.*",  # the embedded data sets are in memory, where workers only cost time
@@ -120,6 +121,18 @@ class ContrastiveCLI(LightningCLI):
         if asked is not None and asked != there:
             raise ValueError(f"--model.num_classes: got {asked}, expected {there}, the number of classes of the data")
 
+    def before_validate(self) -> None:
+        """Leave the numbers to our table: Lightning would print every one of them in a list of its own."""
+        self.config_init[self.subcommand].verbose = False
+
+    before_test = before_validate
+
+    def after_fit(self) -> None:
+        """Print what was reached, after the progress bar has gone."""
+        print_summary(self.trainer, self.model)
+
+    after_validate = after_test = after_fit
+
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint, and let the configuration and the command line decide all settings.
 
@@ -201,7 +214,7 @@ def _run(args: list[str]) -> ContrastiveCLI:
         subclass_mode_data=True,
         save_config_callback=_SaveConfig,
         seed_everything_default=0,
-        trainer_defaults={"callbacks": [GeometrySummary(), PredictionWriter()]},
+        trainer_defaults={"callbacks": [PredictionWriter()]},
         parser_kwargs={"exit_on_error": False},
     )
 

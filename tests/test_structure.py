@@ -11,7 +11,19 @@ import pytest
 import nc_lightning
 
 PACKAGE = Path(nc_lightning.__file__).parent
-FLOORS = ["geometry", "losses", "metrics", "data", "encoders", "schedules", "objectives", "callbacks", "errors", "cli"]
+FLOORS = [
+    "geometry",
+    "losses",
+    "metrics",
+    "data",
+    "encoders",
+    "schedules",
+    "objectives",
+    "callbacks",
+    "errors",
+    "summary",
+    "cli",
+]
 NOT_EVEN_BESIDE = {
     "losses": {"data"},
     "metrics": {"losses"},

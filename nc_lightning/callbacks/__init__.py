@@ -1,8 +1,7 @@
-"""Lightning callbacks: the hard-negative sampler, the geometry monitor, its table, and the prediction writer."""
+"""Lightning callbacks: the hard-negative sampler, the geometry monitor and the prediction writer."""
 
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
-from nc_lightning.callbacks.geometry_summary import GeometrySummary
 from nc_lightning.callbacks.hard_negative_sampler import HardNegativeSampler
 from nc_lightning.callbacks.prediction_writer import PredictionWriter
 
-__all__ = ["GeometryMonitor", "GeometrySummary", "HardNegativeSampler", "PredictionWriter"]
+__all__ = ["GeometryMonitor", "HardNegativeSampler", "PredictionWriter"]

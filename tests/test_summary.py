@@ -2,8 +2,8 @@ import math
 
 from rich.console import Console
 
-from nc_lightning.callbacks.geometry_summary import format_value, geometry_table
 from nc_lightning.geometry import measure, simplex_etf
+from nc_lightning.summary import format_value, geometry_table
 
 
 def render(table):
