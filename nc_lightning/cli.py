@@ -173,12 +173,12 @@ def check_checkpoint(path: str, class_path: str) -> None:
         raise FileNotFoundError(f"--ckpt_path: got {path!r}, expected a checkpoint file that exists")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state, hparams = checkpoint["state_dict"], checkpoint.get("hyper_parameters", {})
-        assert isinstance(state, dict)
+        weights, trained = checkpoint["state_dict"], checkpoint.get("objective")
+        assert isinstance(weights, dict)
     except Exception as error:
         raise ValueError(f"--ckpt_path: got {path!r}, which is damaged or no Lightning checkpoint") from error
-    trained, configured = (str(name).rpartition(".")[2] for name in (hparams.get("_class_path", ""), class_path))
-    if trained and trained != configured:
+    configured = class_path.rpartition(".")[2]
+    if trained is not None and trained != configured:
         raise ValueError(f"--ckpt_path: got a checkpoint of {trained}, expected one of {configured}, the model here")
 
 

@@ -4,6 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# The machine may be busy, and a failure must be the same one again.
+settings.register_profile("nc", deadline=None, derandomize=True)
+settings.load_profile("nc")
 
 
 @pytest.fixture(autouse=True)

@@ -180,6 +180,23 @@ def test_a_module_of_one_s_own_needs_no_input_shape():
     assert cli.model.projector.in_features == 12
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model.encoder=nc_lightning.encoders.SmallCNN", "--model.encoder.width=4"],
+        ["--data=nc_lightning.data.LatentClassDataModule", "--data.num_classes=5", "--data.batch_size=20"],
+        ["--data.batches=random", "--model.normalization=unit_sphere", "--model.feature_dim=20"],
+        ["--model.projector=nc_lightning.encoders.ProjectionHead", "--model.projector.hidden_features=16"],
+        ["--model.lr_scheduler=null", "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1"],
+        ["--model.lr_interval=step", "--model.num_negatives=16", "--model.include_self=true"],
+    ],
+    ids=lambda arguments: arguments[0].removeprefix("--"),
+)
+def test_parts_can_be_exchanged(arguments):
+    cli = main(["fit", "--config=hscl.yaml", "--trainer.fast_dev_run=2", *SHORT, *arguments])
+    assert cli.trainer.global_step == 2
+
+
 CORRUPT = b"not a checkpoint"
 BAD = {
     "unknown config": (["--config", "nope.yaml"], r"--config: got 'nope.yaml', expected a file that exists"),

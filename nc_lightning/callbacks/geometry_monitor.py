@@ -31,7 +31,8 @@ class GeometryMonitor(Callback):
 
     Features are streamed, never kept: memory is C d + d^2 numbers. A set is read twice, first for its class statistics,
     then for the distances to the class means, which cannot be told before these are known. Held-out samples are
-    classified by the centres of the *training* classes. An epoch that is not due costs nothing.
+    classified by the centres of the *training* classes where there is a training set. An epoch that is not due costs
+    nothing.
 
     Values are logged through the module, so `ModelCheckpoint(monitor="geometry/val/nc1")` and every logger work.
 
@@ -89,6 +90,13 @@ class GeometryMonitor(Callback):
         if self._due(trainer) and self._measured_step != trainer.global_step:
             self._measure_and_log(trainer, pl_module, {})
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure what training has ended with if it stopped in mid-epoch, by ``max_steps`` or ``max_time``."""
+        if self._measured_step != trainer.global_step > 0:
+            self._measure(trainer, pl_module, {"val": trainer.val_dataloaders})
+            for logger in trainer.loggers:
+                logger.log_metrics(self._by_key(), step=trainer.global_step)
+
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure with the test set."""
         self._measure_and_log(trainer, pl_module, {"test": trainer.test_dataloaders})
@@ -98,15 +106,20 @@ class GeometryMonitor(Callback):
         return epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.should_stop
 
     def _measure_and_log(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, Any]) -> None:
+        self._measure(trainer, pl_module, held_out)
+        pl_module.log_dict(self._by_key(), batch_size=1)
+
+    def _by_key(self) -> dict[str, float]:
+        return {f"geometry/{name}/{key}": v for name, values in self.results.items() for key, v in values.items()}
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, Any]) -> None:
         loaders = {"train": _training_loader(trainer), **held_out}
         with _undisturbed(pl_module):
-            self.results = self._measure(trainer, pl_module, {k: v for k, v in loaders.items() if v is not None})
+            self.results = self._read({k: v for k, v in loaders.items() if v is not None}, trainer, pl_module)
         self._measured_step = trainer.global_step
-        for name, values in self.results.items():
-            pl_module.log_dict({f"geometry/{name}/{key}": value for key, value in values.items()}, batch_size=1)
 
-    def _measure(
-        self, trainer: Trainer, pl_module: LightningModule, loaders: dict[str, Any]
+    def _read(
+        self, loaders: dict[str, Any], trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, dict[str, float]]:
         results: dict[str, dict[str, float]] = {}
         centres: ClassStatistics | None = None
@@ -147,7 +160,7 @@ def _features(trainer: Trainer, pl_module: LightningModule, loaders: Any) -> Ite
         batch = trainer.strategy.batch_to_device(batch, pl_module.device)
         x, labels = concatenate_views(batch)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            z = pl_module(x)
+            z = pl_module(trainer.precision_plugin.convert_input(x))
         yield index, z, labels
 
 

@@ -112,6 +112,16 @@ class ContrastiveObjective(LightningModule):
         self._fit_length(scheduler)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.lr_interval}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note which objective this is."""
+        checkpoint["objective"] = type(self).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another objective, whose weights would fit."""
+        trained = checkpoint.get("objective", type(self).__name__)
+        if trained != type(self).__name__:
+            raise ValueError(f"checkpoint: got one of {trained}, expected one of {type(self).__name__}")
+
     def _log_epoch(self, batch_size: int, values: dict[str, Any], prog_bar: bool = False) -> None:
         self.log_dict(values, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=batch_size)
 

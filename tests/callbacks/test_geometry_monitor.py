@@ -51,6 +51,16 @@ def test_values_are_those_of_all_features_at_once(tmp_path):
         )
 
 
+def test_the_end_is_measured_also_in_mid_epoch(tmp_path):
+    monitor, logger = GeometryMonitor(every_n_epochs=10), CSVLogger(tmp_path)
+    fit = trainer(tmp_path, monitor, max_epochs=-1, max_steps=17, logger=logger)
+    fit.fit(model(), LatentClassDataModule())
+    assert fit.global_step == 17
+    assert set(monitor.results) == {"train", "val"}
+    fit.logger.save()
+    assert "geometry/val/nc1" in (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[0]
+
+
 class Watched(MLP):
     """Counts the inputs that it sees in eval mode and in training mode."""
 

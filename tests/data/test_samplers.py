@@ -1,12 +1,11 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nc_lightning.data import ClassBalancedBatchSampler, RandomBatchSampler
 
 
-@settings(deadline=None)
 @given(sizes=st.lists(st.integers(1, 30), min_size=2, max_size=6), copies=st.integers(2, 5), seed=st.integers(0, 99))
 def test_every_class_equally_often_in_each_batch(sizes, copies, seed):
     labels = torch.cat([torch.full((n,), c) for c, n in enumerate(sizes)])

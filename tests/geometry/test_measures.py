@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from loops_over_features import all_metrics, entropy_rank, make_cases
 
@@ -90,7 +90,6 @@ def test_one_class_has_no_between_class_measure():
     assert math.isnan(geometry["nc2_etf"])
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**31), rows=st.integers(1, 12), columns=st.integers(1, 12))
 def test_ranks_are_ordered_and_agree_with_the_definition(seed, rows, columns):
     matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -105,7 +104,6 @@ def test_ranks_of_a_zero_matrix_are_zero():
         assert rank(torch.zeros(4, 3)).item() == 0
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**31), num_classes=st.integers(2, 8), feature_dim=st.integers(1, 10))
 def test_etf_distance_is_a_function_of_the_participation_ratio(seed, num_classes, feature_dim):
     z = torch.randn(num_classes, feature_dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

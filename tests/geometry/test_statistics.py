@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nc_lightning.geometry import ClassStatistics, simplex_etf
@@ -36,7 +36,6 @@ def assert_same(actual, expected, tolerance=1e-12):
         assert (a - e).abs().max() <= tolerance * e.abs().max(), (a, e)
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     log_noise=st.integers(-6, 0),

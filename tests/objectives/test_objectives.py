@@ -142,6 +142,14 @@ def test_hyperparameters_are_plain_and_a_checkpoint_loads(tmp_path):
     assert (loaded.loss.beta, loaded.loss.temperature) == (3.0, 0.5)
 
 
+def test_a_checkpoint_of_another_objective_is_refused(tmp_path):
+    trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, **QUIET)
+    trainer.fit(make(SCL), LatentClassDataModule())
+    trainer.save_checkpoint(tmp_path / "scl.ckpt")
+    with pytest.raises(ValueError, match="checkpoint: got one of SCL, expected one of UCL"):
+        UCL.load_from_checkpoint(tmp_path / "scl.ckpt", encoder=MLP((32,), (24,)), weights_only=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
