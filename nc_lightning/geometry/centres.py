@@ -38,6 +38,15 @@ class CentreDistances:
         self.distances = torch.zeros_like(centres.counts)
         self.correct = torch.zeros_like(centres.counts)
 
+    @classmethod
+    def from_state(
+        cls, centres: ClassStatistics, counts: Tensor, distances: Tensor, correct: Tensor
+    ) -> "CentreDistances":
+        """Wrap sums that were kept elsewhere."""
+        seen = cls(centres)
+        seen.counts, seen.distances, seen.correct = counts, distances, correct
+        return seen
+
     @torch.no_grad()
     def update(self, z: Tensor, labels: Tensor) -> "CentreDistances":
         """Add a batch, in place.

@@ -87,12 +87,8 @@ class ClassStatisticsMetric(Metric):
             return stats.means.new_tensor(torch.nan)
         if key in STATISTICS_MEASURES:
             return STATISTICS_MEASURES[key](stats)
-        seen = CentreDistances(stats)
-        seen.counts = stats.counts
-        # After synchronisation distances were to the means of one process, not of all.
-        known = self.counts.ndim == 1
-        seen.distances, seen.correct = (
-            state.cpu() if known else torch.full_like(stats.counts, torch.nan)
-            for state in (self.distances, self.correct)
-        )
-        return CENTRE_MEASURES[key](seen)
+        distances, correct = self.distances.cpu(), self.correct.cpu()
+        if self.counts.ndim > 1:
+            # Each process knew the distances to its own means only, not to those of all.
+            distances = correct = torch.full_like(stats.counts, torch.nan)
+        return CENTRE_MEASURES[key](CentreDistances.from_state(stats, stats.counts, distances, correct))
