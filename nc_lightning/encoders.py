@@ -109,7 +109,7 @@ class ProjectionHead(nn.Sequential):
         ValueError: If a size is below 1.
 
     Source:
-        arXiv 2311.05139, section 5: a projector 2048-512-(C - 1) on a ResNet-50.
+        arXiv 2311.05139 and its public code: a projector 2048-512-(C - 1) on a ResNet-50.
 
     Example:
         >>> import torch

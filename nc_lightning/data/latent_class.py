@@ -25,7 +25,7 @@ class LatentClassDataModule(InMemoryDataModule):
         ValueError: If an argument is out of its range.
 
     Source:
-        arXiv 2311.05139, section 2: latent classes, positives conditionally independent given the class.
+        arXiv 2311.05139: latent classes, positives conditionally independent given the class.
 
     Example:
         >>> data = LatentClassDataModule(num_classes=3, input_dim=16)

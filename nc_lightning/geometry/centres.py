@@ -87,7 +87,7 @@ def within_class_variation(seen: CentreDistances) -> Tensor:
     """Mean over classes of the mean distance (not squared) of a class to its centre.
 
     Range [0, 2] on the unit ball, ideal 0; NaN without samples. The paper's within-class variation
-    (arXiv 2311.05139, section 5) when the centres are the class means of the same features.
+    (arXiv 2311.05139) when the centres are the class means of the same features.
 
     Example:
         >>> z, labels = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0, 1])

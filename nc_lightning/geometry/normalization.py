@@ -16,7 +16,7 @@ def unit_ball(z: Tensor) -> Tensor:
     """Project each row into the closed unit ball: ``z / max(1, ||z||)``.
 
     Rows inside the ball stay as they are, so the projection is idempotent. This is the paper's own choice
-    (arXiv 2311.05139, section 3: the representations f with ||f(x)|| <= 1).
+    (arXiv 2311.05139: representations f with ||f(x)|| <= 1).
 
     Args:
         z: Features, shape (..., d), any floating-point dtype.
