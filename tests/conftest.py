@@ -11,6 +11,19 @@ settings.register_profile("nc", deadline=None, derandomize=True)
 settings.load_profile("nc")
 
 
+# Tensors here are tiny: a second thread only waits, for very long where another process needs the core.
+THREADS = torch.get_num_threads()
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def all_threads():
+    """Use every core, for tests that train for real."""
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)

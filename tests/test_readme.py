@@ -32,7 +32,7 @@ def test_commands(readme, in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     commands = [shlex.split(line) for block in blocks(readme, "bash") for line in block.splitlines()]
     commands = [command[1:] for command in commands if command[0] == "nc-train"]
-    assert len(commands) == 5
+    assert len(commands) == 7
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
     run = main([*commands[0], *quick]).trainer.log_dir
     for command in commands[1:]:

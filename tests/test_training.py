@@ -16,7 +16,7 @@ def geometry(*arguments):
 
 
 @pytest.fixture(autouse=True)
-def _empty_folder(in_tmp, monkeypatch):
+def _empty_folder(in_tmp, all_threads, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
 
 

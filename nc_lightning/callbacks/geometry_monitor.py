@@ -158,7 +158,7 @@ def _features(trainer: Trainer, pl_module: LightningModule, loaders: Any) -> Ite
     limit: int | None = getattr(trainer, "fast_dev_run", False) or None
     for index, batch in enumerate(itertools.islice(batches, limit)):
         batch = trainer.strategy.batch_to_device(batch, pl_module.device)
-        x, labels = concatenate_views(batch)
+        x, labels, _ = concatenate_views(batch)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             z = pl_module(trainer.precision_plugin.convert_input(x))
         yield index, z, labels

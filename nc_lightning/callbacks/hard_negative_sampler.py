@@ -84,9 +84,11 @@ class HardNegativeSampler(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hardness over from the loss, unless it was given."""
-        _loss(pl_module)
-        if self.beta is None:
-            self.beta = _loss(pl_module).beta
+        hardening = _loss(pl_module).hardening
+        if hasattr(hardening, "beta"):
+            self.beta = hardening.beta if self.beta is None else self.beta
+        elif self.beta is not None:
+            raise ValueError(f"beta: got {self.beta} for {hardening!r}, expected None, as that has no hardness to set")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out how long training is; without an end, a schedule stays where it starts."""
@@ -94,7 +96,8 @@ class HardNegativeSampler(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the hardness of this step."""
-        _loss(pl_module).beta = self.hardness(trainer.global_step / self._total_steps)
+        if self.beta is not None:
+            _loss(pl_module).beta = self.hardness(trainer.global_step / self._total_steps)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -103,9 +106,9 @@ class HardNegativeSampler(Callback):
         if batch_idx % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         loss = _loss(pl_module)
-        values: dict[str, Any] = {"hardness": loss.beta}
+        values: dict[str, Any] = {} if self.beta is None else {"hardness": loss.beta}
         if isinstance(outputs, dict) and "z" in outputs and "labels" in outputs:
-            values |= loss.negative_statistics(outputs["z"], outputs["labels"])
+            values |= loss.negative_statistics(outputs["z"], outputs["labels"], outputs.get("instances"))
         pl_module.log_dict(
             {f"negatives/{key}": float(value) for key, value in values.items()},
             on_step=False,

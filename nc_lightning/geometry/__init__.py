@@ -1,6 +1,6 @@
 """Pure functions on tensors: normalisation, the simplex ETF, class statistics, collapse measures, ranks and bounds."""
 
-from nc_lightning.geometry.bounds import TOTAL_COLLAPSE, scl_lower_bound, ucl_lower_bound
+from nc_lightning.geometry.bounds import collapsed_value, scl_lower_bound, ucl_lower_bound
 from nc_lightning.geometry.centres import CentreDistances, ncc_accuracy, within_class_variation
 from nc_lightning.geometry.collapse import (
     cdnv,
@@ -31,7 +31,6 @@ from nc_lightning.geometry.spectra import (
 from nc_lightning.geometry.statistics import ClassStatistics
 
 __all__ = [
-    "TOTAL_COLLAPSE",
     "CentreDistances",
     "ClassStatistics",
     "Ideal",
@@ -39,6 +38,7 @@ __all__ = [
     "cdnv",
     "class_mean_effective_rank",
     "class_mean_participation_ratio",
+    "collapsed_value",
     "effective_rank",
     "equal_inner_product",
     "feature_effective_rank",

@@ -1,15 +1,25 @@
 """Theoretical values of the losses: the bound that neural collapse meets, and the value of total collapse.
 
-For the InfoNCE link in its mean form, psi(t) = log(1 + mean_n e^{t_n}) with t = (s_negative - s_positive)/tau, features
-in the unit ball and balanced classes. The bounds hold in expectation: one unbalanced batch may lie below them.
+For a link psi(t_1, ..., t_k), t = (s_negative - s_positive) / temperature, convex and non-decreasing in each t,
+features in the unit ball and balanced classes. The bounds hold in expectation: one unbalanced batch may lie below them.
 """
 
 import math
+from typing import Protocol
 
 from nc_lightning.geometry.checks import check_count, check_number
 
-TOTAL_COLLAPSE = math.log(2)
-"""Loss in nats when all features are equal: every t is 0, so psi = log 2 at any temperature and any hardness."""
+
+class Mixture(Protocol):
+    """What the bounds ask of a link: its value where negatives take a few values of t."""
+
+    def mixture(self, t: list[float], weights: list[float], num_negatives: int = 1) -> float:
+        """Return psi at values t with weights that sum to 1, of ``num_negatives`` negatives."""
+
+
+class _MeanInfoNCE:
+    def mixture(self, t: list[float], weights: list[float], num_negatives: int = 1) -> float:
+        return math.log1p(math.fsum(w * math.exp(x) for x, w in zip(t, weights, strict=True)))
 
 
 def _check(num_classes: int, temperature: float, num_negatives: int | None) -> None:
@@ -19,19 +29,39 @@ def _check(num_classes: int, temperature: float, num_negatives: int | None) -> N
         check_count("num_negatives", num_negatives)
 
 
-def scl_lower_bound(num_classes: int, temperature: float = 1.0, num_negatives: int | None = None) -> float:
+def collapsed_value(link: Mixture | None = None, num_negatives: int | None = None) -> float:
+    """Loss when all features are equal: every t is 0, whatever the temperature and the hardness.
+
+    Args:
+        link: psi; None for InfoNCE in its mean form.
+        num_negatives: k, for links that sum over them.
+
+    Returns:
+        psi(0, ..., 0); log 2 for InfoNCE in its mean form.
+
+    Example:
+        >>> round(collapsed_value(), 6)
+        0.693147
+    """
+    return (link or _MeanInfoNCE()).mixture([0.0], [1.0], num_negatives or 1)
+
+
+def scl_lower_bound(
+    num_classes: int, temperature: float = 1.0, num_negatives: int | None = None, link: Mixture | None = None
+) -> float:
     """Lower bound of SCL, and so of HSCL, for balanced classes on the unit ball; neural collapse meets it.
 
-    log(1 + exp(-C / ((C - 1) tau))) in nats: convexity of psi, inner products of C classes that average at least
-    -1/(C - 1), and positives at most 1.
+    psi(u, ..., u) at u = -C / ((C - 1) temperature): psi is convex, the inner products of C classes average at least
+    -1/(C - 1), and positives are at most 1. For InfoNCE in its mean form log(1 + e^u), for any number of negatives.
 
     Args:
         num_classes: Number of classes C >= 2.
         temperature: tau > 0.
-        num_negatives: k, negatives to a pair, or None for the exact loss. The mean form has the same bound for all.
+        num_negatives: k, for links that sum over the negatives, of which an exact loss has all in the batch.
+        link: psi, of `nc_lightning.losses.links`; None for InfoNCE in its mean form.
 
     Returns:
-        The bound in nats.
+        The bound, in nats where psi is a logarithm.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -44,28 +74,34 @@ def scl_lower_bound(num_classes: int, temperature: float = 1.0, num_negatives: i
         0.31055512208
     """
     _check(num_classes, temperature, num_negatives)
-    return math.log1p(math.exp(-num_classes / ((num_classes - 1) * temperature)))
+    u = -num_classes / ((num_classes - 1) * temperature)
+    return (link or _MeanInfoNCE()).mixture([u], [1.0], num_negatives or 1)
 
 
 def ucl_lower_bound(
-    num_classes: int, temperature: float = 1.0, num_negatives: int | None = None, collision: float | None = None
+    num_classes: int,
+    temperature: float = 1.0,
+    num_negatives: int | None = None,
+    link: Mixture | None = None,
+    collision: float | None = None,
 ) -> float:
     """Lower bound of UCL, with positives of the same class, for balanced classes on the unit ball.
 
     Negatives fall into the anchor's class with probability q, and at neural collapse they then have t = 0, all others
-    t = u = -C / ((C - 1) tau). The bound is the expectation over the number m ~ Binomial(k, q) of such collisions of
-    log(1 + (m + (k - m) e^u) / k), and log(1 + q + (1 - q) e^u) in the limit of many negatives. It does not hold for
-    positives that are views of the same image.
+    t = u = -C / ((C - 1) temperature). The bound is the expectation of psi over the number m ~ Binomial(k, q) of such
+    collisions, and psi of the mixture of q and 1 - q in the limit of many negatives. It does not hold for positives
+    that are views of the same image.
 
     Args:
         num_classes: Number of classes C >= 2.
         temperature: tau > 0.
-        num_negatives: k, negatives drawn for each pair, or None for the exact loss.
+        num_negatives: k, negatives drawn for each pair, or None for the exact loss of a link that takes a mean.
+        link: psi, of `nc_lightning.losses.links`; None for InfoNCE in its mean form.
         collision: q; 1/C if not given. A batch of n samples a class in which an anchor is not its own negative has
             (n - 1)/(n C - 1).
 
     Returns:
-        The bound in nats.
+        The bound, in nats where psi is a logarithm.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -84,11 +120,12 @@ def ucl_lower_bound(
     check_number("collision", q, at_least=0)
     if q > 1:
         raise ValueError(f"collision: got {q!r}, expected a probability in [0, 1]")
-    other = math.exp(-num_classes / ((num_classes - 1) * temperature))
+    psi = link or _MeanInfoNCE()
+    t = [0.0, -num_classes / ((num_classes - 1) * temperature)]
     if num_negatives is None:
-        return math.log1p(q + (1 - q) * other)
+        return psi.mixture(t, [q, 1 - q])
     k = num_negatives
-    return math.fsum(_binomial(k, m, q) * math.log1p((m + (k - m) * other) / k) for m in range(k + 1))
+    return math.fsum(_binomial(k, m, q) * psi.mixture(t, [m / k, 1 - m / k], k) for m in range(k + 1))
 
 
 def _binomial(k: int, m: int, q: float) -> float:

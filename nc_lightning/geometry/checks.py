@@ -28,7 +28,7 @@ def check_features(z: Tensor, name: str = "z") -> None:
         raise ValueError(f"{name}: got shape {tuple(z.shape)}, expected (N, d), one row a sample")
 
 
-def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = None) -> None:
+def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = None, name: str = "labels") -> None:
     """Raise unless ``labels`` holds one integer a sample, each in [0, num_classes) where that is given.
 
     Raises:
@@ -43,13 +43,13 @@ def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = Non
     """
     if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"labels: got {got}, expected an integer tensor of shape (N,); convert it by labels.long()")
+        raise TypeError(f"{name}: got {got}, expected an integer tensor of shape (N,); convert it by {name}.long()")
     if labels.shape != (num_samples,):
-        raise ValueError(f"labels: got shape {tuple(labels.shape)}, expected ({num_samples},), one for each row of z")
+        raise ValueError(f"{name}: got shape {tuple(labels.shape)}, expected ({num_samples},), one for each row of z")
     if num_classes is not None and labels.numel() > 0:
         low, high = (int(v) for v in torch.aminmax(labels))
         if low < 0 or high >= num_classes:
-            raise ValueError(f"labels: got label {low if low < 0 else high}, expected integers in [0, {num_classes})")
+            raise ValueError(f"{name}: got label {low if low < 0 else high}, expected integers in [0, {num_classes})")
 
 
 def check_finite(z: Tensor, name: str = "z") -> None:

@@ -1,5 +1,25 @@
-"""The contrastive losses: which negatives, how hardened, how computed."""
+"""The contrastive losses: which negatives, how hardened (eta), which link (psi), how computed."""
 
-from nc_lightning.losses.contrastive import ContrastiveLoss, HSCLLoss, HUCLLoss, SCLLoss, UCLLoss
+from nc_lightning.losses.contrastive import ContrastiveLoss
+from nc_lightning.losses.hardening import CustomHardening, Exponential, Hardening, Polynomial, Threshold
+from nc_lightning.losses.links import CustomLink, InfoNCE, Link, Logistic, Triplet
+from nc_lightning.losses.supervised import HSCLLoss, SCLLoss
+from nc_lightning.losses.unsupervised import HUCLLoss, UCLLoss
 
-__all__ = ["ContrastiveLoss", "HSCLLoss", "HUCLLoss", "SCLLoss", "UCLLoss"]
+__all__ = [
+    "ContrastiveLoss",
+    "CustomHardening",
+    "CustomLink",
+    "Exponential",
+    "HSCLLoss",
+    "HUCLLoss",
+    "Hardening",
+    "InfoNCE",
+    "Link",
+    "Logistic",
+    "Polynomial",
+    "SCLLoss",
+    "Threshold",
+    "Triplet",
+    "UCLLoss",
+]

@@ -1,16 +1,19 @@
-"""The contrastive losses as modules: SCL, HSCL, UCL and HUCL are one loss with different negatives and hardness."""
+"""The contrastive loss as a module, of which SCL, HSCL, UCL and HUCL are uses with their negatives and hardness."""
 
 import warnings
 
 import torch
 from torch import Tensor, nn
 
-from nc_lightning.geometry import TOTAL_COLLAPSE, Normalization, normalize, scl_lower_bound, ucl_lower_bound
+from nc_lightning.geometry import Normalization, collapsed_value, normalize, scl_lower_bound, ucl_lower_bound
 from nc_lightning.geometry.checks import check_count, check_features, check_labels, check_number
 from nc_lightning.geometry.normalization import check_normalization
 from nc_lightning.losses.exact import exact_loss
+from nc_lightning.losses.general import general_loss
+from nc_lightning.losses.hardening import Exponential, Hardening
 from nc_lightning.losses.hardness import effective_negatives, false_negative_share
-from nc_lightning.losses.pairs import Negatives, Pairs, check_negatives, label_pairs
+from nc_lightning.losses.links import InfoNCE, Link
+from nc_lightning.losses.pairs import Negatives, Pairs, Positives, check_choice, label_pairs, positive_ids
 from nc_lightning.losses.sampled import sampled_loss
 
 
@@ -19,9 +22,10 @@ class ContrastiveLoss(nn.Module):
 
     For an anchor i, a positive j and negatives n with inner products s of the normalised features:
 
-        loss_ij = log(1 + sum_n w_n e^{(s_in - s_ij) / temperature}),   w_n ~ e^{beta s_in}, summing to 1 over n
+        loss_ij = psi({t_n}, {w_n}),   t_n = (s_in - s_ij) / temperature,   w_n ~ eta(s_in), summing to 1 over n
 
-    averaged over all (anchor, positive) pairs of the batch. Which samples are positives and negatives is said at
+    averaged over all (anchor, positive) pairs of the batch; with the usual link and hardening that is
+    log(1 + sum_n w_n e^{t_n}) with w_n ~ e^{beta s_in}. Which samples are positives and negatives is said at
     `nc_lightning.losses.pairs.label_pairs`. ``beta`` acts on the similarity, ``temperature`` on the loss. An anchor
     without a positive or without a negative contributes nothing; a batch without any usable pair gives 0 with a
     gradient of zeros, and one warning. Computed in float32 or better with autocast off, in log space.
@@ -30,15 +34,25 @@ class ContrastiveLoss(nn.Module):
         negatives: ``other_classes`` (supervised) or ``all`` other samples whatever their label (unsupervised).
         beta: Hardness >= 0; 0 weighs all negatives alike. May be set between calls, as `HardNegativeSampler` does.
         temperature: tau > 0, the only scale there is.
-        num_negatives: None for the exact expectation over the batch's negatives; k to draw k negatives with
-            replacement for every pair, as the paper's code does with k = 256.
+        num_negatives: None for the exact expectation over the batch's negatives; k to draw k negatives for every pair,
+            as the paper's code does with k = 256.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``; idempotent, so the model may normalise as well.
         differentiate_weights: Whether gradients flow through the weights; the paper's do not.
         include_self: Count an anchor as its own positive (and negative, among ``all``), as the paper's code does.
+        link: psi, of `nc_lightning.losses.links`; None for InfoNCE in its mean form.
+        hardening: eta, of `nc_lightning.losses.hardening`; None for the exponential one with ``beta``, which is
+            ignored where a hardening is given.
+        positives: By ``label``, or by ``view``: then only views of the same sample are each other's positives, and all
+            others are of other classes.
+        tau_plus: Probability in [0, 1) that a negative is of the anchor's class, taken out of the mean (debiasing); for
+            exact unsupervised InfoNCE only.
+        replacement: Whether a negative may be drawn more than once for a pair.
+        share_draws: Draw once for each anchor instead of once for each of its positives.
 
     Shape:
-        ``z`` (N, d) floating point, ``labels`` (N,) integers; returns a 0-dimensional tensor, in nats, in [0, inf).
-        At neural collapse with balanced classes it equals `lower_bound`; with all features equal, log 2.
+        ``z`` (N, d) floating point, ``labels`` (N,) integers, negative where unknown, ``instances`` (N,) integers;
+        returns a 0-dimensional tensor, in nats, in [0, inf). At neural collapse with balanced classes it equals
+        `lower_bound`; with all features equal, `collapsed_value`.
 
     Raises:
         ValueError: If an argument is out of its range, or a shape does not fit.
@@ -64,9 +78,16 @@ class ContrastiveLoss(nn.Module):
         normalization: Normalization = "unit_ball",
         differentiate_weights: bool = False,
         include_self: bool = False,
+        link: Link | None = None,
+        hardening: Hardening | None = None,
+        positives: Positives = "label",
+        tau_plus: float = 0.0,
+        replacement: bool = True,
+        share_draws: bool = False,
     ) -> None:
         super().__init__()
-        check_negatives(negatives)
+        check_choice("negatives", negatives, Negatives)
+        check_choice("positives", positives, Positives)
         check_number("temperature", temperature, above=0)
         check_normalization(normalization)
         if num_negatives is not None:
@@ -75,8 +96,22 @@ class ContrastiveLoss(nn.Module):
                 raise ValueError(
                     "differentiate_weights: got True with num_negatives, expected False: draws have no gradient"
                 )
+        link = InfoNCE() if link is None else link
+        check_number("tau_plus", tau_plus, at_least=0)
+        if tau_plus >= 1:
+            raise ValueError(f"tau_plus: got {tau_plus!r}, expected a probability in [0, 1)")
+        if tau_plus > 0 and (negatives != "all" or num_negatives is not None or not isinstance(link, InfoNCE)):
+            raise ValueError(
+                f"tau_plus: got {tau_plus!r}, expected 0 but for exact unsupervised InfoNCE: where labels decide, no "
+                "negative is of the anchor's class"
+            )
         self.negatives = negatives
-        self.beta = beta
+        self.hardening = Exponential(beta) if hardening is None else hardening
+        self.link = link
+        self.positives = positives
+        self.tau_plus = tau_plus
+        self.replacement = replacement
+        self.share_draws = share_draws
         self.temperature = temperature
         self.num_negatives = num_negatives
         self.normalization = normalization
@@ -86,34 +121,66 @@ class ContrastiveLoss(nn.Module):
 
     @property
     def beta(self) -> float:
-        """Hardness of the negatives, >= 0."""
-        return self._beta
+        """Hardness >= 0 of the hardening, where that has one."""
+        if not hasattr(self.hardening, "beta"):
+            # No AttributeError: nn.Module would hide it behind one of its own.
+            raise ValueError(f"beta: {self.hardening!r} has no hardness to read or to set")
+        return float(self.hardening.beta)
 
     @beta.setter
     def beta(self, beta: float) -> None:
         check_number("beta", beta, at_least=0)
-        self._beta = beta
+        _ = self.beta
+        self.hardening.beta = beta  # type: ignore[attr-defined]
 
     @property
     def supervised(self) -> bool:
         """Whether labels decide which samples are negatives."""
         return self.negatives == "other_classes"
 
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss of a batch; see the class."""
+    def forward(
+        self,
+        z: Tensor,
+        labels: Tensor,
+        instances: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            z: Features (N, d).
+            labels: (N,) integers; a negative one is unknown: such a sample is positive to its own views only.
+            instances: (N,) integers, equal for views of the same sample; None if every row is a sample of its own.
+            generator: Source of drawn negatives, on the device of z; None for torch's own.
+
+        Returns:
+            0-dimensional loss.
+
+        Raises:
+            TypeError: If ``z`` is not floating point or labels or instances are not integers.
+            ValueError: If a shape does not fit, the generator is on another device, or there are too few negatives to
+                draw without replacement.
+        """
         with torch.autocast(z.device.type, enabled=False):
-            z, pairs = self._prepare(z, labels)
+            z, pairs = self._prepare(z, labels, instances)
             if not pairs.anchors.any():
                 self._warn_once()
                 return z.sum() * 0.0
-            if self.num_negatives is None:
-                return exact_loss(z, pairs, self.beta, self.temperature, self.differentiate_weights)
-            return sampled_loss(z, pairs, self.beta, self.temperature, self.num_negatives)
+            if self.num_negatives is not None:
+                options = (self.num_negatives, self.replacement, self.share_draws, generator)
+                return sampled_loss(z, pairs, self.link, self.hardening, self.temperature, *options)
+            link, hardening = self.link, self.hardening
+            if isinstance(link, InfoNCE) and link.alpha > 0 and type(hardening) is Exponential and not self.tau_plus:
+                return exact_loss(z, pairs, link, hardening.beta, self.temperature, self.differentiate_weights)
+            return general_loss(z, pairs, link, hardening, self.temperature, self.differentiate_weights, self.tau_plus)
 
-    def _prepare(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Pairs]:
+    def _prepare(self, z: Tensor, labels: Tensor, instances: Tensor | None = None) -> tuple[Tensor, Pairs]:
         check_features(z)
         check_labels(labels, len(z))
-        return normalize(z, self.normalization), label_pairs(labels.to(z.device), self.negatives, self.include_self)
+        if instances is not None:
+            check_labels(instances, len(z), name="instances")
+        ids = positive_ids(labels, instances, self.positives).to(z.device)
+        return normalize(z, self.normalization), label_pairs(ids, self.negatives, self.include_self)
 
     def _warn_once(self) -> None:
         if not self._warned:
@@ -125,23 +192,24 @@ class ContrastiveLoss(nn.Module):
             )
 
     @torch.no_grad()
-    def negative_statistics(self, z: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def negative_statistics(self, z: Tensor, labels: Tensor, instances: Tensor | None = None) -> dict[str, Tensor]:
         """Say what the hardness does to the negatives of a batch.
 
         Args:
             z: Features (N, d).
-            labels: (N,).
+            labels: (N,), as in `forward`.
+            instances: (N,), as in `forward`.
 
         Returns:
             ``effective``, the effective number of negatives, and for unsupervised losses ``false_share``, the share of
             weight on negatives of the anchor's own class.
         """
         with torch.autocast(z.device.type, enabled=False):
-            z, pairs = self._prepare(z, labels)
+            z, pairs = self._prepare(z, labels, instances)
             similarity = z @ z.T
-            statistics = {"effective": effective_negatives(similarity, pairs, self.beta)}
+            statistics = {"effective": effective_negatives(similarity, pairs, self.hardening)}
             if not self.supervised:
-                statistics["false_share"] = false_negative_share(similarity, pairs, self.beta)
+                statistics["false_share"] = false_negative_share(similarity, pairs, self.hardening)
             return statistics
 
     def lower_bound(self, num_classes: int, batch_size: int | None = None) -> float | None:
@@ -153,114 +221,35 @@ class ContrastiveLoss(nn.Module):
                 anchor's class; None stands for large batches.
 
         Returns:
-            The bound in nats. None without normalisation, where there is none. For HUCL it is the bound of UCL, which
-            holds but is not tight.
+            The bound, in nats where psi is a logarithm. None where there is none: without normalisation, for positives
+            by view, with debiasing, and for links that sum over the negatives where their number is not known. For
+            HUCL it is the bound of UCL, which holds but is not tight.
         """
-        if self.normalization == "none":
+        if self.normalization == "none" or self.positives == "view" or self.tau_plus > 0:
             return None
+        sums = isinstance(self.link, InfoNCE) and self.link.form == "sum"
+        k = self.num_negatives
         if self.supervised:
-            return scl_lower_bound(num_classes, self.temperature, self.num_negatives)
+            if sums and k is None:
+                if batch_size is None:
+                    return None
+                k = batch_size - batch_size // num_classes
+            return scl_lower_bound(num_classes, self.temperature, k, self.link)
+        if sums and k is None:
+            return None
         collision = None
         if batch_size is not None and not self.include_self:
             collision = max(0.0, (batch_size / num_classes - 1) / (batch_size - 1)) if batch_size > 1 else 0.0
-        return ucl_lower_bound(num_classes, self.temperature, self.num_negatives, collision)
+        return ucl_lower_bound(num_classes, self.temperature, k, self.link, collision)
 
     @property
     def collapsed_value(self) -> float:
-        """Loss in nats when all features are equal: log 2, whatever the hardness and the temperature."""
-        return TOTAL_COLLAPSE
+        """Loss when all features are equal: log 2 for the usual link, whatever the hardness and the temperature."""
+        return collapsed_value(self.link, self.num_negatives)
 
     def extra_repr(self) -> str:
         """Show the arguments."""
         return (
-            f"negatives={self.negatives!r}, beta={self.beta}, temperature={self.temperature}, "
-            f"num_negatives={self.num_negatives}, normalization={self.normalization!r}"
+            f"negatives={self.negatives!r}, hardening={self.hardening!r}, temperature={self.temperature}, "
+            f"num_negatives={self.num_negatives}, normalization={self.normalization!r}, link={self.link!r}"
         )
-
-
-class SCLLoss(ContrastiveLoss):
-    """Supervised contrastive loss: negatives of other classes, all weighing alike. See `ContrastiveLoss`.
-
-    Example:
-        >>> SCLLoss()(torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 0, 1]))
-        tensor(0.1269)
-    """
-
-    def __init__(
-        self,
-        temperature: float = 1.0,
-        num_negatives: int | None = None,
-        normalization: Normalization = "unit_ball",
-        include_self: bool = False,
-    ) -> None:
-        super().__init__("other_classes", 0.0, temperature, num_negatives, normalization, False, include_self)
-
-
-class HSCLLoss(ContrastiveLoss):
-    """Hard supervised contrastive loss: negatives of other classes, the similar ones weighing more.
-
-    Never below `SCLLoss`, and equal to it at neural collapse and for ``beta=0``. See `ContrastiveLoss`.
-
-    Example:
-        >>> z, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])
-        >>> bool(HSCLLoss(beta=0)(z, labels) == SCLLoss()(z, labels))
-        True
-    """
-
-    def __init__(
-        self,
-        beta: float = 5.0,
-        temperature: float = 1.0,
-        num_negatives: int | None = None,
-        normalization: Normalization = "unit_ball",
-        differentiate_weights: bool = False,
-        include_self: bool = False,
-    ) -> None:
-        super().__init__(
-            "other_classes", beta, temperature, num_negatives, normalization, differentiate_weights, include_self
-        )
-
-
-class UCLLoss(ContrastiveLoss):
-    """Unsupervised contrastive loss: every other sample is a negative, all weighing alike. See `ContrastiveLoss`.
-
-    Labels name the positives: of the same class as in the paper's experiments, or of the same image if each image has
-    a label of its own.
-
-    Example:
-        >>> UCLLoss()(torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 0, 1]))
-        tensor(0.4496)
-    """
-
-    def __init__(
-        self,
-        temperature: float = 1.0,
-        num_negatives: int | None = None,
-        normalization: Normalization = "unit_ball",
-        include_self: bool = False,
-    ) -> None:
-        super().__init__("all", 0.0, temperature, num_negatives, normalization, False, include_self)
-
-
-class HUCLLoss(ContrastiveLoss):
-    """Hard unsupervised contrastive loss: every other sample is a negative, the similar ones weighing more.
-
-    Never below `UCLLoss`, and equal to it for ``beta=0``; neural collapse is not its minimum, as hardness finds the
-    negatives of the anchor's own class. See `ContrastiveLoss`.
-
-    Example:
-        >>> z, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])
-        >>> bool(HUCLLoss(beta=2.0)(z, labels) >= UCLLoss()(z, labels))
-        True
-    """
-
-    def __init__(
-        self,
-        beta: float = 5.0,
-        temperature: float = 1.0,
-        num_negatives: int | None = None,
-        normalization: Normalization = "unit_ball",
-        differentiate_weights: bool = False,
-        include_self: bool = False,
-    ) -> None:
-        super().__init__("all", beta, temperature, num_negatives, normalization, differentiate_weights, include_self)

@@ -1,24 +1,28 @@
 """The contrastive loss in its exact form: the expectation over all negatives of the batch."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nc_lightning.losses.links import InfoNCE
 from nc_lightning.losses.pairs import Pairs
 
 
-def exact_loss(z: Tensor, pairs: Pairs, beta: float, temperature: float, differentiate: bool) -> Tensor:
-    """Mean over all (anchor, positive) pairs of log(1 + sum_n w_n e^{t_n}), t_n = (s_in - s_ij) / temperature.
+def exact_loss(z: Tensor, pairs: Pairs, link: InfoNCE, beta: float, temperature: float, differentiate: bool) -> Tensor:
+    """Mean over all (anchor, positive) pairs of log(alpha + sum_n w_n e^{t_n}), t_n = (s_in - s_ij) / temperature.
 
-    With L_i = log sum_n w_n e^{s_in / temperature} the loss of a pair is softplus(L_i - s_ij / temperature). Sums of
-    exponentials are taken relative to each row's largest negative, so they neither overflow nor vanish, whatever the
-    temperature, the hardness and the scale of the features. Value and gradient are formed together in one sweep.
+    With L_i = log sum_n w_n e^{s_in / temperature} the loss of a pair is log alpha + softplus(L_i - log alpha -
+    s_ij / temperature). Sums of exponentials are taken relative to each row's largest negative, so they neither
+    overflow nor vanish, whatever the temperature, the hardness and the scale of the features. Value and gradient are
+    formed together in one sweep.
 
     Args:
         z: (N, d) normalised features, float32 or float64, whose inner products are s.
         pairs: Positives and negatives of each anchor.
+        link: InfoNCE with alpha > 0; its sum form multiplies the sum by the number of the anchor's negatives.
         beta: Hardness of the weights w_n ~ e^{beta s_in}.
         temperature: tau.
         differentiate: Whether gradients flow through the weights.
@@ -26,21 +30,25 @@ def exact_loss(z: Tensor, pairs: Pairs, beta: float, temperature: float, differe
     Returns:
         0-dimensional loss in nats. There must be a usable pair. First derivatives only.
     """
-    loss: Tensor = _ExactLoss.apply(z, pairs, beta, temperature, differentiate)
+    loss: Tensor = _ExactLoss.apply(z, pairs, link, beta, temperature, differentiate)
     return loss
 
 
 class _ExactLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, pairs: Pairs, beta: float, temperature: float, differentiate: bool) -> Tensor:
+    def forward(
+        ctx: Any, z: Tensor, pairs: Pairs, link: InfoNCE, beta: float, temperature: float, differentiate: bool
+    ) -> Tensor:
         similarity = z @ z.T
         hardest, easy, hard = _row_sums(similarity, pairs.negatives, beta, temperature)
         easy_sum, hard_sum = easy.sum(1), hard.sum(1)
-        negative = hardest / temperature + (hard_sum / easy_sum).log()
+        negative = hardest / temperature + (hard_sum / easy_sum).log() - math.log(link.alpha)
+        if link.form == "sum":
+            negative += pairs.negatives.sum(1).to(z).log()
 
         anchor, positive = pairs.usable()
         t = negative[anchor] - similarity[anchor, positive] / temperature
-        loss = -torch.nn.functional.logsigmoid(-t).sum() / len(t)
+        loss = math.log(link.alpha) - torch.nn.functional.logsigmoid(-t).sum() / len(t)
         if not ctx.needs_input_grad[0]:
             return loss
 
@@ -58,9 +66,9 @@ class _ExactLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output, None, None, None, None
+        return gradient * grad_output, None, None, None, None, None
 
 
 def _row_sums(similarity: Tensor, negatives: Tensor, beta: float, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,17 +80,3 @@ def _row_sums(similarity: Tensor, negatives: Tensor, beta: float, temperature: f
     # 0 * -inf is NaN: without hardness the easy terms are the mask itself.
     easy = (beta * logits).exp_() if beta > 0 else negatives.to(similarity.dtype)
     return hardest, easy, logits.mul_(beta + 1 / temperature).exp_()
-
-
-def log_weights(similarity: Tensor, negatives: Tensor, beta: float) -> Tensor:
-    """Logarithm of the weights of an anchor's negatives, hardened by eta(s) = e^{beta s} and normalised per anchor.
-
-    Args:
-        similarity: (N, N) inner products s.
-        negatives: (N, N) bool mask.
-        beta: Hardness; 0 weighs all negatives alike.
-
-    Returns:
-        (N, N); hugely negative outside of the mask. A row sums to 1 after exp if it has a negative.
-    """
-    return (beta * similarity).masked_fill(~negatives, torch.finfo(similarity.dtype).min).log_softmax(1)

@@ -1,11 +1,12 @@
 """Which samples of a batch are an anchor's positives and which its negatives."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 Negatives = Literal["other_classes", "all"]
+Positives = Literal["label", "view"]
 
 
 class Pairs(NamedTuple):
@@ -27,14 +28,36 @@ class Pairs(NamedTuple):
         return anchor, positive
 
 
-def check_negatives(negatives: str) -> None:
-    """Raise unless ``negatives`` is ``other_classes`` or ``all``.
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Raise unless ``value`` is one of the alternatives of a `Literal`.
 
     Raises:
         ValueError: If it is not.
     """
-    if negatives not in get_args(Negatives):
-        raise ValueError(f"negatives: got {negatives!r}, expected one of {', '.join(get_args(Negatives))}")
+    if value not in get_args(choices):
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(get_args(choices))}")
+
+
+def positive_ids(labels: Tensor, instances: Tensor | None, positives: Positives) -> Tensor:
+    """Reduce labels and views to one id for each sample: equal ids are each other's positives.
+
+    Args:
+        labels: (N,) integers, negative where unknown.
+        instances: (N,) integers >= 0, equal for views of the same sample; None if every row is a sample of its own.
+        positives: By ``label``, where an unknown one leaves the sample to its own views; or by ``view`` alone.
+
+    Returns:
+        (N,) integers.
+
+    Example:
+        >>> positive_ids(torch.tensor([3, 3, -1, -1]), torch.tensor([0, 1, 2, 2]), "label").tolist()
+        [3, 3, 6, 6]
+    """
+    if instances is None:
+        instances = torch.arange(len(labels), device=labels.device)
+    if positives == "view" or len(labels) == 0:
+        return instances
+    return torch.where(labels >= 0, labels, labels.max().clamp(min=0) + 1 + instances.to(labels.device))
 
 
 def label_pairs(labels: Tensor, negatives: Negatives, include_self: bool = False) -> Pairs:
@@ -59,7 +82,7 @@ def label_pairs(labels: Tensor, negatives: Negatives, include_self: bool = False
                 [1, 0, 0],
                 [0, 0, 0]], dtype=torch.int32)
     """
-    check_negatives(negatives)
+    check_choice("negatives", negatives, Negatives)
     same = labels[:, None] == labels
     other = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     positives = same if include_self else same & other

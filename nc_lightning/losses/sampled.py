@@ -1,32 +1,75 @@
 """The contrastive loss as the paper's code estimates it: a few negatives drawn for every pair."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from nc_lightning.losses.exact import log_weights
+from nc_lightning.losses.hardening import Hardening
+from nc_lightning.losses.links import Link
 from nc_lightning.losses.pairs import Pairs
 
 
-def sampled_loss(z: Tensor, pairs: Pairs, beta: float, temperature: float, num_negatives: int) -> Tensor:
-    """Mean over all (anchor, positive) pairs of log(1 + mean_k e^{t_k}), over k drawn negatives.
+def sampled_loss(
+    z: Tensor,
+    pairs: Pairs,
+    link: Link,
+    hardening: Hardening,
+    temperature: float,
+    num_negatives: int,
+    replacement: bool = True,
+    share_draws: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Mean over all (anchor, positive) pairs of psi over k negatives drawn from the hardened weights.
 
-    Draws are independent, from the tilted weights and with replacement, by torch's global generator; no gradient flows
-    through them.
+    No gradient flows through the draws.
 
     Args:
         z: (N, d) normalised features, float32 or float64, whose inner products are s.
-        pairs: Positives and negatives of each anchor.
-        beta: Hardness of the weights w_n ~ e^{beta s_in}.
+        pairs: Positives and negatives of each anchor; there must be a usable pair.
+        link: psi; its negatives weigh alike, as hardness is in the draws.
+        hardening: eta, the weights that negatives are drawn with.
         temperature: tau.
         num_negatives: k, draws for each pair; 256 in the paper.
+        replacement: Whether a negative may be drawn more than once for a pair, as in the paper.
+        share_draws: Draw once for each anchor instead of once for each of its positives: faster, and as unbiased.
+        generator: Source of the draws, on the device of z; None for torch's own.
 
     Returns:
-        0-dimensional loss in nats. There must be a usable pair.
+        0-dimensional loss.
+
+    Raises:
+        ValueError: If the generator is on another device, or k without replacement exceeds an anchor's negatives.
     """
+    if generator is not None and generator.device.type != z.device.type:
+        raise ValueError(f"generator: got one on {generator.device}, expected one on {z.device}, where z is")
     similarity = z @ z.T
+    log_weights = hardening.log_weights(similarity.detach(), pairs.negatives)
     anchor, positive = pairs.usable()
-    weights = log_weights(similarity.detach(), pairs.negatives, beta).exp()
-    drawn = torch.multinomial(weights[anchor], num_negatives, replacement=True)
-    scaled = similarity / temperature
-    negative = scaled[anchor[:, None], drawn].logsumexp(1) - similarity.new_tensor(num_negatives).log()
-    return -torch.nn.functional.logsigmoid(scaled[anchor, positive] - negative).mean()
+    drawers = torch.nonzero(pairs.anchors).squeeze(1) if share_draws else anchor
+    if replacement:
+        drawn = torch.multinomial(log_weights.exp()[drawers], num_negatives, replacement=True, generator=generator)
+    else:
+        drawn = _draw_without_replacement(log_weights[drawers], num_negatives, generator)
+    if share_draws:
+        row = torch.empty_like(pairs.anchors, dtype=torch.long)
+        row[drawers] = torch.arange(len(drawers), device=z.device)
+        drawn = drawn[row[anchor]]
+    t = (similarity[anchor[:, None], drawn] - similarity[anchor, positive][:, None]) / temperature
+    even = torch.full_like(t, -math.log(num_negatives))
+    return link(t, even, t.new_full((len(t),), float(num_negatives))).mean()
+
+
+def _draw_without_replacement(log_weights: Tensor, k: int, generator: torch.Generator | None) -> Tensor:
+    """Draw k different columns of each row: the largest of log-weight plus Gumbel noise, which no weight underflows."""
+    available = (log_weights > torch.finfo(log_weights.dtype).min / 2).sum(1)
+    if int(available.min()) < k:
+        raise ValueError(
+            f"num_negatives: got {k} without replacement, expected at most {int(available.min())}, the negatives of an "
+            "anchor in this batch; use replacement=True or larger batches"
+        )
+    uniform = torch.rand(log_weights.shape, dtype=log_weights.dtype, device=log_weights.device, generator=generator)
+    tiny = torch.finfo(log_weights.dtype).tiny
+    gumbel = -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
+    return (log_weights + gumbel).topk(k, dim=1).indices

@@ -15,7 +15,7 @@ from nc_lightning.losses import ContrastiveLoss
 
 LRInterval = Literal["step", "epoch"]
 
-_BUILT_FROM_CODE = ["loss", "encoder", "projector", "optimizer", "lr_scheduler"]
+_BUILT_FROM_CODE = ["loss", "link", "hardening", "encoder", "projector", "optimizer", "lr_scheduler"]
 
 
 class ContrastiveObjective(LightningModule):
@@ -79,28 +79,28 @@ class ContrastiveObjective(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
-        x, labels = concatenate_views(batch)
+        x, labels, instances = concatenate_views(batch)
         z = self(x)
-        loss = self.loss(z, labels)
+        loss = self.loss(z, labels, instances)
         if not torch.isfinite(loss):
             raise ValueError(self._bad_batch(x, batch_idx, loss.item()))
         self._log_epoch(len(labels), {"loss/train": loss}, prog_bar=True)
         self._log_epoch(len(labels), self._references(loss.detach(), len(labels)))
-        return {"loss": loss, "z": z.detach(), "labels": labels}
+        return {"loss": loss, "z": z.detach(), "labels": labels, "instances": instances}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the loss of a validation batch."""
-        x, labels = concatenate_views(batch)
-        self._log_epoch(len(labels), {"loss/val": self.loss(self(x), labels)}, prog_bar=True)
+        x, labels, instances = concatenate_views(batch)
+        self._log_epoch(len(labels), {"loss/val": self.loss(self(x), labels, instances)}, prog_bar=True)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Log the loss of a test batch."""
-        x, labels = concatenate_views(batch)
-        self._log_epoch(len(labels), {"loss/test": self.loss(self(x), labels)})
+        x, labels, instances = concatenate_views(batch)
+        self._log_epoch(len(labels), {"loss/test": self.loss(self(x), labels, instances)})
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return the normalised projections and the labels of a batch."""
-        x, labels = concatenate_views(batch)
+        x, labels, _ = concatenate_views(batch)
         return {"features": self(x), "labels": labels}
 
     def configure_optimizers(self) -> Any:

@@ -5,7 +5,8 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from nc_lightning.geometry import Normalization
-from nc_lightning.losses import HSCLLoss
+from nc_lightning.losses import Hardening, HSCLLoss, Link
+from nc_lightning.losses.pairs import Positives
 from nc_lightning.objectives.base import ContrastiveObjective
 
 
@@ -22,6 +23,11 @@ class HSCL(ContrastiveObjective):
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
         differentiate_weights: Whether gradients flow through the weights.
         include_self: Count an anchor as its own positive, as the paper's code does.
+        link: psi; None for InfoNCE in its mean form.
+        positives: By ``label``, or by ``view``.
+        replacement: Whether a negative may be drawn more than once for a pair.
+        share_draws: Draw once for each anchor instead of once for each of its positives.
+        hardening: eta; None for the exponential one with ``beta``.
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
 
     Example:
@@ -38,9 +44,26 @@ class HSCL(ContrastiveObjective):
         normalization: Normalization = "unit_ball",
         differentiate_weights: bool = False,
         include_self: bool = False,
+        link: Link | None = None,
+        positives: Positives = "label",
+        replacement: bool = True,
+        share_draws: bool = False,
+        hardening: Hardening | None = None,
         **kwargs: Any,
     ) -> None:
-        loss = HSCLLoss(beta, temperature, num_negatives, normalization, differentiate_weights, include_self)
+        loss = HSCLLoss(
+            beta=beta,
+            temperature=temperature,
+            num_negatives=num_negatives,
+            normalization=normalization,
+            differentiate_weights=differentiate_weights,
+            include_self=include_self,
+            link=link,
+            positives=positives,
+            replacement=replacement,
+            share_draws=share_draws,
+            hardening=hardening,
+        )
         super().__init__(loss=loss, **kwargs)
 
     def configure_callbacks(self) -> list[Callback]:

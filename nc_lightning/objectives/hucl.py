@@ -5,7 +5,8 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from nc_lightning.geometry import Normalization
-from nc_lightning.losses import HUCLLoss
+from nc_lightning.losses import Hardening, HUCLLoss, Link
+from nc_lightning.losses.pairs import Positives
 from nc_lightning.objectives.base import ContrastiveObjective
 
 
@@ -23,6 +24,12 @@ class HUCL(ContrastiveObjective):
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
         differentiate_weights: Whether gradients flow through the weights.
         include_self: Count an anchor as its own positive and negative, as the paper's code does.
+        link: psi; None for InfoNCE in its mean form.
+        positives: By ``label``, or by ``view``.
+        replacement: Whether a negative may be drawn more than once for a pair.
+        share_draws: Draw once for each anchor instead of once for each of its positives.
+        hardening: eta; None for the exponential one with ``beta``.
+        tau_plus: Probability that a negative is of the anchor's class, taken out of the mean (debiasing).
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
 
     Example:
@@ -39,9 +46,28 @@ class HUCL(ContrastiveObjective):
         normalization: Normalization = "unit_ball",
         differentiate_weights: bool = False,
         include_self: bool = False,
+        link: Link | None = None,
+        positives: Positives = "label",
+        replacement: bool = True,
+        share_draws: bool = False,
+        hardening: Hardening | None = None,
+        tau_plus: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        loss = HUCLLoss(beta, temperature, num_negatives, normalization, differentiate_weights, include_self)
+        loss = HUCLLoss(
+            beta=beta,
+            temperature=temperature,
+            num_negatives=num_negatives,
+            normalization=normalization,
+            differentiate_weights=differentiate_weights,
+            include_self=include_self,
+            link=link,
+            positives=positives,
+            replacement=replacement,
+            share_draws=share_draws,
+            hardening=hardening,
+            tau_plus=tau_plus,
+        )
         super().__init__(loss=loss, **kwargs)
 
     def configure_callbacks(self) -> list[Callback]:

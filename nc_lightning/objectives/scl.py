@@ -3,7 +3,8 @@
 from typing import Any
 
 from nc_lightning.geometry import Normalization
-from nc_lightning.losses import SCLLoss
+from nc_lightning.losses import Link, SCLLoss
+from nc_lightning.losses.pairs import Positives
 from nc_lightning.objectives.base import ContrastiveObjective
 
 
@@ -18,6 +19,10 @@ class SCL(ContrastiveObjective):
         num_negatives: None for the exact loss, k to draw k negatives for every pair.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
         include_self: Count an anchor as its own positive, as the paper's code does.
+        link: psi; None for InfoNCE in its mean form.
+        positives: By ``label``, or by ``view``.
+        replacement: Whether a negative may be drawn more than once for a pair.
+        share_draws: Draw once for each anchor instead of once for each of its positives.
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
 
     Example:
@@ -32,6 +37,20 @@ class SCL(ContrastiveObjective):
         num_negatives: int | None = None,
         normalization: Normalization = "unit_ball",
         include_self: bool = False,
+        link: Link | None = None,
+        positives: Positives = "label",
+        replacement: bool = True,
+        share_draws: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(loss=SCLLoss(temperature, num_negatives, normalization, include_self), **kwargs)
+        loss = SCLLoss(
+            temperature=temperature,
+            num_negatives=num_negatives,
+            normalization=normalization,
+            include_self=include_self,
+            link=link,
+            positives=positives,
+            replacement=replacement,
+            share_draws=share_draws,
+        )
+        super().__init__(loss=loss, **kwargs)

@@ -3,7 +3,8 @@
 from typing import Any
 
 from nc_lightning.geometry import Normalization
-from nc_lightning.losses import UCLLoss
+from nc_lightning.losses import Link, UCLLoss
+from nc_lightning.losses.pairs import Positives
 from nc_lightning.objectives.base import ContrastiveObjective
 
 
@@ -18,6 +19,11 @@ class UCL(ContrastiveObjective):
         num_negatives: None for the exact loss, k to draw k negatives for every pair.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
         include_self: Count an anchor as its own positive and negative, as the paper's code does.
+        link: psi; None for InfoNCE in its mean form.
+        positives: By ``label``, or by ``view``.
+        replacement: Whether a negative may be drawn more than once for a pair.
+        share_draws: Draw once for each anchor instead of once for each of its positives.
+        tau_plus: Probability that a negative is of the anchor's class, taken out of the mean (debiasing).
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
 
     Example:
@@ -32,6 +38,22 @@ class UCL(ContrastiveObjective):
         num_negatives: int | None = None,
         normalization: Normalization = "unit_ball",
         include_self: bool = False,
+        link: Link | None = None,
+        positives: Positives = "label",
+        replacement: bool = True,
+        share_draws: bool = False,
+        tau_plus: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(loss=UCLLoss(temperature, num_negatives, normalization, include_self), **kwargs)
+        loss = UCLLoss(
+            temperature=temperature,
+            num_negatives=num_negatives,
+            normalization=normalization,
+            include_self=include_self,
+            link=link,
+            positives=positives,
+            replacement=replacement,
+            share_draws=share_draws,
+            tau_plus=tau_plus,
+        )
+        super().__init__(loss=loss, **kwargs)

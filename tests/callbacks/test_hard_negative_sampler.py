@@ -6,6 +6,7 @@ from nc_lightning import HSCL, HUCL
 from nc_lightning.callbacks import HardNegativeSampler
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
+from nc_lightning.losses import Threshold
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
@@ -49,6 +50,20 @@ def test_beta_comes_from_the_loss_and_its_effect_is_logged(tmp_path):
     assert metrics["negatives/hardness"] == 4.0
     assert 1 < metrics["negatives/effective"] < 79
     assert 7 / 79 < metrics["negatives/false_share"] < 1  # hardness finds them more often than chance
+
+
+def test_a_hardening_without_a_beta(tmp_path):
+    def fit(*callbacks):
+        trainer = Trainer(max_epochs=1, callbacks=list(callbacks), default_root_dir=tmp_path, **QUIET)
+        module = HSCL(encoder=MLP((32,)), num_classes=10, hardening=Threshold(0.1))
+        trainer.fit(module, LatentClassDataModule(batch_size=80))
+        return trainer.callback_metrics
+
+    metrics = fit()
+    assert "negatives/hardness" not in metrics
+    assert metrics["negatives/effective"].item() == pytest.approx(8, abs=1)  # a tenth of 72, ties included
+    with pytest.raises(ValueError, match=r"beta: got 3.0 for Threshold\(fraction=0.1\), expected None"):
+        fit(HardNegativeSampler(beta=3.0))
 
 
 def test_a_module_without_a_contrastive_loss(tmp_path):

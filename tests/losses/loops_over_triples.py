@@ -1,13 +1,49 @@
 """The four losses as loops over triples (anchor, positive, negative), straight from their definition."""
 
+import math
+
 import torch
+
+LINKS = {
+    "infonce": lambda t, w, k: torch.log(1 + sum(b * torch.exp(a) for a, b in zip(t, w, strict=True))),
+    "infonce sum": lambda t, w, k: torch.log(1 + k * sum(b * torch.exp(a) for a, b in zip(t, w, strict=True))),
+    "infonce alpha 0.3": lambda t, w, k: torch.log(0.3 + sum(b * torch.exp(a) for a, b in zip(t, w, strict=True))),
+    "infonce sum alpha 0": lambda t, w, k: torch.log(k * sum(b * torch.exp(a) for a, b in zip(t, w, strict=True))),
+    "logistic": lambda t, w, k: sum(b * torch.log(1 + torch.exp(a)) for a, b in zip(t, w, strict=True)),
+    "triplet": lambda t, w, k: sum(b * torch.clamp(a + 0.4, min=0) for a, b in zip(t, w, strict=True)),
+    "custom": lambda t, w, k: sum(b * torch.exp(a) for a, b in zip(t, w, strict=True)) ** 2,
+}
+
+
+def _hardest(s, fraction):
+    kept = sorted(s.tolist(), reverse=True)[max(1, math.ceil(fraction * len(s) - 1e-9)) - 1]
+    return (s >= kept).to(s)
+
+
+ETAS = {
+    "none": lambda s: torch.ones_like(s),
+    "exponential": lambda s: torch.exp(3 * (s - s.detach().max())),
+    "polynomial": lambda s: torch.clamp(1 + s, min=0) ** 2.5,
+    "threshold": lambda s: _hardest(s.detach(), 0.4),
+    "custom": lambda s: (s + 2) ** 3,
+}
 
 
 def loop_loss(
-    z, labels, negatives, beta, temperature, normalization="unit_ball", differentiate=False, include_self=False
+    z,
+    labels,
+    negatives,
+    beta=0.0,
+    temperature=1.0,
+    normalization="unit_ball",
+    differentiate=False,
+    include_self=False,
+    link="infonce",
+    eta=None,
 ):
     norms = z.norm(dim=1, keepdim=True)
     z = {"unit_ball": z / norms.clamp(min=1), "unit_sphere": z / norms, "none": z}[normalization]
+    eta = ETAS[eta] if eta else lambda s: torch.exp(beta * (s - s.detach().max()))
     losses = []
     for i in range(len(z)):
         positive = [j for j in range(len(z)) if labels[j] == labels[i] and (include_self or j != i)]
@@ -18,11 +54,10 @@ def loop_loss(
         if not positive or not negative:
             continue
         s = torch.stack([z[i] @ z[n] for n in negative])
-        eta = torch.exp(beta * ((s if differentiate else s.detach()) - s.detach().max()))
-        weights = eta / eta.sum()
+        weights = eta(s if differentiate else s.detach())
+        weights = weights / weights.sum()
         for j in positive:
-            t = (s - z[i] @ z[j]) / temperature
-            losses.append(torch.log(1 + sum(w * torch.exp(x) for w, x in zip(weights, t, strict=True))))
+            losses.append(LINKS[link]((s - z[i] @ z[j]) / temperature, weights, len(negative)))
     return torch.stack(losses).mean() if losses else z.sum() * 0
 
 

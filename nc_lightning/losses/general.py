@@ -1,0 +1,89 @@
+"""The contrastive loss for any link and any hardening, by plain automatic differentiation."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from nc_lightning.losses.hardening import Hardening
+from nc_lightning.losses.links import InfoNCE, Link
+from nc_lightning.losses.pairs import Pairs
+
+PAIRS_AT_ONCE = 2**22
+"""How many (pair, negative) values are held at a time for links that do not separate."""
+
+
+def general_loss(
+    z: Tensor,
+    pairs: Pairs,
+    link: Link,
+    hardening: Hardening,
+    temperature: float,
+    differentiate: bool,
+    tau_plus: float = 0.0,
+) -> Tensor:
+    """Mean over all (anchor, positive) pairs of psi, in expectation over the batch's negatives.
+
+    InfoNCE needs of the negatives one number for each anchor. Other links need every triple of anchor, positive and
+    negative; these are computed in chunks, and again for the gradient, so that memory stays O(N^2).
+
+    Args:
+        z: (N, d) normalised features, float32 or float64, whose inner products are s.
+        pairs: Positives and negatives of each anchor; there must be a usable pair.
+        link: psi.
+        hardening: eta, the weights of the negatives.
+        temperature: tau.
+        differentiate: Whether gradients flow through the weights.
+        tau_plus: Probability that a negative is of the anchor's class, to be taken out of the mean; InfoNCE only.
+
+    Returns:
+        0-dimensional loss.
+    """
+    similarity = z @ z.T
+    log_weights = hardening.log_weights(similarity if differentiate else similarity.detach(), pairs.negatives)
+    anchor, positive = pairs.usable()
+    count = pairs.negatives.sum(1).to(z)
+    scaled = similarity / temperature
+    if isinstance(link, InfoNCE):
+        log_mean = (scaled + log_weights).logsumexp(1)[anchor] - scaled[anchor, positive]
+        if tau_plus > 0:
+            floor = -1 / temperature - scaled[anchor, positive]
+            log_mean = debias(log_mean, floor, tau_plus)
+        return link.of_log_mean(log_mean, count[anchor]).mean()
+
+    def chunk(scaled: Tensor, log_weights: Tensor, anchor: Tensor, positive: Tensor) -> Tensor:
+        t = scaled[anchor] - scaled[anchor, positive][:, None]
+        return link(t, log_weights[anchor], count[anchor]).sum()
+
+    size = max(1, PAIRS_AT_ONCE // len(z))
+    total = z.new_zeros(())
+    for part in torch.arange(len(anchor), device=z.device).split(size):
+        total = total + checkpoint(chunk, scaled, log_weights, anchor[part], positive[part], use_reentrant=False)
+    return total / len(anchor)
+
+
+def debias(log_mean: Tensor, floor: Tensor, tau_plus: float) -> Tensor:
+    """Take the anchor's own class out of a mean over negatives: log max((u - tau_plus) / (1 - tau_plus), e^floor).
+
+    A negative of the anchor's class is as similar as its positive, so it adds e^0 with probability ``tau_plus``.
+
+    Args:
+        log_mean: (P,) logarithm of u, the weighted mean of e^{t_n}.
+        floor: (P,) the smallest that log u can be on the unit sphere, (-1 - s_positive) / temperature.
+        tau_plus: In [0, 1).
+
+    Returns:
+        (P,)
+
+    Source:
+        Robinson et al. (2021), arXiv 2010.04592, and Chuang et al. (2020), arXiv 2007.00224, eq. 7.
+
+    Example:
+        >>> debias(torch.zeros(1), torch.tensor([-2.0]), tau_plus=0.1)
+        tensor([0.])
+    """
+    share = tau_plus * (-log_mean).exp()
+    above = share < 1
+    rest = torch.where(above, log_mean + torch.log1p(-torch.where(above, share, 0.0)), -torch.inf)
+    return torch.maximum(rest - math.log1p(-tau_plus), floor)

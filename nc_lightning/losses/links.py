@@ -1,0 +1,204 @@
+"""Links psi: how a loss grows with t, the similarity of negatives over that of the positive.
+
+A link has the form psi(t_1, ..., t_k) = phi(sum_n w_n chi(t_n)), convex and non-decreasing in each t: what the theorems
+on neural collapse ask for (arXiv 2311.05139).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, relu
+
+from nc_lightning.geometry.checks import check_number
+
+InfoNCEForm = Literal["mean", "sum"]
+
+
+class Link(ABC):
+    """A loss of the negatives of one (anchor, positive) pair; subclasses say which."""
+
+    @abstractmethod
+    def __call__(self, t: Tensor, log_weights: Tensor, num_negatives: Tensor) -> Tensor:
+        """Compute psi along the last dimension.
+
+        Args:
+            t: (..., n), t_n = (s_negative - s_positive) / temperature; anything where the weight is 0.
+            log_weights: (..., n) logarithms of weights that sum to 1; hugely negative for what is no negative.
+            num_negatives: (...) how many negatives there are, for links that sum over them.
+
+        Returns:
+            (...) loss in nats, where psi is a logarithm.
+        """
+
+    def mixture(self, t: list[float], weights: list[float], num_negatives: int = 1) -> float:
+        """Return psi at given values of t with given weights, in float64: what the theoretical bounds are made of.
+
+        Example:
+            >>> round(InfoNCE().mixture([0.0], [1.0]), 6)
+            0.693147
+        """
+        weight = torch.tensor(weights, dtype=torch.float64)
+        values = torch.tensor(t, dtype=torch.float64)
+        count = torch.tensor(float(num_negatives), dtype=torch.float64)
+        return float(self(values, weight.log().clamp(min=-1e300), count))
+
+
+class InfoNCE(Link):
+    """Cross-entropy of the positive among the negatives: log(alpha + mean_n e^{t_n}), or the sum in place of the mean.
+
+    Args:
+        form: ``mean``, as in the paper, or ``sum``, as in SimCLR and SupCon.
+        alpha: Weight >= 0 of the positive in the denominator; 1 is the usual, 0 leaves it out (decoupled).
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Source:
+        arXiv 2311.05139 for the mean; van den Oord et al. (2018), arXiv 1807.03748, for the sum.
+
+    Example:
+        >>> round(InfoNCE(form="sum").mixture([0.0], [1.0], num_negatives=3), 6)
+        1.386294
+    """
+
+    def __init__(self, form: InfoNCEForm = "mean", alpha: float = 1.0) -> None:
+        if form not in get_args(InfoNCEForm):
+            raise ValueError(f"form: got {form!r}, expected one of {', '.join(get_args(InfoNCEForm))}")
+        check_number("alpha", alpha, at_least=0)
+        self.form = form
+        self.alpha = alpha
+
+    def of_log_mean(self, log_mean: Tensor, num_negatives: Tensor) -> Tensor:
+        """Compute psi from log sum_n w_n e^{t_n}, which is all that it needs of the negatives."""
+        total = log_mean + num_negatives.log() if self.form == "sum" else log_mean
+        if self.alpha == 0:
+            return total
+        return math.log(self.alpha) - logsigmoid(math.log(self.alpha) - total)
+
+    def __call__(self, t: Tensor, log_weights: Tensor, num_negatives: Tensor) -> Tensor:
+        """Compute psi; see `Link`."""
+        return self.of_log_mean((t + log_weights).logsumexp(-1), num_negatives)
+
+    def __repr__(self) -> str:
+        """Show the arguments."""
+        return f"InfoNCE(form={self.form!r}, alpha={self.alpha})"
+
+
+class _MeanLink(Link):
+    """A link whose phi is the identity: the weighted mean of chi(t)."""
+
+    @abstractmethod
+    def chi(self, t: Tensor) -> Tensor:
+        """Apply chi elementwise."""
+
+    def __call__(self, t: Tensor, log_weights: Tensor, num_negatives: Tensor) -> Tensor:
+        """Compute psi; see `Link`."""
+        # Where the weight is 0, t may be anything, even infinite.
+        weights = log_weights.exp()
+        return (weights * self.chi(torch.where(weights > 0, t, 0.0))).sum(-1)
+
+    def __repr__(self) -> str:
+        """Show the arguments."""
+        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({arguments})"
+
+
+class Logistic(_MeanLink):
+    """Mean of log(1 + e^{t_n}): each negative is compared with the positive by itself.
+
+    Source:
+        arXiv 2311.05139; Arora et al. (2019), arXiv 1902.09229.
+
+    Example:
+        >>> round(Logistic().mixture([0.0, -1.0], [0.5, 0.5]), 6)
+        0.503204
+    """
+
+    def chi(self, t: Tensor) -> Tensor:
+        """Apply log(1 + e^t) elementwise."""
+        return -logsigmoid(-t)
+
+
+class Triplet(_MeanLink):
+    """Mean of max(0, t_n + margin): negatives count until they are a margin below the positive.
+
+    Args:
+        margin: >= 0.
+
+    Raises:
+        ValueError: If the margin is negative.
+
+    Source:
+        arXiv 2311.05139; Schroff et al. (2015), arXiv 1503.03832.
+
+    Example:
+        >>> Triplet(margin=1.0).mixture([0.0, -2.0], [0.5, 0.5])
+        0.5
+    """
+
+    def __init__(self, margin: float = 1.0) -> None:
+        check_number("margin", margin, at_least=0)
+        self.margin = margin
+
+    def chi(self, t: Tensor) -> Tensor:
+        """Apply max(0, t + margin) elementwise."""
+        return relu(t + self.margin)
+
+
+class CustomLink(Link):
+    """A link from functions of your own, phi(sum_n w_n chi(t_n)), checked on a grid before it is used.
+
+    Args:
+        phi: Function of a tensor, elementwise.
+        chi: Function of a tensor, elementwise.
+        span: The grid covers t in [-span, span]; take the largest 2 / temperature that will occur.
+
+    Raises:
+        ValueError: If psi is not convex and non-decreasing on the grid, or not finite there.
+
+    Example:
+        >>> link = CustomLink(phi=torch.log1p, chi=torch.exp)
+        >>> round(link.mixture([0.0], [1.0]), 6)
+        0.693147
+        >>> CustomLink(phi=torch.sin, chi=torch.exp)
+        Traceback (most recent call last):
+        ...
+        ValueError: phi, chi: psi decreases between t = 0.45 and t = 0.46, expected it to be non-decreasing
+    """
+
+    def __init__(self, phi: Callable[[Tensor], Tensor], chi: Callable[[Tensor], Tensor], span: float = 10.0) -> None:
+        check_number("span", span, above=0)
+        self.phi = phi
+        self.chi = chi
+        self._check(span)
+
+    def __call__(self, t: Tensor, log_weights: Tensor, num_negatives: Tensor) -> Tensor:
+        """Compute psi; see `Link`."""
+        weights = log_weights.exp()
+        return self.phi((weights * self.chi(torch.where(weights > 0, t, 0.0))).sum(-1))
+
+    def _check(self, span: float) -> None:
+        """Walk along lines on which one or several negatives move: a convex psi is convex along each of them."""
+        t = torch.linspace(-span, span, 2001, dtype=torch.float64)
+        fixed = torch.tensor([0.0, -span, span, -span / 2, span / 2], dtype=torch.float64)
+        for weight in (1.0, 0.5, 0.1):
+            for other in fixed:
+                values = self.phi(weight * self.chi(t) + (1 - weight) * self.chi(other.expand_as(t)))
+                if not torch.isfinite(values).all():
+                    where = t[torch.nonzero(~torch.isfinite(values))[0, 0]].item()
+                    raise ValueError(f"phi, chi: psi is not finite at t = {where:.2f}, expected finite numbers")
+                tolerance = 1e-9 * values.abs().max()
+                falls = torch.nonzero(values.diff() < -tolerance)
+                if len(falls) > 0:
+                    a, b = t[falls[0, 0]].item(), t[falls[0, 0] + 1].item()
+                    raise ValueError(
+                        f"phi, chi: psi decreases between t = {a:.2f} and t = {b:.2f}, expected it to be non-decreasing"
+                    )
+                bends = torch.nonzero(values.diff().diff() < -tolerance)
+                if len(bends) > 0:
+                    where = t[bends[0, 0] + 1].item()
+                    raise ValueError(f"phi, chi: psi is concave around t = {where:.2f}, expected it to be convex")
