@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from nc_lightning.callbacks import HardNegativeSampler
 from nc_lightning.cli import config_folder, main
 
 
@@ -38,6 +39,14 @@ def test_commands(readme, in_tmp, monkeypatch):
     for command in commands[1:]:
         main([argument.replace("RUN", run) for argument in command] + quick)
     assert list(in_tmp.rglob("predictions.npz"))
+
+
+def test_settings_of_one_s_own(readme, in_tmp, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nc-train"])
+    (config,) = blocks(readme, "yaml")
+    (in_tmp / "mine.yaml").write_text(config)
+    cli = main(["fit", "--config=hscl.yaml", "--config=mine.yaml", "--trainer.fast_dev_run=2"])
+    assert [c.schedule for c in cli.trainer.callbacks if isinstance(c, HardNegativeSampler)] == ["linear"]
 
 
 def test_what_it_names_is_there(readme, repository):
