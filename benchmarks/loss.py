@@ -1,9 +1,17 @@
-"""Time the exact HSCL loss, forward and backward, beside the paper's loop over anchors, in the same run.
+"""Time the exact HSCL loss, forward and backward, beside others of its kind and beside what it cannot do without.
 
-    python benchmarks/loss.py [--rounds 7] [--threads 2]
+    python benchmarks/loss.py [--sizes 512 4096 16384] [--feature_dim 128] [--num_classes 100] [--rounds 7]
 
-The two are timed in turns, round by round, and the ratio of each round is reported with its median: absolute times of
-a shared machine mean little.
+All are timed in turns, round by round, and reported as multiples of the floor of the same round, with the median over
+rounds: absolute times of a shared machine mean little. The floor is the matrix products of plain automatic
+differentiation, 2 N^2 d forward and 4 N^2 d backward, in strips of 256 rows. Beside it:
+
+    ours        HSCLLoss, which chooses its engine by size
+    dense       the same in one N x N matrix, value and gradient formed together
+    naive       the same by automatic differentiation of the expression
+    paper       the method of the paper's public code, a loop over anchors that draws 256 negatives for each pair
+
+``naive`` and ``paper`` are left out where they would take too long or too much memory.
 """
 
 import argparse
@@ -16,10 +24,16 @@ import torch
 from torch import Tensor
 
 from nc_lightning.geometry import unit_ball
-from nc_lightning.losses import HSCLLoss
+from nc_lightning.losses import Exponential, HSCLLoss, InfoNCE
+from nc_lightning.losses.exact import exact_loss
+from nc_lightning.losses.general import general_loss
+from nc_lightning.losses.pairs import label_pairs
+
+BETA, TEMPERATURE = 5.0, 0.5
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def paper_loop(z: Tensor, labels: Tensor, beta: float, num_negatives: int = 256) -> Tensor:
+def paper_loop(z: Tensor, labels: Tensor, beta: float, temperature: float = 1.0, num_negatives: int = 256) -> Tensor:
     """HSCL by the method of the paper's public code: a Python loop over anchors, negatives drawn by NumPy.
 
     For each anchor, ``num_negatives`` negatives are drawn for each of its positives from the hardened weights, and the
@@ -33,50 +47,97 @@ def paper_loop(z: Tensor, labels: Tensor, beta: float, num_negatives: int = 256)
         negative = torch.nonzero(labels != labels[i]).squeeze(1)
         weights = torch.softmax(beta * similarity[negative].detach(), 0).double().numpy()
         drawn = np.random.choice(negative.numpy(), len(positive) * num_negatives, p=weights / weights.sum())
-        hard = similarity[torch.from_numpy(drawn)].view(len(positive), num_negatives).exp().mean(1)
-        easy = similarity[positive].exp()
+        logits = similarity / temperature
+        hard = logits[torch.from_numpy(drawn)].view(len(positive), num_negatives).exp().mean(1)
+        easy = logits[positive].exp()
         total = total - (easy / (easy + hard)).log().sum()
         count += len(positive)
     return total / count
 
 
-def seconds(loss: Callable[[Tensor, Tensor], Tensor], z: Tensor, labels: Tensor, repeats: int) -> float:
-    """Median seconds of one forward and backward pass."""
-    times = []
-    for _ in range(repeats):
-        leaf = z.clone().requires_grad_()
+def naive(z: Tensor, labels: Tensor) -> Tensor:
+    """The exact loss by automatic differentiation of its expression."""
+    pairs = label_pairs(labels, "other_classes")
+    return general_loss(unit_ball(z), pairs, InfoNCE(), Exponential(BETA), TEMPERATURE, False)
+
+
+def dense(z: Tensor, labels: Tensor) -> Tensor:
+    """The exact loss in one N x N matrix."""
+    return exact_loss(unit_ball(z), label_pairs(labels, "other_classes"), InfoNCE(), BETA, TEMPERATURE, False)
+
+
+def floor(z: Tensor) -> None:
+    """The matrix products that plain automatic differentiation needs, and nothing else."""
+    gradient = torch.zeros_like(z)
+    for rows in torch.arange(len(z)).split(256):
+        start, stop = int(rows[0]), int(rows[-1]) + 1
+        similarity = z[start:stop] @ z.T
+        gradient[start:stop].addmm_(similarity, z)
+        gradient.addmm_(similarity.T, z[start:stop])
+
+
+def seconds(call: Callable[[], object], at_least: float = 0.05) -> float:
+    """Median seconds of a call, repeated for at least as long as said."""
+    times: list[float] = []
+    while sum(times) < at_least:
         start = time.perf_counter()
-        loss(leaf, labels).backward()
+        call()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
+def forward_backward(loss: Loss, z: Tensor, labels: Tensor) -> Callable[[], None]:
+    """Return a call that does both passes on a fresh leaf."""
+
+    def call() -> None:
+        leaf = z.clone().requires_grad_()
+        loss(leaf, labels).backward()
+
+    return call
+
+
+def contenders(n: int) -> dict[str, Loss]:
+    """What is compared at a batch size."""
+    losses: dict[str, Loss] = {"ours": HSCLLoss(beta=BETA, temperature=TEMPERATURE)}
+    if n <= 16384:
+        losses["dense"] = dense
+    if n <= 4096:
+        losses["naive"] = naive
+    if n <= 512:
+        losses["paper"] = lambda z, labels: paper_loop(z, labels, BETA, TEMPERATURE)
+    return losses
+
+
 def main() -> None:
-    """Print one row per batch size."""
+    """Print one row for each batch size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--sizes", type=int, nargs="+", default=[512])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 2048, 4096])
+    parser.add_argument("--feature_dim", type=int, default=128)
+    parser.add_argument("--num_classes", type=int, default=100)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    feature_dim, num_classes, beta = 99, 100, 5.0
-    exact = HSCLLoss(beta=beta)
-    print(f"d = {feature_dim}, C = {num_classes}, beta = {beta}, float32, {arguments.threads} threads")
-    print(f"{'N':>6} {'exact ms':>9} {'loop ms':>9} {'loop / exact: median':>21} {'min':>6} {'max':>6}")
+    print(
+        f"d = {arguments.feature_dim}, C = {arguments.num_classes}, beta = {BETA}, temperature = {TEMPERATURE}, "
+        f"float32, {arguments.threads} threads, float32 matmul precision {torch.get_float32_matmul_precision()!r}"
+    )
+    print(f"{'N':>6} {'floor ms':>9}   multiples of the floor: median (min to max)")
     for n in arguments.sizes:
         torch.manual_seed(0)
-        z, labels = torch.randn(n, feature_dim), torch.randint(num_classes, (n,))
-        seconds(exact, z, labels, 5)
-        rounds = []
-        for _ in range(arguments.rounds):
-            ours = seconds(exact, z, labels, 25)
-            loop = seconds(lambda z, y: paper_loop(z, y, beta), z, labels, 1)
-            rounds.append((ours, loop))
-        ratios = sorted(loop / ours for ours, loop in rounds)
-        ours, loop = (statistics.median(column) * 1e3 for column in zip(*rounds, strict=True))
-        print(
-            f"{n:>6} {ours:>9.2f} {loop:>9.1f} {statistics.median(ratios):>21.1f} {ratios[0]:>6.1f} {ratios[-1]:>6.1f}"
-        )
+        z = torch.nn.functional.normalize(torch.randn(n, arguments.feature_dim))
+        labels = torch.randint(arguments.num_classes, (n,))
+        calls = {name: forward_backward(loss, z, labels) for name, loss in contenders(n).items()}
+        calls = {"floor": lambda z=z: floor(z), **calls}  # type: ignore[misc]
+        rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(arguments.rounds + 1)][1:]
+        row = [f"{n:>6} {statistics.median(r['floor'] for r in rounds) * 1e3:>9.2f}  "]
+        for name in list(calls)[1:]:
+            ratios = sorted(r[name] / r["floor"] for r in rounds)
+            row.append(f"{name} {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        if "paper" in calls:
+            ratios = sorted(r["paper"] / r["ours"] for r in rounds)
+            row.append(f"paper / ours {statistics.median(ratios):.0f} ({ratios[0]:.0f} to {ratios[-1]:.0f})")
+        print("  ".join(row))
 
 
 if __name__ == "__main__":

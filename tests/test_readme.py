@@ -76,7 +76,7 @@ def test_the_benchmark_runs(repository):
         text=True,
         check=True,
     )
-    assert "loop / exact" in result.stdout
+    assert "paper / ours" in result.stdout
 
 
 def test_the_benchmark_compares_equal_things():
