@@ -13,8 +13,12 @@ from nc_lightning.losses.general import general_loss
 from nc_lightning.losses.hardening import Exponential, Hardening
 from nc_lightning.losses.hardness import effective_negatives, false_negative_share
 from nc_lightning.losses.links import InfoNCE, Link
-from nc_lightning.losses.pairs import Negatives, Pairs, Positives, check_choice, label_pairs, positive_ids
+from nc_lightning.losses.pairs import Negatives, Positives, any_usable, check_choice, label_pairs, positive_ids
 from nc_lightning.losses.sampled import sampled_loss
+from nc_lightning.losses.tiled import tiled_loss
+
+TILED_FROM = 1024
+"""Batch size from which on tiles are faster than one N x N matrix; they also take memory of O(N d) only."""
 
 
 class ContrastiveLoss(nn.Module):
@@ -162,25 +166,42 @@ class ContrastiveLoss(nn.Module):
                 draw without replacement.
         """
         with torch.autocast(z.device.type, enabled=False):
-            z, pairs = self._prepare(z, labels, instances)
-            if not pairs.anchors.any():
+            z, ids = self._prepare(z, labels, instances)
+            if not any_usable(ids, self.negatives, self.include_self):
                 self._warn_once()
                 return z.sum() * 0.0
             if self.num_negatives is not None:
+                pairs = label_pairs(ids, self.negatives, self.include_self)
                 options = (self.num_negatives, self.replacement, self.share_draws, generator)
                 return sampled_loss(z, pairs, self.link, self.hardening, self.temperature, *options)
-            link, hardening = self.link, self.hardening
-            if isinstance(link, InfoNCE) and link.alpha > 0 and type(hardening) is Exponential and not self.tau_plus:
-                return exact_loss(z, pairs, link, hardening.beta, self.temperature, self.differentiate_weights)
-            return general_loss(z, pairs, link, hardening, self.temperature, self.differentiate_weights, self.tau_plus)
+            return self._expectation(z, ids)
 
-    def _prepare(self, z: Tensor, labels: Tensor, instances: Tensor | None = None) -> tuple[Tensor, Pairs]:
+    def _expectation(self, z: Tensor, ids: Tensor) -> Tensor:
+        """Choose the engine: tiles for large batches, a matrix for small ones, automatic differentiation else."""
+        link, hardening, differentiate = self.link, self.hardening, self.differentiate_weights
+        closed = type(hardening) is Exponential and not self.tau_plus
+        if closed and isinstance(link, InfoNCE) and link.is_usual and len(z) >= TILED_FROM:
+            return tiled_loss(
+                z,
+                ids,
+                negatives=self.negatives,
+                beta=self.beta,
+                temperature=self.temperature,
+                differentiate=differentiate,
+                include_self=self.include_self,
+            )
+        pairs = label_pairs(ids, self.negatives, self.include_self)
+        if closed and isinstance(link, InfoNCE) and link.alpha > 0:
+            return exact_loss(z, pairs, link, self.beta, self.temperature, differentiate)
+        return general_loss(z, pairs, link, hardening, self.temperature, differentiate, self.tau_plus)
+
+    def _prepare(self, z: Tensor, labels: Tensor, instances: Tensor | None = None) -> tuple[Tensor, Tensor]:
         check_features(z)
         check_labels(labels, len(z))
         if instances is not None:
             check_labels(instances, len(z), name="instances")
         ids = positive_ids(labels, instances, self.positives).to(z.device)
-        return normalize(z, self.normalization), label_pairs(ids, self.negatives, self.include_self)
+        return normalize(z, self.normalization), ids
 
     def _warn_once(self) -> None:
         if not self._warned:
@@ -205,8 +226,8 @@ class ContrastiveLoss(nn.Module):
             weight on negatives of the anchor's own class.
         """
         with torch.autocast(z.device.type, enabled=False):
-            z, pairs = self._prepare(z, labels, instances)
-            similarity = z @ z.T
+            z, ids = self._prepare(z, labels, instances)
+            similarity, pairs = z @ z.T, label_pairs(ids, self.negatives, self.include_self)
             statistics = {"effective": effective_negatives(similarity, pairs, self.hardening)}
             if not self.supervised:
                 statistics["false_share"] = false_negative_share(similarity, pairs, self.hardening)

@@ -60,6 +60,18 @@ def positive_ids(labels: Tensor, instances: Tensor | None, positives: Positives)
     return torch.where(labels >= 0, labels, labels.max().clamp(min=0) + 1 + instances.to(labels.device))
 
 
+def any_usable(ids: Tensor, negatives: Negatives, include_self: bool = False) -> bool:
+    """Tell whether any anchor has both a positive and a negative, from the sizes of the classes alone.
+
+    Example:
+        >>> any_usable(torch.tensor([0, 0, 1]), "other_classes"), any_usable(torch.tensor([0, 0]), "other_classes")
+        (True, False)
+    """
+    sizes = ids.unique(return_counts=True)[1]
+    positive = len(ids) > 0 and (include_self or int(sizes.max()) > 1)
+    return positive and (len(sizes) > 1 if negatives == "other_classes" else include_self or len(ids) > 1)
+
+
 def label_pairs(labels: Tensor, negatives: Negatives, include_self: bool = False) -> Pairs:
     """Pair the samples of a batch by their labels.
 

@@ -1,0 +1,261 @@
+from itertools import product
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nc_lightning.losses import InfoNCE, tiled
+from nc_lightning.losses.exact import exact_loss
+from nc_lightning.losses.pairs import label_pairs
+from nc_lightning.losses.tiled import tiled_loss
+
+LAYOUTS = {
+    "one class": [3] * 21,
+    "all distinct": list(range(24)),
+    "pairs": list(range(13)) * 2,
+    "singletons": [7] * 9 + [8] * 5 + list(range(5)),
+    "mixed": [0, 0, 1, 1, 1, 2, 3, 2, 0] * 3 + [9],
+    "two classes": [0, 1, 0, 1, 1, 1] * 6,
+    "whole tiles": [0] * 8 + [1] * 16 + [2] * 8,
+    "random": [5, 3, 1, 3, 5, 5, 0, 8, 8, 3, 7, 7, 1, 2, 4, 4, 9, 9, 9, 0, 0, 6, 6, 3, 3, 3, 3, 3, 3, 2, 2, 5, 5, 5, 1],
+}
+NEGATIVES = ["other_classes", "all"]
+BETAS = [0.0, 2.0, 2.5, 5.0, 30.0]
+TEMPERATURES = [0.05, 0.3, 1.0]
+PATHS = ["triangle", "triangle, nothing kept", "strips"]
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Make a few dozen samples fill many tiles, and return a function that forces one of the paths."""
+    monkeypatch.setattr(tiled, "TILE_ROWS", 4)
+    monkeypatch.setattr(tiled, "TILE_COLUMNS", 8)
+    monkeypatch.setattr(tiled, "POSITIVE_ROWS", 3)
+    monkeypatch.setattr(tiled, "KEPT_ELEMENTS", 100)
+
+    def force(path):
+        monkeypatch.setattr(tiled, "KEPT_ELEMENTS", 0 if path == "triangle, nothing kept" else 100)
+        monkeypatch.setattr(tiled, "SAFE_SHARE", 0.0 if path == "strips" else 0.95)
+
+    return force
+
+
+def value_and_gradient(function, z):
+    leaf = z.clone().requires_grad_()
+    value = function(leaf)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    return value.detach(), gradient
+
+
+def dense_loss(z, labels, negatives, beta, temperature, differentiate, include_self):
+    pairs = label_pairs(labels, negatives, include_self)
+    return exact_loss(z, pairs, InfoNCE(), beta, temperature, differentiate) if pairs.anchors.any() else z.sum() * 0
+
+
+def batch(layout, dim=5, norm=1.0):
+    labels = torch.tensor(LAYOUTS[layout])
+    return norm * torch.nn.functional.normalize(torch.randn(len(labels), dim, dtype=torch.float64)), labels
+
+
+def options(beta=5.0, temperature=0.3, negatives="other_classes", differentiate=False, include_self=False):
+    return {
+        "negatives": negatives,
+        "beta": beta,
+        "temperature": temperature,
+        "differentiate": differentiate,
+        "include_self": include_self,
+    }
+
+
+def settings():
+    for negatives, beta, temperature, differentiate, include_self in product(
+        NEGATIVES, BETAS, TEMPERATURES, [False, True], [False, True]
+    ):
+        yield options(beta, temperature, negatives, differentiate, include_self)
+
+
+def assert_equal(actual, expected, relative, rounding=0.0, note=None):
+    """Compare (value, gradient) pairs; ``rounding`` is the error of a gradient in which all terms cancel."""
+    (value, gradient), (expected_value, expected_gradient) = actual, expected
+    error = (value.double() - expected_value).abs()
+    assert error <= relative * expected_value.abs(), note
+    error = (gradient.double() - expected_gradient).abs().max()
+    assert error <= relative * expected_gradient.abs().max() + rounding, note
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_value_and_gradient_are_those_of_the_dense_engine(small_tiles, layout, path):
+    small_tiles(path)
+    z, labels = batch(layout)
+    for o in settings():
+        ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
+        dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
+        assert_equal(ours, dense, 1e-10, rounding=1e-15 / o["temperature"], note=o)
+        assert torch.equal(ours[0], tiled_loss(z, labels, **o)), "the value must not depend on the gradient's being due"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("layout", ["mixed", "two classes", "pairs"])
+def test_float32_is_close_to_float64(small_tiles, layout, path):
+    small_tiles(path)
+    z, labels = batch(layout)
+    for o in settings():
+        single = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z.float())
+        double = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z.float().double())
+        assert single[0].dtype == single[1].dtype == torch.float32
+        assert_equal(single, double, 1e-4, rounding=1e-6 / o["temperature"], note=o)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_features_of_norm_twelve(small_tiles, path):
+    small_tiles(path)
+    z, labels = batch("mixed", norm=12.0)
+    for o in settings():
+        ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
+        dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
+        assert_equal(ours, dense, 1e-10, rounding=1e-14 / o["temperature"], note=o)
+
+
+@pytest.mark.parametrize("size", [255, 2048, 2305])
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("beta", [5.0, 1000.0])
+def test_tiles_of_full_size(size, negatives, beta):
+    labels = torch.randint(30, (size,))
+    z = torch.nn.functional.normalize(torch.randn(size, 8, dtype=torch.float64))
+    o = options(beta, 0.5, negatives, differentiate=True)
+    ours = value_and_gradient(lambda z: tiled_loss(z, labels, **o), z)
+    dense = value_and_gradient(lambda z: dense_loss(z, labels, **o), z)
+    assert_equal(ours, dense, 1e-10)
+
+
+def test_strips_are_for_exponents_that_could_overflow(monkeypatch):
+    taken = []
+    for name in ("_triangle", "_strips"):
+        path = getattr(tiled, name)
+        monkeypatch.setattr(tiled, name, lambda *a, n=name, p=path: taken.append(n) or p(*a))
+    z, labels = batch("mixed")
+    for beta in (5.0, 80.0, 90.0):
+        tiled_loss(z.float(), labels, **options(beta, 0.5))
+        tiled_loss(z, labels, **options(beta, 0.5))
+    assert taken == ["_triangle", "_triangle", "_strips", "_triangle", "_strips", "_triangle"]
+
+
+@pytest.mark.parametrize("mistake", ["label", "swapped rows", "beta", "temperature", "a tile left out"])
+def test_a_deliberate_mistake_is_caught_by_the_comparison(small_tiles, monkeypatch, mistake):
+    small_tiles("triangle")
+    z, labels = batch("mixed")
+    dense = value_and_gradient(lambda z: dense_loss(z, labels, **options()), z)
+    leaf, wrong, beta, temperature = z, labels.clone(), 5.0, 0.3
+    if mistake == "label":
+        wrong[0] = 3
+    elif mistake == "swapped rows":
+        leaf = z[[1, 2, 0, *range(3, len(z))]]
+    elif mistake == "beta":
+        beta += 1e-6
+    elif mistake == "temperature":
+        temperature += 1e-6
+    else:
+        tiles = tiled._Layout.tiles
+        monkeypatch.setattr(tiled._Layout, "tiles", lambda self: list(tiles(self))[:-2] + list(tiles(self))[-1:])
+    ours = value_and_gradient(lambda z: tiled_loss(z, wrong, **options(beta, temperature)), leaf)
+    with pytest.raises(AssertionError):
+        assert_equal(ours, dense, 1e-10)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("differentiate", [False, True])
+def test_gradcheck(small_tiles, path, negatives, differentiate):
+    small_tiles(path)
+    labels = torch.tensor([0, 0, 1, 1, 2, 2, 1])
+    z = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    # Weights without hardness are constants: only then may finite differences be compared with detached ones.
+    o = options(3.0 if differentiate else 0.0, 0.5, negatives, differentiate)
+    assert torch.autograd.gradcheck(lambda z: tiled_loss(z, labels, **o), z)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_backward_twice_and_no_second_derivative(small_tiles, path):
+    small_tiles(path)
+    z, labels = batch("mixed")
+    z.requires_grad_()
+    factor = torch.tensor(3.0, dtype=z.dtype, requires_grad=True)
+    loss = factor * tiled_loss(z, labels, **options())
+    (first,) = torch.autograd.grad(loss, z, retain_graph=True)
+    kept = first.clone()
+    (second,) = torch.autograd.grad(loss, z, retain_graph=True)
+    assert torch.equal(kept, second)
+    assert torch.equal(kept, first)
+    (gradient,) = torch.autograd.grad(loss, z, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], [4], []], ids=str)
+def test_nothing_to_learn_from_is_a_zero_with_a_gradient(labels):
+    z = torch.randn(len(labels), 3)
+    labels = torch.tensor(labels, dtype=torch.long)
+    value, gradient = value_and_gradient(lambda z: tiled_loss(z, labels, **options()), z)
+    assert value == 0
+    assert torch.equal(gradient, torch.zeros_like(z))
+
+
+@pytest.mark.parametrize(("beta", "temperature", "norm"), [(100, 0.01, 1), (1e4, 1e-4, 1), (5, 0.01, 1e3), (5, 1, 1e8)])
+@pytest.mark.parametrize("negatives", NEGATIVES)
+def test_extremes_stay_finite(small_tiles, beta, temperature, norm, negatives):
+    small_tiles("triangle")
+    z, labels = batch("mixed", norm=norm)
+    for differentiate in (False, True):
+        o = options(float(beta), temperature, negatives, differentiate)
+        value, gradient = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z.float())
+        assert torch.isfinite(value)
+        assert torch.isfinite(gradient).all()
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remember the most elements that any tensor owned which an operation returned, and how many products ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements, self.products = 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.elements = max(self.elements, leaf.untyped_storage().nbytes() // leaf.element_size())
+        self.products += "mm" in func.name()
+        return result
+
+
+@pytest.mark.parametrize("beta", [5.0, 80.0])
+@pytest.mark.parametrize("num_classes", [2, 100, 8192])
+def test_no_tensor_is_nearly_as_large_as_the_square_of_the_batch(beta, num_classes):
+    n = 8192
+    z, labels = torch.nn.functional.normalize(torch.randn(n, 64)).requires_grad_(), torch.arange(n) % num_classes
+    with LargestTensor() as largest:
+        tiled_loss(z, labels, **options(beta, 0.5, include_self=True)).backward()
+    assert largest.products > 0
+    assert largest.elements < n * n / 8
+
+
+def test_the_dense_engine_does_hold_the_square_or_the_test_above_shows_nothing():
+    z, labels = torch.randn(64, 4, requires_grad=True), torch.arange(64) % 3
+    with LargestTensor() as largest:
+        dense_loss(z, labels, **options()).backward()
+    assert largest.elements >= 64 * 64
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_without_a_gradient_there_is_no_work_for_it(small_tiles, path):
+    small_tiles(path)
+    z, labels = batch("mixed")
+    products = []
+    for requires_grad in (False, True):
+        with LargestTensor() as seen:
+            loss = tiled_loss(z.clone().requires_grad_(requires_grad), labels, **options())
+        assert loss.requires_grad == requires_grad
+        products.append(seen.products)
+    assert products[0] < products[1]
