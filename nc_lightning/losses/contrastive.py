@@ -248,15 +248,14 @@ class ContrastiveLoss(nn.Module):
         """
         if self.normalization == "none" or self.positives == "view" or self.tau_plus > 0:
             return None
-        sums = isinstance(self.link, InfoNCE) and self.link.form == "sum"
         k = self.num_negatives
         if self.supervised:
-            if sums and k is None:
+            if self._sums_over_the_batch:
                 if batch_size is None:
                     return None
                 k = batch_size - batch_size // num_classes
             return scl_lower_bound(num_classes, self.temperature, k, self.link)
-        if sums and k is None:
+        if self._sums_over_the_batch:
             return None
         collision = None
         if batch_size is not None and not self.include_self:
@@ -264,9 +263,16 @@ class ContrastiveLoss(nn.Module):
         return ucl_lower_bound(num_classes, self.temperature, k, self.link, collision)
 
     @property
-    def collapsed_value(self) -> float:
-        """Loss when all features are equal: log 2 for the usual link, whatever the hardness and the temperature."""
-        return collapsed_value(self.link, self.num_negatives)
+    def collapsed_value(self) -> float | None:
+        """Loss when all features are equal: log 2 for the usual link, whatever the hardness and the temperature.
+
+        None for links that sum over all negatives of a batch, where it depends on the batch.
+        """
+        return None if self._sums_over_the_batch else collapsed_value(self.link, self.num_negatives)
+
+    @property
+    def _sums_over_the_batch(self) -> bool:
+        return isinstance(self.link, InfoNCE) and self.link.form == "sum" and self.num_negatives is None
 
     def extra_repr(self) -> str:
         """Show the arguments."""

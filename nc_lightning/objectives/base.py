@@ -127,7 +127,9 @@ class ContrastiveObjective(LightningModule):
 
     def _references(self, loss: Tensor, batch_size: int) -> dict[str, Any]:
         """Values that tell whether a loss of 0.31 is stuck or perfect."""
-        references: dict[str, Any] = {"loss/collapsed": self.loss.collapsed_value}
+        references: dict[str, Any] = {}
+        if self.loss.collapsed_value is not None:
+            references["loss/collapsed"] = self.loss.collapsed_value
         bound = self.loss.lower_bound(self.num_classes, batch_size)
         if bound is not None:
             references |= {"loss/bound": bound, "loss/optimality_gap": loss - bound}

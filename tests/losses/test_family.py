@@ -205,3 +205,14 @@ def test_any_usable_is_what_the_masks_say(ids, negatives, include_self):
     ids = torch.tensor(ids, dtype=torch.long)
     expected = bool(label_pairs(ids, negatives, include_self).anchors.any())
     assert any_usable(ids, negatives, include_self) == expected
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("num_negatives", [None, 7])
+def test_total_collapse_of_every_link(link, num_negatives):
+    loss = HSCLLoss(3.0, num_negatives=num_negatives, link=OUR_LINKS[link])
+    if "sum" in link and num_negatives is None:
+        assert loss.collapsed_value is None
+    else:
+        value = loss(torch.ones(12, 3, dtype=torch.float64), torch.arange(4).repeat(3))
+        assert value.item() == pytest.approx(loss.collapsed_value, rel=1e-12, abs=1e-12)
