@@ -1,11 +1,11 @@
 """The sampler of hard negatives: it owns the hardness of the loss and says what the hardness does."""
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from nc_lightning.geometry.checks import check_number
+from nc_lightning.geometry.checks import check_choice, check_number
 from nc_lightning.losses import ContrastiveLoss
 
 Schedule = Literal["constant", "linear", "cosine"]
@@ -46,8 +46,7 @@ class HardNegativeSampler(Callback):
         check_number("duration", duration, above=0)
         if duration > 1:
             raise ValueError(f"duration: got {duration!r}, expected a share of training in (0, 1]")
-        if schedule not in get_args(Schedule):
-            raise ValueError(f"schedule: got {schedule!r}, expected one of {', '.join(get_args(Schedule))}")
+        check_choice("schedule", schedule, Schedule)
         self.beta = beta
         self.schedule = schedule
         self.start = start

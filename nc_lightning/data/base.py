@@ -1,14 +1,14 @@
 """What the embedded data sets share: splits in memory, balanced or random batches, deterministic evaluation."""
 
 from abc import abstractmethod
-from typing import Literal, get_args
+from typing import Literal
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from nc_lightning.data.samplers import ClassBalancedBatchSampler, RandomBatchSampler
-from nc_lightning.geometry.checks import check_count
+from nc_lightning.geometry.checks import check_choice, check_count
 
 Batches = Literal["balanced", "random"]
 Split = Literal["train", "val", "test"]
@@ -49,8 +49,7 @@ class InMemoryDataModule(LightningDataModule):
         super().__init__()
         check_count("batch_size", batch_size)
         check_count("seed", seed, at_least=0)
-        if batches not in get_args(Batches):
-            raise ValueError(f"batches: got {batches!r}, expected one of {', '.join(get_args(Batches))}")
+        check_choice("batches", batches, Batches)
         self.batch_size = batch_size
         self.batches = batches
         self.seed = seed

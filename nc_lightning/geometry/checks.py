@@ -1,6 +1,7 @@
 """One-line errors for the arguments that every floor shares: ``z``, ``labels`` and positive numbers."""
 
 import math
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -102,3 +103,20 @@ def check_count(name: str, value: int, at_least: int = 1) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"{name}: got {value!r}, expected an integer >= {at_least}")
+
+
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Raise unless ``value`` is one of the alternatives of a `typing.Literal`.
+
+    Raises:
+        ValueError: If it is not.
+
+    Example:
+        >>> from typing import Literal
+        >>> check_choice("form", "max", Literal["mean", "sum"])
+        Traceback (most recent call last):
+        ...
+        ValueError: form: got 'max', expected one of mean, sum
+    """
+    if value not in get_args(choices):
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(get_args(choices))}")

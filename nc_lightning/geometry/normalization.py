@@ -1,9 +1,11 @@
 """Feature normalisation: where the projections ``z`` are allowed to live."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from nc_lightning.geometry.checks import check_choice
 
 Normalization = Literal["unit_ball", "unit_sphere", "none"]
 
@@ -50,16 +52,6 @@ def unit_sphere(z: Tensor) -> Tensor:
     return torch.nn.functional.normalize(_at_least_float32(z), dim=-1)
 
 
-def check_normalization(normalization: str) -> None:
-    """Raise unless ``normalization`` names one of ours.
-
-    Raises:
-        ValueError: If it does not.
-    """
-    if normalization not in get_args(Normalization):
-        raise ValueError(f"normalization: got {normalization!r}, expected one of {', '.join(get_args(Normalization))}")
-
-
 def normalize(z: Tensor, normalization: Normalization) -> Tensor:
     """Apply the normalisation of that name: ``unit_ball``, ``unit_sphere`` or ``none``.
 
@@ -77,7 +69,7 @@ def normalize(z: Tensor, normalization: Normalization) -> Tensor:
         >>> normalize(torch.tensor([[3.0, 4.0]]), "none")
         tensor([[3., 4.]])
     """
-    check_normalization(normalization)
+    check_choice("normalization", normalization, Normalization)
     if normalization == "unit_ball":
         return unit_ball(z)
     if normalization == "unit_sphere":

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from nc_lightning.geometry import Normalization, collapsed_value, normalize, scl_lower_bound, ucl_lower_bound
-from nc_lightning.geometry.checks import check_count, check_features, check_labels, check_number
-from nc_lightning.geometry.normalization import check_normalization
+from nc_lightning.geometry.checks import check_choice, check_count, check_features, check_labels, check_number
 from nc_lightning.losses.exact import exact_loss
 from nc_lightning.losses.general import general_loss
 from nc_lightning.losses.hardening import Exponential, Hardening
 from nc_lightning.losses.hardness import effective_negatives, false_negative_share
 from nc_lightning.losses.links import InfoNCE, Link
-from nc_lightning.losses.pairs import Negatives, Positives, any_usable, check_choice, label_pairs, positive_ids
+from nc_lightning.losses.pairs import Negatives, Positives, any_usable, label_pairs, positive_ids
 from nc_lightning.losses.sampled import sampled_loss
 from nc_lightning.losses.tiled import tiled_loss
 
@@ -93,7 +92,7 @@ class ContrastiveLoss(nn.Module):
         check_choice("negatives", negatives, Negatives)
         check_choice("positives", positives, Positives)
         check_number("temperature", temperature, above=0)
-        check_normalization(normalization)
+        check_choice("normalization", normalization, Normalization)
         if num_negatives is not None:
             check_count("num_negatives", num_negatives)
             if differentiate_weights:

@@ -7,13 +7,13 @@ on neural collapse ask for (arXiv 2311.05139).
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
-from nc_lightning.geometry.checks import check_number
+from nc_lightning.geometry.checks import check_choice, check_number
 
 InfoNCEForm = Literal["mean", "sum"]
 
@@ -46,6 +46,11 @@ class Link(ABC):
         count = torch.tensor(float(num_negatives), dtype=torch.float64)
         return float(self(values, weight.log().clamp(min=-1e300), count))
 
+    def __repr__(self) -> str:
+        """Show the arguments."""
+        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({arguments})"
+
 
 class InfoNCE(Link):
     """Cross-entropy of the positive among the negatives: log(alpha + mean_n e^{t_n}), or the sum in place of the mean.
@@ -66,8 +71,7 @@ class InfoNCE(Link):
     """
 
     def __init__(self, form: InfoNCEForm = "mean", alpha: float = 1.0) -> None:
-        if form not in get_args(InfoNCEForm):
-            raise ValueError(f"form: got {form!r}, expected one of {', '.join(get_args(InfoNCEForm))}")
+        check_choice("form", form, InfoNCEForm)
         check_number("alpha", alpha, at_least=0)
         self.form = form
         self.alpha = alpha
@@ -88,9 +92,11 @@ class InfoNCE(Link):
         """Compute psi; see `Link`."""
         return self.of_log_mean((t + log_weights).logsumexp(-1), num_negatives)
 
-    def __repr__(self) -> str:
-        """Show the arguments."""
-        return f"InfoNCE(form={self.form!r}, alpha={self.alpha})"
+
+def _weighted_mean(chi: Callable[[Tensor], Tensor], t: Tensor, log_weights: Tensor) -> Tensor:
+    """Return sum_n w_n chi(t_n); where the weight is 0, t may be anything, even infinite."""
+    weights = log_weights.exp()
+    return (weights * chi(torch.where(weights > 0, t, 0.0))).sum(-1)
 
 
 class _MeanLink(Link):
@@ -102,14 +108,7 @@ class _MeanLink(Link):
 
     def __call__(self, t: Tensor, log_weights: Tensor, num_negatives: Tensor) -> Tensor:
         """Compute psi; see `Link`."""
-        # Where the weight is 0, t may be anything, even infinite.
-        weights = log_weights.exp()
-        return (weights * self.chi(torch.where(weights > 0, t, 0.0))).sum(-1)
-
-    def __repr__(self) -> str:
-        """Show the arguments."""
-        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({arguments})"
+        return _weighted_mean(self.chi, t, log_weights)
 
 
 class Logistic(_MeanLink):
@@ -183,8 +182,7 @@ class CustomLink(Link):
 
     def __call__(self, t: Tensor, log_weights: Tensor, num_negatives: Tensor) -> Tensor:
         """Compute psi; see `Link`."""
-        weights = log_weights.exp()
-        return self.phi((weights * self.chi(torch.where(weights > 0, t, 0.0))).sum(-1))
+        return self.phi(_weighted_mean(self.chi, t, log_weights))
 
     def _check(self, span: float) -> None:
         """Walk along lines on which one or several negatives move: a convex psi is convex along each of them."""

@@ -1,9 +1,11 @@
 """Which samples of a batch are an anchor's positives and which its negatives."""
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from nc_lightning.geometry.checks import check_choice
 
 Negatives = Literal["other_classes", "all"]
 Positives = Literal["label", "view"]
@@ -26,16 +28,6 @@ class Pairs(NamedTuple):
         """Indices (P,) of the anchors and (P,) of the positives of all usable pairs."""
         anchor, positive = torch.nonzero(self.positives & self.anchors[:, None], as_tuple=True)
         return anchor, positive
-
-
-def check_choice(name: str, value: str, choices: Any) -> None:
-    """Raise unless ``value`` is one of the alternatives of a `Literal`.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if value not in get_args(choices):
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(get_args(choices))}")
 
 
 def positive_ids(labels: Tensor, instances: Tensor | None, positives: Positives) -> Tensor:

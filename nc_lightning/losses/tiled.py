@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
-from nc_lightning.losses.pairs import Negatives, check_choice
+from nc_lightning.geometry.checks import check_choice
+from nc_lightning.losses.pairs import Negatives
 
 # Found by timing. Tiles stay in the cache, and kept ones save the second sweep their product.
 TILE_ROWS, TILE_COLUMNS = 256, 2048

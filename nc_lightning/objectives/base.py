@@ -1,7 +1,7 @@
 """What the four objectives share: encoder, projector, normalisation, loss, optimizer, and what is logged."""
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nc_lightning.data.views import concatenate_views
 from nc_lightning.geometry import normalize
-from nc_lightning.geometry.checks import check_count
+from nc_lightning.geometry.checks import check_choice, check_count
 from nc_lightning.losses import ContrastiveLoss
 
 LRInterval = Literal["step", "epoch"]
@@ -58,8 +58,7 @@ class ContrastiveObjective(LightningModule):
         check_count("num_classes", num_classes, at_least=2)
         if feature_dim is not None:
             check_count("feature_dim", feature_dim)
-        if lr_interval not in get_args(LRInterval):
-            raise ValueError(f"lr_interval: got {lr_interval!r}, expected one of {', '.join(get_args(LRInterval))}")
+        check_choice("lr_interval", lr_interval, LRInterval)
         self.save_hyperparameters(ignore=_BUILT_FROM_CODE)
         if "_instantiator" in self.hparams:
             # LightningCLI gives the configuration instead of the objects: plain types, to be saved as a whole.
@@ -72,10 +71,15 @@ class ContrastiveObjective(LightningModule):
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
         self.lr_interval = lr_interval
+        self._constants: dict[int, dict[str, float]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
         return normalize(self.projector(self.encoder(x)), self.loss.normalization)
+
+    def on_fit_start(self) -> None:
+        """Forget the loss's constants of an earlier fit."""
+        self._constants = {}
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
@@ -90,13 +94,15 @@ class ContrastiveObjective(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Log the loss of a validation batch."""
-        x, labels, instances = concatenate_views(batch)
-        self._log_epoch(len(labels), {"loss/val": self.loss(self(x), labels, instances)}, prog_bar=True)
+        self._evaluate("loss/val", batch, prog_bar=True)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Log the loss of a test batch."""
+        self._evaluate("loss/test", batch)
+
+    def _evaluate(self, key: str, batch: Any, prog_bar: bool = False) -> None:
         x, labels, instances = concatenate_views(batch)
-        self._log_epoch(len(labels), {"loss/test": self.loss(self(x), labels, instances)})
+        self._log_epoch(len(labels), {key: self.loss(self(x), labels, instances)}, prog_bar)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return the normalised projections and the labels of a batch."""
@@ -127,12 +133,14 @@ class ContrastiveObjective(LightningModule):
 
     def _references(self, loss: Tensor, batch_size: int) -> dict[str, Any]:
         """Values that tell whether a loss of 0.31 is stuck or perfect."""
-        references: dict[str, Any] = {}
-        if self.loss.collapsed_value is not None:
-            references["loss/collapsed"] = self.loss.collapsed_value
-        bound = self.loss.lower_bound(self.num_classes, batch_size)
-        if bound is not None:
-            references |= {"loss/bound": bound, "loss/optimality_gap": loss - bound}
+        if batch_size not in self._constants:
+            # Constant over training, and for drawn negatives a sum over hundreds of terms: not for every step.
+            bound = self.loss.lower_bound(self.num_classes, batch_size)
+            constants = {"loss/collapsed": self.loss.collapsed_value, "loss/bound": bound}
+            self._constants[batch_size] = {key: value for key, value in constants.items() if value is not None}
+        references: dict[str, Any] = dict(self._constants[batch_size])
+        if "loss/bound" in references:
+            references["loss/optimality_gap"] = loss - references["loss/bound"]
         return references
 
     def _bad_batch(self, x: Tensor, batch_idx: int, loss: float) -> str:
