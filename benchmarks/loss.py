@@ -1,17 +1,20 @@
 """Time the exact HSCL loss, forward and backward, beside others of its kind and beside what it cannot do without.
 
+    pip install pytorch-metric-learning lightly
     python benchmarks/loss.py [--sizes 512 4096 16384] [--feature_dim 128] [--num_classes 100] [--rounds 7]
 
 All are timed in turns, round by round, and reported as multiples of the floor of the same round, with the median over
 rounds: absolute times of a shared machine mean little. The floor is the matrix products of plain automatic
 differentiation, 2 N^2 d forward and 4 N^2 d backward, in strips of 256 rows. Beside it:
 
-    ours        HSCLLoss, which chooses its engine by size
-    dense       the same in one N x N matrix, value and gradient formed together
-    naive       the same by automatic differentiation of the expression
+    ours        HSCLLoss
+    naive       the same by automatic differentiation of its expression
+    pml         SupConLoss of pytorch-metric-learning: no hardness, and the other positives are in its denominator
+    lightly     NTXentLoss of lightly: no labels, N / 2 pairs of views
     paper       the method of the paper's public code, a loop over anchors that draws 256 negatives for each pair
 
-``naive`` and ``paper`` are left out where they would take too long or too much memory.
+Where all compute the same, for pairs of views without hardness, they are first seen to agree. Some are left out where
+they would take too long or too much memory.
 """
 
 import argparse
@@ -24,8 +27,7 @@ import torch
 from torch import Tensor
 
 from nc_lightning.geometry import unit_ball
-from nc_lightning.losses import Exponential, HSCLLoss, InfoNCE
-from nc_lightning.losses.exact import exact_loss
+from nc_lightning.losses import Exponential, HSCLLoss, InfoNCE, SCLLoss
 from nc_lightning.losses.general import general_loss
 from nc_lightning.losses.pairs import label_pairs
 
@@ -61,9 +63,28 @@ def naive(z: Tensor, labels: Tensor) -> Tensor:
     return general_loss(unit_ball(z), pairs, InfoNCE(), Exponential(BETA), TEMPERATURE, False)
 
 
-def dense(z: Tensor, labels: Tensor) -> Tensor:
-    """The exact loss in one N x N matrix."""
-    return exact_loss(unit_ball(z), label_pairs(labels, "other_classes"), InfoNCE(), BETA, TEMPERATURE, False)
+def pml(z: Tensor, labels: Tensor) -> Tensor:
+    """Supervised contrastive loss of pytorch-metric-learning."""
+    from pytorch_metric_learning.losses import SupConLoss
+
+    loss: Tensor = SupConLoss(temperature=TEMPERATURE)(z, labels)
+    return loss
+
+
+def lightly(z: Tensor, labels: Tensor) -> Tensor:
+    """Contrastive loss of lightly, for which the second half of the rows are other views of the first."""
+    from lightly.loss import NTXentLoss
+
+    loss: Tensor = NTXentLoss(temperature=TEMPERATURE)(*z.chunk(2))
+    return loss
+
+
+def check_agreement() -> None:
+    """Raise unless all are equal where they compute the same."""
+    z, labels = torch.randn(64, 8), torch.arange(32).repeat(2)
+    ours = SCLLoss(temperature=TEMPERATURE, link=InfoNCE("sum"), normalization="unit_sphere")
+    for peer in (pml, lightly):
+        torch.testing.assert_close(peer(z, labels), ours(z, labels))
 
 
 def floor(z: Tensor) -> None:
@@ -97,15 +118,24 @@ def forward_backward(loss: Loss, z: Tensor, labels: Tensor) -> Callable[[], None
 
 
 def contenders(n: int) -> dict[str, Loss]:
-    """What is compared at a batch size."""
+    """What is compared at a batch size, ours first."""
     losses: dict[str, Loss] = {"ours": HSCLLoss(beta=BETA, temperature=TEMPERATURE)}
     if n <= 16384:
-        losses["dense"] = dense
-    if n <= 4096:
-        losses["naive"] = naive
+        losses |= {"naive": naive, "pml": pml, "lightly": lightly}
     if n <= 512:
         losses["paper"] = lambda z, labels: paper_loop(z, labels, BETA, TEMPERATURE)
     return losses
+
+
+def batch(n: int, feature_dim: int, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Random features on the unit sphere, and random labels."""
+    torch.manual_seed(0)
+    return torch.nn.functional.normalize(torch.randn(n, feature_dim)), torch.randint(num_classes, (n,))
+
+
+def _ratio(rounds: list[dict[str, float]], peers: list[str]) -> str:
+    ratios = sorted(min(r[name] for name in peers) / r["ours"] for r in rounds)
+    return f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
 
 
 def main() -> None:
@@ -118,15 +148,14 @@ def main() -> None:
     parser.add_argument("--num_classes", type=int, default=100)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    check_agreement()
     print(
         f"d = {arguments.feature_dim}, C = {arguments.num_classes}, beta = {BETA}, temperature = {TEMPERATURE}, "
         f"float32, {arguments.threads} threads, float32 matmul precision {torch.get_float32_matmul_precision()!r}"
     )
     print(f"{'N':>6} {'floor ms':>9}   multiples of the floor: median (min to max)")
     for n in arguments.sizes:
-        torch.manual_seed(0)
-        z = torch.nn.functional.normalize(torch.randn(n, arguments.feature_dim))
-        labels = torch.randint(arguments.num_classes, (n,))
+        z, labels = batch(n, arguments.feature_dim, arguments.num_classes)
         calls = {name: forward_backward(loss, z, labels) for name, loss in contenders(n).items()}
         calls = {"floor": lambda z=z: floor(z), **calls}  # type: ignore[misc]
         rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(arguments.rounds + 1)][1:]
@@ -134,9 +163,11 @@ def main() -> None:
         for name in list(calls)[1:]:
             ratios = sorted(r[name] / r["floor"] for r in rounds)
             row.append(f"{name} {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        peers = [name for name in calls if name not in ("floor", "ours", "paper")]
+        if peers:
+            row.append(f"fastest of {', '.join(peers)} / ours {_ratio(rounds, peers)}")
         if "paper" in calls:
-            ratios = sorted(r["paper"] / r["ours"] for r in rounds)
-            row.append(f"paper / ours {statistics.median(ratios):.0f} ({ratios[0]:.0f} to {ratios[-1]:.0f})")
+            row.append(f"paper / ours {_ratio(rounds, ['paper'])}")
         print("  ".join(row))
 
 

@@ -1,35 +1,53 @@
-"""The sampler of hard negatives: it owns the hardness of the loss and says what the hardness does."""
+"""The sampler of hard negatives: it owns the hardness of the loss and a memory of past features."""
 
 import math
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
-from nc_lightning.geometry.checks import check_choice, check_number
-from nc_lightning.losses import ContrastiveLoss
+from nc_lightning.geometry.checks import check_choice, check_count, check_number
+from nc_lightning.losses import ContrastiveLoss, FeatureQueue
 
-Schedule = Literal["constant", "linear", "cosine"]
+Schedule = Literal["constant", "linear", "cosine", "adaptive"]
+
+ADAPT_ON = 256
+"""Number of anchors that adaptive hardness looks at in a batch: a mean over more hardly differs."""
+SMALLEST_ADAPTIVE_BETA = 0.01
 
 
 class HardNegativeSampler(Callback):
-    """Set the hardness ``loss.beta`` before every step, and log its effect on the negatives.
+    """Set the hardness ``loss.beta`` before every step, add past features to the negatives, and log what it does.
 
-    HSCL and HUCL bring one along by themselves. Give the Trainer one of your own for a schedule: hardness then rises
-    from ``start`` to ``beta`` over the first part of training, and stays there. It is a function of the step alone, so
-    a resumed run goes on where it stopped.
+    HSCL and HUCL bring one along by themselves; give the Trainer one of your own for more than a constant hardness.
 
-    Logs ``negatives/hardness``; and where the training step returns ``z`` and ``labels``, on the first batch of an
-    epoch and every ``log_every_n_steps`` after it, ``negatives/effective``, the effective number of negatives, and for
-    unsupervised losses ``negatives/false_share``, the share of their weight on the anchor's own class.
+    With the schedules ``linear`` and ``cosine`` hardness rises from ``start`` to ``beta`` over the first part of
+    training, and stays there; it is a function of the step alone. The schedule ``adaptive`` spares the search for a
+    hardness: after each step, beta moves towards the one with which the effective number of negatives is a given
+    ``fraction`` of all; where negatives are equally hard, as at neural collapse, it rises to ``max_beta``.
+
+    With a queue, the features of past batches are negatives as well, without a gradient: more of them than a batch
+    holds. Both are part of the checkpoint, so that a resumed run goes on where it stopped.
+
+    Logs ``negatives/hardness``; and where the training step returns ``z`` and ``labels``, which ``adaptive`` and the
+    queue need, on the first batch of an epoch and every ``log_every_n_steps`` after it, ``negatives/effective``, the
+    effective number of negatives, ``negatives/fraction``, its share of all of them, and for unsupervised losses
+    ``negatives/false_share``, the share of their weight on the anchor's own class.
 
     Args:
-        beta: Hardness to reach; None for the one that the loss was made with.
-        schedule: ``constant``, ``linear`` or ``cosine``.
-        start: Hardness at the first step of a schedule.
-        duration: Share of training after which ``beta`` is reached, in (0, 1].
+        beta: Hardness to reach, or with ``adaptive`` to begin with; None for the one that the loss was made with.
+        schedule: ``constant``, ``linear``, ``cosine`` or ``adaptive``.
+        start: Hardness at the first step of ``linear`` and ``cosine``.
+        duration: Share of training after which ``linear`` and ``cosine`` reach ``beta``, in (0, 1].
+        fraction: Share of the negatives that ``adaptive`` keeps effective, in (0, 1).
+        max_beta: Largest hardness that ``adaptive`` takes.
+        queue_size: Number of past features; 0 for none.
+        queue_warmup: Epochs before past features count: at first they change too fast to be of use.
 
     Raises:
-        ValueError: If an argument is out of its range, or the module's ``loss`` is no `ContrastiveLoss`.
+        ValueError: If an argument is out of its range, the module's ``loss`` is no `ContrastiveLoss`, or its training
+            step does not return what is needed.
 
     Example:
         >>> sampler = HardNegativeSampler(beta=10.0, schedule="linear", duration=0.5)
@@ -38,7 +56,15 @@ class HardNegativeSampler(Callback):
     """
 
     def __init__(
-        self, beta: float | None = None, schedule: Schedule = "constant", start: float = 0.0, duration: float = 1.0
+        self,
+        beta: float | None = None,
+        schedule: Schedule = "constant",
+        start: float = 0.0,
+        duration: float = 1.0,
+        fraction: float = 0.1,
+        max_beta: float = 30.0,
+        queue_size: int = 0,
+        queue_warmup: int = 1,
     ) -> None:
         if beta is not None:
             check_number("beta", beta, at_least=0)
@@ -47,10 +73,21 @@ class HardNegativeSampler(Callback):
         if duration > 1:
             raise ValueError(f"duration: got {duration!r}, expected a share of training in (0, 1]")
         check_choice("schedule", schedule, Schedule)
+        check_number("fraction", fraction, above=0)
+        if fraction >= 1:
+            raise ValueError(f"fraction: got {fraction!r}, expected a share of the negatives in (0, 1)")
+        check_number("max_beta", max_beta, above=0)
+        check_count("queue_size", queue_size, at_least=0)
+        check_count("queue_warmup", queue_warmup, at_least=0)
         self.beta = beta
         self.schedule = schedule
         self.start = start
         self.duration = duration
+        self.fraction = fraction
+        self.max_beta = max_beta
+        self.queue = FeatureQueue(queue_size) if queue_size > 0 else None
+        self.queue_warmup = queue_warmup
+        self._adapted: float | None = None
         self._total_steps = math.inf
 
     @classmethod
@@ -61,7 +98,7 @@ class HardNegativeSampler(Callback):
         return [] if any(isinstance(callback, cls) for callback in given) else [cls()]
 
     def hardness(self, progress: float) -> float:
-        """Return beta at a point of training.
+        """Return beta at a point of training; with ``adaptive``, as it is now.
 
         Args:
             progress: Share of training that is done, in [0, 1].
@@ -74,12 +111,20 @@ class HardNegativeSampler(Callback):
         """
         if self.beta is None:
             raise ValueError("beta: got None before the start of training, expected a hardness >= 0")
+        if self.schedule == "adaptive":
+            return self.beta if self._adapted is None else self._adapted
         if self.schedule == "constant":
             return self.beta
         share = min(1.0, progress / self.duration)
         if self.schedule == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
         return self.start + (self.beta - self.start) * share
+
+    def reset(self) -> None:
+        """Forget past features and the adapted hardness, as every fit does that does not resume one."""
+        self._adapted = None
+        if self.queue is not None:
+            self.queue.clear()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the hardness over from the loss, unless it was given."""
@@ -88,32 +133,75 @@ class HardNegativeSampler(Callback):
             self.beta = hardening.beta if self.beta is None else self.beta
         elif self.beta is not None:
             raise ValueError(f"beta: got {self.beta} for {hardening!r}, expected None, as that has no hardness to set")
+        elif self.schedule != "constant":
+            raise ValueError(f"schedule: got {self.schedule!r} for {hardening!r}, which has no hardness to set")
+        if stage == "fit":
+            self.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is not a function of the step: the adapted hardness and past features."""
+        state: dict[str, Any] = {} if self._adapted is None else {"adapted": self._adapted}
+        return state if self.queue is None else state | {"queue": self.queue.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the hardness and the features of `state_dict`, where there is use for them."""
+        self._adapted = state_dict.get("adapted")
+        if self.queue is not None and "queue" in state_dict:
+            self.queue.load_state_dict(state_dict["queue"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out how long training is; without an end, a schedule stays where it starts."""
         self._total_steps = float(trainer.estimated_stepping_batches)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set the hardness of this step."""
+        """Set the hardness of this step, and lend the loss the past features."""
+        loss = _loss(pl_module)
         if self.beta is not None:
-            _loss(pl_module).beta = self.hardness(trainer.global_step / self._total_steps)
+            loss.beta = self.hardness(trainer.global_step / self._total_steps)
+        loss.queue = self.queue if trainer.current_epoch >= self.queue_warmup else None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the hardness, and now and then what it does."""
-        if batch_idx % trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            return
+        """Log the hardness, and now and then what it does; adapt it, and remember the features."""
         loss = _loss(pl_module)
-        values: dict[str, Any] = {} if self.beta is None else {"hardness": loss.beta}
+        features = self._features(pl_module, outputs)
+        if batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            values: dict[str, Any] = {} if self.beta is None else {"hardness": loss.beta}
+            if features is not None:
+                values |= loss.negative_statistics(*features)
+            values = {f"negatives/{key}": float(value) for key, value in values.items()}
+            pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+        if features is not None and self.schedule == "adaptive":
+            reached = pl_module.all_gather(loss.negative_statistics(*features, max_anchors=ADAPT_ON)["fraction"])
+            assert isinstance(reached, Tensor)
+            self._adapted = self._adapt(loss.beta, reached.nanmean().item())
+        loss.queue = None
+        if features is not None and self.queue is not None:
+            self.queue.push(*features[:2])
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave a loss without past features behind."""
+        if isinstance(getattr(pl_module, "loss", None), ContrastiveLoss):
+            _loss(pl_module).queue = None
+
+    def _features(self, module: LightningModule, outputs: Any) -> tuple[Tensor, Tensor, Tensor | None] | None:
         if isinstance(outputs, dict) and "z" in outputs and "labels" in outputs:
-            values |= loss.negative_statistics(outputs["z"], outputs["labels"], outputs.get("instances"))
-        pl_module.log_dict(
-            {f"negatives/{key}": float(value) for key, value in values.items()},
-            on_step=False,
-            on_epoch=True,
-            batch_size=1,
-        )
+            return outputs["z"], outputs["labels"], outputs.get("instances")
+        if self.schedule == "adaptive" or self.queue is not None:
+            raise ValueError(
+                f"HardNegativeSampler: got only a loss from the training step of {type(module).__name__}, expected a "
+                "dict with loss, z and labels, which adaptive hardness and the queue need"
+            )
+        return None
+
+    def _adapt(self, beta: float, reached: float) -> float:
+        """Return the next beta: log fraction is about -beta^2 times the variance of the similarities."""
+        if math.isnan(reached):
+            return beta
+        now = min(max(reached, torch.finfo().tiny), 1 - torch.finfo().eps)
+        ratio = math.sqrt(math.log(self.fraction) / math.log(now))
+        return min(self.max_beta, max(SMALLEST_ADAPTIVE_BETA, beta) * min(2.0, max(0.5, ratio)))
 
 
 def _loss(module: LightningModule) -> ContrastiveLoss:

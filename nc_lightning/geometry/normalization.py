@@ -9,6 +9,9 @@ from nc_lightning.geometry.checks import check_choice
 
 Normalization = Literal["unit_ball", "unit_sphere", "none"]
 
+# Rows are divided by their norms, but not by less than this.
+_SMALLEST_DIVISOR = {"unit_ball": 1.0, "unit_sphere": 1e-12}
+
 
 def _at_least_float32(z: Tensor) -> Tensor:
     return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
@@ -75,3 +78,49 @@ def normalize(z: Tensor, normalization: Normalization) -> Tensor:
     if normalization == "unit_sphere":
         return unit_sphere(z)
     return _at_least_float32(z)
+
+
+def normalize_rows_(z: Tensor, normalization: Normalization) -> Tensor | None:
+    """Apply `normalize` to rows in place, outside of automatic differentiation.
+
+    Args:
+        z: Features (N, d), float32 or float64.
+        normalization: Which one.
+
+    Returns:
+        What `pull_back_rows_` needs: the norms (N, 1) from before, None for ``none``.
+
+    Example:
+        >>> z = torch.tensor([[3.0, 4.0]])
+        >>> normalize_rows_(z, "unit_ball"), z
+        (tensor([[5.]]), tensor([[0.6000, 0.8000]]))
+    """
+    if normalization == "none":
+        return None
+    norms = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    z /= norms.clamp(min=_SMALLEST_DIVISOR[normalization])
+    return norms
+
+
+def pull_back_rows_(gradient: Tensor, z: Tensor, norms: Tensor | None, normalization: Normalization) -> None:
+    """Turn the gradient with respect to normalised rows into that with respect to rows before, in place.
+
+    Where a row was scaled, its gradient loses the part along the row.
+
+    Args:
+        gradient: (N, d) with respect to ``z``.
+        z: (N, d) normalised rows.
+        norms: What `normalize_rows_` returned.
+        normalization: Which one.
+
+    Example:
+        >>> gradient = torch.tensor([[1.0, 0.0]])
+        >>> pull_back_rows_(gradient, torch.tensor([[0.6, 0.8]]), torch.tensor([[5.0]]), "unit_ball")
+        >>> gradient
+        tensor([[ 0.1280, -0.0960]])
+    """
+    if norms is None:
+        return
+    smallest = _SMALLEST_DIVISOR[normalization]
+    along = torch.linalg.vecdot(gradient, z)[:, None] * (norms > smallest)
+    gradient.addcmul_(z, along, value=-1).div_(norms.clamp(min=smallest))

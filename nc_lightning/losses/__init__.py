@@ -3,6 +3,7 @@
 from nc_lightning.losses.contrastive import ContrastiveLoss
 from nc_lightning.losses.hardening import CustomHardening, Exponential, Hardening, Polynomial, Threshold
 from nc_lightning.losses.links import CustomLink, InfoNCE, Link, Logistic, Triplet
+from nc_lightning.losses.queue import FeatureQueue
 from nc_lightning.losses.supervised import HSCLLoss, SCLLoss
 from nc_lightning.losses.unsupervised import HUCLLoss, UCLLoss
 
@@ -11,6 +12,7 @@ __all__ = [
     "CustomHardening",
     "CustomLink",
     "Exponential",
+    "FeatureQueue",
     "HSCLLoss",
     "HUCLLoss",
     "Hardening",

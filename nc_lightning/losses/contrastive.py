@@ -7,17 +7,18 @@ from torch import Tensor, nn
 
 from nc_lightning.geometry import Normalization, collapsed_value, normalize, scl_lower_bound, ucl_lower_bound
 from nc_lightning.geometry.checks import check_choice, check_count, check_features, check_labels, check_number
-from nc_lightning.losses.exact import exact_loss
 from nc_lightning.losses.general import general_loss
 from nc_lightning.losses.hardening import Exponential, Hardening
 from nc_lightning.losses.hardness import effective_negatives, false_negative_share
+from nc_lightning.losses.layout import sorted_layout
 from nc_lightning.losses.links import InfoNCE, Link
-from nc_lightning.losses.pairs import Negatives, Positives, any_usable, label_pairs, positive_ids
+from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, past_ids, positive_ids
+from nc_lightning.losses.queue import FeatureQueue
 from nc_lightning.losses.sampled import sampled_loss
 from nc_lightning.losses.tiled import tiled_loss
 
-TILED_FROM = 1024
-"""Batch size from which on tiles are faster than one N x N matrix; they also take memory of O(N d) only."""
+STATISTICS_ELEMENTS = 2**22
+"""How many similarities `ContrastiveLoss.negative_statistics` holds at a time."""
 
 
 class ContrastiveLoss(nn.Module):
@@ -120,6 +121,7 @@ class ContrastiveLoss(nn.Module):
         self.normalization = normalization
         self.differentiate_weights = differentiate_weights
         self.include_self = include_self
+        self.queue: FeatureQueue | None = None
         self._warned = False
 
     @property
@@ -165,44 +167,54 @@ class ContrastiveLoss(nn.Module):
                 draw without replacement.
         """
         with torch.autocast(z.device.type, enabled=False):
-            z, ids = self._prepare(z, labels, instances)
-            if not any_usable(ids, self.negatives, self.include_self):
-                self._warn_once()
-                return z.sum() * 0.0
-            if self.num_negatives is not None:
-                pairs = label_pairs(ids, self.negatives, self.include_self)
-                options = (self.num_negatives, self.replacement, self.share_draws, generator)
-                return sampled_loss(z, pairs, self.link, self.hardening, self.temperature, *options)
-            return self._expectation(z, ids)
+            z, ids, past, past_id = self._prepare(z, labels, instances)
+            link, hardening, tau = self.link, self.hardening, self.temperature
+            exact = self.num_negatives is None
+            if (
+                exact
+                and type(hardening) is Exponential
+                and isinstance(link, InfoNCE)
+                and link.alpha
+                and not self.tau_plus
+            ):
+                layout = sorted_layout(ids, self.negatives, self.include_self, past_id)
+                if layout is None:
+                    return self._nothing(z)
+                return tiled_loss(
+                    z,
+                    layout,
+                    link=link,
+                    beta=self.beta,
+                    temperature=tau,
+                    differentiate=self.differentiate_weights,
+                    normalization=self.normalization,
+                    past=past,
+                )
+            z, pairs = normalize(z, self.normalization), label_pairs(ids, self.negatives, self.include_self, past_id)
+            if not pairs.anchors.any():
+                return self._nothing(z)
+            if self.num_negatives is None:
+                return general_loss(z, pairs, link, hardening, tau, self.differentiate_weights, self.tau_plus, past)
+            options = (self.num_negatives, self.replacement, self.share_draws, generator)
+            return sampled_loss(z, pairs, link, hardening, tau, *options, past)
 
-    def _expectation(self, z: Tensor, ids: Tensor) -> Tensor:
-        """Choose the engine: tiles for large batches, a matrix for small ones, automatic differentiation else."""
-        link, hardening, differentiate = self.link, self.hardening, self.differentiate_weights
-        closed = type(hardening) is Exponential and not self.tau_plus
-        if closed and isinstance(link, InfoNCE) and link.is_usual and len(z) >= TILED_FROM:
-            return tiled_loss(
-                z,
-                ids,
-                negatives=self.negatives,
-                beta=self.beta,
-                temperature=self.temperature,
-                differentiate=differentiate,
-                include_self=self.include_self,
-            )
-        pairs = label_pairs(ids, self.negatives, self.include_self)
-        if closed and isinstance(link, InfoNCE) and link.alpha > 0:
-            return exact_loss(z, pairs, link, self.beta, self.temperature, differentiate)
-        return general_loss(z, pairs, link, hardening, self.temperature, differentiate, self.tau_plus)
-
-    def _prepare(self, z: Tensor, labels: Tensor, instances: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _prepare(
+        self, z: Tensor, labels: Tensor, instances: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return features, their ids, and of the queue the normalised features and ids, if it holds any."""
         check_features(z)
         check_labels(labels, len(z))
         if instances is not None:
             check_labels(instances, len(z), name="instances")
+        z = normalize(z, "none")
         ids = positive_ids(labels, instances, self.positives).to(z.device)
-        return normalize(z, self.normalization), ids
+        if self.queue is None or len(self.queue) == 0:
+            return z, ids, None, None
+        self.queue.check_dimension(z)
+        past_id = past_ids(self.queue.labels, self.positives).to(ids)
+        return z, ids, normalize(self.queue.features.to(z), self.normalization), past_id
 
-    def _warn_once(self) -> None:
+    def _nothing(self, z: Tensor) -> Tensor:
         if not self._warned:
             self._warned = True
             warnings.warn(
@@ -210,27 +222,42 @@ class ContrastiveLoss(nn.Module):
                 "use class-balanced batches, larger batches, or two views of each image",
                 stacklevel=3,
             )
+        return z.sum() * 0.0
 
     @torch.no_grad()
-    def negative_statistics(self, z: Tensor, labels: Tensor, instances: Tensor | None = None) -> dict[str, Tensor]:
+    def negative_statistics(
+        self, z: Tensor, labels: Tensor, instances: Tensor | None = None, max_anchors: int | None = None
+    ) -> dict[str, Tensor]:
         """Say what the hardness does to the negatives of a batch.
 
         Args:
             z: Features (N, d).
             labels: (N,), as in `forward`.
             instances: (N,), as in `forward`.
+            max_anchors: About how many anchors to look at, evenly spread; None for all.
 
         Returns:
-            ``effective``, the effective number of negatives, and for unsupervised losses ``false_share``, the share of
-            weight on negatives of the anchor's own class.
+            Means over anchors: ``effective``, the effective number of negatives, ``fraction``, its share of their
+            number, and for unsupervised losses ``false_share``, the share of weight on negatives of the anchor's own
+            class. NaN if no anchor has both a positive and a negative.
         """
         with torch.autocast(z.device.type, enabled=False):
-            z, ids = self._prepare(z, labels, instances)
-            similarity, pairs = z @ z.T, label_pairs(ids, self.negatives, self.include_self)
-            statistics = {"effective": effective_negatives(similarity, pairs, self.hardening)}
-            if not self.supervised:
-                statistics["false_share"] = false_negative_share(similarity, pairs, self.hardening)
-            return statistics
+            z, ids, past, past_id = self._prepare(z, labels, instances)
+            z = normalize(z, self.normalization)
+            everyone = z if past is None else torch.cat([z, past])
+            step = 1 if max_anchors is None else max(1, len(z) // max_anchors)
+            height = step * max(1, STATISTICS_ELEMENTS // max(1, len(everyone)))
+            of_anchors: dict[str, list[Tensor]] = {"effective": [], "fraction": [], "false_share": []}
+            for start in range(0, len(z), height):
+                rows = slice(start, start + height, step)
+                similarity = z[rows] @ everyone.T
+                pairs = label_pairs(ids, self.negatives, self.include_self, past_id, rows)
+                effective = effective_negatives(similarity, pairs, self.hardening)
+                of_anchors["effective"].append(effective)
+                of_anchors["fraction"].append(effective / pairs.negatives.sum(1)[pairs.anchors])
+                if not self.supervised:
+                    of_anchors["false_share"].append(false_negative_share(similarity, pairs, self.hardening))
+            return {name: torch.cat(parts).mean() for name, parts in of_anchors.items() if parts}
 
     def lower_bound(self, num_classes: int, batch_size: int | None = None) -> float | None:
         """Smallest value the loss can have in expectation over batches with balanced classes.

@@ -22,6 +22,7 @@ def general_loss(
     temperature: float,
     differentiate: bool,
     tau_plus: float = 0.0,
+    past: Tensor | None = None,
 ) -> Tensor:
     """Mean over all (anchor, positive) pairs of psi, in expectation over the batch's negatives.
 
@@ -36,11 +37,12 @@ def general_loss(
         temperature: tau.
         differentiate: Whether gradients flow through the weights.
         tau_plus: Probability that a negative is of the anchor's class, to be taken out of the mean; InfoNCE only.
+        past: (M, d) features that are negatives only, the last columns of ``pairs``.
 
     Returns:
         0-dimensional loss.
     """
-    similarity = z @ z.T
+    similarity = z @ (z if past is None else torch.cat([z, past])).T
     log_weights = hardening.log_weights(similarity if differentiate else similarity.detach(), pairs.negatives)
     anchor, positive = pairs.usable()
     count = pairs.negatives.sum(1).to(z)
@@ -56,7 +58,7 @@ def general_loss(
         t = scaled[anchor] - scaled[anchor, positive][:, None]
         return link(t, log_weights[anchor], count[anchor]).sum()
 
-    size = max(1, PAIRS_AT_ONCE // len(z))
+    size = max(1, PAIRS_AT_ONCE // similarity.shape[1])
     total = z.new_zeros(())
     for part in torch.arange(len(anchor), device=z.device).split(size):
         total = total + checkpoint(chunk, scaled, log_weights, anchor[part], positive[part], use_reentrant=False)

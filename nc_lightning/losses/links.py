@@ -76,11 +76,6 @@ class InfoNCE(Link):
         self.form = form
         self.alpha = alpha
 
-    @property
-    def is_usual(self) -> bool:
-        """Whether this is the paper's form, log(1 + mean_n e^{t_n})."""
-        return self.form == "mean" and self.alpha == 1
-
     def of_log_mean(self, log_mean: Tensor, num_negatives: Tensor) -> Tensor:
         """Compute psi from log sum_n w_n e^{t_n}, which is all that it needs of the negatives."""
         total = log_mean + num_negatives.log() if self.form == "sum" else log_mean

@@ -12,11 +12,11 @@ Positives = Literal["label", "view"]
 
 
 class Pairs(NamedTuple):
-    """Masks over all (anchor, other) pairs of a batch.
+    """Masks over all (anchor, other) pairs of N anchors with the batch and, behind it, what a queue holds.
 
     Attributes:
-        positives: (N, N) bool, symmetric.
-        negatives: (N, N) bool, symmetric.
+        positives: (N, M) bool.
+        negatives: (N, M) bool.
         anchors: (N,) bool, anchors with at least one positive and one negative; the others contribute nothing.
     """
 
@@ -43,28 +43,35 @@ def positive_ids(labels: Tensor, instances: Tensor | None, positives: Positives)
 
     Example:
         >>> positive_ids(torch.tensor([3, 3, -1, -1]), torch.tensor([0, 1, 2, 2]), "label").tolist()
-        [3, 3, 6, 6]
+        [3, 3, -3, -3]
     """
     if instances is None:
         instances = torch.arange(len(labels), device=labels.device)
-    if positives == "view" or len(labels) == 0:
+    if positives == "view":
         return instances
-    return torch.where(labels >= 0, labels, labels.max().clamp(min=0) + 1 + instances.to(labels.device))
+    return torch.where(labels >= 0, labels, -1 - instances.to(labels.device))
 
 
-def any_usable(ids: Tensor, negatives: Negatives, include_self: bool = False) -> bool:
-    """Tell whether any anchor has both a positive and a negative, from the sizes of the classes alone.
+def past_ids(labels: Tensor, positives: Positives) -> Tensor:
+    """Reduce the labels of a queue to ids that compare with `positive_ids`.
+
+    Whose view a past feature was is not known: by ``view``, or with an unknown label, it is of another class than all.
 
     Example:
-        >>> any_usable(torch.tensor([0, 0, 1]), "other_classes"), any_usable(torch.tensor([0, 0]), "other_classes")
-        (True, False)
+        >>> past_ids(torch.tensor([3, -1]), "label").tolist()
+        [3, -9223372036854775808]
     """
-    sizes = ids.unique(return_counts=True)[1]
-    positive = len(ids) > 0 and (include_self or int(sizes.max()) > 1)
-    return positive and (len(sizes) > 1 if negatives == "other_classes" else include_self or len(ids) > 1)
+    known = (labels >= 0) & (positives == "label")
+    return torch.where(known, labels, torch.iinfo(torch.long).min)
 
 
-def label_pairs(labels: Tensor, negatives: Negatives, include_self: bool = False) -> Pairs:
+def label_pairs(
+    labels: Tensor,
+    negatives: Negatives,
+    include_self: bool = False,
+    past: Tensor | None = None,
+    rows: slice = slice(None),
+) -> Pairs:
     """Pair the samples of a batch by their labels.
 
     | objective  | positives of i    | negatives of i, ``negatives=``        | self pairs                       |
@@ -76,9 +83,11 @@ def label_pairs(labels: Tensor, negatives: Negatives, include_self: bool = False
         labels: (N,) integers; equal labels are positives of each other.
         negatives: Which samples are negatives.
         include_self: Count an anchor as its own positive, and among ``all`` as its own negative, as the paper's code.
+        past: (M,) labels of features that are negatives only, behind the samples of the batch.
+        rows: Which samples are anchors.
 
     Returns:
-        The masks.
+        The masks, with as many rows as there are anchors, and N + M columns.
 
     Example:
         >>> label_pairs(torch.tensor([0, 0, 1]), "other_classes").positives.int()
@@ -87,9 +96,12 @@ def label_pairs(labels: Tensor, negatives: Negatives, include_self: bool = False
                 [0, 0, 0]], dtype=torch.int32)
     """
     check_choice("negatives", negatives, Negatives)
-    same = labels[:, None] == labels
-    other = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    positives = same if include_self else same & other
+    n = len(labels)
+    columns = labels if past is None else torch.cat([labels, past])
+    same = labels[rows, None] == columns
+    position = torch.arange(len(columns), device=labels.device)
+    other = position[:n][rows, None] != position
+    positives = same & (position < n) if include_self else same & (position < n) & other
     everyone = torch.ones_like(same) if include_self else other
     negative = ~same if negatives == "other_classes" else everyone
     return Pairs(positives, negative, positives.any(1) & negative.any(1))

@@ -20,6 +20,7 @@ def sampled_loss(
     replacement: bool = True,
     share_draws: bool = False,
     generator: torch.Generator | None = None,
+    past: Tensor | None = None,
 ) -> Tensor:
     """Mean over all (anchor, positive) pairs of psi over k negatives drawn from the hardened weights.
 
@@ -35,6 +36,7 @@ def sampled_loss(
         replacement: Whether a negative may be drawn more than once for a pair, as in the paper.
         share_draws: Draw once for each anchor instead of once for each of its positives: faster, and as unbiased.
         generator: Source of the draws, on the device of z; None for torch's own.
+        past: (M, d) features that are negatives only, the last columns of ``pairs``.
 
     Returns:
         0-dimensional loss.
@@ -44,7 +46,7 @@ def sampled_loss(
     """
     if generator is not None and generator.device.type != z.device.type:
         raise ValueError(f"generator: got one on {generator.device}, expected one on {z.device}, where z is")
-    similarity = z @ z.T
+    similarity = z @ (z if past is None else torch.cat([z, past])).T
     log_weights = hardening.log_weights(similarity.detach(), pairs.negatives)
     anchor, positive = pairs.usable()
     drawers = torch.nonzero(pairs.anchors).squeeze(1) if share_draws else anchor

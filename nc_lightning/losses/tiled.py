@@ -1,4 +1,4 @@
-"""The exact contrastive loss of a labelled batch without ever holding a matrix of N x N.
+"""The exact contrastive loss of a labelled batch, in sweeps over tiles of its similarity matrix.
 
 The gradient with respect to the similarities s = z z^T is, elementwise, a function of s_ij and of four numbers of
 anchor i and sample j. Tiles of s can thus be formed, used and forgotten; s being symmetric, its upper half will do.
@@ -6,7 +6,6 @@ Samples are sorted by label, so that a class is a window.
 """
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +13,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
-from nc_lightning.geometry.checks import check_choice
-from nc_lightning.losses.pairs import Negatives
+from nc_lightning.geometry import Normalization
+from nc_lightning.geometry.normalization import normalize_rows_, pull_back_rows_
+from nc_lightning.losses.layout import Layout, blocks
+from nc_lightning.losses.links import InfoNCE
 
 # Found by timing. Tiles stay in the cache, and kept ones save the second sweep their product.
+SQUARE_ELEMENTS, SQUARE_PAIRS = 2**20, 1 / 6
 TILE_ROWS, TILE_COLUMNS = 256, 2048
 POSITIVE_ROWS = 64
 KEPT_ELEMENTS = 2**22
@@ -29,52 +31,56 @@ SMALLEST_EXPONENT = -65.0
 
 def tiled_loss(
     z: Tensor,
-    labels: Tensor,
+    layout: Layout,
     *,
-    negatives: Negatives,
+    link: InfoNCE,
     beta: float,
     temperature: float,
     differentiate: bool,
-    include_self: bool,
+    normalization: Normalization = "none",
+    past: Tensor | None = None,
 ) -> Tensor:
-    """Return `exact_loss` of `label_pairs` in memory of O(N d), value and gradient formed together.
+    """Mean over all (anchor, positive) pairs of log(alpha + sum_n w_n e^{t_n}), t_n = (s_in - s_ij) / temperature.
+
+    With L_i = log sum_n w_n e^{s_in / temperature} the loss of a pair is log alpha + softplus(L_i - log alpha -
+    s_ij / temperature). Value and gradient are formed together, in memory of O(N d). Small batches are a single tile;
+    exponents that could overflow are taken relative to each anchor's largest.
 
     Args:
-        z: (N, d) normalised features, float32 or float64, whose inner products are s.
-        labels: (N,) integers; equal labels are positives of each other.
-        negatives: ``other_classes`` or ``all`` other samples.
+        z: (N, d) features, float32 or float64, whose inner products, once normalised, are s.
+        layout: Who is whose positive and negative.
+        link: InfoNCE with alpha > 0; its sum form multiplies the sum by the number of the anchor's negatives.
         beta: Hardness of the weights w_n ~ e^{beta s_in}.
         temperature: tau.
         differentiate: Whether gradients flow through the weights.
-        include_self: Count an anchor as its own positive, and among ``all`` as its own negative.
+        normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
+        past: (M, d) normalised features that are negatives only.
 
     Returns:
-        0-dimensional loss in nats; without a usable pair 0, with a gradient of zeros. First derivatives only.
+        0-dimensional loss in nats. First derivatives only.
 
     Source:
         Jiang et al. (2023), arXiv 2311.05139; gradient formed in the forward as by Hsu et al. (2024), arXiv 2410.10989.
 
     Example:
+        >>> from nc_lightning.losses.layout import sorted_layout
         >>> z, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 0, 1])
-        >>> options = {"beta": 5.0, "temperature": 1.0, "differentiate": False, "include_self": False}
-        >>> tiled_loss(z, labels, negatives="other_classes", **options)
+        >>> layout = sorted_layout(labels, "other_classes", include_self=False)
+        >>> tiled_loss(z, layout, link=InfoNCE(), beta=5.0, temperature=1.0, differentiate=False)
         tensor(0.1269)
     """
-    check_choice("negatives", negatives, Negatives)
-    order = labels.argsort()
-    layout = _layout(labels[order], negatives == "other_classes", include_self)
-    if layout is None:
-        return z.sum() * 0.0
-    loss: Tensor = _TiledLoss.apply(z, order, layout, _Tilt(beta, temperature, differentiate))
+    tilt = _Tilt(link, beta, temperature, differentiate)
+    loss: Tensor = _TiledLoss.apply(z, past, layout, tilt, normalization)
     return loss
 
 
 class _Tilt(NamedTuple):
-    """Hardness and temperature, and what they make of a similarity.
+    """Link, hardness and temperature, and what they make of a similarity.
 
     Terms are of two kinds: first the hardened e^{(beta + 1 / temperature) s}, then the weights e^{beta s} alone.
     """
 
+    link: InfoNCE
     beta: float
     temperature: float
     differentiate: bool
@@ -102,135 +108,142 @@ class _Tilt(NamedTuple):
             exponents.clamp_(min=smallest)
         return exponents.exp2_()
 
-    def empty_sums(self, z: Tensor, num_negatives: Tensor) -> Tensor:
+    def empty_sums(self, z: Tensor, layout: Layout) -> Tensor:
         """Return (2, N) sums of terms, before any is added: zeros, but for weights that are 1."""
-        sums = num_negatives.to(z.dtype).repeat(2, 1)
+        sums = layout.num_negatives.to(z.dtype).repeat(2, 1)
         sums[: self.kinds_summed] = 0
         return sums
+
+    def of_negatives(self, sums: Tensor, layout: Layout, rows: slice = slice(None)) -> Tensor:
+        """Return what a positive is compared with, L_i - log alpha, from the sums of these anchors."""
+        negative = (sums[0] / sums[1]).log() - math.log(self.link.alpha)
+        if self.link.form == "sum":
+            negative += layout.num_negatives[rows].to(negative).log()
+        return negative.where(layout.usable[rows], -torch.inf)
 
     def pushes(self, push: Tensor, sums: Tensor) -> Tensor:
         """Share each anchor's push (N,) among its terms: (kinds, N), what each is to be multiplied by."""
         # The weights' own derivative: beta times (share of the hardened terms - share of the weights alone).
         extra = self.beta * self.temperature if self.differentiate else 0.0
-        factor = sums.new_tensor([1 + extra, -extra])[: self.kinds_pushed, None]
-        return (push / sums[: self.kinds_pushed]).nan_to_num_(0.0).mul_(factor)
-
-
-class _Layout(NamedTuple):
-    """Who is whose positive and negative in a batch sorted by label.
-
-    The class of a sample lies in [first, end); anchors with a positive and a negative are usable, and pairs are theirs.
-    """
-
-    label: Tensor
-    first: list[int]
-    end: list[int]
-    num_negatives: Tensor
-    usable: Tensor
-    num_pairs: int
-    other_classes: bool
-    include_self: bool
-
-    def tiles(self) -> Iterator[tuple[slice, slice]]:
-        """Cut the upper half of the matrix: squares on the diagonal, and to their right what holds any negative."""
-        for rows in _blocks(0, len(self.label), TILE_ROWS):
-            yield rows, rows
-            start = max(rows.stop, self.end[rows.start]) if self.other_classes else rows.stop
-            for columns in _blocks(start, len(self.label), TILE_COLUMNS):
-                yield rows, columns
-
-    def window(self, rows: slice) -> slice:
-        """Return the columns that hold all positives of these rows."""
-        return slice(self.first[rows.start], self.end[rows.stop - 1])
-
-    def hide(self, tile: Tensor, rows: slice, columns: slice) -> None:
-        """Set the entries of a tile that are not of negatives to -inf."""
-        if self.other_classes:
-            start, stop = max(columns.start, self.first[rows.start]), min(columns.stop, self.end[rows.stop - 1])
-            if start < stop:
-                same = self.label[rows, None] == self.label[start:stop]
-                tile[:, start - columns.start : stop - columns.start].masked_fill_(same, -torch.inf)
-        elif not self.include_self:
-            tile.diagonal(rows.start - columns.start).fill_(-torch.inf)
-
-
-def _layout(label: Tensor, other_classes: bool, include_self: bool) -> _Layout | None:
-    """Return the layout of a batch, or None if no anchor has both a positive and a negative."""
-    _, index, size = torch.unique_consecutive(label, return_inverse=True, return_counts=True)
-    end, size = size.cumsum(0)[index], size[index]
-    myself = torch.full_like(size, int(not include_self))
-    num_positives, num_negatives = size - myself, len(label) - (size if other_classes else myself)
-    usable = (num_positives > 0) & (num_negatives > 0)
-    if not usable.any():
-        return None
-    first, num_pairs = (end - size).tolist(), int(num_positives[usable].sum())
-    return _Layout(label, first, end.tolist(), num_negatives, usable, num_pairs, other_classes, include_self)
-
-
-def _blocks(start: int, stop: int, size: int) -> Iterator[slice]:
-    return (slice(begin, min(begin + size, stop)) for begin in range(start, stop, size))
+        shares = (push / sums[: self.kinds_pushed]).nan_to_num_(0.0)
+        shares[0] *= 1 + extra
+        shares[1:] *= -extra
+        return shares
 
 
 class _TiledLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, order: Tensor, layout: _Layout, tilt: _Tilt) -> Tensor:
-        z = z[order]
+    def forward(
+        ctx: Any, z: Tensor, past: Tensor | None, layout: Layout, tilt: _Tilt, normalization: Normalization
+    ) -> Tensor:
+        z = z[layout.order]
+        norms = normalize_rows_(z, normalization)
+        everyone = z if past is None else torch.cat([z, past[layout.past_order]])
         gradient = torch.zeros_like(z) if ctx.needs_input_grad[0] else None
-        largest = tilt.exponent * z.square().sum(1).max().item() + math.log2(len(z))
-        sweep = _triangle if largest < SAFE_SHARE * math.log2(torch.finfo(z.dtype).max) else _strips
-        loss = sweep(z, layout, tilt, gradient) / layout.num_pairs
+        largest = 1.0
+        if normalization == "none":
+            largest = torch.linalg.vector_norm(everyone, dim=1).max().square().item()
+        exponents = tilt.exponent * largest + math.log2(len(everyone))
+        elements = len(z) * len(everyone)
+        safe, small = exponents < SAFE_SHARE * math.log2(torch.finfo(z.dtype).max), elements <= SQUARE_ELEMENTS
+        if safe and small and layout.num_pairs <= SQUARE_PAIRS * elements:
+            loss = _square(z, everyone, layout, tilt, gradient)
+        else:
+            sweep = _triangle if safe and not small else _strips
+            loss = sweep(z, everyone, layout.windows_on_cpu(), tilt, gradient)
         if gradient is not None:
             gradient /= layout.num_pairs * tilt.temperature
-            ctx.save_for_backward(torch.empty_like(gradient).index_copy_(0, order, gradient))
-        return loss
+            pull_back_rows_(gradient, z, norms, normalization)
+            ctx.save_for_backward(torch.empty_like(gradient).index_copy_(0, layout.order, gradient))
+        return loss / layout.num_pairs + math.log(tilt.link.alpha)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output, None, None, None
+        return gradient * grad_output, None, None, None, None
 
 
-def _triangle(z: Tensor, layout: _Layout, tilt: _Tilt, gradient: Tensor | None) -> Tensor:
+def _square(z: Tensor, everyone: Tensor, layout: Layout, tilt: _Tilt, gradient: Tensor | None) -> Tensor:
+    """Return the sum of the pairs' losses, and add its gradient times temperature to ``gradient``.
+
+    For small batches: a single tile, and pairs one by one.
+    """
+    rows, columns = slice(0, len(z)), slice(0, len(everyone))
+    tiles = z.new_empty(tilt.kinds_summed, len(z), len(everyone))
+    torch.mm(z * tilt.exponent, everyone.T, out=tiles[0])
+    anchor, other = layout.same_class()
+    at = anchor * len(everyone) + other
+    margin = tiles[0].view(-1)[at].div_(tilt.exponent * tilt.temperature)
+    if not layout.include_self:
+        margin.masked_fill_(anchor == other, torch.inf)
+    if layout.other_classes:
+        tiles[0].view(-1).index_fill_(0, at, -torch.inf)
+        columns = slice(len(z), len(everyone))
+    layout.hide(tiles[0, :, columns], rows, columns)
+    tilt.terms(tiles)
+
+    sums = tilt.empty_sums(z, layout)
+    torch.sum(tiles, 2, out=sums[: len(tiles)])
+    margin -= tilt.of_negatives(sums, layout)[anchor]
+    loss = -logsigmoid(margin).sum()
+    if gradient is not None:
+        pull = margin.neg_().sigmoid_()
+        push = torch.zeros_like(sums[0]).index_add_(0, anchor, pull)
+        pushes = tilt.pushes(push, sums)
+        matrix = _weigh(tiles[: len(pushes)], pushes[:, :, None].add(_mirrored(pushes, len(everyone))[:, None]))
+        matrix.view(-1).index_add_(0, at, pull, alpha=-1)
+        matrix.view(-1).index_add_(0, other * len(everyone) + anchor, pull, alpha=-1)
+        torch.mm(matrix, everyone, out=gradient)
+    return loss
+
+
+def _mirrored(pushes: Tensor, columns: int) -> Tensor:
+    """Return what columns push as anchors; past ones are none."""
+    return torch.nn.functional.pad(pushes, (0, columns - pushes.shape[1]))
+
+
+def _triangle(z: Tensor, everyone: Tensor, layout: Layout, tilt: _Tilt, gradient: Tensor | None) -> Tensor:
     """Return the sum of the pairs' losses, and add its gradient times temperature to ``gradient``.
 
     A sweep over the tiles sums the negatives of each anchor, a second one weighs them by what the positives leave.
     """
-    room = 0 if gradient is None else min(KEPT_ELEMENTS, tilt.kinds_pushed * len(z) * (len(z) + TILE_ROWS))
+    n, num_tiled = len(z), len(z) * (len(z) // 2 + TILE_ROWS + len(everyone) - len(z))
+    room = 0 if gradient is None else min(KEPT_ELEMENTS, tilt.kinds_pushed * num_tiled)
     memory, used, loss = z.new_empty(room + 2 * TILE_ROWS * TILE_COLUMNS), 0, z.new_zeros(())
     kept: dict[tuple[int, int], Tensor] = {}
 
     def terms(rows: slice, columns: slice, kinds: int) -> Tensor:
         tiles = _view(memory[used:], kinds, rows, columns)
-        torch.mm(z[rows] * tilt.exponent, z[columns].T, out=tiles[0])
+        torch.mm(z[rows] * tilt.exponent, everyone[columns].T, out=tiles[0])
         layout.hide(tiles[0], rows, columns)
         return tilt.terms(tiles)
 
-    sums = tilt.empty_sums(z, layout.num_negatives)
-    for rows, columns in layout.tiles():
+    sums = tilt.empty_sums(z, layout)
+    for rows, columns in layout.tiles(TILE_ROWS, TILE_COLUMNS):
         tiles = terms(rows, columns, tilt.kinds_summed)
         sums[: len(tiles), rows] += tiles.sum(2)
-        if columns.start > rows.start:
+        if rows.start < columns.start < n:
             sums[: len(tiles), columns] += tiles.sum(1)
         tiles = tiles[: tilt.kinds_pushed]
         if used + tiles.numel() <= room:
             kept[rows.start, columns.start] = tiles
             used += tiles.numel()
 
-    negative = torch.where(layout.usable, (sums[0] / sums[1]).log(), -torch.inf)
-    push = _pull(z, layout, tilt, negative, loss, gradient)
+    push = _pull(z, layout, tilt, tilt.of_negatives(sums, layout), loss, gradient)
     if gradient is None:
         return loss
 
-    pushes, buffer = tilt.pushes(push, sums), z.new_empty(2 * TILE_ROWS * TILE_COLUMNS)
-    for rows, columns in layout.tiles():
+    pushes = tilt.pushes(push, sums)
+    mirrored, buffer = _mirrored(pushes, len(everyone)), z.new_empty(2 * TILE_ROWS * TILE_COLUMNS)
+    for rows, columns in layout.tiles(TILE_ROWS, TILE_COLUMNS):
         at = rows.start, columns.start
         tiles = kept[at] if at in kept else terms(rows, columns, tilt.kinds_pushed)
         weights = _view(buffer, len(tiles), rows, columns)
-        torch.add(pushes[:, rows, None], pushes[:, None, columns], out=weights)
+        torch.add(pushes[:, rows, None], mirrored[:, None, columns], out=weights)
         matrix = _weigh(tiles, weights)
-        gradient[rows].addmm_(matrix, z[columns])
-        if columns.start > rows.start:
+        gradient[rows].addmm_(matrix, everyone[columns])
+        if rows.start < columns.start < n:
             gradient[columns].addmm_(matrix.T, z[rows])
     return loss
 
@@ -246,10 +259,10 @@ def _view(memory: Tensor, kinds: int, rows: slice, columns: slice) -> Tensor:
     return memory[: math.prod(shape)].view(shape)
 
 
-def _pull(z: Tensor, layout: _Layout, tilt: _Tilt, negative: Tensor, loss: Tensor, gradient: Tensor | None) -> Tensor:
+def _pull(z: Tensor, layout: Layout, tilt: _Tilt, negative: Tensor, loss: Tensor, gradient: Tensor | None) -> Tensor:
     """Add the pairs' losses to ``loss`` and what positives pull to ``gradient``; return what negatives are to push."""
     push = torch.zeros_like(negative)
-    for rows in _blocks(0, len(z), POSITIVE_ROWS):
+    for rows in blocks(0, len(z), POSITIVE_ROWS):
         window = layout.window(rows)
         margin = torch.mm(z[rows] / tilt.temperature, z[window].T)
         pull = _softplus(margin, negative[rows], layout, rows, loss)
@@ -260,7 +273,7 @@ def _pull(z: Tensor, layout: _Layout, tilt: _Tilt, negative: Tensor, loss: Tenso
     return push
 
 
-def _softplus(margin: Tensor, negative: Tensor, layout: _Layout, rows: slice, loss: Tensor) -> Tensor:
+def _softplus(margin: Tensor, negative: Tensor, layout: Layout, rows: slice, loss: Tensor) -> Tensor:
     """Add softplus(negative - margin) of all positives to ``loss``, and return its derivatives in place of margin."""
     window = layout.window(rows)
     no_positive = layout.label[rows, None] != layout.label[window]
@@ -271,30 +284,29 @@ def _softplus(margin: Tensor, negative: Tensor, layout: _Layout, rows: slice, lo
     return margin.neg_().sigmoid_()
 
 
-def _strips(z: Tensor, layout: _Layout, tilt: _Tilt, gradient: Tensor | None) -> Tensor:
+def _strips(z: Tensor, everyone: Tensor, layout: Layout, tilt: _Tilt, gradient: Tensor | None) -> Tensor:
     """Return and add the same as `_triangle`, for exponents of any size, in one sweep over strips of whole rows.
 
     Exponents are relative to each anchor's largest negative: terms neither overflow nor all vanish.
     """
-    everyone, loss = slice(0, len(z)), z.new_zeros(())
-    height = min(len(z), max(1, TILE_ROWS * TILE_COLUMNS // len(z)))
-    memory, sums = z.new_empty(2 * height * len(z)), tilt.empty_sums(z, layout.num_negatives)
-    for rows in _blocks(0, len(z), height):
-        tiles = _view(memory, tilt.kinds_summed, rows, everyone)
-        torch.mm(z[rows] * tilt.exponent, z.T, out=tiles[0])
+    n, columns, loss = len(z), slice(0, len(everyone)), z.new_zeros(())
+    height = min(n, max(1, TILE_ROWS * TILE_COLUMNS // len(everyone)))
+    memory, sums = z.new_empty(2 * height * len(everyone)), tilt.empty_sums(z, layout)
+    for rows in blocks(0, n, height):
+        tiles = _view(memory, tilt.kinds_summed, rows, columns)
+        torch.mm(z[rows] * tilt.exponent, everyone.T, out=tiles[0])
         window = layout.window(rows)
         margin = tiles[0, :, window] / (tilt.exponent * tilt.temperature)
-        layout.hide(tiles[0], rows, everyone)
+        layout.hide(tiles[0], rows, columns)
         hardest = tiles[0].amax(1)
         hardest.masked_fill_(hardest == -torch.inf, 0.0)
         tiles[0].sub_(hardest[:, None])
         sums[: len(tiles), rows] += tilt.terms(tiles, SMALLEST_EXPONENT).sum(2)
-        negative = hardest / (tilt.exponent * tilt.temperature) + (sums[0, rows] / sums[1, rows]).log()
-        negative = torch.where(layout.usable[rows], negative, -torch.inf)
-        pull = _softplus(margin, negative, layout, rows, loss)
+        shift = hardest / (tilt.exponent * tilt.temperature)
+        pull = _softplus(margin, tilt.of_negatives(sums[:, rows], layout, rows) + shift, layout, rows, loss)
         if gradient is not None:
             matrix = _weigh(tiles, tilt.pushes(pull.sum(1), sums[:, rows])[:, :, None])
             matrix[:, window].sub_(pull)
-            gradient[rows].addmm_(matrix, z)
-            gradient.addmm_(matrix.T, z[rows])
+            gradient[rows].addmm_(matrix, everyone)
+            gradient.addmm_(matrix[:, :n].T, z[rows])
     return loss

@@ -40,6 +40,8 @@ def loop_loss(
     include_self=False,
     link="infonce",
     eta=None,
+    past=None,
+    past_labels=(),
 ):
     norms = z.norm(dim=1, keepdim=True)
     z = {"unit_ball": z / norms.clamp(min=1), "unit_sphere": z / norms, "none": z}[normalization]
@@ -51,13 +53,15 @@ def loop_loss(
             negative = [n for n in range(len(z)) if labels[n] != labels[i]]
         else:
             negative = [n for n in range(len(z)) if include_self or n != i]
-        if not positive or not negative:
+        others = [z[n] for n in negative]
+        others += [past[m] for m, label in enumerate(past_labels) if negatives == "all" or label != labels[i]]
+        if not positive or not others:
             continue
-        s = torch.stack([z[i] @ z[n] for n in negative])
+        s = torch.stack([z[i] @ other for other in others])
         weights = eta(s if differentiate else s.detach())
         weights = weights / weights.sum()
         for j in positive:
-            losses.append(LINKS[link]((s - z[i] @ z[j]) / temperature, weights, len(negative)))
+            losses.append(LINKS[link]((s - z[i] @ z[j]) / temperature, weights, len(others)))
     return torch.stack(losses).mean() if losses else z.sum() * 0
 
 

@@ -22,7 +22,6 @@ from nc_lightning.losses import (
     Triplet,
     UCLLoss,
 )
-from nc_lightning.losses.pairs import any_usable, label_pairs
 
 LABELS = torch.tensor([0, 0, 1, 1, 1, 2, 3, 2, 0])
 
@@ -111,9 +110,12 @@ def test_positives_by_view_and_unknown_labels():
     labels = torch.tensor([0, 0, 1, 2]).repeat(2)
     by_view = SCLLoss(positives="view")(z, labels, instances)
     assert torch.equal(by_view, SCLLoss()(z, instances))
-    assert torch.equal(by_view, SCLLoss()(z, torch.full_like(labels, -1), instances))
+    # Unknown labels have ids of another order, in which the sums are taken.
+    unknown = SCLLoss()(z, torch.full_like(labels, -1), instances)
+    assert unknown.item() == pytest.approx(by_view.item(), rel=1e-14)
     partly = torch.tensor([0, 0, -1, -1]).repeat(2)
-    assert torch.equal(UCLLoss()(z, partly, instances), UCLLoss()(z, torch.tensor([0, 0, 5, 6]).repeat(2), instances))
+    known = UCLLoss()(z, torch.tensor([0, 0, 5, 6]).repeat(2), instances)
+    assert UCLLoss()(z, partly, instances).item() == pytest.approx(known.item(), rel=1e-14)
     assert UCLLoss(positives="view").lower_bound(4, 8) is None
     with pytest.raises(TypeError, match=r"instances: got torch\.float32"):
         SCLLoss()(z, labels, instances.float())
@@ -183,28 +185,6 @@ def test_beta_belongs_to_the_hardening():
     with pytest.raises(ValueError, match=r"beta: Threshold\(fraction=0.5\) has no hardness"):
         HSCLLoss(hardening=Threshold(0.5)).beta = 3.0
     assert "Triplet(margin=1.0)" in repr(HSCLLoss(link=Triplet()))
-
-
-@pytest.mark.parametrize("make", [SCLLoss, HSCLLoss, UCLLoss, HUCLLoss])
-def test_large_batches_take_the_tiled_engine_and_agree_with_the_dense_one(make, monkeypatch):
-    labels = torch.randint(20, (1500,))
-    z = torch.randn(1500, 8, dtype=torch.float64)
-    loss = make(temperature=0.5)
-    tiled, tiled_gradient = value_and_gradient(lambda z: loss(z, labels), z)
-    monkeypatch.setattr("nc_lightning.losses.contrastive.TILED_FROM", 10**9)
-    dense, dense_gradient = value_and_gradient(lambda z: loss(z, labels), z)
-    assert tiled.item() == pytest.approx(dense.item(), rel=1e-12)
-    assert tiled.item() != dense.item() or not torch.equal(tiled_gradient, dense_gradient), "both were the same engine"
-    assert (tiled_gradient - dense_gradient).abs().max() < 1e-10 * dense_gradient.abs().max()
-
-
-@pytest.mark.parametrize("negatives", ["other_classes", "all"])
-@pytest.mark.parametrize("include_self", [False, True])
-@pytest.mark.parametrize("ids", [[], [0], [0, 1], [0, 0], [0, 0, 1], [2, 2, 2, 5, 5]], ids=str)
-def test_any_usable_is_what_the_masks_say(ids, negatives, include_self):
-    ids = torch.tensor(ids, dtype=torch.long)
-    expected = bool(label_pairs(ids, negatives, include_self).anchors.any())
-    assert any_usable(ids, negatives, include_self) == expected
 
 
 @pytest.mark.parametrize("link", LINKS)

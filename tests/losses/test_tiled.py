@@ -5,10 +5,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nc_lightning.losses import InfoNCE, tiled
-from nc_lightning.losses.exact import exact_loss
+from nc_lightning.geometry import normalize
+from nc_lightning.losses import Exponential, InfoNCE, tiled
+from nc_lightning.losses.general import general_loss
+from nc_lightning.losses.layout import Layout, sorted_layout
 from nc_lightning.losses.pairs import label_pairs
-from nc_lightning.losses.tiled import tiled_loss
 
 LAYOUTS = {
     "one class": [3] * 21,
@@ -23,7 +24,7 @@ LAYOUTS = {
 NEGATIVES = ["other_classes", "all"]
 BETAS = [0.0, 2.0, 2.5, 5.0, 30.0]
 TEMPERATURES = [0.05, 0.3, 1.0]
-PATHS = ["triangle", "triangle, nothing kept", "strips"]
+PATHS = ["square", "triangle", "triangle, nothing kept", "strips"]
 
 
 @pytest.fixture
@@ -37,6 +38,8 @@ def small_tiles(monkeypatch):
     def force(path):
         monkeypatch.setattr(tiled, "KEPT_ELEMENTS", 0 if path == "triangle, nothing kept" else 100)
         monkeypatch.setattr(tiled, "SAFE_SHARE", 0.0 if path == "strips" else 0.95)
+        monkeypatch.setattr(tiled, "SQUARE_ELEMENTS", 2**20 if path == "square" else 0)
+        monkeypatch.setattr(tiled, "SQUARE_PAIRS", 1.0)
 
     return force
 
@@ -48,9 +51,19 @@ def value_and_gradient(function, z):
     return value.detach(), gradient
 
 
-def dense_loss(z, labels, negatives, beta, temperature, differentiate, include_self):
-    pairs = label_pairs(labels, negatives, include_self)
-    return exact_loss(z, pairs, InfoNCE(), beta, temperature, differentiate) if pairs.anchors.any() else z.sum() * 0
+def tiled_loss(z, labels, past=None, past_labels=None, **o):
+    layout = sorted_layout(labels, o.pop("negatives"), o.pop("include_self"), past_labels)
+    return z.sum() * 0 if layout is None else tiled.tiled_loss(z, layout, past=past, **o)
+
+
+def dense_loss(z, labels, past=None, past_labels=None, **o):
+    """The loss by automatic differentiation in one matrix."""
+    pairs = label_pairs(labels, o["negatives"], o["include_self"], past_labels)
+    if not pairs.anchors.any():
+        return z.sum() * 0
+    z = normalize(z, o["normalization"])
+    hardening = Exponential(o["beta"])
+    return general_loss(z, pairs, o["link"], hardening, o["temperature"], o["differentiate"], past=past)
 
 
 def batch(layout, dim=5, norm=1.0):
@@ -58,8 +71,18 @@ def batch(layout, dim=5, norm=1.0):
     return norm * torch.nn.functional.normalize(torch.randn(len(labels), dim, dtype=torch.float64)), labels
 
 
-def options(beta=5.0, temperature=0.3, negatives="other_classes", differentiate=False, include_self=False):
+def options(
+    beta=5.0,
+    temperature=0.3,
+    negatives="other_classes",
+    differentiate=False,
+    include_self=False,
+    link=InfoNCE(),  # noqa: B008
+    normalization="none",
+):
     return {
+        "link": link,
+        "normalization": normalization,
         "negatives": negatives,
         "beta": beta,
         "temperature": temperature,
@@ -94,6 +117,51 @@ def test_value_and_gradient_are_those_of_the_dense_engine(small_tiles, layout, p
         dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
         assert_equal(ours, dense, 1e-10, rounding=1e-15 / o["temperature"], note=o)
         assert torch.equal(ours[0], tiled_loss(z, labels, **o)), "the value must not depend on the gradient's being due"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("layout", ["mixed", "two classes"])
+@pytest.mark.parametrize("normalization", ["unit_ball", "unit_sphere"])
+def test_normalization_is_part_of_the_gradient(small_tiles, layout, path, normalization):
+    small_tiles(path)
+    z, labels = batch(layout)
+    z *= torch.linspace(0, 3.1, len(z))[:, None]  # a zero row, rows inside and outside of the ball
+    for o in settings():
+        o = o | {"normalization": normalization}
+        ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
+        dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
+        # On the sphere a zero row is divided by 1e-12, which its gradient is, too: compared on its own.
+        assert_equal((ours[0], ours[1][1:]), (dense[0], dense[1][1:]), 1e-10, rounding=1e-14 / o["temperature"], note=o)
+        assert_equal((ours[0], ours[1][:1]), (dense[0], dense[1][:1]), 1e-10, rounding=1e-14, note=o)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("link", [InfoNCE("sum"), InfoNCE("mean", 0.3), InfoNCE("sum", 2.0)], ids=str)
+def test_the_sum_form_and_other_weights_of_the_positive(small_tiles, path, link):
+    small_tiles(path)
+    z, labels = batch("mixed")
+    for o in settings():
+        o = o | {"link": link}
+        ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
+        dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
+        assert_equal(ours, dense, 1e-10, rounding=1e-14 / o["temperature"], note=o)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("layout", ["one class", "all distinct", "mixed", "whole tiles"])
+@pytest.mark.parametrize("past_size", [1, 7, 20])
+def test_past_features_are_negatives_of_other_classes_without_a_gradient(small_tiles, path, layout, past_size):
+    small_tiles(path)
+    z, labels = batch(layout)
+    past = torch.nn.functional.normalize(torch.randn(past_size, 5, dtype=torch.float64)).requires_grad_()
+    past_labels = torch.randint(-1, 12, (past_size,))
+    for o in settings():
+        o = o | {"past": past, "past_labels": past_labels}
+        ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
+        dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
+        assert_equal(ours, dense, 1e-10, rounding=1e-14 / o["temperature"], note=o)
+    tiled_loss(z.requires_grad_(), labels, **o)
+    assert past.grad is None
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -132,6 +200,7 @@ def test_tiles_of_full_size(size, negatives, beta):
 
 def test_strips_are_for_exponents_that_could_overflow(monkeypatch):
     taken = []
+    monkeypatch.setattr(tiled, "SQUARE_ELEMENTS", 0)
     for name in ("_triangle", "_strips"):
         path = getattr(tiled, name)
         monkeypatch.setattr(tiled, name, lambda *a, n=name, p=path: taken.append(n) or p(*a))
@@ -157,8 +226,8 @@ def test_a_deliberate_mistake_is_caught_by_the_comparison(small_tiles, monkeypat
     elif mistake == "temperature":
         temperature += 1e-6
     else:
-        tiles = tiled._Layout.tiles
-        monkeypatch.setattr(tiled._Layout, "tiles", lambda self: list(tiles(self))[:-2] + list(tiles(self))[-1:])
+        tiles = Layout.tiles
+        monkeypatch.setattr(Layout, "tiles", lambda self, *a: list(tiles(self, *a))[:-2] + list(tiles(self, *a))[-1:])
     ours = value_and_gradient(lambda z: tiled_loss(z, wrong, **options(beta, temperature)), leaf)
     with pytest.raises(AssertionError):
         assert_equal(ours, dense, 1e-10)
@@ -193,13 +262,20 @@ def test_backward_twice_and_no_second_derivative(small_tiles, path):
         gradient.sum().backward()
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], [4], []], ids=str)
-def test_nothing_to_learn_from_is_a_zero_with_a_gradient(labels):
-    z = torch.randn(len(labels), 3)
+@pytest.mark.parametrize("negatives", NEGATIVES)
+@pytest.mark.parametrize("include_self", [False, True])
+@pytest.mark.parametrize("past", [None, [], [0], [0, 4]], ids=str)
+@pytest.mark.parametrize("labels", [[], [0], [0, 1], [0, 0], [0, 0, 1], [2, 2, 2, 5, 5]], ids=str)
+def test_there_is_a_layout_where_the_masks_have_a_usable_anchor(labels, past, negatives, include_self):
     labels = torch.tensor(labels, dtype=torch.long)
-    value, gradient = value_and_gradient(lambda z: tiled_loss(z, labels, **options()), z)
-    assert value == 0
-    assert torch.equal(gradient, torch.zeros_like(z))
+    past = None if past is None else torch.tensor(past, dtype=torch.long)
+    pairs = label_pairs(labels, negatives, include_self, past)
+    layout = sorted_layout(labels, negatives, include_self, past)
+    assert (layout is not None) == bool(pairs.anchors.any())
+    if layout is not None:
+        assert layout.num_pairs == pairs.positives[pairs.anchors].sum()
+        assert torch.equal(layout.usable, pairs.anchors[layout.order])
+        assert torch.equal(layout.num_negatives, pairs.negatives.sum(1)[layout.order])
 
 
 @pytest.mark.parametrize(("beta", "temperature", "norm"), [(100, 0.01, 1), (1e4, 1e-4, 1), (5, 0.01, 1e3), (5, 1, 1e8)])

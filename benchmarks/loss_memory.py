@@ -1,0 +1,70 @@
+"""Measure the memory that a contrastive loss takes, forward and backward, beyond its features; Linux only.
+
+    pip install pytorch-metric-learning lightly
+    python benchmarks/loss_memory.py [--sizes 4096 16384 65536] [--feature_dim 128] [--num_classes 100]
+
+Each loss of `benchmarks/loss.py` runs in a process of its own, after a small batch has made it allocate what it always
+needs. Printed is by how much the largest resident memory of one forward and backward exceeds that before; the gradient
+of the features is part of it.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from loss import batch, contenders, forward_backward
+
+
+def extra_mebibytes(name: str, n: int, feature_dim: int, num_classes: int) -> float:
+    """Peak of resident memory during one call, less what was resident before."""
+    loss = contenders(n)[name]
+    forward_backward(loss, *batch(64, feature_dim, 4))()
+    z, labels = batch(n, feature_dim, num_classes)
+    leaf = z.requires_grad_()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
+    before = _resident("VmRSS")
+    loss(leaf, labels).backward()
+    return _resident("VmHWM") - before
+
+
+def _resident(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key + ":")) / 1024
+
+
+def main() -> None:
+    """Print one row for each batch size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[4096, 16384, 65536])
+    parser.add_argument("--feature_dim", type=int, default=128)
+    parser.add_argument("--num_classes", type=int, default=100)
+    parser.add_argument("--only", help="print the number of one loss, at one size, measured in this process")
+    arguments = parser.parse_args()
+    shape = (arguments.feature_dim, arguments.num_classes)
+    if arguments.only:
+        print(extra_mebibytes(arguments.only, arguments.sizes[0], *shape))
+        return
+    print("MiB beyond the features, forward and backward")
+    for n in arguments.sizes:
+        row = []
+        for name in contenders(n):
+            options = [
+                "--only",
+                name,
+                "--sizes",
+                str(n),
+                "--feature_dim",
+                str(shape[0]),
+                "--num_classes",
+                str(shape[1]),
+            ]
+            run = subprocess.run(
+                [sys.executable, __file__, *map(str, options)], check=True, capture_output=True, text=True
+            )
+            row.append(f"{name} {float(run.stdout):.0f}")
+        print(f"{n:>6}  " + "  ".join(row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A memory of past features, which serve as extra negatives."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nc_lightning.geometry.checks import check_count, check_features, check_labels
+
+
+class FeatureQueue:
+    """The features and labels that were pushed last, without gradient; the oldest make room for new ones.
+
+    Set as the ``queue`` of a `ContrastiveLoss`, as `HardNegativeSampler` does during training steps, they are negatives
+    beside those of the batch, and never anchors or positives.
+
+    Args:
+        size: Number of features held at most.
+
+    Raises:
+        ValueError: If the size is no positive integer, or features of another dimension are pushed.
+
+    Source:
+        He et al. (2020), arXiv 1911.05722, without the second encoder; Wang et al. (2020), arXiv 1912.06798.
+
+    Example:
+        >>> queue = FeatureQueue(size=3)
+        >>> queue.push(torch.eye(2), torch.tensor([0, 1]))
+        >>> queue.push(-torch.eye(2), torch.tensor([2, 3]))
+        >>> len(queue), sorted(queue.labels.tolist())
+        (3, [1, 2, 3])
+    """
+
+    def __init__(self, size: int) -> None:
+        check_count("queue_size", size)
+        self.size = size
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all features."""
+        self._features, self._labels = torch.empty(0, 0), torch.empty(0, dtype=torch.long)
+        self._next, self._held = 0, 0
+
+    def __len__(self) -> int:
+        """Return how many features are held."""
+        return self._held
+
+    @property
+    def features(self) -> Tensor:
+        """Features (M, d) in any order."""
+        return self._features[: self._held]
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels (M,) in the same order."""
+        return self._labels[: self._held]
+
+    @torch.no_grad()
+    def push(self, z: Tensor, labels: Tensor) -> None:
+        """Add features (N, d), in their order, with labels (N,), negative where unknown."""
+        check_features(z)
+        check_labels(labels, len(z))
+        self.check_dimension(z)
+        if len(self) == 0:
+            dtype = torch.promote_types(z.dtype, torch.float32)
+            self._features = torch.empty(self.size, z.shape[1], dtype=dtype, device=z.device)
+            self._labels = torch.empty(self.size, dtype=torch.long, device=z.device)
+        z, labels = z[-self.size :], labels[-self.size :].to(self._labels)
+        at = (self._next + torch.arange(len(z), device=self._labels.device)) % self.size
+        self._features.index_copy_(0, at, z.to(self._features))
+        self._labels.index_copy_(0, at, labels)
+        self._next = (self._next + len(z)) % self.size
+        self._held = min(self.size, self._held + len(z))
+
+    def check_dimension(self, z: Tensor) -> None:
+        """Raise unless z (N, d) has as many dimensions as what is held."""
+        if len(self) > 0 and z.shape[1] != self._features.shape[1]:
+            raise ValueError(
+                f"queue: got features of {z.shape[1]} dimensions, expected {self._features.shape[1]} as of those it "
+                "holds; clear it first"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the features and labels, the oldest first."""
+        start = self._next if self._held == self.size else 0
+        order = (start + torch.arange(self._held, device=self._labels.device)) % self.size
+        return {"features": self._features[order] if len(self) else self._features, "labels": self._labels[order]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the features over from `state_dict`, of a queue of any size."""
+        self.clear()
+        if len(state["labels"]) > 0:
+            self.push(state["features"], state["labels"])
