@@ -13,7 +13,15 @@ from rich.table import Table
 from nc_lightning.callbacks import GeometryMonitor
 from nc_lightning.geometry import ideal
 
-_LOSS_KEYS = ("loss/train", "loss/val", "loss/test", "loss/bound", "loss/optimality_gap", "loss/collapsed")
+_LOSS_KEYS = (
+    "loss/train",
+    "loss/val",
+    "loss/test",
+    "loss/bound",
+    "loss/optimality_gap",
+    "loss/neural_collapse",
+    "loss/collapsed",
+)
 
 
 def format_value(value: float) -> str:

@@ -62,7 +62,7 @@ class HardNegativeSampler(Callback):
         start: float = 0.0,
         duration: float = 1.0,
         fraction: float = 0.1,
-        max_beta: float = 30.0,
+        max_beta: float = 10.0,
         queue_size: int = 0,
         queue_warmup: int = 1,
     ) -> None:

@@ -5,23 +5,21 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from nc_lightning.geometry import Normalization, collapsed_value, normalize, scl_lower_bound, ucl_lower_bound
+from nc_lightning.geometry import Normalization, normalize
 from nc_lightning.geometry.checks import check_choice, check_count, check_features, check_labels, check_number
 from nc_lightning.losses.general import general_loss
 from nc_lightning.losses.hardening import Exponential, Hardening
-from nc_lightning.losses.hardness import effective_negatives, false_negative_share
+from nc_lightning.losses.hardness import negative_statistics
 from nc_lightning.losses.layout import sorted_layout
 from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, past_ids, positive_ids
 from nc_lightning.losses.queue import FeatureQueue
 from nc_lightning.losses.sampled import sampled_loss
+from nc_lightning.losses.theory import TheoreticalValues
 from nc_lightning.losses.tiled import tiled_loss
 
-STATISTICS_ELEMENTS = 2**22
-"""How many similarities `ContrastiveLoss.negative_statistics` holds at a time."""
 
-
-class ContrastiveLoss(nn.Module):
+class ContrastiveLoss(TheoreticalValues, nn.Module):
     """Contrastive loss with hardened negatives; `SCLLoss`, `HSCLLoss`, `UCLLoss` and `HUCLLoss` name its four uses.
 
     For an anchor i, a positive j and negatives n with inner products s of the normalised features:
@@ -37,7 +35,7 @@ class ContrastiveLoss(nn.Module):
     Args:
         negatives: ``other_classes`` (supervised) or ``all`` other samples whatever their label (unsupervised).
         beta: Hardness >= 0; 0 weighs all negatives alike. May be set between calls, as `HardNegativeSampler` does.
-        temperature: tau > 0, the only scale there is.
+        temperature: tau > 0, the only scale there is; a `torch.nn.Parameter` of shape () to learn it.
         num_negatives: None for the exact expectation over the batch's negatives; k to draw k negatives for every pair,
             as the paper's code does with k = 256.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``; idempotent, so the model may normalise as well.
@@ -52,6 +50,9 @@ class ContrastiveLoss(nn.Module):
             exact unsupervised InfoNCE only.
         replacement: Whether a negative may be drawn more than once for a pair.
         share_draws: Draw once for each anchor instead of once for each of its positives.
+
+    Attributes:
+        queue: Past features that are negatives as well, or None; set between calls, as `HardNegativeSampler` does.
 
     Shape:
         ``z`` (N, d) floating point, ``labels`` (N,) integers, negative where unknown, ``instances`` (N,) integers;
@@ -77,7 +78,7 @@ class ContrastiveLoss(nn.Module):
         self,
         negatives: Negatives = "other_classes",
         beta: float = 0.0,
-        temperature: float = 1.0,
+        temperature: float | Tensor = 1.0,
         num_negatives: int | None = None,
         normalization: Normalization = "unit_ball",
         differentiate_weights: bool = False,
@@ -92,7 +93,8 @@ class ContrastiveLoss(nn.Module):
         super().__init__()
         check_choice("negatives", negatives, Negatives)
         check_choice("positives", positives, Positives)
-        check_number("temperature", temperature, above=0)
+        self.temperature = temperature
+        check_number("temperature", self.tau, above=0)
         check_choice("normalization", normalization, Normalization)
         if num_negatives is not None:
             check_count("num_negatives", num_negatives)
@@ -116,7 +118,6 @@ class ContrastiveLoss(nn.Module):
         self.tau_plus = tau_plus
         self.replacement = replacement
         self.share_draws = share_draws
-        self.temperature = temperature
         self.num_negatives = num_negatives
         self.normalization = normalization
         self.differentiate_weights = differentiate_weights
@@ -137,11 +138,6 @@ class ContrastiveLoss(nn.Module):
         check_number("beta", beta, at_least=0)
         _ = self.beta
         self.hardening.beta = beta  # type: ignore[attr-defined]
-
-    @property
-    def supervised(self) -> bool:
-        """Whether labels decide which samples are negatives."""
-        return self.negatives == "other_classes"
 
     def forward(
         self,
@@ -169,14 +165,9 @@ class ContrastiveLoss(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             z, ids, past, past_id = self._prepare(z, labels, instances)
             link, hardening, tau = self.link, self.hardening, self.temperature
-            exact = self.num_negatives is None
-            if (
-                exact
-                and type(hardening) is Exponential
-                and isinstance(link, InfoNCE)
-                and link.alpha
-                and not self.tau_plus
-            ):
+            check_number("temperature", self.tau, above=0)
+            if self._is_tiled(past):
+                assert isinstance(link, InfoNCE)
                 layout = sorted_layout(ids, self.negatives, self.include_self, past_id)
                 if layout is None:
                     return self._nothing(z)
@@ -197,6 +188,15 @@ class ContrastiveLoss(nn.Module):
                 return general_loss(z, pairs, link, hardening, tau, self.differentiate_weights, self.tau_plus, past)
             options = (self.num_negatives, self.replacement, self.share_draws, generator)
             return sampled_loss(z, pairs, link, hardening, tau, *options, past)
+
+    def _is_tiled(self, past: Tensor | None) -> bool:
+        """Tell whether there is an engine for this loss that does not hold its graph."""
+        if self.num_negatives is not None or self.tau_plus > 0 or type(self.hardening) is not Exponential:
+            return False
+        learnt = isinstance(self.temperature, Tensor) and self.temperature.requires_grad
+        if learnt and (self.differentiate_weights or past is not None):
+            return False
+        return isinstance(self.link, InfoNCE) and self.link.alpha > 0
 
     def _prepare(
         self, z: Tensor, labels: Tensor, instances: Tensor | None
@@ -244,65 +244,20 @@ class ContrastiveLoss(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             z, ids, past, past_id = self._prepare(z, labels, instances)
             z = normalize(z, self.normalization)
-            everyone = z if past is None else torch.cat([z, past])
-            step = 1 if max_anchors is None else max(1, len(z) // max_anchors)
-            height = step * max(1, STATISTICS_ELEMENTS // max(1, len(everyone)))
-            of_anchors: dict[str, list[Tensor]] = {"effective": [], "fraction": [], "false_share": []}
-            for start in range(0, len(z), height):
-                rows = slice(start, start + height, step)
-                similarity = z[rows] @ everyone.T
-                pairs = label_pairs(ids, self.negatives, self.include_self, past_id, rows)
-                effective = effective_negatives(similarity, pairs, self.hardening)
-                of_anchors["effective"].append(effective)
-                of_anchors["fraction"].append(effective / pairs.negatives.sum(1)[pairs.anchors])
-                if not self.supervised:
-                    of_anchors["false_share"].append(false_negative_share(similarity, pairs, self.hardening))
-            return {name: torch.cat(parts).mean() for name, parts in of_anchors.items() if parts}
-
-    def lower_bound(self, num_classes: int, batch_size: int | None = None) -> float | None:
-        """Smallest value the loss can have in expectation over batches with balanced classes.
-
-        Args:
-            num_classes: Number of classes C.
-            batch_size: N. An unsupervised anchor is not its own negative, so N decides how often a negative is of the
-                anchor's class; None stands for large batches.
-
-        Returns:
-            The bound, in nats where psi is a logarithm. None where there is none: without normalisation, for positives
-            by view, with debiasing, and for links that sum over the negatives where their number is not known. For
-            HUCL it is the bound of UCL, which holds but is not tight.
-        """
-        if self.normalization == "none" or self.positives == "view" or self.tau_plus > 0:
-            return None
-        k = self.num_negatives
-        if self.supervised:
-            if self._sums_over_the_batch:
-                if batch_size is None:
-                    return None
-                k = batch_size - batch_size // num_classes
-            return scl_lower_bound(num_classes, self.temperature, k, self.link)
-        if self._sums_over_the_batch:
-            return None
-        collision = None
-        if batch_size is not None and not self.include_self:
-            collision = max(0.0, (batch_size / num_classes - 1) / (batch_size - 1)) if batch_size > 1 else 0.0
-        return ucl_lower_bound(num_classes, self.temperature, k, self.link, collision)
-
-    @property
-    def collapsed_value(self) -> float | None:
-        """Loss when all features are equal: log 2 for the usual link, whatever the hardness and the temperature.
-
-        None for links that sum over all negatives of a batch, where it depends on the batch.
-        """
-        return None if self._sums_over_the_batch else collapsed_value(self.link, self.num_negatives)
-
-    @property
-    def _sums_over_the_batch(self) -> bool:
-        return isinstance(self.link, InfoNCE) and self.link.form == "sum" and self.num_negatives is None
+            return negative_statistics(
+                z,
+                ids,
+                self.hardening,
+                negatives=self.negatives,
+                include_self=self.include_self,
+                past=past,
+                past_id=past_id,
+                max_anchors=max_anchors,
+            )
 
     def extra_repr(self) -> str:
         """Show the arguments."""
         return (
-            f"negatives={self.negatives!r}, hardening={self.hardening!r}, temperature={self.temperature}, "
+            f"negatives={self.negatives!r}, hardening={self.hardening!r}, temperature={self.tau:g}, "
             f"num_negatives={self.num_negatives}, normalization={self.normalization!r}, link={self.link!r}"
         )

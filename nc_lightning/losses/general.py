@@ -19,7 +19,7 @@ def general_loss(
     pairs: Pairs,
     link: Link,
     hardening: Hardening,
-    temperature: float,
+    temperature: float | Tensor,
     differentiate: bool,
     tau_plus: float = 0.0,
     past: Tensor | None = None,

@@ -15,7 +15,7 @@ def sampled_loss(
     pairs: Pairs,
     link: Link,
     hardening: Hardening,
-    temperature: float,
+    temperature: float | Tensor,
     num_negatives: int,
     replacement: bool = True,
     share_draws: bool = False,

@@ -6,7 +6,7 @@ Samples are sorted by label, so that a class is a window.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from nc_lightning.geometry import Normalization
 from nc_lightning.geometry.normalization import normalize_rows_, pull_back_rows_
 from nc_lightning.losses.layout import Layout, blocks
 from nc_lightning.losses.links import InfoNCE
+from nc_lightning.losses.tilt import Tilt
 
 # Found by timing. Tiles stay in the cache, and kept ones save the second sweep their product.
 SQUARE_ELEMENTS, SQUARE_PAIRS = 2**20, 1 / 6
@@ -35,7 +36,7 @@ def tiled_loss(
     *,
     link: InfoNCE,
     beta: float,
-    temperature: float,
+    temperature: float | Tensor,
     differentiate: bool,
     normalization: Normalization = "none",
     past: Tensor | None = None,
@@ -51,7 +52,7 @@ def tiled_loss(
         layout: Who is whose positive and negative.
         link: InfoNCE with alpha > 0; its sum form multiplies the sum by the number of the anchor's negatives.
         beta: Hardness of the weights w_n ~ e^{beta s_in}.
-        temperature: tau.
+        temperature: tau; a tensor of shape () for a gradient of its own, which detached weights and no past allow.
         differentiate: Whether gradients flow through the weights.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
         past: (M, d) normalised features that are negatives only.
@@ -69,77 +70,27 @@ def tiled_loss(
         >>> tiled_loss(z, layout, link=InfoNCE(), beta=5.0, temperature=1.0, differentiate=False)
         tensor(0.1269)
     """
-    tilt = _Tilt(link, beta, temperature, differentiate)
-    loss: Tensor = _TiledLoss.apply(z, past, layout, tilt, normalization)
+    tau = temperature.item() if isinstance(temperature, Tensor) else temperature
+    tilt = Tilt(link, beta, tau, differentiate)
+    loss: Tensor = _TiledLoss.apply(z, temperature, past, layout, tilt, normalization)
     return loss
-
-
-class _Tilt(NamedTuple):
-    """Link, hardness and temperature, and what they make of a similarity.
-
-    Terms are of two kinds: first the hardened e^{(beta + 1 / temperature) s}, then the weights e^{beta s} alone.
-    """
-
-    link: InfoNCE
-    beta: float
-    temperature: float
-    differentiate: bool
-
-    @property
-    def exponent(self) -> float:
-        """Exponent of the hardened terms to base 2, per unit of s: `exp2` takes a third of the time of `exp`."""
-        return (self.beta + 1 / self.temperature) / math.log(2)
-
-    @property
-    def kinds_summed(self) -> int:
-        """Number of kinds whose sums need terms: without hardness, the weights are 1."""
-        return 1 + (self.beta > 0)
-
-    @property
-    def kinds_pushed(self) -> int:
-        """Number of kinds that have a gradient."""
-        return 1 + (self.beta > 0 and self.differentiate)
-
-    def terms(self, exponents: Tensor, smallest: float | None = None) -> Tensor:
-        """Turn (kinds, rows, columns), of which the first holds the exponents of its kind, into terms, in place."""
-        if len(exponents) > 1:
-            torch.mul(exponents[0], self.beta / (self.beta + 1 / self.temperature), out=exponents[1])
-        if smallest is not None:
-            exponents.clamp_(min=smallest)
-        return exponents.exp2_()
-
-    def empty_sums(self, z: Tensor, layout: Layout) -> Tensor:
-        """Return (2, N) sums of terms, before any is added: zeros, but for weights that are 1."""
-        sums = layout.num_negatives.to(z.dtype).repeat(2, 1)
-        sums[: self.kinds_summed] = 0
-        return sums
-
-    def of_negatives(self, sums: Tensor, layout: Layout, rows: slice = slice(None)) -> Tensor:
-        """Return what a positive is compared with, L_i - log alpha, from the sums of these anchors."""
-        negative = (sums[0] / sums[1]).log() - math.log(self.link.alpha)
-        if self.link.form == "sum":
-            negative += layout.num_negatives[rows].to(negative).log()
-        return negative.where(layout.usable[rows], -torch.inf)
-
-    def pushes(self, push: Tensor, sums: Tensor) -> Tensor:
-        """Share each anchor's push (N,) among its terms: (kinds, N), what each is to be multiplied by."""
-        # The weights' own derivative: beta times (share of the hardened terms - share of the weights alone).
-        extra = self.beta * self.temperature if self.differentiate else 0.0
-        shares = (push / sums[: self.kinds_pushed]).nan_to_num_(0.0)
-        shares[0] *= 1 + extra
-        shares[1:] *= -extra
-        return shares
 
 
 class _TiledLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, z: Tensor, past: Tensor | None, layout: Layout, tilt: _Tilt, normalization: Normalization
+        ctx: Any,
+        z: Tensor,
+        temperature: float | Tensor,
+        past: Tensor | None,
+        layout: Layout,
+        tilt: Tilt,
+        normalization: Normalization,
     ) -> Tensor:
         z = z[layout.order]
         norms = normalize_rows_(z, normalization)
         everyone = z if past is None else torch.cat([z, past[layout.past_order]])
-        gradient = torch.zeros_like(z) if ctx.needs_input_grad[0] else None
+        gradient = torch.zeros_like(z) if any(ctx.needs_input_grad) else None
         largest = 1.0
         if normalization == "none":
             largest = torch.linalg.vector_norm(everyone, dim=1).max().square().item()
@@ -153,18 +104,21 @@ class _TiledLoss(torch.autograd.Function):
             loss = sweep(z, everyone, layout.windows_on_cpu(), tilt, gradient)
         if gradient is not None:
             gradient /= layout.num_pairs * tilt.temperature
+            # Similarities enter divided by the temperature, and each reaches two rows.
+            of_temperature = -torch.linalg.vecdot(gradient, z).sum() / (2 * tilt.temperature)
             pull_back_rows_(gradient, z, norms, normalization)
-            ctx.save_for_backward(torch.empty_like(gradient).index_copy_(0, layout.order, gradient))
+            ctx.save_for_backward(torch.empty_like(gradient).index_copy_(0, layout.order, gradient), of_temperature)
         return loss / layout.num_pairs + math.log(tilt.link.alpha)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_output, None, None, None, None
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
+        gradient, of_temperature = ctx.saved_tensors
+        of_temperature = of_temperature * grad_output if ctx.needs_input_grad[1] else None
+        return gradient * grad_output, of_temperature, None, None, None, None
 
 
-def _square(z: Tensor, everyone: Tensor, layout: Layout, tilt: _Tilt, gradient: Tensor | None) -> Tensor:
+def _square(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient: Tensor | None) -> Tensor:
     """Return the sum of the pairs' losses, and add its gradient times temperature to ``gradient``.
 
     For small batches: a single tile, and pairs one by one.
@@ -203,7 +157,7 @@ def _mirrored(pushes: Tensor, columns: int) -> Tensor:
     return torch.nn.functional.pad(pushes, (0, columns - pushes.shape[1]))
 
 
-def _triangle(z: Tensor, everyone: Tensor, layout: Layout, tilt: _Tilt, gradient: Tensor | None) -> Tensor:
+def _triangle(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient: Tensor | None) -> Tensor:
     """Return the sum of the pairs' losses, and add its gradient times temperature to ``gradient``.
 
     A sweep over the tiles sums the negatives of each anchor, a second one weighs them by what the positives leave.
@@ -259,7 +213,7 @@ def _view(memory: Tensor, kinds: int, rows: slice, columns: slice) -> Tensor:
     return memory[: math.prod(shape)].view(shape)
 
 
-def _pull(z: Tensor, layout: Layout, tilt: _Tilt, negative: Tensor, loss: Tensor, gradient: Tensor | None) -> Tensor:
+def _pull(z: Tensor, layout: Layout, tilt: Tilt, negative: Tensor, loss: Tensor, gradient: Tensor | None) -> Tensor:
     """Add the pairs' losses to ``loss`` and what positives pull to ``gradient``; return what negatives are to push."""
     push = torch.zeros_like(negative)
     for rows in blocks(0, len(z), POSITIVE_ROWS):
@@ -284,7 +238,7 @@ def _softplus(margin: Tensor, negative: Tensor, layout: Layout, rows: slice, los
     return margin.neg_().sigmoid_()
 
 
-def _strips(z: Tensor, everyone: Tensor, layout: Layout, tilt: _Tilt, gradient: Tensor | None) -> Tensor:
+def _strips(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient: Tensor | None) -> Tensor:
     """Return and add the same as `_triangle`, for exponents of any size, in one sweep over strips of whole rows.
 
     Exponents are relative to each anchor's largest negative: terms neither overflow nor all vanish.

@@ -26,7 +26,8 @@ class ContrastiveObjective(LightningModule):
 
     Logs ``loss/train`` and ``loss/val``, and beside them, where the loss has one, its lower bound for balanced classes
     ``loss/bound``, the distance to it ``loss/optimality_gap`` and the value of total collapse ``loss/collapsed``. The
-    bound assumes balanced batches: with random ones the gap may be negative.
+    bound assumes balanced batches: with random ones the gap may be negative. HUCL has the bound of UCL, which is not
+    tight; for the unsupervised objectives the value at neural collapse is ``loss/neural_collapse``.
 
     Args:
         loss: Loss of (z, labels).
@@ -71,7 +72,8 @@ class ContrastiveObjective(LightningModule):
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
         self.lr_interval = lr_interval
-        self._constants: dict[int, dict[str, float]] = {}
+        self._constants: dict[str, float] = {}
+        self._constants_for: tuple[Any, ...] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
@@ -79,7 +81,7 @@ class ContrastiveObjective(LightningModule):
 
     def on_fit_start(self) -> None:
         """Forget the loss's constants of an earlier fit."""
-        self._constants = {}
+        self._constants_for = None
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
@@ -133,15 +135,23 @@ class ContrastiveObjective(LightningModule):
 
     def _references(self, loss: Tensor, batch_size: int) -> dict[str, Any]:
         """Values that tell whether a loss of 0.31 is stuck or perfect."""
-        if batch_size not in self._constants:
-            # Constant over training, and for drawn negatives a sum over hundreds of terms: not for every step.
-            bound = self.loss.lower_bound(self.num_classes, batch_size)
-            constants = {"loss/collapsed": self.loss.collapsed_value, "loss/bound": bound}
-            self._constants[batch_size] = {key: value for key, value in constants.items() if value is not None}
-        references: dict[str, Any] = dict(self._constants[batch_size])
+        state = (batch_size, self.loss.queue is None, getattr(self.loss.hardening, "beta", None))
+        if self._constants_for != state:
+            # Mostly constant over training, and for drawn negatives a sum over hundreds of terms: not for every step.
+            self._constants_for, self._constants = state, self._make_constants(batch_size)
+        references: dict[str, Any] = dict(self._constants)
         if "loss/bound" in references:
             references["loss/optimality_gap"] = loss - references["loss/bound"]
         return references
+
+    def _make_constants(self, batch_size: int) -> dict[str, float]:
+        constants = {
+            "loss/collapsed": self.loss.collapsed_value,
+            "loss/bound": self.loss.lower_bound(self.num_classes, batch_size, self.feature_dim),
+        }
+        if not self.loss.supervised and constants["loss/bound"] is not None:
+            constants["loss/neural_collapse"] = self.loss.neural_collapse_value(self.num_classes, batch_size)
+        return {key: value for key, value in constants.items() if value is not None}
 
     def _bad_batch(self, x: Tensor, batch_idx: int, loss: float) -> str:
         where = f"batch {batch_idx} of epoch {self.current_epoch}"

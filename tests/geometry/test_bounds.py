@@ -2,6 +2,7 @@ import itertools
 import math
 
 import pytest
+import torch
 
 from nc_lightning.geometry import scl_lower_bound, ucl_lower_bound
 
@@ -60,3 +61,43 @@ def test_bad_arguments(bound):
         bound(3, num_negatives=0)
     with pytest.raises(ValueError, match=r"collision: got 1.5, expected a probability"):
         ucl_lower_bound(3, collision=1.5)
+
+
+def test_few_dimensions_are_refused():
+    assert scl_lower_bound(10, feature_dim=9) == scl_lower_bound(10)
+    for bound in (scl_lower_bound, ucl_lower_bound):
+        with pytest.raises(ValueError, match="feature_dim: got 8, expected at least 9 for 10 classes: fewer"):
+            bound(10, feature_dim=8)
+
+
+def test_unbalanced_classes_are_refused_but_for_a_single_unsupervised_negative():
+    equal, skewed = [0.25] * 4, (0.5, 0.3, 0.2)
+    assert scl_lower_bound(4, priors=equal) == scl_lower_bound(4)
+    assert ucl_lower_bound(4, priors=equal) == ucl_lower_bound(4)
+    assert ucl_lower_bound(3, num_negatives=1, priors=skewed) == pytest.approx(0.376078, abs=1e-6)
+    with pytest.raises(ValueError, match=r"priors: got \[0.5, 0.3, 0.2\], expected equal ones: with others SCL can be"):
+        scl_lower_bound(3, priors=skewed)
+    for k in (None, 2):
+        with pytest.raises(ValueError, match="expected equal ones: others have a bound for num_negatives=1 only"):
+            ucl_lower_bound(3, num_negatives=k, priors=skewed)
+    for wrong in ([0.5, 0.5], [0.5, 0.6, -0.1], [0.5, 0.3, 0.1]):
+        with pytest.raises(ValueError, match="expected 3 probabilities that sum to 1"):
+            scl_lower_bound(3, priors=wrong)
+
+
+def test_unbalanced_classes_do_go_below_so_that_the_refusal_is_needed():
+    similarity = torch.tensor([[1.0, -1, -1], [-1, 1, 1], [-1, 1, 1]])  # two small classes share a mean
+    priors = torch.tensor([0.98, 0.01, 0.01])
+    value = 0.0
+    for anchor in range(3):
+        for negative in set(range(3)) - {anchor}:
+            weight = priors[anchor] * priors[negative] / (1 - priors[anchor])
+            value += weight.item() * math.log1p(math.exp(similarity[anchor, negative] - 1))
+    assert value == pytest.approx(0.127042, abs=1e-6)
+    assert value < scl_lower_bound(3, num_negatives=1)
+
+
+def test_positives_by_view_are_refused():
+    assert ucl_lower_bound(4, positives="label") == ucl_lower_bound(4)
+    with pytest.raises(ValueError, match="positives: got 'view', expected 'label'"):
+        ucl_lower_bound(4, positives="view")

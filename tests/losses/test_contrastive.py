@@ -240,6 +240,27 @@ def test_negative_statistics():
     assert hard["effective"].item() == pytest.approx(2.0, abs=1e-6)
     assert hard["false_share"].item() == pytest.approx(1.0, abs=1e-6)
     assert "false_share" not in HSCLLoss().negative_statistics(z, labels)
+    assert hard["fraction"].item() == pytest.approx(2 / 11)
+
+
+def test_negative_statistics_in_strips_and_of_some_anchors(monkeypatch):
+    z, labels = random_batch(5, size=30)
+    loss = HUCLLoss(4.0)
+    whole = {key: value.item() for key, value in loss.negative_statistics(z, labels).items()}
+
+    def of_some():
+        return [loss.negative_statistics(z, labels, max_anchors=n)["effective"].item() for n in (30, 10, 1)]
+
+    single = of_some()
+    monkeypatch.setattr("nc_lightning.losses.hardness.ELEMENTS_AT_ONCE", 100)
+    strips = {key: value.item() for key, value in loss.negative_statistics(z, labels).items()}
+    assert whole == pytest.approx(strips)
+    assert single[0] == whole["effective"]
+    assert [loss.negative_statistics(z, labels, max_anchors=n)["effective"] for n in (30, 10, 1)] == pytest.approx(
+        single
+    )
+    assert single[1] != single[0]
+    assert math.isnan(loss.negative_statistics(z, torch.arange(30))["effective"])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""Hardness and temperature of the exact loss, and what they make of similarities: sums of terms and their gradient."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nc_lightning.losses.layout import Layout
+from nc_lightning.losses.links import InfoNCE
+
+
+class Tilt(NamedTuple):
+    """Link, hardness and temperature, and what they make of a similarity.
+
+    Terms are of two kinds: first the hardened e^{(beta + 1 / temperature) s}, then the weights e^{beta s} alone.
+    """
+
+    link: InfoNCE
+    beta: float
+    temperature: float
+    differentiate: bool
+
+    @property
+    def exponent(self) -> float:
+        """Exponent of the hardened terms to base 2, per unit of s: `exp2` takes a third of the time of `exp`."""
+        return (self.beta + 1 / self.temperature) / math.log(2)
+
+    @property
+    def kinds_summed(self) -> int:
+        """Number of kinds whose sums need terms: without hardness, the weights are 1."""
+        return 1 + (self.beta > 0)
+
+    @property
+    def kinds_pushed(self) -> int:
+        """Number of kinds that have a gradient."""
+        return 1 + (self.beta > 0 and self.differentiate)
+
+    def terms(self, exponents: Tensor, smallest: float | None = None) -> Tensor:
+        """Turn (kinds, rows, columns), of which the first holds the exponents of its kind, into terms, in place."""
+        if len(exponents) > 1:
+            torch.mul(exponents[0], self.beta / (self.beta + 1 / self.temperature), out=exponents[1])
+        if smallest is not None:
+            exponents.clamp_(min=smallest)
+        return exponents.exp2_()
+
+    def empty_sums(self, z: Tensor, layout: Layout) -> Tensor:
+        """Return (2, N) sums of terms, before any is added: zeros, but for weights that are 1."""
+        sums = layout.num_negatives.to(z.dtype).repeat(2, 1)
+        sums[: self.kinds_summed] = 0
+        return sums
+
+    def of_negatives(self, sums: Tensor, layout: Layout, rows: slice = slice(None)) -> Tensor:
+        """Return what a positive is compared with, L_i - log alpha, from the sums of these anchors."""
+        negative = (sums[0] / sums[1]).log() - math.log(self.link.alpha)
+        if self.link.form == "sum":
+            negative += layout.num_negatives[rows].to(negative).log()
+        return negative.where(layout.usable[rows], -torch.inf)
+
+    def pushes(self, push: Tensor, sums: Tensor) -> Tensor:
+        """Share each anchor's push (N,) among its terms: (kinds, N), what each is to be multiplied by."""
+        # The weights' own derivative: beta times (share of the hardened terms - share of the weights alone).
+        extra = self.beta * self.temperature if self.differentiate else 0.0
+        shares = (push / sums[: self.kinds_pushed]).nan_to_num_(0.0)
+        shares[0] *= 1 + extra
+        shares[1:] *= -extra
+        return shares
