@@ -51,7 +51,7 @@ def test_every_config_runs(configs):
 
 
 def test_there_is_a_config_for_each_objective():
-    assert {f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs")} == set(CONFIGS)
+    assert {f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs", "adaptive")} == set(CONFIGS)
 
 
 def test_a_run_leaves_logs_config_and_checkpoint(run):

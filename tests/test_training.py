@@ -46,3 +46,10 @@ def test_hscl_on_digit_pairs_reaches_neural_collapse():
 def test_scl_on_digit_pairs_stays_in_dimensional_collapse():
     train, _, _ = geometry("--config", "scl.yaml", "--config", "digit_pairs.yaml")
     assert train["effective_rank"] < 75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config", "rank"), [("hscl.yaml", 98.5), ("hucl.yaml", 97.5)])
+def test_adaptive_hardness_on_digit_pairs_needs_no_search(config, rank):
+    train, _, _ = geometry("--config", config, "--config", "digit_pairs.yaml", "--config", "adaptive.yaml")
+    assert train["effective_rank"] >= rank

@@ -24,8 +24,8 @@ class HardNegativeSampler(Callback):
 
     With the schedules ``linear`` and ``cosine`` hardness rises from ``start`` to ``beta`` over the first part of
     training, and stays there; it is a function of the step alone. The schedule ``adaptive`` spares the search for a
-    hardness: after each step, beta moves towards the one with which the effective number of negatives is a given
-    ``fraction`` of all; where negatives are equally hard, as at neural collapse, it rises to ``max_beta``.
+    hardness: from ``start`` on, beta moves after each step towards the one with which the effective number of negatives
+    is a given ``fraction`` of all; where negatives are equally hard, as at neural collapse, it rises to ``max_beta``.
 
     With a queue, the features of past batches are negatives as well, without a gradient: more of them than a batch
     holds. Both are part of the checkpoint, so that a resumed run goes on where it stopped.
@@ -36,9 +36,9 @@ class HardNegativeSampler(Callback):
     ``negatives/false_share``, the share of their weight on the anchor's own class.
 
     Args:
-        beta: Hardness to reach, or with ``adaptive`` to begin with; None for the one that the loss was made with.
+        beta: Hardness to reach; None for the one that the loss was made with. Not of use to ``adaptive``.
         schedule: ``constant``, ``linear``, ``cosine`` or ``adaptive``.
-        start: Hardness at the first step of ``linear`` and ``cosine``.
+        start: Hardness at the first step, but for ``constant``.
         duration: Share of training after which ``linear`` and ``cosine`` reach ``beta``, in (0, 1].
         fraction: Share of the negatives that ``adaptive`` keeps effective, in (0, 1).
         max_beta: Largest hardness that ``adaptive`` takes.
@@ -77,6 +77,8 @@ class HardNegativeSampler(Callback):
         if fraction >= 1:
             raise ValueError(f"fraction: got {fraction!r}, expected a share of the negatives in (0, 1)")
         check_number("max_beta", max_beta, above=0)
+        if schedule == "adaptive" and start > max_beta:
+            raise ValueError(f"start: got {start}, expected at most max_beta, {max_beta}")
         check_count("queue_size", queue_size, at_least=0)
         check_count("queue_warmup", queue_warmup, at_least=0)
         self.beta = beta
@@ -109,10 +111,10 @@ class HardNegativeSampler(Callback):
         Raises:
             ValueError: If ``beta`` was left to the loss and training has not begun.
         """
+        if self.schedule == "adaptive":
+            return self.start if self._adapted is None else self._adapted
         if self.beta is None:
             raise ValueError("beta: got None before the start of training, expected a hardness >= 0")
-        if self.schedule == "adaptive":
-            return self.beta if self._adapted is None else self._adapted
         if self.schedule == "constant":
             return self.beta
         share = min(1.0, progress / self.duration)

@@ -71,10 +71,10 @@ class CentreDistances:
             own = torch.linalg.vector_norm(z - self.centres.means[labels], dim=1)
             self.counts.index_add_(0, labels, torch.ones_like(own))
             self.distances.index_add_(0, labels, own)
-            self.correct.index_add_(0, labels, (self._nearest(z) == labels).to(own))
+            self.correct.index_add_(0, labels, (self.nearest(z) == labels).to(own))
         return self
 
-    def _nearest(self, z: Tensor) -> Tensor:
+    def nearest(self, z: Tensor) -> Tensor:
         """(N,) label of the nearest centre; both are centred first, or a common offset would cancel the digits."""
         candidates = torch.nonzero(self.centres.present).squeeze(1)
         centres = self.centres.means[candidates]

@@ -9,18 +9,16 @@ something to nothing is infinite.
 import torch
 from torch import Tensor
 
+from nc_lightning.geometry.ranks import EIGENVALUE_CUTOFF
+from nc_lightning.geometry.spectra import class_mean_directions
 from nc_lightning.geometry.statistics import ClassStatistics
-
-EIGENVALUE_CUTOFF = 1e-5
-"""Eigenvalues of Sigma_B below this fraction of the largest are treated as zero by the pseudo-inverse, whatever the
-dtype: the peers' cut-offs depend on it, and the value of NC1 with them."""
 
 
 def _constant(stats: ClassStatistics, value: float) -> Tensor:
     return stats.means.new_tensor(value)
 
 
-def _separated(stats: ClassStatistics) -> bool:
+def separated(stats: ClassStatistics) -> bool:
     """Whether at least two classes are present and their means do not all coincide."""
     return int(stats.present.sum()) > 1 and bool(stats.between_trace > 0)
 
@@ -50,10 +48,8 @@ def nc1(stats: ClassStatistics) -> Tensor:
 
 
 def _between_directions(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (r,) of Sigma_B above the cut-off and their directions (r, d), by SVD of the centred means."""
-    means = stats.centred_class_means
-    _, singular, directions = torch.linalg.svd(means / len(means) ** 0.5, full_matrices=False)
-    eigenvalues = singular.square()
+    """Eigenvalues (r,) of Sigma_B above the cut-off, and their directions (r, d)."""
+    eigenvalues, directions = class_mean_directions(stats)
     keep = eigenvalues > EIGENVALUE_CUTOFF * eigenvalues[0]
     return eigenvalues[keep], directions[keep]
 
@@ -79,7 +75,7 @@ def nc1_pinv(stats: ClassStatistics) -> Tensor:
         >>> round(nc1_pinv(stats).item(), 4)
         0.005
     """
-    if not _separated(stats):
+    if not separated(stats):
         return nc1(stats)
     eigenvalues, directions = _between_directions(stats)
     return (_within_along(stats, directions) / eigenvalues).sum() / stats.present.sum()
@@ -87,7 +83,7 @@ def nc1_pinv(stats: ClassStatistics) -> Tensor:
 
 def nc1_rank(stats: ClassStatistics) -> Tensor:
     """Number of eigenvalues of Sigma_B that `nc1_pinv` inverts. Range [0, min(C - 1, d)], ideal C - 1."""
-    return _constant(stats, len(_between_directions(stats)[0]) if _separated(stats) else 0)
+    return _constant(stats, len(_between_directions(stats)[0]) if separated(stats) else 0)
 
 
 def nc1_outside_span(stats: ClassStatistics) -> Tensor:
@@ -96,7 +92,7 @@ def nc1_outside_span(stats: ClassStatistics) -> Tensor:
     Range [0, 1]; NaN at exact collapse, where there is no variance to share.
     """
     within = stats.within_trace
-    if not _separated(stats):
+    if not separated(stats):
         return within / within
     seen = _within_along(stats, _between_directions(stats)[1]).sum()
     return torch.where(within > 0, (1 - seen / within).clamp(min=0), torch.nan)
@@ -133,13 +129,13 @@ def nc2_equinorm(stats: ClassStatistics) -> Tensor:
     Source:
         Papyan, Han, Donoho (2020), NC2, with the population standard deviation.
     """
-    if not _separated(stats):
+    if not separated(stats):
         return _constant(stats, torch.nan)
     norms = torch.linalg.vector_norm(stats.centred_class_means, dim=1)
     return norms.std(correction=0) / norms.mean()
 
 
-def _centred_cosines(stats: ClassStatistics) -> Tensor:
+def centred_cosines(stats: ClassStatistics) -> Tensor:
     """(C (C - 1),) cosines between different centred class means."""
     means = stats.centred_class_means
     directions = means / torch.linalg.vector_norm(means, dim=1, keepdim=True)
@@ -152,7 +148,7 @@ def nc2_equiangular(stats: ClassStatistics) -> Tensor:
     Source:
         Papyan, Han, Donoho (2020), NC2.
     """
-    return _centred_cosines(stats).std(correction=0) if _separated(stats) else _constant(stats, torch.nan)
+    return centred_cosines(stats).std(correction=0) if separated(stats) else _constant(stats, torch.nan)
 
 
 def nc2_maxangle(stats: ClassStatistics) -> Tensor:
@@ -161,9 +157,9 @@ def nc2_maxangle(stats: ClassStatistics) -> Tensor:
     Source:
         Papyan, Han, Donoho (2020), NC2: the angle of a simplex ETF is the largest that C vectors can share.
     """
-    if not _separated(stats):
+    if not separated(stats):
         return _constant(stats, torch.nan)
-    return (_centred_cosines(stats) + 1 / (int(stats.present.sum()) - 1)).abs().mean()
+    return (centred_cosines(stats) + 1 / (int(stats.present.sum()) - 1)).abs().mean()
 
 
 def nc2_etf(stats: ClassStatistics) -> Tensor:
@@ -180,7 +176,7 @@ def nc2_etf(stats: ClassStatistics) -> Tensor:
         >>> round(nc2_etf(stats).item(), 6)
         0.0
     """
-    if not _separated(stats):
+    if not separated(stats):
         return _constant(stats, torch.nan)
     means = stats.centred_class_means
     gram = means @ means.T

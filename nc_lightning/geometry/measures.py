@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry import centres, collapse, spectra
+from nc_lightning.geometry import centres, collapse, many_classes, spectra
 from nc_lightning.geometry.centres import CentreDistances
 from nc_lightning.geometry.checks import check_features, check_labels
 from nc_lightning.geometry.statistics import ClassStatistics
@@ -21,12 +21,20 @@ STATISTICS_MEASURES: dict[str, Callable[[ClassStatistics], Tensor]] = {
     "nc2_equiangular": collapse.nc2_equiangular,
     "nc2_maxangle": collapse.nc2_maxangle,
     "nc2_etf": collapse.nc2_etf,
+    "nc2_tight_frame": many_classes.nc2_tight_frame,
+    "nc2_max_cosine": many_classes.nc2_max_cosine,
     "zero_sum": collapse.zero_sum,
     "unit_norm": collapse.unit_norm,
     "equal_inner_product": collapse.equal_inner_product,
     "effective_rank": spectra.class_mean_effective_rank,
     "participation_ratio": spectra.class_mean_participation_ratio,
+    "nesum": spectra.class_mean_nesum,
     "feature_effective_rank": spectra.feature_effective_rank,
+    "feature_participation_ratio": spectra.feature_participation_ratio,
+    "feature_nesum": spectra.feature_nesum,
+    "feature_stable_rank": spectra.feature_stable_rank,
+    "feature_rank": spectra.feature_rank,
+    "feature_alpha_req": spectra.feature_alpha_req,
     "rankme": spectra.feature_rankme,
 }
 """The measures that one pass over the features can tell."""
@@ -62,38 +70,73 @@ class Ideal:
         return abs(measured - self.value) <= self.tolerance
 
 
+_NEAR_ZERO = {
+    "nc1": 1e-2,
+    "nc1_pinv": 1e-2,
+    "cdnv": 1e-2,
+    "within_class_variation": 0.1,
+    "nc2_equinorm": 0.02,
+    "nc2_equiangular": 0.02,
+    "nc2_maxangle": 0.02,
+    "nc2_etf": 0.1,
+    "nc2_tight_frame": 0.1,
+    "nc2_max_cosine": 0.05,
+    "nc3": 0.1,
+    "nc4": 0.01,
+    "zero_sum": 0.02,
+    "unit_norm": 0.01,
+    "equal_inner_product": 0.02,
+    "feature_alpha_req": 0.1,
+}
+_RANKS = (
+    "effective_rank",
+    "participation_ratio",
+    "nesum",
+    "feature_effective_rank",
+    "feature_participation_ratio",
+    "feature_nesum",
+    "feature_stable_rank",
+    "rankme",
+)
+_FLOORS = {
+    "nc2_equiangular": many_classes.equiangular_floor,
+    "nc2_etf": many_classes.etf_floor,
+    "nc2_max_cosine": many_classes.max_cosine_floor,
+}
+
+
 def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
     """Return the ideal of a measure for C classes in d dimensions, or None where the measure only informs.
+
+    For C > d + 1, where there is no simplex, it is the least that is possible, or None where that is not known.
 
     Example:
         >>> ideal("effective_rank", num_classes=10, feature_dim=9).value
         9
         >>> ideal("nc1_outside_span", num_classes=10, feature_dim=9) is None
         True
+        >>> ideal("nc2_etf", num_classes=10, feature_dim=4).text
+        '0.577'
     """
     rank = min(num_classes - 1, feature_dim)
-    near_zero = {
-        "nc1": 1e-2,
-        "nc1_pinv": 1e-2,
-        "cdnv": 1e-2,
-        "within_class_variation": 0.1,
-        "nc2_equinorm": 0.02,
-        "nc2_equiangular": 0.02,
-        "nc2_maxangle": 0.02,
-        "nc2_etf": 0.1,
-        "zero_sum": 0.02,
-        "unit_norm": 0.01,
-        "equal_inner_product": 0.02,
-    }
-    if key in near_zero:
-        return Ideal(0.0, near_zero[key], "0")
-    if key in ("effective_rank", "participation_ratio", "feature_effective_rank", "rankme"):
+    if key in _RANKS:
         return Ideal(rank, 0.01 * rank, f"{rank}")
-    if key == "nc1_rank":
+    if key in ("nc1_rank", "feature_rank"):
         return Ideal(rank, 0.0, f"{rank}")
     if key == "ncc_accuracy":
         return Ideal(1.0, 0.01, "1")
-    return None
+    if key not in _NEAR_ZERO:
+        return None
+    value = 0.0
+    if key == "nc2_tight_frame":
+        value = (2 - 2 * (rank / feature_dim) ** 0.5) ** 0.5
+    elif key in _FLOORS:
+        value = _FLOORS[key](num_classes, feature_dim)
+    no_simplex = num_classes > feature_dim + 1
+    unmet = key == "nc2_max_cosine" and num_classes > 2 * feature_dim
+    if unmet or (no_simplex and key in ("nc2_maxangle", "equal_inner_product")):
+        return None
+    return Ideal(value, _NEAR_ZERO[key], f"{value:.3g}")
 
 
 def statistics_measures(stats: ClassStatistics) -> dict[str, Tensor]:

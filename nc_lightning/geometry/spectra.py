@@ -1,151 +1,130 @@
-"""Dimension measures: how many directions a set of vectors really uses, from its singular values.
+"""Spectra of class statistics: of the centred class means, and of all features, whose scatter is rebuilt from them.
 
-The functions of a matrix take rows as samples and do not centre them. The functions of class statistics come in two
-kinds: of the centred class means (ideal C - 1), and of all features, whose total scatter is rebuilt from the
-statistics, so that no feature needs to be kept.
+Each is decomposed once, whatever the number of measures; no feature needs to be kept.
 """
 
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_features
+from nc_lightning.geometry.ranks import (
+    EIGENVALUE_CUTOFF,
+    alpha_req,
+    effective_rank_of,
+    nesum_of,
+    participation_of,
+    rankme_of,
+)
 from nc_lightning.geometry.statistics import ClassStatistics
 
 
-def _entropy_rank(singular_values: Tensor) -> Tensor:
-    total = singular_values.sum()
-    if not total > 0:
-        return torch.zeros_like(total)
-    p = singular_values / total
-    return torch.special.entr(p).sum().exp()
+def class_mean_eigenvalues(stats: ClassStatistics) -> Tensor:
+    """Eigenvalues of Sigma_B, the covariance of class means: (min(C, d),), falling; zeros where all means coincide.
 
-
-def _participation(singular_values: Tensor) -> Tensor:
-    eigenvalues = singular_values.square()
-    if not eigenvalues.sum() > 0:
-        return torch.zeros_like(eigenvalues.sum())
-    return eigenvalues.sum().square() / eigenvalues.square().sum()
-
-
-def _rankme(singular_values: Tensor) -> Tensor:
-    if not singular_values.sum() > 0:
-        return torch.zeros_like(singular_values.sum())
-    p = singular_values / singular_values.sum() + 1e-7
-    return torch.special.entr(p).sum().exp()
-
-
-def _singular_values(matrix: Tensor) -> Tensor:
-    check_features(matrix, "matrix")
-    return torch.linalg.svdvals(matrix.double())
-
-
-def effective_rank(matrix: Tensor) -> Tensor:
-    """Exponential of the entropy of the normalised singular values.
-
-    Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse. Singular values, not
-    eigenvalues of the covariance, whose effective rank is never larger.
-
-    Args:
-        matrix: Shape (N, d), floating point; computed in float64. Rows are not centred.
-
-    Returns:
-        0-dimensional float64 tensor.
-
-    Raises:
-        ValueError: If ``matrix`` does not have two dimensions.
-
-    Source:
-        Roy, Vetterli (2007), The effective rank: a measure of effective dimensionality.
+    Those below rounding are exactly 0. At neural collapse C - 1 of them are equal.
 
     Example:
-        >>> round(effective_rank(torch.eye(3)).item(), 6)
-        3.0
-        >>> effective_rank(torch.zeros(3, 3)).item()
-        0.0
+        >>> from nc_lightning.geometry import simplex_etf
+        >>> stats = ClassStatistics(3, 2).update(simplex_etf(3, 2), torch.arange(3))
+        >>> class_mean_eigenvalues(stats)
+        tensor([0.5000, 0.5000], dtype=torch.float64)
     """
-    return _entropy_rank(_singular_values(matrix))
+    return class_mean_directions(stats)[0]
 
 
-def participation_ratio(matrix: Tensor) -> Tensor:
-    """Squared sum over sum of squares of the eigenvalues of ``matrix^T matrix``.
+def class_mean_directions(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (r,) of Sigma_B, as `class_mean_eigenvalues`, and their directions (r, d)."""
+    return stats.remember("class mean directions", lambda: _class_mean_directions(stats))
 
-    Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse.
 
-    Args:
-        matrix: Shape (N, d), floating point; computed in float64. Rows are not centred.
+def _class_mean_directions(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
+    means = stats.centred_class_means / max(1, len(stats.class_means)) ** 0.5
+    if len(means) < 2 or not stats.between_trace > 0:
+        nothing = means.new_zeros(min(means.shape), means.shape[1])
+        return nothing.sum(1), nothing
+    # SVD of the means themselves: a Gram matrix would lose the singular values below 1e-8 of the largest.
+    _, singular, directions = torch.linalg.svd(means, full_matrices=False)
+    rounding = max(means.shape) * torch.finfo(means.dtype).eps * singular[0]
+    return torch.where(singular > rounding, singular, 0.0).square(), directions
 
-    Returns:
-        0-dimensional float64 tensor.
 
-    Raises:
-        ValueError: If ``matrix`` does not have two dimensions.
+def class_mean_spectrum(stats: ClassStatistics) -> Tensor:
+    """`class_mean_eigenvalues` over the largest: (min(C, d),), falling. Ideal C - 1 ones and a zero.
 
     Source:
-        Gao et al. (2017), A theory of multineuronal dimensionality.
-
-    Example:
-        >>> round(participation_ratio(torch.diag(torch.tensor([3.0, 1.0]))).item(), 4)
-        1.2195
+        Jiang et al. (2023), arXiv 2311.05139, figures of the spectrum, there on a logarithmic axis.
     """
-    return _participation(_singular_values(matrix))
-
-
-def rankme(matrix: Tensor) -> Tensor:
-    """RankMe: the effective rank with 1e-7 added to every normalised singular value. Range [1, about min(N, d)].
-
-    Args:
-        matrix: Shape (N, d), floating point; computed in float64. Rows are not centred.
-
-    Returns:
-        0-dimensional float64 tensor.
-
-    Raises:
-        ValueError: If ``matrix`` does not have two dimensions.
-
-    Source:
-        Garrido et al. (2023), RankMe: assessing the downstream performance by the rank of representations, eq. 1.
-
-    Example:
-        >>> round(rankme(torch.eye(3)).item(), 4)
-        3.0
-    """
-    return _rankme(_singular_values(matrix))
-
-
-def _class_mean_singular_values(stats: ClassStatistics) -> Tensor:
-    if int(stats.present.sum()) < 2 or not stats.between_trace > 0:
-        return stats.means.new_zeros(1)
-    return torch.linalg.svdvals(stats.centred_class_means)
+    eigenvalues = class_mean_eigenvalues(stats)
+    return eigenvalues / eigenvalues[0] if eigenvalues[0] > 0 else eigenvalues
 
 
 def class_mean_effective_rank(stats: ClassStatistics) -> Tensor:
     """`effective_rank` of the centred class means. Range [0, min(C - 1, d)], ideal C - 1."""
-    return _entropy_rank(_class_mean_singular_values(stats))
+    return effective_rank_of(class_mean_eigenvalues(stats).sqrt())
 
 
 def class_mean_participation_ratio(stats: ClassStatistics) -> Tensor:
     """`participation_ratio` of the centred class means. Range [0, min(C - 1, d)], ideal C - 1."""
-    return _participation(_class_mean_singular_values(stats))
+    return participation_of(class_mean_eigenvalues(stats).sqrt())
 
 
-def _feature_singular_values(stats: ClassStatistics, centred: bool) -> Tensor:
-    """Singular values of all features seen, from their scatter about the sample mean or about the origin."""
+def class_mean_nesum(stats: ClassStatistics) -> Tensor:
+    """`nesum` of the centred class means. Range [0, min(C - 1, d)], ideal C - 1."""
+    return nesum_of(class_mean_eigenvalues(stats).sqrt())
+
+
+def feature_eigenvalues(stats: ClassStatistics, centred: bool = True) -> Tensor:
+    """Eigenvalues of the covariance of all features: (min(N, d),), falling, those below rounding exactly 0.
+
+    Args:
+        stats: Statistics of the features.
+        centred: About the sample mean, or about the origin.
+    """
+    return stats.remember(f"feature eigenvalues, {centred}", lambda: _feature_eigenvalues(stats, centred))
+
+
+def _feature_eigenvalues(stats: ClassStatistics, centred: bool) -> Tensor:
     centre = stats.counts @ stats.means / stats.counts.sum() if centred else torch.zeros_like(stats.means[0])
     offset = stats.class_means - centre
     between = offset.T * stats.counts[stats.present] @ offset
-    eigenvalues = torch.linalg.eigvalsh(stats.scatter + between).flip(0).clamp(min=0)
+    eigenvalues = torch.linalg.eigvalsh((stats.scatter + between) / stats.counts.sum()).flip(0).clamp(min=0)
     eigenvalues = eigenvalues[: min(int(stats.num_samples), stats.feature_dim)]
-    if not eigenvalues.sum() > stats.zero_level * stats.num_samples:
+    if not eigenvalues.sum() > stats.zero_level:
         return torch.zeros_like(eigenvalues)
     rounding = stats.feature_dim * torch.finfo(eigenvalues.dtype).eps * eigenvalues[0]
-    return torch.where(eigenvalues > rounding, eigenvalues, 0.0).sqrt()
+    return torch.where(eigenvalues > rounding, eigenvalues, 0.0)
 
 
 def feature_effective_rank(stats: ClassStatistics) -> Tensor:
     """`effective_rank` of all features about their sample mean. Range [0, min(N - 1, d)], ideal C - 1."""
-    return _entropy_rank(_feature_singular_values(stats, centred=True))
+    return effective_rank_of(feature_eigenvalues(stats).sqrt())
+
+
+def feature_participation_ratio(stats: ClassStatistics) -> Tensor:
+    """`participation_ratio` of all features about their sample mean. Range [0, min(N - 1, d)], ideal C - 1."""
+    return participation_of(feature_eigenvalues(stats).sqrt())
+
+
+def feature_nesum(stats: ClassStatistics) -> Tensor:
+    """`nesum` of all features about their sample mean, as its paper has it. Range [0, min(N - 1, d)], ideal C - 1."""
+    return nesum_of(feature_eigenvalues(stats).sqrt())
+
+
+def feature_stable_rank(stats: ClassStatistics) -> Tensor:
+    """`nesum` of all features, not centred: their stable rank. Range [1, min(N, d)], ideal C - 1."""
+    return nesum_of(feature_eigenvalues(stats, centred=False).sqrt())
+
+
+def feature_rank(stats: ClassStatistics) -> Tensor:
+    """Number of eigenvalues of the covariance of all features above 1e-5 of the largest. Ideal C - 1."""
+    eigenvalues = feature_eigenvalues(stats)
+    return (eigenvalues > EIGENVALUE_CUTOFF * eigenvalues[0]).sum().double()
 
 
 def feature_rankme(stats: ClassStatistics) -> Tensor:
     """`rankme` of all features, not centred, as its paper has it. Range [1, about min(N, d)], ideal C - 1."""
-    return _rankme(_feature_singular_values(stats, centred=False))
+    return rankme_of(feature_eigenvalues(stats, centred=False).sqrt())
+
+
+def feature_alpha_req(stats: ClassStatistics) -> Tensor:
+    """`alpha_req` of the covariance of all features. Ideal 0; NaN where fewer than 3 directions are in use."""
+    return alpha_req(feature_eigenvalues(stats))

@@ -1,11 +1,14 @@
 """Class statistics: all that the collapse measures need of a set of features, streamed in one pass."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from nc_lightning.geometry.checks import check_count, check_features, check_finite, check_labels
+
+T = TypeVar("T")
 
 
 def _widest_dtype(device: torch.device | str | None) -> torch.dtype:
@@ -56,12 +59,14 @@ class ClassStatistics:
         self.means = torch.zeros(num_classes, feature_dim, **place)
         self.scatter = torch.zeros(feature_dim, feature_dim, **place)
         self.traces = torch.zeros(num_classes, **place)
+        self._remembered: dict[str, Any] = {}
 
     @classmethod
     def from_state(cls, counts: Tensor, means: Tensor, scatter: Tensor, traces: Tensor) -> "ClassStatistics":
         """Wrap the four state tensors without copying them."""
         stats = cls.__new__(cls)
         stats.counts, stats.means, stats.scatter, stats.traces = counts, means, scatter, traces
+        stats._remembered = {}
         return stats
 
     @property
@@ -107,6 +112,7 @@ class ClassStatistics:
         check_finite(z)
         if len(z) == 0:
             return self
+        self._remembered.clear()
         with torch.autocast(z.device.type, enabled=False):
             z = z.detach().to(self.means)
             labels = labels.to(z.device)
@@ -148,6 +154,7 @@ class ClassStatistics:
                 f"other: got statistics of (num_classes, feature_dim) = {tuple(other.means.shape)}, "
                 f"expected {tuple(self.means.shape)}"
             )
+        self._remembered.clear()
         classes = torch.nonzero(other.present).squeeze(1).to(self.means.device)
         self.scatter += other.scatter.to(self.scatter)
         self.traces += other.traces.to(self.traces)
@@ -158,6 +165,13 @@ class ClassStatistics:
         """Return the same statistics on another device; the CPU is where decompositions are safest."""
         state = (t.to(device, _widest_dtype(device)) for t in (self.counts, self.means, self.scatter, self.traces))
         return ClassStatistics.from_state(*state)
+
+    def remember(self, name: str, compute: Callable[[], T]) -> T:
+        """Return what was computed the last time, until the statistics change: many measures share a spectrum."""
+        if name not in self._remembered:
+            self._remembered[name] = compute()
+        result: T = self._remembered[name]
+        return result
 
     @property
     def class_means(self) -> Tensor:

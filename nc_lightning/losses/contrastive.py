@@ -47,7 +47,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         positives: By ``label``, or by ``view``: then only views of the same sample are each other's positives, and all
             others are of other classes.
         tau_plus: Probability in [0, 1) that a negative is of the anchor's class, taken out of the mean (debiasing); for
-            exact unsupervised InfoNCE only.
+            unsupervised InfoNCE only.
         replacement: Whether a negative may be drawn more than once for a pair.
         share_draws: Draw once for each anchor instead of once for each of its positives.
 
@@ -106,9 +106,9 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         check_number("tau_plus", tau_plus, at_least=0)
         if tau_plus >= 1:
             raise ValueError(f"tau_plus: got {tau_plus!r}, expected a probability in [0, 1)")
-        if tau_plus > 0 and (negatives != "all" or num_negatives is not None or not isinstance(link, InfoNCE)):
+        if tau_plus > 0 and (negatives != "all" or not isinstance(link, InfoNCE)):
             raise ValueError(
-                f"tau_plus: got {tau_plus!r}, expected 0 but for exact unsupervised InfoNCE: where labels decide, no "
+                f"tau_plus: got {tau_plus!r}, expected 0 but for unsupervised InfoNCE: where labels decide, no "
                 "negative is of the anchor's class"
             )
         self.negatives = negatives
@@ -187,7 +187,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
             if self.num_negatives is None:
                 return general_loss(z, pairs, link, hardening, tau, self.differentiate_weights, self.tau_plus, past)
             options = (self.num_negatives, self.replacement, self.share_draws, generator)
-            return sampled_loss(z, pairs, link, hardening, tau, *options, past)
+            return sampled_loss(z, pairs, link, hardening, tau, *options, self.tau_plus, past)
 
     def _is_tiled(self, past: Tensor | None) -> bool:
         """Tell whether there is an engine for this loss that does not hold its graph."""

@@ -49,9 +49,7 @@ def general_loss(
     scaled = similarity / temperature
     if isinstance(link, InfoNCE):
         log_mean = (scaled + log_weights).logsumexp(1)[anchor] - scaled[anchor, positive]
-        if tau_plus > 0:
-            floor = -1 / temperature - scaled[anchor, positive]
-            log_mean = debias(log_mean, floor, tau_plus)
+        log_mean = debias(log_mean, scaled[anchor, positive], temperature, tau_plus)
         return link.of_log_mean(log_mean, count[anchor]).mean()
 
     def chunk(scaled: Tensor, log_weights: Tensor, anchor: Tensor, positive: Tensor) -> Tensor:
@@ -65,15 +63,17 @@ def general_loss(
     return total / len(anchor)
 
 
-def debias(log_mean: Tensor, floor: Tensor, tau_plus: float) -> Tensor:
-    """Take the anchor's own class out of a mean over negatives: log max((u - tau_plus) / (1 - tau_plus), e^floor).
+def debias(log_mean: Tensor, positive: Tensor, temperature: float | Tensor, tau_plus: float) -> Tensor:
+    """Take the anchor's own class out of a mean over negatives: log max((u - tau_plus) / (1 - tau_plus), u_smallest).
 
-    A negative of the anchor's class is as similar as its positive, so it adds e^0 with probability ``tau_plus``.
+    A negative of the anchor's class is as similar as its positive, so it adds e^0 with probability ``tau_plus``. On the
+    unit sphere u is at least e^{(-1 - s_positive) / temperature}.
 
     Args:
         log_mean: (P,) logarithm of u, the weighted mean of e^{t_n}.
-        floor: (P,) the smallest that log u can be on the unit sphere, (-1 - s_positive) / temperature.
-        tau_plus: In [0, 1).
+        positive: (P,) s_positive / temperature.
+        temperature: tau.
+        tau_plus: In [0, 1); 0 leaves the mean as it is.
 
     Returns:
         (P,)
@@ -82,10 +82,12 @@ def debias(log_mean: Tensor, floor: Tensor, tau_plus: float) -> Tensor:
         Robinson et al. (2021), arXiv 2010.04592, and Chuang et al. (2020), arXiv 2007.00224, eq. 7.
 
     Example:
-        >>> debias(torch.zeros(1), torch.tensor([-2.0]), tau_plus=0.1)
+        >>> debias(torch.zeros(1), torch.ones(1), temperature=1.0, tau_plus=0.1)
         tensor([0.])
     """
+    if tau_plus == 0:
+        return log_mean
     share = tau_plus * (-log_mean).exp()
     above = share < 1
     rest = torch.where(above, log_mean + torch.log1p(-torch.where(above, share, 0.0)), -torch.inf)
-    return torch.maximum(rest - math.log1p(-tau_plus), floor)
+    return torch.maximum(rest - math.log1p(-tau_plus), -1 / temperature - positive)

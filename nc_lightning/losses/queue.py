@@ -81,13 +81,15 @@ class FeatureQueue:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the features and labels, the oldest first."""
-        start = self._next if self._held == self.size else 0
-        order = (start + torch.arange(self._held, device=self._labels.device)) % self.size
-        return {"features": self._features[order] if len(self) else self._features, "labels": self._labels[order]}
+        """Return the features and labels, the oldest first, and where that one lies."""
+        oldest = self._next if self._held == self.size else 0
+        order = (oldest + torch.arange(self._held, device=self._labels.device)) % self.size
+        return {"features": self.features[order], "labels": self.labels[order], "oldest": oldest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the features over from `state_dict`, of a queue of any size."""
         self.clear()
+        # In the same places as before, sums over them round as before, too.
+        self._next = state["oldest"] if len(state["labels"]) == self.size else 0
         if len(state["labels"]) > 0:
             self.push(state["features"], state["labels"])

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from nc_lightning.losses.general import debias
 from nc_lightning.losses.hardening import Hardening
-from nc_lightning.losses.links import Link
+from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Pairs
 
 
@@ -20,6 +21,7 @@ def sampled_loss(
     replacement: bool = True,
     share_draws: bool = False,
     generator: torch.Generator | None = None,
+    tau_plus: float = 0.0,
     past: Tensor | None = None,
 ) -> Tensor:
     """Mean over all (anchor, positive) pairs of psi over k negatives drawn from the hardened weights.
@@ -36,6 +38,7 @@ def sampled_loss(
         replacement: Whether a negative may be drawn more than once for a pair, as in the paper.
         share_draws: Draw once for each anchor instead of once for each of its positives: faster, and as unbiased.
         generator: Source of the draws, on the device of z; None for torch's own.
+        tau_plus: Probability that a negative is of the anchor's class, to be taken out of the mean; InfoNCE only.
         past: (M, d) features that are negatives only, the last columns of ``pairs``.
 
     Returns:
@@ -59,8 +62,12 @@ def sampled_loss(
         row[drawers] = torch.arange(len(drawers), device=z.device)
         drawn = drawn[row[anchor]]
     t = (similarity[anchor[:, None], drawn] - similarity[anchor, positive][:, None]) / temperature
-    even = torch.full_like(t, -math.log(num_negatives))
-    return link(t, even, t.new_full((len(t),), float(num_negatives))).mean()
+    count = t.new_full((len(t),), float(num_negatives))
+    if isinstance(link, InfoNCE):
+        log_mean = t.logsumexp(1) - math.log(num_negatives)
+        log_mean = debias(log_mean, similarity[anchor, positive] / temperature, temperature, tau_plus)
+        return link.of_log_mean(log_mean, count).mean()
+    return link(t, torch.full_like(t, -math.log(num_negatives)), count).mean()
 
 
 def _draw_without_replacement(log_weights: Tensor, k: int, generator: torch.Generator | None) -> Tensor:

@@ -6,7 +6,7 @@ from nc_lightning import HSCL, HUCL
 from nc_lightning.callbacks import HardNegativeSampler
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
-from nc_lightning.losses import Threshold
+from nc_lightning.losses import Polynomial, Threshold
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
@@ -53,17 +53,17 @@ def test_beta_comes_from_the_loss_and_its_effect_is_logged(tmp_path):
 
 
 def test_a_hardening_without_a_beta(tmp_path):
-    def fit(*callbacks):
+    def fit_threshold(*callbacks):
         trainer = Trainer(max_epochs=1, callbacks=list(callbacks), default_root_dir=tmp_path, **QUIET)
         module = HSCL(encoder=MLP((32,)), num_classes=10, hardening=Threshold(0.1))
         trainer.fit(module, LatentClassDataModule(batch_size=80))
         return trainer.callback_metrics
 
-    metrics = fit()
+    metrics = fit_threshold()
     assert "negatives/hardness" not in metrics
     assert metrics["negatives/effective"].item() == pytest.approx(8, abs=1)  # a tenth of 72, ties included
     with pytest.raises(ValueError, match=r"beta: got 3.0 for Threshold\(fraction=0.1\), expected None"):
-        fit(HardNegativeSampler(beta=3.0))
+        fit_threshold(HardNegativeSampler(beta=3.0))
 
 
 def test_a_module_without_a_contrastive_loss(tmp_path):
@@ -81,6 +81,138 @@ def test_a_module_without_a_contrastive_loss(tmp_path):
         trainer.fit(Other(), LatentClassDataModule())
 
 
+def fit(tmp_path, sampler, objective=HSCL, epochs=3, callbacks=(), ckpt_path=None, **kwargs):
+    torch.manual_seed(1)
+    module = objective(encoder=MLP((32,)), num_classes=10, **kwargs)
+    options = QUIET | {"max_epochs": epochs, "log_every_n_steps": 1, "default_root_dir": tmp_path}
+    trainer = Trainer(callbacks=[sampler, *callbacks], **options)
+    trainer.fit(
+        module, LatentClassDataModule(batch_size=80), ckpt_path=ckpt_path, weights_only=True if ckpt_path else None
+    )
+    return trainer, module
+
+
+@pytest.mark.parametrize("objective", [HSCL, HUCL])
+@pytest.mark.parametrize("start", [0.0, 3.0, 50.0])
+@pytest.mark.parametrize("hardening", [None, Polynomial], ids=str)
+def test_adaptive_hardness_holds_the_fraction_of_effective_negatives(tmp_path, objective, start, hardening):
+    def fit_four_epochs(sampler):
+        kwargs = {"hardening": hardening(5.0)} if hardening else {"beta": 5.0}
+        trainer, module = fit(tmp_path, sampler, objective, epochs=4, **kwargs)
+        return trainer.callback_metrics, module.loss.beta
+
+    sampler = HardNegativeSampler(schedule="adaptive", start=start, fraction=0.4, max_beta=50.0)
+    metrics, reached = fit_four_epochs(sampler)
+    assert metrics["negatives/fraction"].item() == pytest.approx(0.4, abs=0.05)
+    assert metrics["negatives/hardness"].item() == pytest.approx(reached, rel=0.3)
+    constant, _ = fit_four_epochs(HardNegativeSampler())
+    assert constant["negatives/fraction"].item() != pytest.approx(0.4, abs=0.05)
+
+
+def test_where_all_negatives_are_equally_hard_hardness_rises_to_its_largest():
+    sampler = HardNegativeSampler(schedule="adaptive", max_beta=10.0)
+    assert sampler._adapt(2.0, reached=1.0) == 4.0
+    assert sampler._adapt(8.0, reached=1.0) == 10.0
+    assert sampler._adapt(8.0, reached=1e-9) == 4.0
+    assert sampler._adapt(8.0, reached=0.1) == pytest.approx(8.0)
+    assert sampler._adapt(8.0, reached=float("nan")) == 8.0
+
+
+def test_the_queue_is_filled_used_after_the_warmup_and_not_in_validation(tmp_path):
+    class Watch(Callback):
+        train, val = [], []
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            queue = pl_module.loss.queue
+            self.train.append(None if queue is None else len(queue))
+
+        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+            self.val.append(pl_module.loss.queue)
+
+    sampler, watch = HardNegativeSampler(queue_size=500, queue_warmup=1), Watch()
+    trainer, module = fit(tmp_path, sampler, epochs=2, callbacks=[watch])
+    steps = trainer.num_training_batches
+    assert watch.train[:steps] == [None] * steps
+    assert watch.train[steps:] == [min(500, 80 * (steps + i)) for i in range(steps)]
+    assert watch.val
+    assert set(watch.val) == {None}
+    assert module.loss.queue is None
+    assert sampler.queue.features.shape == (500, 9)
+    assert "loss/bound" not in trainer.callback_metrics or trainer.callback_metrics["loss/bound"] > 0
+    sampler.reset()
+    assert len(sampler.queue) == 0
+
+
+def test_past_features_change_the_loss(tmp_path):
+    with_queue, _ = fit(tmp_path, HardNegativeSampler(queue_size=500, queue_warmup=0))
+    without, _ = fit(tmp_path, HardNegativeSampler())
+    assert with_queue.callback_metrics["loss/train"] != without.callback_metrics["loss/train"]
+    assert with_queue.callback_metrics["negatives/effective"] > 2 * without.callback_metrics["negatives/effective"]
+
+
+def test_a_resumed_run_goes_on_with_the_hardness_and_the_features(tmp_path):
+    def sampler():
+        return HardNegativeSampler(schedule="adaptive", fraction=0.4, max_beta=99, queue_size=300, queue_warmup=1)
+
+    whole, other = sampler(), sampler()
+    _, expected = fit(tmp_path, whole, epochs=4)
+    first, _ = fit(tmp_path, other, epochs=2)
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = sampler()
+    _, module = fit(tmp_path, resumed, epochs=4, ckpt_path=tmp_path / "half.ckpt")
+    assert resumed.hardness(1.0) == whole.hardness(1.0) != other.hardness(1.0)
+    assert torch.equal(resumed.queue.features, whole.queue.features)
+    for a, b in zip(expected.parameters(), module.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_checkpoint_without_a_queue_loads_into_a_sampler_with_one_and_back(tmp_path):
+    plain, _ = fit(tmp_path, HardNegativeSampler(), epochs=1)
+    plain.save_checkpoint(tmp_path / "plain.ckpt")
+    queued, _ = fit(tmp_path, HardNegativeSampler(queue_size=100), epochs=2, ckpt_path=tmp_path / "plain.ckpt")
+    queued.save_checkpoint(tmp_path / "queued.ckpt")
+    fit(tmp_path, HardNegativeSampler(), epochs=3, ckpt_path=tmp_path / "queued.ckpt")
+
+
+def test_a_new_fit_starts_anew(tmp_path):
+    sampler = HardNegativeSampler(schedule="adaptive", queue_size=5000, queue_warmup=0)
+    fit(tmp_path, sampler, epochs=1)
+    once = len(sampler.queue)
+    fit(tmp_path, sampler, epochs=1)
+    assert len(sampler.queue) == once
+
+
+def test_a_training_step_that_returns_only_a_loss(tmp_path):
+    class Bare(HSCL):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx)["loss"]
+
+    fit(tmp_path, HardNegativeSampler(), Bare, epochs=1)
+    for sampler in (HardNegativeSampler(schedule="adaptive"), HardNegativeSampler(queue_size=9)):
+        with pytest.raises(ValueError, match="got only a loss from the training step of Bare, expected a dict"):
+            fit(tmp_path, sampler, Bare, epochs=1)
+
+
+def test_a_checkpoint_with_features_of_another_dimension_stops_before_anything_is_updated(tmp_path):
+    trainer, _ = fit(tmp_path, HardNegativeSampler(queue_size=100, queue_warmup=0), epochs=1)
+    trainer.save_checkpoint(tmp_path / "nine.ckpt")
+    sampler = HardNegativeSampler(queue_size=100, queue_warmup=0)
+    sampler.load_state_dict(torch.load(tmp_path / "nine.ckpt", weights_only=True)["callbacks"]["HardNegativeSampler"])
+    sampler.reset = lambda: None  # as after loading
+    module = HSCL(encoder=MLP((32,)), num_classes=10, feature_dim=5)
+    before = [p.clone() for p in module.parameters()]
+    trainer = Trainer(max_epochs=1, callbacks=[sampler], default_root_dir=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="queue: got features of 5 dimensions, expected 9"):
+        trainer.fit(module, LatentClassDataModule())
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+    assert module.loss.queue is None
+
+
+def test_adaptive_needs_a_hardness(tmp_path):
+    with pytest.raises(ValueError, match=r"schedule: got 'adaptive' for Threshold\(fraction=0.1\), which has no"):
+        fit(tmp_path, HardNegativeSampler(schedule="adaptive"), hardening=Threshold(0.1))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -88,7 +220,13 @@ def test_a_module_without_a_contrastive_loss(tmp_path):
         ({"start": -1.0}, "start: got -1.0"),
         ({"duration": 0}, "duration: got 0"),
         ({"duration": 1.5}, "duration: got 1.5, expected a share"),
-        ({"schedule": "step"}, "schedule: got 'step', expected one of constant, linear, cosine"),
+        ({"schedule": "step"}, "schedule: got 'step', expected one of constant, linear, cosine, adaptive"),
+        ({"fraction": 0}, "fraction: got 0"),
+        ({"fraction": 1.0}, "fraction: got 1.0, expected a share of the negatives in"),
+        ({"max_beta": 0}, "max_beta: got 0"),
+        ({"schedule": "adaptive", "start": 11.0}, "start: got 11.0, expected at most max_beta, 10.0"),
+        ({"queue_size": -1}, "queue_size: got -1, expected an integer >= 0"),
+        ({"queue_warmup": -1}, "queue_warmup: got -1"),
     ],
 )
 def test_bad_arguments(arguments, message):

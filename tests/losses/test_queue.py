@@ -137,6 +137,15 @@ def test_an_empty_queue_is_as_none():
     assert len(restored) == 0
 
 
+def test_state_restores_the_places():
+    queue, restored = FeatureQueue(5), FeatureQueue(5)
+    for i in range(7):
+        queue.push(torch.full((1, 2), float(i)), torch.tensor([i]))
+        restored.load_state_dict(queue.state_dict())
+        assert torch.equal(restored.features, queue.features)
+        assert torch.equal(restored.labels, queue.labels)
+
+
 def test_half_precision_is_held_in_float32():
     assert filled(torch.randn(3, 2).bfloat16(), [0, 1, 2]).features.dtype == torch.float32
 

@@ -1,0 +1,155 @@
+"""NC3 and NC4: whether a linear classifier has become the class means, and decides as the nearest of them.
+
+A classifier is its weight (C, d) and bias (C,). Only classes that are present count.
+"""
+
+import torch
+from torch import Tensor
+
+from nc_lightning.geometry.centres import CentreDistances
+from nc_lightning.geometry.checks import check_features, check_finite
+from nc_lightning.geometry.collapse import separated
+from nc_lightning.geometry.statistics import ClassStatistics
+
+
+def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, feature_dim: int) -> None:
+    """Raise unless a classifier fits the classes and the features.
+
+    Raises:
+        TypeError: If the weight is not floating point.
+        ValueError: If a shape does not fit, or a number is not finite.
+
+    Example:
+        >>> check_classifier(torch.zeros(3, 2), None, num_classes=4, feature_dim=2)
+        Traceback (most recent call last):
+        ...
+        ValueError: weight: got shape (3, 2), expected (4, 2), a row for each class
+    """
+    check_features(weight, "weight")
+    if weight.shape != (num_classes, feature_dim):
+        raise ValueError(
+            f"weight: got shape {tuple(weight.shape)}, expected ({num_classes}, {feature_dim}), a row for each class"
+        )
+    check_finite(weight, "weight")
+    if bias is not None:
+        if bias.shape != (num_classes,):
+            raise ValueError(f"bias: got shape {tuple(bias.shape)}, expected ({num_classes},), one for each class")
+        check_finite(bias[:, None], "bias")
+
+
+def _of_present(stats: ClassStatistics, weight: Tensor) -> Tensor:
+    check_classifier(weight, None, stats.num_classes, stats.feature_dim)
+    return weight.detach().to(stats.means)[stats.present]
+
+
+def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
+    """Self-duality: Frobenius distance between the classifier and the centred class means, each at unit norm.
+
+    Rows are centred by their mean, which a softmax does not see.
+
+    Args:
+        stats: Statistics of the features.
+        weight: (C, d) rows of the classifier; its bias has no part in NC3.
+
+    Returns:
+        0-dimensional, range [0, 2], ideal 0; NaN where all class means coincide, or all rows.
+
+    Raises:
+        ValueError: If the shape does not fit, or a weight is not finite.
+
+    Source:
+        Papyan, Han, Donoho (2020), NC3; rows of the weight centred.
+
+    Example:
+        >>> from nc_lightning.geometry import simplex_etf
+        >>> means = simplex_etf(4, 3)
+        >>> stats = ClassStatistics(4, 3).update(means, torch.arange(4))
+        >>> round(nc3(stats, 7 * means + 1).item(), 6)
+        0.0
+    """
+    if not separated(stats):
+        return stats.means.new_tensor(torch.nan)
+    rows = _of_present(stats, weight)
+    rows, means = rows - rows.mean(0), stats.centred_class_means
+    return torch.linalg.matrix_norm(rows / torch.linalg.matrix_norm(rows) - means / torch.linalg.matrix_norm(means))
+
+
+def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:
+    """Distance between the products of classifier and centred class means, at unit norm, and a simplex ETF.
+
+    Args:
+        stats: Statistics of the features.
+        weight: (C, d), centred by the mean of its rows.
+
+    Returns:
+        0-dimensional, range [0, 2], ideal 0; NaN where all class means coincide.
+
+    Raises:
+        ValueError: If the shape does not fit, or a weight is not finite.
+
+    Source:
+        Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features.
+    """
+    if not separated(stats):
+        return stats.means.new_tensor(torch.nan)
+    rows, means = _of_present(stats, weight), stats.centred_class_means
+    products, classes = (rows - rows.mean(0)) @ means.T, len(means)
+    etf = torch.eye(classes, dtype=means.dtype, device=means.device) - 1 / classes
+    return torch.linalg.matrix_norm(products / torch.linalg.matrix_norm(products) - etf / (classes - 1) ** 0.5)
+
+
+def nc3_cosine(stats: ClassStatistics, weight: Tensor) -> Tensor:
+    """One minus the cosine between a row of the classifier and its centred class mean, averaged over classes.
+
+    Args:
+        stats: Statistics of the features.
+        weight: (C, d), centred by the mean of its rows.
+
+    Returns:
+        0-dimensional, range [0, 2], ideal 0; NaN where all class means coincide.
+
+    Raises:
+        ValueError: If the shape does not fit, or a weight is not finite.
+
+    Source:
+        Jiang et al. (2023), Generalized neural collapse, arXiv 2310.05351, GNC3.
+    """
+    if not separated(stats):
+        return stats.means.new_tensor(torch.nan)
+    rows = _of_present(stats, weight)
+    return (1 - torch.cosine_similarity(rows - rows.mean(0), stats.centred_class_means, eps=0.0)).mean()
+
+
+def nc4_mismatches(z: Tensor, weight: Tensor, bias: Tensor | None, centres: CentreDistances) -> Tensor:
+    """Tell for each feature whether the classifier and the nearest class centre disagree.
+
+    Args:
+        z: Features (N, d).
+        weight: (C, d)
+        bias: (C,), or None for a classifier without one; it is never left out otherwise.
+        centres: The class centres.
+
+    Returns:
+        (N,) bool. NC4 is their mean: range [0, 1], ideal 0.
+
+    Raises:
+        ValueError: If a shape does not fit, or a number is not finite.
+
+    Source:
+        Papyan, Han, Donoho (2020), NC4. Ties go to the lowest class.
+
+    Example:
+        >>> from nc_lightning.geometry import simplex_etf
+        >>> means = simplex_etf(4, 3)
+        >>> centres = CentreDistances(ClassStatistics(4, 3).update(means, torch.arange(4)))
+        >>> nc4_mismatches(means, means, torch.tensor([0.0, 0.0, 0.0, 9.0]), centres)
+        tensor([ True,  True,  True, False])
+    """
+    stats = centres.centres
+    check_classifier(weight, bias, stats.num_classes, stats.feature_dim)
+    with torch.autocast(z.device.type, enabled=False):
+        z, weight = z.detach().to(stats.means), weight.detach().to(stats.means)
+        logits = z @ weight.T
+        if bias is not None:
+            logits += bias.detach().to(stats.means)
+        return logits.argmax(1) != centres.nearest(z)

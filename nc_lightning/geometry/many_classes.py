@@ -1,0 +1,140 @@
+"""Class means of more classes than fit on a simplex, C > d + 1: generalised measures, and the least they can be.
+
+With C <= d + 1 the ideal is the simplex ETF; beyond, class means can still be a tight frame, with angles as large as
+possible. Functions of class statistics return 0-dimensional float64 tensors, NaN where all class means coincide.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from nc_lightning.geometry.checks import check_count
+from nc_lightning.geometry.collapse import centred_cosines, separated
+from nc_lightning.geometry.statistics import ClassStatistics
+
+
+def nc2_tight_frame(stats: ClassStatistics) -> Tensor:
+    """Frobenius distance between the unit-norm covariance of the class means and that of a tight frame, I / sqrt(d).
+
+    Range [0, sqrt(2)); 0 where the means spread evenly over all d dimensions, for C <= d at the least
+    sqrt(2 - 2 sqrt((C - 1) / d)). It equals sqrt(2 - 2 sqrt(PR / d)) for the participation ratio PR.
+
+    Source:
+        Zhu et al. (2021) for the simplex; Jiang et al. (2023), Generalized neural collapse, arXiv 2310.05351.
+
+    Example:
+        >>> angles = torch.arange(5) * (2 * math.pi / 5)
+        >>> pentagon = torch.stack([angles.cos(), angles.sin()], dim=1)
+        >>> round(nc2_tight_frame(ClassStatistics(5, 2).update(pentagon, torch.arange(5))).item(), 6)
+        0.0
+    """
+    if not separated(stats):
+        return stats.means.new_tensor(torch.nan)
+    means = stats.centred_class_means
+    covariance = means.T @ means
+    even = torch.eye(len(covariance), dtype=means.dtype, device=means.device) / len(covariance) ** 0.5
+    return torch.linalg.matrix_norm(covariance / torch.linalg.matrix_norm(covariance) - even)
+
+
+def nc2_max_cosine(stats: ClassStatistics) -> Tensor:
+    """Largest cosine between two centred class means. Range [-1/(C - 1), 1]; at the least `max_cosine_floor`.
+
+    Source:
+        Jiang et al. (2023), Generalized neural collapse, arXiv 2310.05351.
+    """
+    return centred_cosines(stats).max() if separated(stats) else stats.means.new_tensor(torch.nan)
+
+
+def max_cosine_floor(num_classes: int, feature_dim: int) -> float:
+    """Least possible value of the largest cosine between C vectors in d dimensions: Rankin's bound.
+
+    -1/(C - 1) for C <= d + 1, met by the simplex; 0 for C <= 2 d, met by an orthoplex; for still more classes it is 0
+    as well, and cannot be met.
+
+    Args:
+        num_classes: Number of classes C >= 2.
+        feature_dim: Dimension d.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Source:
+        Rankin (1955), The closest packing of spherical caps in n dimensions.
+
+    Example:
+        >>> max_cosine_floor(5, 4), max_cosine_floor(6, 4)
+        (-0.25, 0.0)
+    """
+    _check(num_classes, feature_dim)
+    return -1 / (num_classes - 1) if num_classes <= feature_dim + 1 else 0.0
+
+
+def coherence_floor(num_classes: int, feature_dim: int) -> float:
+    """Least possible value of the largest absolute cosine between C vectors in d dimensions: Welch's bound.
+
+    Args:
+        num_classes: Number of classes C >= 2.
+        feature_dim: Dimension d.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Source:
+        Welch (1974), Lower bounds on the maximum cross correlation of signals.
+
+    Example:
+        >>> round(coherence_floor(20, 5), 6), coherence_floor(5, 5)
+        (0.39736, 0.0)
+    """
+    _check(num_classes, feature_dim)
+    return math.sqrt(max(num_classes - feature_dim, 0) / (feature_dim * (num_classes - 1)))
+
+
+def equiangular_floor(num_classes: int, feature_dim: int) -> float:
+    """Least possible `nc2_equiangular` of C unit vectors in d dimensions that sum to zero: 0 up to C = d + 1.
+
+    Args:
+        num_classes: Number of classes C >= 2.
+        feature_dim: Dimension d.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Source:
+        Welch (1974): the mean squared cosine is at least (C - d) / (d (C - 1)), and the mean cosine -1/(C - 1).
+
+    Example:
+        >>> equiangular_floor(6, 5), round(equiangular_floor(20, 5), 4)
+        (0.0, 0.3938)
+    """
+    _check(num_classes, feature_dim)
+    if num_classes <= feature_dim + 1:
+        return 0.0
+    return math.sqrt(max(0.0, coherence_floor(num_classes, feature_dim) ** 2 - 1 / (num_classes - 1) ** 2))
+
+
+def etf_floor(num_classes: int, feature_dim: int) -> float:
+    """Least possible `nc2_etf` of C class means in d dimensions: 0 up to C = d + 1.
+
+    Args:
+        num_classes: Number of classes C >= 2.
+        feature_dim: Dimension d.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Source:
+        `nc2_etf` is a function of the participation ratio, which is at most d.
+
+    Example:
+        >>> etf_floor(6, 5), round(etf_floor(20, 5), 4)
+        (0.0, 0.9871)
+    """
+    _check(num_classes, feature_dim)
+    return math.sqrt(2 - 2 * math.sqrt(min(1.0, feature_dim / (num_classes - 1))))
+
+
+def _check(num_classes: int, feature_dim: int) -> None:
+    check_count("num_classes", num_classes, at_least=2)
+    check_count("feature_dim", feature_dim)

@@ -1,0 +1,210 @@
+"""Dimension measures of a matrix: how many directions its rows really use, from its singular values.
+
+Rows are samples and are not centred. `spectra` has the same measures of class statistics.
+"""
+
+import torch
+from torch import Tensor
+
+from nc_lightning.geometry.checks import check_count, check_features
+
+EIGENVALUE_CUTOFF = 1e-5
+"""Eigenvalues below this fraction of the largest count as zero where directions are counted or inverted, whatever the
+dtype: the peers' cut-offs depend on it, and the value of NC1 with them."""
+
+
+def effective_rank_of(singular_values: Tensor) -> Tensor:
+    """Return `effective_rank` from singular values."""
+    total = singular_values.sum()
+    if not total > 0:
+        return torch.zeros_like(total)
+    p = singular_values / total
+    return torch.special.entr(p).sum().exp()
+
+
+def participation_of(singular_values: Tensor) -> Tensor:
+    """Return `participation_ratio` from singular values."""
+    eigenvalues = singular_values.square()
+    if not eigenvalues.sum() > 0:
+        return torch.zeros_like(eigenvalues.sum())
+    return eigenvalues.sum().square() / eigenvalues.square().sum()
+
+
+def nesum_of(singular_values: Tensor) -> Tensor:
+    """Return `nesum` from singular values in falling order."""
+    eigenvalues = singular_values.square()
+    return eigenvalues.sum() / eigenvalues[0] if eigenvalues[0] > 0 else torch.zeros_like(eigenvalues[0])
+
+
+def rankme_of(singular_values: Tensor) -> Tensor:
+    """Return `rankme` from singular values."""
+    if not singular_values.sum() > 0:
+        return torch.zeros_like(singular_values.sum())
+    p = singular_values / singular_values.sum() + 1e-7
+    return torch.special.entr(p).sum().exp()
+
+
+def _singular_values(matrix: Tensor) -> Tensor:
+    check_features(matrix, "matrix")
+    return torch.linalg.svdvals(matrix.double())
+
+
+def effective_rank(matrix: Tensor) -> Tensor:
+    """Exponential of the entropy of the normalised singular values.
+
+    Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse. Singular values, not
+    eigenvalues of the covariance, whose effective rank is never larger.
+
+    Args:
+        matrix: Shape (N, d), floating point; computed in float64. Rows are not centred.
+
+    Returns:
+        0-dimensional float64 tensor.
+
+    Raises:
+        ValueError: If ``matrix`` does not have two dimensions.
+
+    Source:
+        Roy, Vetterli (2007), The effective rank: a measure of effective dimensionality.
+
+    Example:
+        >>> round(effective_rank(torch.eye(3)).item(), 6)
+        3.0
+        >>> effective_rank(torch.zeros(3, 3)).item()
+        0.0
+    """
+    return effective_rank_of(_singular_values(matrix))
+
+
+def participation_ratio(matrix: Tensor) -> Tensor:
+    """Squared sum over sum of squares of the eigenvalues of ``matrix^T matrix``.
+
+    Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse.
+
+    Args:
+        matrix: Shape (N, d), floating point; computed in float64. Rows are not centred.
+
+    Returns:
+        0-dimensional float64 tensor.
+
+    Raises:
+        ValueError: If ``matrix`` does not have two dimensions.
+
+    Source:
+        Gao et al. (2017), A theory of multineuronal dimensionality.
+
+    Example:
+        >>> round(participation_ratio(torch.diag(torch.tensor([3.0, 1.0]))).item(), 4)
+        1.2195
+    """
+    return participation_of(_singular_values(matrix))
+
+
+def rankme(matrix: Tensor) -> Tensor:
+    """RankMe: the effective rank with 1e-7 added to every normalised singular value. Range [1, about min(N, d)].
+
+    Args:
+        matrix: Shape (N, d), floating point; computed in float64. Rows are not centred.
+
+    Returns:
+        0-dimensional float64 tensor.
+
+    Raises:
+        ValueError: If ``matrix`` does not have two dimensions.
+
+    Source:
+        Garrido et al. (2023), RankMe: assessing the downstream performance by the rank of representations, eq. 1.
+
+    Example:
+        >>> round(rankme(torch.eye(3)).item(), 4)
+        3.0
+    """
+    return rankme_of(_singular_values(matrix))
+
+
+def nesum(matrix: Tensor) -> Tensor:
+    """Sum of the eigenvalues of ``matrix^T matrix`` over the largest: the stable rank, and NESum of a centred matrix.
+
+    Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse. Never above
+    `participation_ratio`, which is never above `effective_rank`.
+
+    Args:
+        matrix: Shape (N, d), floating point; computed in float64. Rows are not centred.
+
+    Returns:
+        0-dimensional float64 tensor.
+
+    Raises:
+        ValueError: If ``matrix`` does not have two dimensions.
+
+    Source:
+        He, Ozay (2022), Exploring the gap between collapsed and whitened features; Rudelson, Vershynin (2007).
+
+    Example:
+        >>> nesum(torch.diag(torch.tensor([2.0, 1.0]))).item()
+        1.25
+    """
+    return nesum_of(_singular_values(matrix))
+
+
+def numerical_rank(matrix: Tensor) -> Tensor:
+    """Number of singular values above max(N, d) eps of the largest, with eps of the dtype. Range [0, min(N, d)].
+
+    Args:
+        matrix: Shape (N, d), floating point. Rows are not centred.
+
+    Returns:
+        0-dimensional float64 tensor.
+
+    Raises:
+        ValueError: If ``matrix`` does not have two dimensions.
+
+    Source:
+        The convention of LAPACK's users, as in ``numpy.linalg.matrix_rank``.
+
+    Example:
+        >>> numerical_rank(torch.ones(4, 3)).item()
+        1.0
+    """
+    singular = _singular_values(matrix)
+    rounding = max(matrix.shape) * torch.finfo(matrix.dtype).eps * singular[0]
+    return (singular > rounding).sum().double()
+
+
+def alpha_req(eigenvalues: Tensor, first: int = 1, last: int | None = None, weighted: bool = True) -> Tensor:
+    """Exponent alpha of the power law k^-alpha that the eigenvalues of a covariance follow; 0 for a flat spectrum.
+
+    A straight line through (log k, log lambda_k) for k from ``first`` to ``last``, without eigenvalues below 1e-5 of
+    the largest. Neural collapse has a flat spectrum, alpha = 0, on its C - 1 directions.
+
+    Args:
+        eigenvalues: (d,) in falling order.
+        first: First index of the window, from 1 on.
+        last: Last index of the window; None for all.
+        weighted: Weigh index k by 1/k, as the line is fitted on a logarithmic axis.
+
+    Returns:
+        0-dimensional float64 tensor; NaN where fewer than 3 eigenvalues are left.
+
+    Raises:
+        ValueError: If the window is empty.
+
+    Source:
+        Agrawal et al. (2022), alpha-ReQ, with the weights of Stringer et al. (2019).
+
+    Example:
+        >>> round(alpha_req(torch.arange(1, 20).double() ** -1.5).item(), 6)
+        1.5
+    """
+    check_count("first", first)
+    if last is not None:
+        check_count("last", last, at_least=first)
+    eigenvalues = eigenvalues.double()
+    k = torch.arange(1, len(eigenvalues) + 1, dtype=torch.float64, device=eigenvalues.device)
+    used = (k >= first) & (k <= (last or len(k))) & (eigenvalues > EIGENVALUE_CUTOFF * eigenvalues[0])
+    if used.sum() < 3:
+        return eigenvalues.new_tensor(torch.nan)
+    x, y = k[used].log(), eigenvalues[used].log()
+    weights = 1 / k[used] if weighted else torch.ones_like(x)
+    x, y = x - (weights @ x) / weights.sum(), y - (weights @ y) / weights.sum()
+    return -(weights * x) @ y / ((weights * x) @ x)

@@ -1,0 +1,100 @@
+"""How features spread over the unit sphere: alignment within classes, uniformity over all, self-clustering.
+
+Statistics are to be those of features on the unit sphere.
+"""
+
+import torch
+from torch import Tensor
+
+from nc_lightning.geometry.checks import check_features, check_finite
+from nc_lightning.geometry.normalization import unit_sphere
+from nc_lightning.geometry.statistics import ClassStatistics
+
+PAIRS_AT_ONCE = 2**22
+"""How many squared distances `uniformity` holds at a time."""
+
+
+def alignment(stats: ClassStatistics) -> Tensor:
+    """Mean squared distance between two different samples of a class, averaged over classes with two samples or more.
+
+    Args:
+        stats: Statistics of features on the unit sphere.
+
+    Returns:
+        0-dimensional, range [0, 4], ideal 0; NaN where every class has a single sample.
+
+    Source:
+        Wang, Isola (2020), arXiv 2005.10242, with alpha = 2 and all pairs of a class as positives.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+        >>> round(alignment(ClassStatistics(2, 2).update(z, torch.tensor([0, 0, 1]))).item(), 6)
+        2.0
+    """
+    several = stats.counts > 1
+    return (2 * stats.traces[several] / (stats.counts[several] - 1)).mean()
+
+
+def self_cluster(stats: ClassStatistics) -> Tensor:
+    """How much more the samples cluster than random ones: squared cosines of all pairs, beyond the expected ones.
+
+    Args:
+        stats: Statistics of features on the unit sphere.
+
+    Returns:
+        0-dimensional: 1 where all features are equal or opposite, about 0 for random ones, -1/(N - 1) where they fill
+        all dimensions evenly, as at neural collapse with d = C - 1. NaN for d = 1, where nothing else is possible.
+
+    Source:
+        Tsitsulin et al. (2023), Unsupervised embedding quality evaluation, arXiv 2305.16562.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> round(self_cluster(ClassStatistics(2, 2).update(z, torch.tensor([0, 1]))).item(), 6)
+        -1.0
+    """
+    n, present = stats.counts.sum(), stats.present
+    moment = stats.scatter + stats.means[present].T * stats.counts[present] @ stats.means[present]
+    expected = n + n * (n - 1) / stats.feature_dim
+    return (moment.square().sum() - expected) / (n * n - expected)
+
+
+@torch.no_grad()
+def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
+    """Logarithm of the mean Gaussian potential e^{-t ||z_i - z_j||^2} over all pairs of features on the unit sphere.
+
+    All N (N - 1) / 2 pairs are looked at, in memory of O(N d).
+
+    Args:
+        z: Features (N, d), N >= 2; projected onto the unit sphere.
+        t: Sharpness > 0.
+
+    Returns:
+        0-dimensional float64 tensor, range [-4 t, 0], lower is more uniform. At neural collapse with n samples of each
+        of C classes log(q + (1 - q) e^{-2 t C / (C - 1)}), q = (n - 1)/(n C - 1).
+
+    Raises:
+        TypeError: If ``z`` is not floating point.
+        ValueError: If there are fewer than two samples, or a feature is not finite.
+
+    Source:
+        Wang, Isola (2020), arXiv 2005.10242.
+
+    Example:
+        >>> uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).item()
+        -8.0
+    """
+    check_features(z)
+    check_finite(z)
+    if len(z) < 2:
+        raise ValueError(f"z: got {len(z)} samples, expected at least 2")
+    with torch.autocast(z.device.type, enabled=False):
+        z = unit_sphere(z.double())
+        sums, height = [], max(1, PAIRS_AT_ONCE // len(z))
+        for start in range(0, len(z), height):
+            rows = z[start : start + height]
+            # Differences, not products: near collapse a product would lose the digits of a distance.
+            squared = torch.cdist(rows, z[start:], compute_mode="donot_use_mm_for_euclid_dist").square()
+            later = torch.ones_like(squared, dtype=torch.bool).triu(1)
+            sums.append((-t * squared[later]).logsumexp(0))
+        return torch.stack(sums).logsumexp(0) - torch.tensor(len(z) * (len(z) - 1) / 2, dtype=torch.float64).log()
