@@ -106,7 +106,7 @@ def equiangular_floor(num_classes: int, feature_dim: int) -> float:
 
     Example:
         >>> equiangular_floor(6, 5), round(equiangular_floor(20, 5), 4)
-        (0.0, 0.3938)
+        (0.0, 0.3939)
     """
     _check(num_classes, feature_dim)
     if num_classes <= feature_dim + 1:
@@ -129,7 +129,7 @@ def etf_floor(num_classes: int, feature_dim: int) -> float:
 
     Example:
         >>> etf_floor(6, 5), round(etf_floor(20, 5), 4)
-        (0.0, 0.9871)
+        (0.0, 0.9869)
     """
     _check(num_classes, feature_dim)
     return math.sqrt(2 - 2 * math.sqrt(min(1.0, feature_dim / (num_classes - 1))))

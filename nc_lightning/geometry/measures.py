@@ -116,7 +116,7 @@ def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
         >>> ideal("nc1_outside_span", num_classes=10, feature_dim=9) is None
         True
         >>> ideal("nc2_etf", num_classes=10, feature_dim=4).text
-        '0.577'
+        '0.816'
     """
     rank = min(num_classes - 1, feature_dim)
     if key in _RANKS:

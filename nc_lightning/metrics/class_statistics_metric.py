@@ -1,26 +1,37 @@
 """The state that all geometry metrics share: class statistics, merged over batches and processes."""
 
+import hashlib
+import math
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from nc_lightning.geometry import CentreDistances, ClassStatistics
-from nc_lightning.geometry.measures import CENTRE_MEASURES, STATISTICS_MEASURES
+from nc_lightning.geometry import ClassStatistics, unit_sphere
+from nc_lightning.geometry.checks import check_count
+from nc_lightning.geometry.measures import STATISTICS_MEASURES, ideal
 
-_STATES = ("counts", "means", "scatter", "traces")
+LARGE_STATE = 2**28
+"""Bytes of state above which a metric says at construction what it will take."""
 
 
 class ClassStatisticsMetric(Metric):
     """Base of the geometry metrics: feeds a `ClassStatistics`; a subclass names the measures it reports.
 
-    State is C d + d^2 + 4 C float64 numbers, never the features, and it is not saved in checkpoints. Processes are
-    merged by Chan's update, so two of them report what one would on all the data.
+    The state is C d + d^2 float64 numbers and a few more for each class, never the features. It is one tensor: one
+    exchange between processes, which are merged by Chan's update, so that two of them report what one would on all the
+    data. Every process computes. It is not saved in checkpoints, and no cast of the module changes its precision.
+
+    In a `torchmetrics.MetricCollection` metrics with equal settings share one state and one update; a fingerprint of
+    the settings within the state keeps all others apart.
 
     Args:
         num_classes: Number of classes C.
         feature_dim: Dimension d of the features.
+        dataset_size: Number of samples that all processes read together with a `DistributedSampler`: what it repeats
+            to give each process as many is then counted once. None where nothing is repeated.
         **kwargs: Of `torchmetrics.Metric`.
 
     Raises:
@@ -32,49 +43,109 @@ class ClassStatisticsMetric(Metric):
     # Each process keeps statistics of its own, to be merged in `compute`; no elementwise reduction can do that.
     full_state_update = True
 
-    counts: Tensor
-    means: Tensor
-    scatter: Tensor
-    traces: Tensor
-    distances: Tensor
-    correct: Tensor
-
     keys: tuple[str, ...] = ()
+    on_unit_sphere = False
+    sums: tuple[str, ...] = ()
+    """Names of (C,) sums that a subclass keeps beside the statistics."""
 
-    def __init__(self, num_classes: int, feature_dim: int, **kwargs: Any) -> None:
+    state: Tensor
+
+    def __init__(self, num_classes: int, feature_dim: int, dataset_size: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        empty = ClassStatistics(num_classes, feature_dim)
-        for name in _STATES:
-            self.add_state(name, default=getattr(empty, name), dist_reduce_fx=None)
-        for name in ("distances", "correct"):
-            self.add_state(name, default=torch.zeros_like(empty.counts), dist_reduce_fx=None)
+        check_count("num_classes", num_classes)
+        check_count("feature_dim", feature_dim)
+        if dataset_size is not None:
+            check_count("dataset_size", dataset_size)
+        self.num_classes = num_classes
+        self.feature_dim = feature_dim
+        self.dataset_size = dataset_size
+        self._shapes: dict[str, tuple[int, ...]] = {
+            "counts": (num_classes,),
+            "means": (num_classes, feature_dim),
+            "scatter": (feature_dim, feature_dim),
+            "traces": (num_classes,),
+            **dict.fromkeys(self.sums, (num_classes,)),
+            "offered": (1,),
+            "fingerprint": (16,),
+        }
+        size = sum(math.prod(shape) for shape in self._shapes.values())
+        if 8 * size > LARGE_STATE:
+            warnings.warn(
+                f"{type(self).__name__}: keeps {8 * size / 2**20:.0f} MiB, C d + d^2 numbers for num_classes = "
+                f"{num_classes} and feature_dim = {feature_dim}",
+                stacklevel=3,
+            )
+        state = torch.zeros(size, dtype=torch.float64)
+        # Bytes: torchmetrics compares states by allclose, for which larger numbers could be close.
+        digest = hashlib.sha256(repr(self._settings()).encode()).digest()[:16]
+        state[-16:] = torch.tensor(list(digest), dtype=torch.float64)
+        self.add_state("state", default=state, dist_reduce_fx=None)
+
+    def _settings(self) -> tuple[Any, ...]:
+        """What decides how a batch changes the state; metrics that differ in it never share one."""
+        return (self.num_classes, self.feature_dim, self.dataset_size, self.on_unit_sphere, self.sums)
+
+    def _parts(self, state: Tensor) -> dict[str, Tensor]:
+        """Views into a state, by name."""
+        sizes = [math.prod(shape) for shape in self._shapes.values()]
+        return {k: v.view(self._shapes[k]) for k, v in zip(self._shapes, state.split(sizes), strict=True)}
 
     def update(self, z: Tensor, labels: Tensor) -> None:
         """Add a batch of features (N, d) and labels (N,)."""
-        first = not self.counts.any()
-        stats = self._own.update(z, labels)
-        if not set(self.keys) & set(CENTRE_MEASURES):
-            return
-        if first and len(z) > 0:
-            seen = CentreDistances(stats).update(z, labels)
-            self.distances, self.correct = seen.distances, seen.correct
-        elif len(z) > 0:
-            self.distances, self.correct = self.distances * torch.nan, self.correct * torch.nan
+        parts = self._parts(self.state)
+        fresh = self._not_repeated(int(parts["offered"]), len(z))
+        offered = len(z)
+        if not fresh.all():
+            z, labels = z[fresh.to(z.device)], labels[fresh.to(labels.device)]
+        if self.on_unit_sphere:
+            z = unit_sphere(z)
+        _statistics(parts).update(z, labels)
+        self._look(parts, z, labels)
+        parts["offered"] += offered
 
-    @property
-    def _own(self) -> ClassStatistics:
-        return ClassStatistics.from_state(self.counts, self.means, self.scatter, self.traces)
+    def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
+        """Add a batch that was accepted to the sums of a subclass."""
+
+    def _not_repeated(self, offered: int, n: int) -> Tensor:
+        """Tell which of the next n samples `DistributedSampler` has not dealt out before: it deals them round robin."""
+        if self.dataset_size is None:
+            return torch.ones(n, dtype=torch.bool)
+        rank, processes = 0, 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return (offered + torch.arange(n)) * processes + rank < self.dataset_size
+
+    def _merged(self) -> list[dict[str, Tensor]]:
+        """Parts of each process's state; one before these are synchronised."""
+        return [self._parts(state) for state in self.state.view(-1, self.state.shape[-1])]
 
     @property
     def statistics(self) -> ClassStatistics:
         """The class statistics of everything that was added, by all processes where these are synchronised."""
-        if self.counts.ndim == 1:
-            return self._own
-        ranks = zip(*(getattr(self, name) for name in _STATES), strict=True)
-        merged, *others = (ClassStatistics.from_state(*(state.clone() for state in rank)) for rank in ranks)
+        first, *others = self._merged()
+        merged = _statistics({name: part.clone() for name, part in first.items()})
         for other in others:
-            merged.merge(other)
+            merged.merge(_statistics(other))
         return merged
+
+    def _sum(self, name: str) -> Tensor:
+        return torch.stack([parts[name] for parts in self._merged()]).sum(0)
+
+    def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
+        """Add what another metric with the same settings has seen.
+
+        Raises:
+            ValueError: If its settings differ.
+        """
+        incoming = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
+        other: Any = incoming["state"]
+        if other.shape != self.state.shape or not torch.equal(other[-16:], self.state[-16:].to(other)):
+            raise ValueError("incoming_state: got that of a metric with other settings, expected the same ones")
+        self._computed = None
+        parts, more = self._parts(self.state), self._parts(other.to(self.state))
+        _statistics(parts).merge(_statistics(more))
+        for name in (*self.sums, "offered"):
+            parts[name] += more[name]
 
     def compute(self) -> Any:
         """Return the measure, or a flat dict of them if there are several."""
@@ -83,12 +154,26 @@ class ClassStatisticsMetric(Metric):
         return values if len(values) > 1 else values[self.keys[0]]
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
-        if not stats.present.any():
-            return stats.means.new_tensor(torch.nan)
-        if key in STATISTICS_MEASURES:
-            return STATISTICS_MEASURES[key](stats)
-        distances, correct = self.distances.cpu(), self.correct.cpu()
-        if self.counts.ndim > 1:
-            # Each process knew the distances to its own means only, not to those of all.
-            distances = correct = torch.full_like(stats.counts, torch.nan)
-        return CENTRE_MEASURES[key](CentreDistances.from_state(stats, stats.counts, distances, correct))
+        return STATISTICS_MEASURES[key](stats) if stats.present.any() else stats.means.new_tensor(torch.nan)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot a value, or a list of values over epochs, beside the ideal as a dashed line of the same colour.
+
+        Args:
+            val: Of `compute` or `forward`, or a list of them; None to compute it now.
+            ax: Axes of matplotlib to draw on.
+
+        Returns:
+            Figure and axes, as every torchmetric does; the figure is None where axes were given.
+        """
+        drawn: tuple[Any, Any] = self._plot(val, ax)
+        figure, axes = drawn
+        for line, key in zip(list(axes.get_lines()), self.keys, strict=False):
+            goal = ideal(key, self.num_classes, self.feature_dim)
+            if goal is not None:
+                axes.axhline(goal.value, linestyle="--", linewidth=1, color=line.get_color())
+        return figure, axes
+
+
+def _statistics(parts: dict[str, Tensor]) -> ClassStatistics:
+    return ClassStatistics.from_state(parts["counts"], parts["means"], parts["scatter"], parts["traces"])

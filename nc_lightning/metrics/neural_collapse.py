@@ -1,5 +1,11 @@
 """Geometry metrics for torchmetrics: neural collapse as a whole, NC1, NC2 and the effective rank."""
 
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nc_lightning.geometry import CentreDistances, ClassStatistics
 from nc_lightning.geometry.measures import CENTRE_MEASURES, STATISTICS_MEASURES
 from nc_lightning.metrics.class_statistics_metric import ClassStatisticsMetric
 
@@ -7,14 +13,16 @@ from nc_lightning.metrics.class_statistics_metric import ClassStatisticsMetric
 class NeuralCollapse(ClassStatisticsMetric):
     """Every measure of `nc_lightning.geometry.measure`, as a flat dict, of features that arrive in batches.
 
-    ``within_class_variation`` and ``ncc_accuracy`` compare features with class means that are known only at the end:
-    they are exact when all features come in one update, and NaN after several. `GeometryMonitor` reads the data twice
-    and has them in any case.
+    ``within_class_variation`` and ``ncc_accuracy`` compare features with class centres, which must be known before.
+    With ``centres`` they are exact: those of the same features from a first pass (``metric.statistics``), or those of
+    the training set for held-out features. Without, they are exact when all features come in one update of one
+    process, whose own class means are the centres then, and NaN otherwise.
 
     Args:
         num_classes: Number of classes C.
         feature_dim: Dimension d of the features.
-        **kwargs: Of `torchmetrics.Metric`.
+        centres: Statistics whose class means are the centres.
+        **kwargs: ``dataset_size``, as of `ClassStatisticsMetric`, and those of `torchmetrics.Metric`.
 
     Raises:
         ValueError: If a size is below 1, shapes do not fit, a label is out of range, or a feature is not finite.
@@ -31,12 +39,63 @@ class NeuralCollapse(ClassStatisticsMetric):
     """
 
     keys = (*STATISTICS_MEASURES, *CENTRE_MEASURES)
+    sums = ("distances", "correct")
+
+    def __init__(
+        self, num_classes: int, feature_dim: int, centres: ClassStatistics | None = None, **kwargs: Any
+    ) -> None:
+        self.centres = check_centres(centres, num_classes, feature_dim)
+        super().__init__(num_classes, feature_dim, **kwargs)
+
+    def _settings(self) -> tuple[Any, ...]:
+        centres = None if self.centres is None else (self.centres.counts.tolist(), self.centres.means.tolist())
+        return (*super()._settings(), centres)
+
+    def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
+        if len(z) == 0:
+            return
+        centres = self.centres
+        if centres is None and int(parts["offered"]) == 0:
+            centres = ClassStatistics.from_state(*(parts[k] for k in ("counts", "means", "scatter", "traces")))
+        if centres is None:
+            parts["distances"].fill_(torch.nan)
+            parts["correct"].fill_(torch.nan)
+            return
+        seen = CentreDistances(centres.to(z.device)).update(z, labels)
+        parts["distances"] += seen.distances.to(parts["distances"])
+        parts["correct"] += seen.correct.to(parts["correct"])
+
+    def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
+        if key not in CENTRE_MEASURES or not stats.present.any():
+            return super()._measure(key, stats)
+        distances, correct = self._sum("distances").cpu(), self._sum("correct").cpu()
+        if self.centres is None and len(self._merged()) > 1:
+            # Each process knew the distances to its own means only, not to those of all.
+            distances = correct = torch.full_like(stats.counts, torch.nan)
+        return CENTRE_MEASURES[key](CentreDistances.from_state(stats, stats.counts, distances, correct))
+
+
+def check_centres(centres: ClassStatistics | None, num_classes: int, feature_dim: int) -> ClassStatistics | None:
+    """Return centres that fit.
+
+    Raises:
+        ValueError: If they are of another number of classes or dimension, or hold no class.
+    """
+    if centres is None:
+        return None
+    if tuple(centres.means.shape) != (num_classes, feature_dim):
+        raise ValueError(
+            f"centres: got statistics of (num_classes, feature_dim) = {tuple(centres.means.shape)}, expected "
+            f"{(num_classes, feature_dim)}"
+        )
+    CentreDistances(centres)
+    return centres
 
 
 class NC1(ClassStatisticsMetric):
     """NC1, tr Sigma_W / tr Sigma_B: within-class over between-class variance. Range [0, inf], ideal 0.
 
-    Args and errors as for `NeuralCollapse`; the definition is `nc_lightning.geometry.nc1`.
+    Args and errors as for `ClassStatisticsMetric`; the definition is `nc_lightning.geometry.nc1`.
 
     Example:
         >>> import torch
@@ -53,7 +112,7 @@ class NC1(ClassStatisticsMetric):
 class NC2(ClassStatisticsMetric):
     """NC2, how far the class means are from a simplex ETF: a dict of its four measures, each ideally 0.
 
-    Args and errors as for `NeuralCollapse`; the definitions are those of `nc_lightning.geometry`.
+    Args and errors as for `ClassStatisticsMetric`; the definitions are those of `nc_lightning.geometry`.
 
     Example:
         >>> import torch
@@ -71,7 +130,7 @@ class NC2(ClassStatisticsMetric):
 class EffectiveRank(ClassStatisticsMetric):
     """Effective rank of the centred class means. Range [0, min(C - 1, d)], ideal C - 1; low in dimensional collapse.
 
-    Args and errors as for `NeuralCollapse`; the definition is `nc_lightning.geometry.class_mean_effective_rank`.
+    Args and errors as for `ClassStatisticsMetric`; the definition is `nc_lightning.geometry.class_mean_effective_rank`.
 
     Example:
         >>> import torch

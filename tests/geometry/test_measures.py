@@ -8,14 +8,27 @@ from hypothesis import strategies as st
 from loops_over_features import all_metrics, entropy_rank, make_cases
 
 from nc_lightning.geometry import (
+    CentreDistances,
     ClassStatistics,
+    alignment,
+    alpha_req,
+    class_mean_spectrum,
     effective_rank,
+    feature_eigenvalues,
     ideal,
     measure,
+    nc3,
+    nc3_cosine,
+    nc3_etf,
+    nc4_mismatches,
+    numerical_rank,
     participation_ratio,
     rankme,
+    self_cluster,
     simplex_etf,
     statistics_measures,
+    uniformity,
+    unit_sphere,
 )
 
 NAMES = {
@@ -68,6 +81,92 @@ def test_reference_cases(name):
         for values in (whole, streamed):
             if key in values:
                 assert values[key] == pytest.approx(expected[reference], rel=1e-8, abs=1e-12, nan_ok=True), key
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_reference_cases_of_classifiers_spread_and_single_matrices(name):
+    case = CASES[name]
+    with np.errstate(all="ignore"):
+        expected = all_metrics(case["X"], case["y"], case["C"], case["W"], case["b"])
+    z, labels = torch.from_numpy(case["X"]), torch.from_numpy(case["y"])
+    stats = ClassStatistics(case["C"], z.shape[1]).update(z, labels)
+    sphere = ClassStatistics(case["C"], z.shape[1]).update(unit_sphere(z), labels)
+    weight = torch.from_numpy(np.asarray(case["W"], dtype=np.float64))
+    bias = None if case["b"] is None else torch.from_numpy(np.asarray(case["b"], dtype=np.float64))
+    ours = {
+        "nc3_frobenius_centred_w": nc3(stats, weight),
+        "nc3_wh_etf_centred_w": nc3_etf(stats, weight),
+        "nc3_one_minus_cos_centred_w": nc3_cosine(stats, weight),
+        "nc4_mismatch": nc4_mismatches(z, weight, bias, CentreDistances(stats)).double().mean(),
+        "alignment_class_mean": alignment(sphere),
+        "feat_self_cluster": self_cluster(sphere),
+        "uniformity_t2": uniformity(z),
+        "feat_numerical_rank_uncentred": numerical_rank(z),
+        "feat_alpha_ols": alpha_req(feature_eigenvalues(stats), weighted=False),
+    }
+    for key, value in ours.items():
+        if key in expected:
+            assert value.item() == pytest.approx(expected[key], rel=1e-8, abs=1e-12, nan_ok=True), key
+    spectrum = class_mean_spectrum(stats).tolist()
+    assert spectrum == pytest.approx(expected["means_spectrum_normalised"], rel=1e-8, abs=1e-12)
+
+
+def test_the_bias_decides():
+    case = CASES["12_huge_norms"]
+    z, labels = torch.from_numpy(case["X"]), torch.from_numpy(case["y"])
+    centres = CentreDistances(ClassStatistics(case["C"], z.shape[1]).update(z, labels))
+    weight, bias = torch.from_numpy(case["W"]), torch.from_numpy(case["b"])
+    assert nc4_mismatches(z, weight, bias, centres).double().mean() == 0
+    assert nc4_mismatches(z, weight, None, centres).double().mean() == pytest.approx(0.9)
+
+
+def test_a_classifier_that_does_not_fit():
+    stats = ClassStatistics(3, 2).update(torch.randn(6, 2), torch.arange(3).repeat(2))
+    with pytest.raises(ValueError, match=r"weight: got shape \(2, 2\), expected \(3, 2\), a row for each class"):
+        nc3(stats, torch.zeros(2, 2))
+    with pytest.raises(ValueError, match=r"bias: got shape \(2,\), expected \(3,\)"):
+        nc4_mismatches(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(2), CentreDistances(stats))
+    with pytest.raises(ValueError, match="weight: got nan in row 0"):
+        nc3(stats, torch.full((3, 2), torch.nan))
+
+
+@given(seed=st.integers(0, 2**31), num_classes=st.integers(2, 9), dim=st.integers(1, 9), n=st.integers(1, 4))
+def test_dimension_measures_are_ordered(seed, num_classes, dim, n):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(num_classes * n, dim, generator=generator, dtype=torch.float64)
+    g = measure(z, torch.arange(num_classes).repeat(n))
+    slack = 1 + 1e-9
+    assert g["nesum"] <= g["participation_ratio"] * slack <= g["effective_rank"] * slack**2
+    assert g["effective_rank"] <= min(num_classes - 1, dim) * slack
+    assert g["feature_nesum"] <= g["feature_participation_ratio"] * slack <= g["feature_effective_rank"] * slack**2
+    tight = math.sqrt(max(0.0, 2 - 2 * math.sqrt(g["participation_ratio"] / dim)))
+    assert g["nc2_tight_frame"] == pytest.approx(tight, abs=1e-7)
+    for key in ("nc2_equiangular", "nc2_etf", "nc2_tight_frame", "nc2_max_cosine"):
+        goal = ideal(key, num_classes, dim)
+        if goal is not None and key != "nc2_equiangular":  # whose floor is that of unit vectors that sum to zero
+            assert g[key] >= goal.value - 1e-9
+
+
+def test_floors_are_met_by_a_polygon_and_an_orthoplex():
+    angles = torch.arange(7) * (2 * math.pi / 7)
+    polygon = measure(torch.stack([angles.cos(), angles.sin()], 1), torch.arange(7))
+    assert polygon["nc2_etf"] == pytest.approx(ideal("nc2_etf", 7, 2).value, abs=1e-6)
+    assert polygon["nc2_equiangular"] == pytest.approx(ideal("nc2_equiangular", 7, 2).value, abs=1e-6)
+    assert polygon["nc2_tight_frame"] == pytest.approx(0, abs=1e-6)
+    assert ideal("nc2_max_cosine", 7, 2) is None
+    orthoplex = torch.cat([torch.eye(3), -torch.eye(3)])
+    assert measure(orthoplex, torch.arange(6))["nc2_max_cosine"] == pytest.approx(ideal("nc2_max_cosine", 6, 3).value)
+
+
+def test_uniformity_at_neural_collapse_and_in_strips(monkeypatch):
+    z = simplex_etf(10, 9)[torch.arange(10).repeat(20)]
+    q = 19 / 199
+    expected = math.log(q + (1 - q) * math.exp(-40 / 9))
+    assert uniformity(z).item() == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setattr("nc_lightning.geometry.spread.PAIRS_AT_ONCE", 1000)
+    assert uniformity(z).item() == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="z: got 1 samples, expected at least 2"):
+        uniformity(z[:1])
 
 
 def test_ideal_collapse_meets_every_ideal_and_a_wrong_label_none_of_nc1():

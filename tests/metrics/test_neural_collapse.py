@@ -5,10 +5,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from matplotlib.figure import Figure
+from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
-from nc_lightning.geometry import measure, simplex_etf
-from nc_lightning.metrics import NC1, NC2, EffectiveRank, NeuralCollapse
+from nc_lightning.geometry import ClassStatistics, ideal, measure, simplex_etf, uniformity
+from nc_lightning.metrics import NC1, NC2, NC3, NC4, Alignment, EffectiveRank, NeuralCollapse, SelfCluster, Uniformity
 
 TWO_LOOKS = ("within_class_variation", "ncc_accuracy")
 
@@ -17,6 +19,10 @@ def features(noise=0.1, num_classes=6, dim=8, n=90):
     generator = torch.Generator().manual_seed(1)
     labels = torch.randint(num_classes, (n,), generator=generator)
     return simplex_etf(num_classes, dim)[labels] + noise * torch.randn(n, dim, generator=generator), labels
+
+
+def measure_statistics(z, labels):
+    return ClassStatistics(6, z.shape[1]).update(z, labels)
 
 
 def assert_same(actual, expected, skip=()):
@@ -71,8 +77,123 @@ def test_pickle_state_dict_and_precision():
     metric = NeuralCollapse(num_classes=6, feature_dim=8)
     metric.update(z.float(), labels)
     assert metric.state_dict() == {}
-    assert metric.half().means.dtype == torch.float64
+    assert metric.half().statistics.means.dtype == torch.float64
     assert_same(pickle.loads(pickle.dumps(metric)).compute(), metric.compute())
+
+
+def test_given_centres_make_the_two_looks_exact_in_any_batches():
+    z, labels = features()
+    first = NC1(num_classes=6, feature_dim=8)
+    first.update(z, labels)
+    metric = NeuralCollapse(num_classes=6, feature_dim=8, centres=first.statistics)
+    for part in torch.randperm(90).split(13):
+        metric.update(z[part], labels[part])
+    assert_same(metric.compute(), measure(z, labels, 6))
+    held_out = NeuralCollapse(num_classes=6, feature_dim=8, centres=first.statistics)
+    held_out.update(z.roll(1, 1), labels)
+    assert held_out.compute()["ncc_accuracy"] < 0.9 < metric.compute()["ncc_accuracy"]
+
+
+def test_metrics_with_equal_settings_share_one_state_and_others_never_do():
+    z, labels = features()
+    sizes = {"num_classes": 6, "feature_dim": 8}
+    weight = torch.randn(6, 8)
+    stats = measure_statistics(z, labels)
+    others = {
+        "sized": NC1(**sizes, dataset_size=1000),
+        "one": NC4(**sizes, classifier=(weight, None), centres=stats),
+        "two": NC4(**sizes, classifier=(weight, torch.tensor([0, 0, 0, 0, 0, 99.0])), centres=stats),
+        "alignment": Alignment(**sizes),
+        "self cluster": SelfCluster(**sizes),
+    }
+    shared = {"nc1": NC1(**sizes), "nc2": NC2(**sizes), "rank": EffectiveRank(**sizes)}
+    collection = MetricCollection({**shared, **others})
+    # At first all agree: a torchmetrics collection would join what differs later, were states all that it compares.
+    unit = torch.nn.functional.normalize(z)
+    for part in torch.arange(90).split(30):
+        collection.update(unit[part], labels[part])
+    groups = sorted(sorted(group) for group in collection.compute_groups.values())
+    assert groups == [["alignment", "self cluster"], ["nc1", "nc2", "rank"], ["one"], ["sized"], ["two"]]
+    alone = {name: type(metric).__name__ for name, metric in others.items()}
+    assert alone["one"] == "NC4"
+    values = collection.compute()
+    assert values["one"] != values["two"]
+    expected = measure(unit, labels, 6)
+    assert values["nc1"].item() == pytest.approx(expected["nc1"])
+    assert values["rank"].item() == pytest.approx(expected["effective_rank"])
+
+
+@pytest.mark.parametrize("metric_class", [NeuralCollapse, NC1, EffectiveRank, Alignment, SelfCluster])
+def test_merge_state(metric_class):
+    z, labels = features()
+    a, b, whole = (metric_class(6, 8) for _ in range(3))
+    a.update(z[:50], labels[:50])
+    b.update(z[50:], labels[50:])
+    whole.update(z, labels)
+    a.merge_state(b)
+    values, expected = a.compute(), whole.compute()
+    if metric_class is NeuralCollapse:
+        assert_same(values, expected, skip=TWO_LOOKS)
+    else:
+        assert values.item() == pytest.approx(expected.item(), rel=1e-12)
+    with pytest.raises(ValueError, match="incoming_state: got that of a metric with other settings"):
+        a.merge_state(NC1(6, 8, dataset_size=3))
+
+
+def test_repeated_samples_count_once_in_one_process():
+    z, labels = features()
+    padded, plain = NC1(6, 8, dataset_size=70), NC1(6, 8)
+    for part in torch.arange(90).split(40):
+        padded.update(z[part], labels[part])
+    plain.update(z[:70], labels[:70])
+    assert padded.compute().item() == pytest.approx(plain.compute().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("nc1", [1.0, 1e-2, 1e-4, 1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("offset", [0.0, 5.0])
+def test_one_pass_is_as_exact_as_two(nc1, offset):
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(20).repeat(30)
+    noise = torch.randn(600, 16, generator=generator, dtype=torch.float64)
+    z = (torch.randn(20, 16, generator=generator, dtype=torch.float64)[labels] + nc1**0.5 * noise + offset).float()
+    exact = z.double()
+    means = torch.stack([exact[labels == c].mean(0) for c in range(20)])
+    within = (exact - means[labels]).square().sum() / 600
+    between = (means - means.mean(0)).square().sum() / 20
+    whole, left, right = (NC1(20, 16) for _ in range(3))
+    order = torch.randperm(600)
+    for i, part in enumerate(order.split(37)):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            whole.update(z[part], labels[part])
+            (left if i % 3 else right).update(z[part], labels[part])
+    left.merge_state(right)
+    assert whole.compute().item() == pytest.approx((within / between).item(), rel=1e-12)
+    assert left.compute().item() == pytest.approx((within / between).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("value", ["one", "list"])
+def test_plots_show_the_ideal(value):
+    z, labels = features()
+    for metric in (NC1(6, 8), NC2(6, 8), EffectiveRank(6, 8), NeuralCollapse(6, 8)):
+        axes = Figure().subplots()
+        metric.update(z, labels)
+        values = metric.compute()
+        metric.plot(None if value == "one" else [values, values], ax=axes)
+        dashed = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
+        expected = sum(ideal(key, 6, 8) is not None for key in metric.keys)
+        assert len(dashed) == expected
+    assert dashed[0].get_ydata()[0] == 0.0
+
+
+def test_every_metric_says_which_way_is_better():
+    assert NC1.higher_is_better is NC2.higher_is_better is NC3.higher_is_better is NC4.higher_is_better is False
+    assert EffectiveRank.higher_is_better is True
+    assert Alignment.higher_is_better is SelfCluster.higher_is_better is Uniformity.higher_is_better is False
+
+
+def test_a_large_state_says_so():
+    with pytest.warns(UserWarning, match=r"NC1: keeps 257 MiB, C d \+ d\^2 numbers for num_classes = 4"):
+        NC1(num_classes=4, feature_dim=5800)
 
 
 def test_wrong_labels_are_noticed():
@@ -100,8 +221,17 @@ def _rank(rank, store, results):
         metric.update(z[part], labels[part])
     values = metric.compute()
     metric.update(z[mine], labels[mine])  # syncing has left the state of this process alone
-    assert metric.counts.sum() == 2 * len(mine)
-    torch.save(values, f"{results}/{rank}.pt")
+    assert metric.statistics.num_samples == 2 * len(mine)
+    padded = list(DistributedSampler(list(range(89)), num_replicas=2, rank=rank, shuffle=False))
+    sized, alignment = NeuralCollapse(6, 8, dataset_size=89), Alignment(6, 8, dataset_size=89)
+    for part in torch.tensor(padded).split(11):
+        sized.update(z[part], labels[part])
+        alignment.update(z[part], labels[part])
+    assert len(padded) == 45
+    spread = Uniformity()
+    spread.update(z[mine])
+    more = {"sized": sized.compute(), "alignment": alignment.compute(), "uniformity": spread.compute()}
+    torch.save({"plain": values, **more}, f"{results}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -109,5 +239,11 @@ def _rank(rank, store, results):
 def test_two_processes_are_one(gloo, tmp_path):
     mp.spawn(_rank, args=(tmp_path / "store", tmp_path), nprocs=2)
     z, labels = features()
+    whole = Alignment(6, 8)
+    whole.update(z[:89], labels[:89])
     for rank in (0, 1):
-        assert_same(torch.load(tmp_path / f"{rank}.pt"), measure(z, labels, 6), skip=TWO_LOOKS)
+        values = torch.load(tmp_path / f"{rank}.pt")
+        assert_same(values["plain"], measure(z, labels, 6), skip=TWO_LOOKS)
+        assert_same(values["sized"], measure(z[:89], labels[:89], 6), skip=TWO_LOOKS)
+        assert values["alignment"].item() == pytest.approx(whole.compute().item(), rel=1e-12)
+        assert values["uniformity"].item() == pytest.approx(uniformity(z).item(), rel=1e-12)

@@ -1,0 +1,110 @@
+"""NC3 and NC4 for torchmetrics: a linear classifier beside the class means."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nc_lightning.geometry import CentreDistances, ClassStatistics, nc3, nc4_mismatches
+from nc_lightning.geometry.duality import check_classifier
+from nc_lightning.metrics.class_statistics_metric import ClassStatisticsMetric
+from nc_lightning.metrics.neural_collapse import check_centres
+
+Classifier = nn.Linear | tuple[Tensor, Tensor | None]
+
+
+class _ClassifierMetric(ClassStatisticsMetric):
+    higher_is_better = False
+
+    def __init__(self, num_classes: int, feature_dim: int, classifier: Classifier, **kwargs: Any) -> None:
+        # Out of sight of nn.Module: the classifier is not ours to move, to save or to train.
+        self.__dict__["_classifier"] = classifier
+        check_classifier(*self.classifier, num_classes, feature_dim)
+        super().__init__(num_classes, feature_dim, **kwargs)
+
+    @property
+    def classifier(self) -> tuple[Tensor, Tensor | None]:
+        """Weight (C, d) and bias (C,) or None, as they are now."""
+        classifier: Classifier = self.__dict__["_classifier"]
+        return (classifier.weight, classifier.bias) if isinstance(classifier, nn.Linear) else classifier
+
+    def _settings(self) -> tuple[Any, ...]:
+        return (*super()._settings(), id(self.__dict__["_classifier"]))
+
+
+class NC3(_ClassifierMetric):
+    """NC3, self-duality: distance between a linear classifier and the centred class means. Range [0, 2], ideal 0.
+
+    The definition is `nc_lightning.geometry.nc3`. The classifier is looked at in `compute`.
+
+    Args:
+        num_classes: Number of classes C.
+        feature_dim: Dimension d of the features.
+        classifier: A linear layer, such as that of an `OnlineLinearProbe`, or its weight (C, d) and bias (C,).
+        **kwargs: ``dataset_size``, as of `ClassStatisticsMetric`, and those of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If a size is below 1, or a shape does not fit.
+
+    Example:
+        >>> from nc_lightning.geometry import simplex_etf
+        >>> means = simplex_etf(4, 3)
+        >>> metric = NC3(num_classes=4, feature_dim=3, classifier=(2 * means, None))
+        >>> metric.update(means, torch.arange(4))
+        >>> round(metric.compute().item(), 6)
+        0.0
+    """
+
+    keys = ("nc3",)
+
+    def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
+        return nc3(stats, self.classifier[0]) if stats.present.any() else stats.means.new_tensor(torch.nan)
+
+
+class NC4(_ClassifierMetric):
+    """NC4: share of samples on which a linear classifier and the nearest class centre disagree. Range [0, 1], ideal 0.
+
+    The definition is `nc_lightning.geometry.nc4_mismatches`; the bias is never left out. The classifier is looked at in
+    `update`. The centres must be known before: run a first pass with any other metric and take its ``statistics``, or
+    give those of the training set for held-out features. No feature is kept.
+
+    Args:
+        num_classes: Number of classes C.
+        feature_dim: Dimension d of the features.
+        classifier: A linear layer, such as that of an `OnlineLinearProbe`, or its weight (C, d) and bias (C,).
+        centres: Statistics whose class means are the centres.
+        **kwargs: ``dataset_size``, as of `ClassStatisticsMetric`, and those of `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: If a size is below 1, or a shape does not fit.
+
+    Example:
+        >>> from nc_lightning.geometry import simplex_etf
+        >>> means, labels = simplex_etf(4, 3), torch.arange(4)
+        >>> first = NC3(4, 3, classifier=(means, None))
+        >>> first.update(means, labels)
+        >>> metric = NC4(4, 3, classifier=(means, torch.tensor([0.0, 0.0, 0.0, 9.0])), centres=first.statistics)
+        >>> metric.update(means, labels)
+        >>> metric.compute().item()
+        0.75
+    """
+
+    keys = ("nc4",)
+    sums = ("mismatches",)
+
+    def __init__(
+        self, num_classes: int, feature_dim: int, classifier: Classifier, centres: ClassStatistics, **kwargs: Any
+    ) -> None:
+        self.centres = check_centres(centres, num_classes, feature_dim)
+        super().__init__(num_classes, feature_dim, classifier, **kwargs)
+
+    def _settings(self) -> tuple[Any, ...]:
+        return (*super()._settings(), id(self.centres))
+
+    def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
+        assert self.centres is not None
+        wrong = nc4_mismatches(z, *self.classifier, CentreDistances(self.centres.to(z.device)))
+        parts["mismatches"].index_add_(0, labels.to(wrong.device), wrong.to(parts["mismatches"]))
+
+    def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
+        return self._sum("mismatches").sum().cpu() / stats.counts.sum()
