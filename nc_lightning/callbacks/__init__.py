@@ -2,6 +2,7 @@
 
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.hard_negative_sampler import HardNegativeSampler
+from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
 from nc_lightning.callbacks.prediction_writer import PredictionWriter
 
-__all__ = ["GeometryMonitor", "HardNegativeSampler", "PredictionWriter"]
+__all__ = ["GeometryMonitor", "HardNegativeSampler", "OnlineLinearProbe", "PredictionWriter"]

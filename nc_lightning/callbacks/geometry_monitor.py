@@ -12,8 +12,16 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
 from nc_lightning.data.views import concatenate_views
-from nc_lightning.geometry import ClassStatistics, ncc_accuracy, statistics_measures, within_class_variation
+from nc_lightning.geometry import (
+    ClassStatistics,
+    nc3,
+    nc4_mismatches,
+    ncc_accuracy,
+    statistics_measures,
+    within_class_variation,
+)
 from nc_lightning.geometry.centres import CentreDistances
 from nc_lightning.geometry.checks import check_count
 
@@ -31,8 +39,9 @@ class GeometryMonitor(Callback):
 
     Features are streamed, never kept: memory is C d + d^2 numbers. A set is read twice, first for its class statistics,
     then for the distances to the class means, which cannot be told before these are known. Held-out samples are
-    classified by the centres of the *training* classes where there is a training set. An epoch that is not due costs
-    nothing.
+    classified by the centres of the *training* classes where there is a training set. With an `OnlineLinearProbe`, its
+    classifier is compared with the class means of the set (``nc3``), and its decisions with those of the nearest
+    centre (``nc4``). An epoch that is not due costs nothing.
 
     Values are logged through the module, so `ModelCheckpoint(monitor="geometry/val/nc1")` and every logger work.
 
@@ -129,13 +138,18 @@ class GeometryMonitor(Callback):
                 continue
             centres = centres or stats
             own, given = CentreDistances(stats), CentreDistances(centres)
+            classifier, disagree = _classifier(trainer, stats), stats.means.new_zeros(())
             for _, z, labels in _features(trainer, pl_module, loader):
                 own.update(z, labels)
                 if centres is not stats:
                     given.update(z, labels)
+                if classifier is not None:
+                    disagree += nc4_mismatches(z, classifier.weight, classifier.bias, given).sum()
             values = statistics_measures(stats)
             values["within_class_variation"] = within_class_variation(own)
             values["ncc_accuracy"] = ncc_accuracy(own if centres is stats else given)
+            if classifier is not None:
+                values |= {"nc3": nc3(stats, classifier.weight), "nc4": disagree / stats.num_samples}
             results[name] = {key: float(value) for key, value in values.items()}
         return results
 
@@ -162,6 +176,15 @@ def _features(trainer: Trainer, pl_module: LightningModule, loaders: Any) -> Ite
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             z = pl_module(trainer.precision_plugin.convert_input(x))
         yield index, z, labels
+
+
+def _classifier(trainer: Trainer, stats: ClassStatistics) -> torch.nn.Linear | None:
+    """The online probe's classifier, where there is one that sees the same features."""
+    probes = (callback for callback in getattr(trainer, "callbacks", []) if isinstance(callback, OnlineLinearProbe))
+    classifier = next((probe.classifier for probe in probes), None)
+    if classifier is None or classifier.weight.shape != stats.means.shape:
+        return None
+    return classifier
 
 
 def _training_loader(trainer: Trainer) -> Any:

@@ -94,17 +94,19 @@ class ContrastiveObjective(LightningModule):
         self._log_epoch(len(labels), self._references(loss.detach(), len(labels)))
         return {"loss": loss, "z": z.detach(), "labels": labels, "instances": instances}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Log the loss of a validation batch."""
-        self._evaluate("loss/val", batch, prog_bar=True)
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Log the loss of a validation batch; callbacks find z and the labels."""
+        return self._evaluate("loss/val", batch, prog_bar=True)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Log the loss of a test batch."""
-        self._evaluate("loss/test", batch)
+    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Log the loss of a test batch; callbacks find z and the labels."""
+        return self._evaluate("loss/test", batch)
 
-    def _evaluate(self, key: str, batch: Any, prog_bar: bool = False) -> None:
+    def _evaluate(self, key: str, batch: Any, prog_bar: bool = False) -> dict[str, Tensor]:
         x, labels, instances = concatenate_views(batch)
-        self._log_epoch(len(labels), {key: self.loss(self(x), labels, instances)}, prog_bar)
+        z = self(x)
+        self._log_epoch(len(labels), {key: self.loss(z, labels, instances)}, prog_bar)
+        return {"z": z, "labels": labels}
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Return the normalised projections and the labels of a batch."""

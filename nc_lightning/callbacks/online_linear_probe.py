@@ -1,0 +1,157 @@
+"""The online linear probe: how well a linear classifier tells the classes apart while the representation is trained."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from nc_lightning.geometry.checks import check_count
+
+
+class OnlineLinearProbe(Callback):
+    """Train a linear classifier on the detached features of each step, beside the module and without touching it.
+
+    The module's steps return a dict with the features ``z`` (N, d) and ``labels`` (N,), as every objective here does;
+    any other LightningModule may. Unknown, negative labels are left out. The classifier begins at zero, so that no
+    random number is drawn, and no gradient reaches the module: training is the same with a probe as without. It has an
+    optimizer of its own; under DDP its gradients are averaged over the processes, which thus keep equal classifiers. It
+    is part of the checkpoint; a checkpoint without one loads as well, and the classifier then begins anew.
+
+    Logs ``probe/train_loss`` and ``probe/train_accuracy``, and where validation steps return features
+    ``probe/val_accuracy``. `GeometryMonitor` compares it with the class means: ``geometry/<set>/nc3`` and ``nc4``.
+
+    Args:
+        optimizer: Called with the classifier's parameters.
+        num_classes: C; None to take it from the module or the data module.
+
+    Attributes:
+        classifier: The linear layer, None before the first step.
+
+    Raises:
+        ValueError: If the number of classes is nowhere to be found, or a training step returns no features.
+
+    Source:
+        The classifier of Papyan, Han, Donoho (2020), NC3 and NC4, for representations that are trained without one.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[OnlineLinearProbe()], logger=False)
+    """
+
+    def __init__(self, optimizer: OptimizerCallable = torch.optim.Adam, num_classes: int | None = None) -> None:
+        if num_classes is not None:
+            check_count("num_classes", num_classes, at_least=2)
+        self.make_optimizer = optimizer
+        self.num_classes = num_classes
+        self.classifier: nn.Linear | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._loaded: dict[str, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find out the number of classes, and begin anew with every fit that does not resume one."""
+        sources = (pl_module, getattr(trainer, "datamodule", None))
+        known = (getattr(source, "num_classes", None) for source in sources)
+        self.num_classes = self.num_classes or next((n for n in known if n is not None), None)
+        if self.num_classes is None:
+            raise ValueError(
+                "num_classes: got none from the module or the data module, expected OnlineLinearProbe(num_classes=...)"
+            )
+        if stage == "fit":
+            self.classifier, self._optimizer, self._loaded = None, None, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the classifier and its optimizer's state."""
+        if self.classifier is None or self._optimizer is None:
+            return self._loaded
+        return {"classifier": self.classifier.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the classifier of `state_dict`."""
+        self._loaded = state_dict
+        if "classifier" in state_dict:
+            weight = state_dict["classifier"]["weight"]
+            self._make(weight.shape[1], weight.device)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take a step on the features of the batch."""
+        if not isinstance(outputs, dict) or "z" not in outputs or "labels" not in outputs:
+            raise ValueError(
+                f"OnlineLinearProbe: got no features from the training step of {type(pl_module).__name__}, expected a "
+                "dict with loss, z and labels"
+            )
+        z, labels = _known(outputs)
+        classifier, optimizer = self._make(z.shape[1], z.device)
+        with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
+            logits = classifier(z)
+            loss = nn.functional.cross_entropy(logits, labels, reduction="sum") / max(1, len(labels))
+            optimizer.zero_grad()
+            loss.backward()
+        _average_gradients(classifier)
+        optimizer.step()
+        if len(labels) > 0:
+            accuracy = (logits.argmax(1) == labels).float().mean()
+            self._log(pl_module, len(labels), {"train_loss": loss.detach(), "train_accuracy": accuracy})
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Log how many validation samples the classifier gets right, once there is one."""
+        if self.classifier is None or not isinstance(outputs, dict) or "z" not in outputs or "labels" not in outputs:
+            return
+        z, labels = _known(outputs)
+        if len(labels) > 0:
+            with torch.autocast(z.device.type, enabled=False):
+                accuracy = (self.classifier.to(z.device)(z).argmax(1) == labels).float().mean()
+            self._log(pl_module, len(labels), {"val_accuracy": accuracy})
+
+    def _make(self, feature_dim: int, device: torch.device) -> tuple[nn.Linear, torch.optim.Optimizer]:
+        """Return classifier and optimizer, made when the dimension of the features is known."""
+        if self.classifier is None or self._optimizer is None:
+            assert self.num_classes is not None
+            # On meta no random number is drawn for weights that are to be zero.
+            self.classifier = nn.Linear(feature_dim, self.num_classes, device="meta").to_empty(device=device)
+            nn.init.zeros_(self.classifier.weight)
+            nn.init.zeros_(self.classifier.bias)
+            self._optimizer = self.make_optimizer(self.classifier.parameters())
+            if self._loaded:
+                self.classifier.load_state_dict(self._loaded["classifier"])
+                self._optimizer.load_state_dict(self._loaded["optimizer"])
+        if self.classifier.in_features != feature_dim:
+            raise ValueError(
+                f"OnlineLinearProbe: got features of {feature_dim} dimensions, expected "
+                f"{self.classifier.in_features} as before"
+            )
+        if self.classifier.weight.device != device:
+            self.classifier.to(device)
+            self._optimizer.load_state_dict(self._optimizer.state_dict())
+        return self.classifier, self._optimizer
+
+    def _log(self, pl_module: LightningModule, batch_size: int, values: dict[str, Tensor]) -> None:
+        named = {f"probe/{key}": value for key, value in values.items()}
+        pl_module.log_dict(named, on_step=False, on_epoch=True, batch_size=batch_size)
+
+
+def _known(outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Features in float32, detached, and labels, of the samples whose label is known."""
+    z, labels = outputs["z"].detach().float(), outputs["labels"]
+    known = labels >= 0
+    return z[known], labels[known]
+
+
+def _average_gradients(module: nn.Module) -> None:
+    """Average gradients over all processes, so that equal classifiers stay equal."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for parameter in module.parameters():
+            assert parameter.grad is not None
+            torch.distributed.all_reduce(parameter.grad)
+            parameter.grad /= torch.distributed.get_world_size()

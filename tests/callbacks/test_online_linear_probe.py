@@ -1,0 +1,167 @@
+import functools
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from nc_lightning import HSCL, SCL
+from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe
+from nc_lightning.data import LatentClassDataModule
+from nc_lightning.encoders import MLP
+from nc_lightning.geometry import simplex_etf
+
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+FAST = functools.partial(torch.optim.Adam, lr=0.05)
+
+
+def fit(tmp_path, *callbacks, epochs=3, objective=HSCL, ckpt_path=None):
+    torch.manual_seed(0)
+    module = objective(encoder=MLP((32,), (24,)), num_classes=10)
+    trainer = Trainer(max_epochs=epochs, callbacks=list(callbacks), default_root_dir=tmp_path, **QUIET)
+    trainer.fit(module, LatentClassDataModule(batch_size=80), ckpt_path=ckpt_path)
+    return trainer, module
+
+
+def test_it_learns_the_classes_and_is_compared_with_the_class_means(tmp_path):
+    probe, monitor = OnlineLinearProbe(FAST), GeometryMonitor()
+    trainer, _ = fit(tmp_path, probe, monitor, epochs=12)
+    metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    assert metrics["probe/train_accuracy"] > 0.9
+    assert metrics["probe/val_accuracy"] > 0.9
+    assert metrics["probe/train_loss"] < 1.5
+    for name in ("train", "val"):
+        assert 0 <= metrics[f"geometry/{name}/nc4"] < 0.1
+        assert 0 < metrics[f"geometry/{name}/nc3"] < 0.5
+    probe.classifier.bias.data[3] += 100  # now it says 3 for everything
+    trainer.validate(
+        HSCL(encoder=MLP((32,), (24,)), num_classes=10), LatentClassDataModule(batch_size=80), verbose=False
+    )
+    assert monitor.results["train"]["nc4"] > 0.5
+
+
+def test_without_a_probe_there_is_no_nc3(tmp_path):
+    monitor = GeometryMonitor()
+    fit(tmp_path, monitor, epochs=1)
+    assert not {"nc3", "nc4"} & set(monitor.results["train"])
+
+
+def test_training_is_the_same_with_a_probe_as_without(tmp_path):
+    _, alone = fit(tmp_path)
+    _, probed = fit(tmp_path, OnlineLinearProbe())
+    for a, b in zip(alone.parameters(), probed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not any("classifier" in name for name, _ in probed.named_parameters())
+
+
+def test_a_resumed_run_goes_on_and_a_checkpoint_without_a_probe_loads(tmp_path):
+    whole, half, resumed, late = (OnlineLinearProbe(FAST) for _ in range(4))
+    fit(tmp_path, whole, epochs=4)
+    trainer, _ = fit(tmp_path, half, epochs=2)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    fit(tmp_path, resumed, epochs=4, ckpt_path=tmp_path / "half.ckpt")
+    assert torch.equal(resumed.classifier.weight, whole.classifier.weight)
+    assert not torch.equal(resumed.classifier.weight, half.classifier.weight)
+    fit(tmp_path, epochs=4, ckpt_path=tmp_path / "half.ckpt")  # the probe of the checkpoint is left alone
+    trainer, _ = fit(tmp_path, epochs=2)
+    trainer.save_checkpoint(tmp_path / "none.ckpt")
+    fit(tmp_path, late, epochs=4, ckpt_path=tmp_path / "none.ckpt")
+    assert late.classifier.weight.abs().sum() > 0
+
+
+def test_a_new_fit_begins_anew(tmp_path):
+    probe, other = OnlineLinearProbe(), OnlineLinearProbe()
+    fit(tmp_path, probe, epochs=2)
+    fit(tmp_path, probe, epochs=1)
+    fit(tmp_path, other, epochs=1)
+    assert torch.equal(probe.classifier.weight, other.classifier.weight)
+
+
+class Plain(LightningModule):
+    """A module that is not ours; it returns what it is told to."""
+
+    def __init__(self, returned):
+        super().__init__()
+        self.layer, self.returned = nn.Linear(4, 3), returned
+
+    def training_step(self, batch, batch_idx):
+        x, labels = batch
+        z = self.layer(x)
+        values = {"loss": z.square().mean(), "z": z, "labels": labels}
+        return {key: values[key] for key in self.returned}
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_any_module_that_exposes_features(tmp_path):
+    labels = torch.tensor([0, 1, 2, -1] * 5)
+    loader = DataLoader(TensorDataset(torch.randn(20, 4), labels), batch_size=10)
+    probe = OnlineLinearProbe(num_classes=3)
+    Trainer(max_epochs=1, callbacks=[probe], default_root_dir=tmp_path, **QUIET).fit(
+        Plain(("loss", "z", "labels")), loader
+    )
+    assert probe.classifier.weight.shape == (3, 3)
+    assert probe.classifier.weight.abs().sum() > 0
+    trainer = Trainer(max_epochs=1, callbacks=[OnlineLinearProbe()], default_root_dir=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match=r"num_classes: got none .* expected OnlineLinearProbe\(num_classes=...\)"):
+        trainer.fit(Plain(("loss", "z", "labels")), loader)
+    trainer = Trainer(max_epochs=1, callbacks=[OnlineLinearProbe(num_classes=3)], default_root_dir=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="OnlineLinearProbe: got no features from the training step of Plain"):
+        trainer.fit(Plain(("loss",)), loader)
+
+
+def test_no_known_label_is_no_step_and_no_error(tmp_path):
+    loader = DataLoader(TensorDataset(torch.randn(8, 4), torch.full((8,), -1)), batch_size=4)
+    probe = OnlineLinearProbe(num_classes=3)
+    trainer = Trainer(max_epochs=1, callbacks=[probe], default_root_dir=tmp_path, **QUIET)
+    trainer.fit(Plain(("loss", "z", "labels")), loader)
+    assert torch.equal(probe.classifier.weight, torch.zeros(3, 3))
+
+
+def test_another_dimension_is_refused():
+    probe = OnlineLinearProbe(num_classes=3)
+    probe._make(4, torch.device("cpu"))
+    with pytest.raises(ValueError, match="OnlineLinearProbe: got features of 5 dimensions, expected 4 as before"):
+        probe._make(5, torch.device("cpu"))
+
+
+class Silent:
+    def log_dict(self, *args, **kwargs):
+        pass
+
+
+def steps(probe, parts):
+    z = simplex_etf(4, 3)[torch.arange(4).repeat(6)] + 0.1 * torch.randn(
+        24, 3, generator=torch.Generator().manual_seed(1)
+    )
+    labels = torch.arange(4).repeat(6)
+    z = simplex_etf(4, 3)[labels] + noise
+    for part in parts:
+        probe.on_train_batch_end(None, Silent(), {"z": z[part], "labels": labels[part]}, None, 0)
+    return probe.classifier
+
+
+def _rank(rank, store, results):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    mine = [part[rank::2] for part in torch.arange(24).split(8)]
+    torch.save(steps(OnlineLinearProbe(FAST, num_classes=4), mine).state_dict(), f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_classifier_of_one(gloo, tmp_path):
+    mp.spawn(_rank, args=(tmp_path / "store", tmp_path), nprocs=2)
+    one = steps(OnlineLinearProbe(FAST, num_classes=4), torch.arange(24).split(8)).state_dict()
+    for rank in (0, 1):
+        for key, value in torch.load(tmp_path / f"{rank}.pt").items():
+            assert torch.allclose(value, one[key], atol=1e-6)
+
+
+def test_it_works_for_an_objective_without_hardness(tmp_path):
+    probe = OnlineLinearProbe()
+    fit(tmp_path, probe, objective=SCL, epochs=1)
+    assert probe.classifier.weight.shape == (10, 9)
