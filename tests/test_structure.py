@@ -22,6 +22,8 @@ FLOORS = [
     "callbacks",
     "errors",
     "summary",
+    "plots",
+    "nc_measure",
     "cli",
 ]
 NOT_EVEN_BESIDE = {

@@ -135,11 +135,8 @@ class Silent:
 
 
 def steps(probe, parts):
-    z = simplex_etf(4, 3)[torch.arange(4).repeat(6)] + 0.1 * torch.randn(
-        24, 3, generator=torch.Generator().manual_seed(1)
-    )
     labels = torch.arange(4).repeat(6)
-    z = simplex_etf(4, 3)[labels] + noise
+    z = simplex_etf(4, 3)[labels] + 0.1 * torch.randn(24, 3, generator=torch.Generator().manual_seed(1))
     for part in parts:
         probe.on_train_batch_end(None, Silent(), {"z": z[part], "labels": labels[part]}, None, 0)
     return probe.classifier
