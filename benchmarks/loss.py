@@ -14,10 +14,11 @@ differentiation, 2 N^2 d forward and 4 N^2 d backward, in strips of 256 rows. Be
     paper       the method of the paper's public code, a loop over anchors that draws 256 negatives for each pair
 
 Where all compute the same, for pairs of views without hardness, they are first seen to agree. Some are left out where
-they would take too long or too much memory.
+they would take too long or too much memory, or are not installed.
 """
 
 import argparse
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable
@@ -79,11 +80,17 @@ def lightly(z: Tensor, labels: Tensor) -> Tensor:
     return loss
 
 
+def peers() -> dict[str, Loss]:
+    """The other libraries that are installed."""
+    known: dict[str, tuple[str, Loss]] = {"pml": ("pytorch_metric_learning", pml), "lightly": ("lightly", lightly)}
+    return {name: loss for name, (package, loss) in known.items() if importlib.util.find_spec(package)}
+
+
 def check_agreement() -> None:
     """Raise unless all are equal where they compute the same."""
     z, labels = torch.randn(64, 8), torch.arange(32).repeat(2)
     ours = SCLLoss(temperature=TEMPERATURE, link=InfoNCE("sum"), normalization="unit_sphere")
-    for peer in (pml, lightly):
+    for peer in peers().values():
         torch.testing.assert_close(peer(z, labels), ours(z, labels))
 
 
@@ -121,7 +128,7 @@ def contenders(n: int) -> dict[str, Loss]:
     """What is compared at a batch size, ours first."""
     losses: dict[str, Loss] = {"ours": HSCLLoss(beta=BETA, temperature=TEMPERATURE)}
     if n <= 16384:
-        losses |= {"naive": naive, "pml": pml, "lightly": lightly}
+        losses |= {"naive": naive, **peers()}
     if n <= 512:
         losses["paper"] = lambda z, labels: paper_loop(z, labels, BETA, TEMPERATURE)
     return losses
@@ -133,8 +140,8 @@ def batch(n: int, feature_dim: int, num_classes: int) -> tuple[Tensor, Tensor]:
     return torch.nn.functional.normalize(torch.randn(n, feature_dim)), torch.randint(num_classes, (n,))
 
 
-def _ratio(rounds: list[dict[str, float]], peers: list[str]) -> str:
-    ratios = sorted(min(r[name] for name in peers) / r["ours"] for r in rounds)
+def _ratio(rounds: list[dict[str, float]], others: list[str]) -> str:
+    ratios = sorted(min(r[name] for name in others) / r["ours"] for r in rounds)
     return f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
 
 
@@ -163,9 +170,9 @@ def main() -> None:
         for name in list(calls)[1:]:
             ratios = sorted(r[name] / r["floor"] for r in rounds)
             row.append(f"{name} {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-        peers = [name for name in calls if name not in ("floor", "ours", "paper")]
-        if peers:
-            row.append(f"fastest of {', '.join(peers)} / ours {_ratio(rounds, peers)}")
+        others = [name for name in calls if name not in ("floor", "ours", "paper")]
+        if others:
+            row.append(f"fastest of {', '.join(others)} / ours {_ratio(rounds, others)}")
         if "paper" in calls:
             row.append(f"paper / ours {_ratio(rounds, ['paper'])}")
         print("  ".join(row))

@@ -21,6 +21,7 @@ from nc_lightning.geometry import (
     CentreDistances,
     ClassStatistics,
     Normalization,
+    caveats,
     ncc_accuracy,
     normalize,
     statistics_measures,
@@ -101,6 +102,8 @@ def _run(options: argparse.Namespace) -> dict[str, float]:
     if options.plot is not None and Path(options.plot).exists():
         raise ValueError(f"--plot: got {options.plot!r}, which exists, expected a new file")
     values, stats = measure_file(options.file, options.labels, options.normalization)
+    if caveats(stats):
+        print(f"nc-measure: note: {caveats(stats)}", file=sys.stderr)
     if options.json:
         print(json.dumps({key: value if math.isfinite(value) else None for key, value in values.items()}, indent=2))
     else:

@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from nc_lightning.callbacks import HardNegativeSampler
+from nc_lightning import nc_measure
+from nc_lightning.callbacks import HardNegativeSampler, OnlineLinearProbe
 from nc_lightning.cli import config_folder, main
 
 
@@ -32,21 +33,33 @@ def test_python_examples(readme, in_tmp, capsys):
 def test_commands(readme, in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     commands = [shlex.split(line) for block in blocks(readme, "bash") for line in block.splitlines()]
+    measuring = [command[1:] for command in commands if command[0] == "nc-measure"]
     commands = [command[1:] for command in commands if command[0] == "nc-train"]
-    assert len(commands) == 7
+    assert (len(commands), len(measuring)) == (8, 2)
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
     run = main([*commands[0], *quick]).trainer.log_dir
     for command in commands[1:]:
         main([argument.replace("RUN", run) for argument in command] + quick)
-    assert list(in_tmp.rglob("predictions.npz"))
+    (predictions,) = in_tmp.rglob("predictions.npz")
+    predictions.rename(in_tmp / "predictions.npz")
+    for command in measuring:
+        nc_measure.main(command)
+    assert (in_tmp / "geometry.png").is_file()
 
 
 def test_settings_of_one_s_own(readme, in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
-    (config,) = blocks(readme, "yaml")
-    (in_tmp / "mine.yaml").write_text(config)
-    cli = main(["fit", "--config=hscl.yaml", "--config=mine.yaml", "--trainer.fast_dev_run=2"])
-    assert [c.schedule for c in cli.trainer.callbacks if isinstance(c, HardNegativeSampler)] == ["linear"]
+    configs = blocks(readme, "yaml")
+    assert len(configs) == 3
+    callbacks = []
+    for config in configs:
+        (in_tmp / "mine.yaml").write_text(config)
+        cli = main(["fit", "--config=hscl.yaml", "--config=mine.yaml", "--trainer.fast_dev_run=2"])
+        callbacks += cli.trainer.callbacks
+    samplers = [callback for callback in callbacks if isinstance(callback, HardNegativeSampler)]
+    assert [sampler.schedule for sampler in samplers] == ["linear", "constant", "constant"]
+    assert [sampler.queue is not None for sampler in samplers] == [False, True, False]
+    assert sum(isinstance(callback, OnlineLinearProbe) for callback in callbacks) == 1
 
 
 def test_what_it_names_is_there(readme, repository):
@@ -67,14 +80,18 @@ def test_examples_run(in_tmp):
 
 
 @pytest.mark.slow
-def test_the_benchmark_runs(repository):
-    result = subprocess.run(
-        [sys.executable, repository / "benchmarks" / "loss.py", "--rounds", "1", "--sizes", "64"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "paper / ours" in result.stdout
+@pytest.mark.parametrize(
+    ("benchmark", "said"),
+    [
+        ("loss.py --rounds 1 --sizes 64", "paper / ours"),
+        ("loss_memory.py --sizes 64", "ours"),
+        ("metrics.py --rounds 1 --samples 2000 --feature_dim 16", "two-pass / ours"),
+    ],
+)
+def test_the_benchmarks_run(repository, benchmark, said):
+    script, *arguments = benchmark.split()
+    command = [sys.executable, repository / "benchmarks" / script, *arguments]
+    assert said in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_benchmark_compares_equal_things():

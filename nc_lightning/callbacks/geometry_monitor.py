@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,6 +17,7 @@ from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
 from nc_lightning.data.views import concatenate_views
 from nc_lightning.geometry import (
     ClassStatistics,
+    caveats,
     nc3,
     nc4_mismatches,
     ncc_accuracy,
@@ -69,6 +71,7 @@ class GeometryMonitor(Callback):
         self.num_classes = num_classes
         self.results: dict[str, dict[str, float]] = {}
         self._measured_step = -1
+        self._warned: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out the number of classes, and that module and data agree on it."""
@@ -85,7 +88,7 @@ class GeometryMonitor(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the measurements of an earlier run."""
-        self.results = {}
+        self.results, self._warned = {}, set()
         self._measured_step = -1
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -136,6 +139,9 @@ class GeometryMonitor(Callback):
             stats = self._statistics(name, _features(trainer, pl_module, loader))
             if stats is None:
                 continue
+            if caveats(stats) and name not in self._warned:
+                self._warned.add(name)
+                rank_zero_warn(f"geometry of the {name} set: {caveats(stats)}")
             centres = centres or stats
             own, given = CentreDistances(stats), CentreDistances(centres)
             classifier, disagree = _classifier(trainer, stats), stats.means.new_zeros(())

@@ -9,6 +9,7 @@ from nc_lightning.geometry.collapse import (
     nc1_outside_span,
     nc1_pinv,
     nc1_rank,
+    nc1_sample,
     nc2_equiangular,
     nc2_equinorm,
     nc2_etf,
@@ -26,7 +27,7 @@ from nc_lightning.geometry.many_classes import (
     nc2_max_cosine,
     nc2_tight_frame,
 )
-from nc_lightning.geometry.measures import Ideal, ideal, measure, statistics_measures
+from nc_lightning.geometry.measures import Ideal, caveats, ideal, measure, statistics_measures
 from nc_lightning.geometry.normalization import Normalization, normalize, unit_ball, unit_sphere
 from nc_lightning.geometry.ranks import alpha_req, effective_rank, nesum, numerical_rank, participation_ratio, rankme
 from nc_lightning.geometry.spectra import (
@@ -54,6 +55,7 @@ __all__ = [
     "Normalization",
     "alignment",
     "alpha_req",
+    "caveats",
     "cdnv",
     "class_mean_effective_rank",
     "class_mean_eigenvalues",
@@ -81,6 +83,7 @@ __all__ = [
     "nc1_outside_span",
     "nc1_pinv",
     "nc1_rank",
+    "nc1_sample",
     "nc2_equiangular",
     "nc2_equinorm",
     "nc2_etf",

@@ -47,6 +47,24 @@ def nc1(stats: ClassStatistics) -> Tensor:
     return stats.within_trace / stats.between_trace
 
 
+def nc1_sample(stats: ClassStatistics) -> Tensor:
+    """NC1 with every sample counting alike in both traces: tr Sigma_W over the variance of class means about the mean.
+
+    Range [0, inf], ideal 0. It is `nc1` for balanced classes; else large classes decide. Sigma_W and this Sigma_B add
+    up to the covariance of all features.
+
+    Example:
+        >>> z = torch.tensor([[1.1, 0.0], [0.9, 0.0], [-1.0, 0.0]])
+        >>> stats = ClassStatistics(2, 2).update(z, torch.tensor([0, 0, 1]))
+        >>> round(nc1_sample(stats).item(), 4)
+        0.0075
+    """
+    share = stats.counts / stats.counts.sum()
+    offset = stats.means - share @ stats.means
+    between = share @ offset.square().sum(1)
+    return stats.within_trace / torch.where(between <= stats.zero_level, 0.0, between)
+
+
 def _between_directions(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
     """Eigenvalues (r,) of Sigma_B above the cut-off, and their directions (r, d)."""
     eigenvalues, directions = class_mean_directions(stats)

@@ -1,5 +1,6 @@
 """All measures by name: their values for given statistics, and what each is at ideal neural collapse."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from nc_lightning.geometry.statistics import ClassStatistics
 
 STATISTICS_MEASURES: dict[str, Callable[[ClassStatistics], Tensor]] = {
     "nc1": collapse.nc1,
+    "nc1_sample": collapse.nc1_sample,
     "nc1_pinv": collapse.nc1_pinv,
     "nc1_rank": collapse.nc1_rank,
     "nc1_outside_span": collapse.nc1_outside_span,
@@ -72,6 +74,7 @@ class Ideal:
 
 _NEAR_ZERO = {
     "nc1": 1e-2,
+    "nc1_sample": 1e-2,
     "nc1_pinv": 1e-2,
     "cdnv": 1e-2,
     "within_class_variation": 0.1,
@@ -139,6 +142,30 @@ def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
     return Ideal(value, _NEAR_ZERO[key], f"{value:.3g}")
 
 
+def caveats(stats: ClassStatistics) -> str:
+    """Say in one line why measures of these statistics are undefined, or not what they seem; empty if they are sound.
+
+    Example:
+        >>> caveats(ClassStatistics(3, 2).update(torch.eye(2), torch.tensor([0, 1])))[:52]
+        '1 of 3 classes are absent, measures run over the oth'
+    """
+    present, singles = int(stats.present.sum()), int((stats.counts == 1).sum())
+    if present == 0:
+        return "there is no sample, so that every measure is NaN"
+    reasons = []
+    if present < stats.num_classes:
+        reasons.append(
+            f"{stats.num_classes - present} of {stats.num_classes} classes are absent, measures run over the others"
+        )
+    if singles > 0:
+        reasons.append(f"{singles} classes have a single sample and no variance within, which lowers nc1 and cdnv")
+    if present == 1:
+        reasons.append("there is a single class, so that measures between classes are NaN")
+    elif not stats.between_trace > 0:
+        reasons.append("all class means coincide, so that nc1 is infinite or NaN and nc2 is NaN")
+    return "; ".join(reasons)
+
+
 def statistics_measures(stats: ClassStatistics) -> dict[str, Tensor]:
     """Compute every measure that one pass can tell, on the CPU in float64.
 
@@ -185,6 +212,8 @@ def measure(z: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[s
     if num_classes is None:
         num_classes = int(labels.max()) + 1
     stats = ClassStatistics(num_classes, z.shape[1], z.device).update(z, labels)
+    if caveats(stats):
+        warnings.warn(f"measure: {caveats(stats)}", stacklevel=2)
     seen = CentreDistances(stats).update(z, labels)
     values = statistics_measures(stats) | {key: function(seen) for key, function in CENTRE_MEASURES.items()}
     return {key: float(value) for key, value in values.items()}

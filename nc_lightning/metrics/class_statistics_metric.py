@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from nc_lightning.geometry import ClassStatistics, unit_sphere
 from nc_lightning.geometry.checks import check_count
-from nc_lightning.geometry.measures import STATISTICS_MEASURES, ideal
+from nc_lightning.geometry.measures import STATISTICS_MEASURES, caveats, ideal
 
 LARGE_STATE = 2**28
 """Bytes of state above which a metric says at construction what it will take."""
@@ -59,6 +59,7 @@ class ClassStatisticsMetric(Metric):
         self.num_classes = num_classes
         self.feature_dim = feature_dim
         self.dataset_size = dataset_size
+        self._warned = False
         self._shapes: dict[str, tuple[int, ...]] = {
             "counts": (num_classes,),
             "means": (num_classes, feature_dim),
@@ -150,6 +151,9 @@ class ClassStatisticsMetric(Metric):
     def compute(self) -> Any:
         """Return the measure, or a flat dict of them if there are several."""
         stats = self.statistics.to("cpu")
+        if caveats(stats) and not self._warned:
+            self._warned = True
+            warnings.warn(f"{type(self).__name__}: {caveats(stats)}", stacklevel=3)
         values = {key: self._measure(key, stats) for key in self.keys}
         return values if len(values) > 1 else values[self.keys[0]]
 

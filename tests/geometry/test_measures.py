@@ -12,6 +12,7 @@ from nc_lightning.geometry import (
     ClassStatistics,
     alignment,
     alpha_req,
+    caveats,
     class_mean_spectrum,
     effective_rank,
     feature_eigenvalues,
@@ -33,6 +34,7 @@ from nc_lightning.geometry import (
 
 NAMES = {
     "nc1": "nc1_quotient_peer",
+    "nc1_sample": "nc1_quotient_sample",
     "nc1_pinv": "nc1_pinv_peer",
     "nc1_rank": "sigma_b_rank",
     "nc1_outside_span": "within_outside_span_fraction",
@@ -188,6 +190,34 @@ def test_no_sample_is_nan_and_no_error():
     assert all(math.isnan(float(value)) for value in values.values())
     with pytest.raises(ValueError, match="z: got 0 samples"):
         measure(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("labels", "features", "message"),
+    [
+        ([0, 0, 1, 1], "random", ""),
+        ([], "random", "there is no sample, so that every measure is NaN"),
+        ([0, 0, 3, 3], "random", "2 of 4 classes are absent, measures run over the others"),
+        ([0, 0, 1], "random", "1 classes have a single sample and no variance within, which lowers nc1 and cdnv"),
+        ([0, 0], "random", "there is a single class, so that measures between classes are NaN"),
+        ([0, 0, 1, 1], "equal", "all class means coincide, so that nc1 is infinite or NaN and nc2 is NaN"),
+    ],
+)
+def test_what_is_undefined_or_not_what_it_seems_is_said(labels, features, message):
+    labels = torch.tensor(labels, dtype=torch.long)
+    z = torch.randn(len(labels), 3) if features == "random" else torch.ones(len(labels), 3)
+    num_classes = int(labels.max()) + 1 if len(labels) else 2
+    assert caveats(ClassStatistics(num_classes, 3).update(z, labels)) == message
+    if message and len(labels):
+        with pytest.warns(UserWarning, match=f"measure: {message}"):
+            measure(z, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_features_are_measured_exactly_as_they_are(dtype):
+    labels = torch.arange(5).repeat(20)
+    z = (simplex_etf(5, 8)[labels] + 0.05 * torch.randn(100, 8)).to(dtype)
+    assert measure(z, labels) == pytest.approx(measure(z.double(), labels), rel=1e-12)
 
 
 def test_one_class_has_no_between_class_measure():

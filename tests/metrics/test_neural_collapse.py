@@ -1,5 +1,6 @@
 import math
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -189,6 +190,19 @@ def test_every_metric_says_which_way_is_better():
     assert NC1.higher_is_better is NC2.higher_is_better is NC3.higher_is_better is NC4.higher_is_better is False
     assert EffectiveRank.higher_is_better is True
     assert Alignment.higher_is_better is SelfCluster.higher_is_better is Uniformity.higher_is_better is False
+
+
+def test_what_is_undefined_is_said_once_and_is_no_error():
+    metric = NeuralCollapse(num_classes=6, feature_dim=8)
+    metric.update(torch.ones(4, 8), torch.arange(4) % 2)
+    with pytest.warns(UserWarning, match="NeuralCollapse: 4 of 6 classes are absent, .*; all class means coincide"):
+        values = metric.compute()
+    assert math.isnan(values["nc1"])
+    assert values["effective_rank"] == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric.update(torch.ones(4, 8), torch.arange(4) % 2)
+        metric.compute()
 
 
 def test_a_large_state_says_so():
