@@ -1,7 +1,18 @@
 """torchmetrics for representation geometry."""
 
 from nc_lightning.metrics.classifier import NC3, NC4
-from nc_lightning.metrics.neural_collapse import NC1, NC2, EffectiveRank, NeuralCollapse
+from nc_lightning.metrics.neural_collapse import NC1, NC2, EffectiveRank, NeuralCollapse, Spectrum
 from nc_lightning.metrics.spread import Alignment, SelfCluster, Uniformity
 
-__all__ = ["NC1", "NC2", "NC3", "NC4", "Alignment", "EffectiveRank", "NeuralCollapse", "SelfCluster", "Uniformity"]
+__all__ = [
+    "NC1",
+    "NC2",
+    "NC3",
+    "NC4",
+    "Alignment",
+    "EffectiveRank",
+    "NeuralCollapse",
+    "SelfCluster",
+    "Spectrum",
+    "Uniformity",
+]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry import CentreDistances, ClassStatistics
+from nc_lightning.geometry import CentreDistances, ClassStatistics, class_mean_spectrum
 from nc_lightning.geometry.measures import CENTRE_MEASURES, STATISTICS_MEASURES
 from nc_lightning.metrics.class_statistics_metric import ClassStatisticsMetric
 
@@ -143,3 +143,27 @@ class EffectiveRank(ClassStatisticsMetric):
 
     keys = ("effective_rank",)
     higher_is_better = True
+
+
+class Spectrum(ClassStatisticsMetric):
+    """Sorted eigenvalues of the class means' covariance over the largest, (min(C, d),). Ideal C - 1 ones and a zero.
+
+    Args and errors as for `ClassStatisticsMetric`; the definition is `nc_lightning.geometry.class_mean_spectrum`.
+
+    Example:
+        >>> import torch
+        >>> from nc_lightning.geometry import simplex_etf
+        >>> metric = Spectrum(num_classes=3, feature_dim=2)
+        >>> metric.update(simplex_etf(3, 2), torch.arange(3))
+        >>> metric.compute()
+        tensor([1.0000, 1.0000], dtype=torch.float64)
+    """
+
+    keys = ("spectrum",)
+
+    def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
+        size = min(self.num_classes, self.feature_dim)
+        if not stats.present.any():
+            return stats.means.new_full((size,), torch.nan)
+        spectrum = class_mean_spectrum(stats)
+        return torch.nn.functional.pad(spectrum, (0, size - len(spectrum)))  # zeros for absent classes

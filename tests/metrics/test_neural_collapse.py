@@ -10,8 +10,19 @@ from matplotlib.figure import Figure
 from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
-from nc_lightning.geometry import ClassStatistics, ideal, measure, simplex_etf, uniformity
-from nc_lightning.metrics import NC1, NC2, NC3, NC4, Alignment, EffectiveRank, NeuralCollapse, SelfCluster, Uniformity
+from nc_lightning.geometry import ClassStatistics, class_mean_spectrum, ideal, measure, simplex_etf, uniformity
+from nc_lightning.metrics import (
+    NC1,
+    NC2,
+    NC3,
+    NC4,
+    Alignment,
+    EffectiveRank,
+    NeuralCollapse,
+    SelfCluster,
+    Spectrum,
+    Uniformity,
+)
 
 TWO_LOOKS = ("within_class_variation", "ncc_accuracy")
 
@@ -184,6 +195,19 @@ def test_plots_show_the_ideal(value):
         expected = sum(ideal(key, 6, 8) is not None for key in metric.keys)
         assert len(dashed) == expected
     assert dashed[0].get_ydata()[0] == 0.0
+
+
+def test_spectrum():
+    z, labels = features()
+    metric = Spectrum(6, 8)
+    metric.update(z[:0], labels[:0])
+    with pytest.warns(UserWarning, match="Spectrum: there is no sample"):
+        assert metric.compute().isnan().tolist() == [True] * 6
+    metric.update(z, labels)
+    assert torch.equal(metric.compute(), class_mean_spectrum(measure_statistics(z, labels)))
+    axes = Figure().subplots()
+    metric.plot(ax=axes)
+    assert len(axes.get_lines()) == 6
 
 
 def test_every_metric_says_which_way_is_better():
