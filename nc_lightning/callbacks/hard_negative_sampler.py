@@ -172,8 +172,9 @@ class HardNegativeSampler(Callback):
             values: dict[str, Any] = {} if self.beta is None else {"hardness": loss.beta}
             if features is not None:
                 values |= loss.negative_statistics(*features)
-            values = {f"negatives/{key}": float(value) for key, value in values.items()}
-            pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+            # NaN where no anchor is usable: it would make the mean of the whole epoch NaN.
+            known = {f"negatives/{key}": float(value) for key, value in values.items() if not math.isnan(value)}
+            pl_module.log_dict(known, on_step=False, on_epoch=True, batch_size=1)
         if features is not None and self.schedule == "adaptive":
             reached = pl_module.all_gather(loss.negative_statistics(*features, max_anchors=ADAPT_ON)["fraction"])
             assert isinstance(reached, Tensor)

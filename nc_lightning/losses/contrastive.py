@@ -93,6 +93,8 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         super().__init__()
         check_choice("negatives", negatives, Negatives)
         check_choice("positives", positives, Positives)
+        if isinstance(temperature, Tensor) and temperature.ndim > 0:
+            raise ValueError(f"temperature: got a tensor of shape {tuple(temperature.shape)}, expected ()")
         self.temperature = temperature
         check_number("temperature", self.tau, above=0)
         check_choice("normalization", normalization, Normalization)

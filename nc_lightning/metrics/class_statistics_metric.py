@@ -6,12 +6,15 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
-from nc_lightning.geometry import ClassStatistics, unit_sphere
+from nc_lightning.geometry import CentreDistances, ClassStatistics, unit_sphere
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.geometry.measures import STATISTICS_MEASURES, caveats, ideal
+
+Classifier = nn.Linear | tuple[Tensor, Tensor | None]
+"""A linear layer, or its weight (C, d) and bias (C,)."""
 
 LARGE_STATE = 2**28
 """Bytes of state above which a metric says at construction what it will take."""
@@ -181,3 +184,25 @@ class ClassStatisticsMetric(Metric):
 
 def _statistics(parts: dict[str, Tensor]) -> ClassStatistics:
     return ClassStatistics.from_state(parts["counts"], parts["means"], parts["scatter"], parts["traces"])
+
+
+def check_centres(centres: ClassStatistics | None, num_classes: int, feature_dim: int) -> ClassStatistics | None:
+    """Return centres that fit.
+
+    Raises:
+        ValueError: If they are of another number of classes or dimension, or hold no class.
+    """
+    if centres is None:
+        return None
+    if tuple(centres.means.shape) != (num_classes, feature_dim):
+        raise ValueError(
+            f"centres: got statistics of (num_classes, feature_dim) = {tuple(centres.means.shape)}, expected "
+            f"{(num_classes, feature_dim)}"
+        )
+    CentreDistances(centres)
+    return centres
+
+
+def weight_and_bias(classifier: Classifier) -> tuple[Tensor, Tensor | None]:
+    """Weight (C, d) and bias (C,) or None of a classifier, as they are now."""
+    return (classifier.weight, classifier.bias) if isinstance(classifier, nn.Linear) else classifier

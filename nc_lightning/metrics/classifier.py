@@ -3,14 +3,16 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nc_lightning.geometry import CentreDistances, ClassStatistics, nc3, nc4_mismatches
 from nc_lightning.geometry.duality import check_classifier
-from nc_lightning.metrics.class_statistics_metric import ClassStatisticsMetric
-from nc_lightning.metrics.neural_collapse import check_centres
-
-Classifier = nn.Linear | tuple[Tensor, Tensor | None]
+from nc_lightning.metrics.class_statistics_metric import (
+    Classifier,
+    ClassStatisticsMetric,
+    check_centres,
+    weight_and_bias,
+)
 
 
 class _ClassifierMetric(ClassStatisticsMetric):
@@ -25,8 +27,7 @@ class _ClassifierMetric(ClassStatisticsMetric):
     @property
     def classifier(self) -> tuple[Tensor, Tensor | None]:
         """Weight (C, d) and bias (C,) or None, as they are now."""
-        classifier: Classifier = self.__dict__["_classifier"]
-        return (classifier.weight, classifier.bias) if isinstance(classifier, nn.Linear) else classifier
+        return weight_and_bias(self.__dict__["_classifier"])
 
     def _settings(self) -> tuple[Any, ...]:
         return (*super()._settings(), id(self.__dict__["_classifier"]))

@@ -5,9 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry import CentreDistances, ClassStatistics, class_mean_spectrum
+from nc_lightning.geometry import CentreDistances, ClassStatistics, class_mean_spectrum, nc3, nc4_mismatches
+from nc_lightning.geometry.duality import check_classifier
 from nc_lightning.geometry.measures import CENTRE_MEASURES, STATISTICS_MEASURES
-from nc_lightning.metrics.class_statistics_metric import ClassStatisticsMetric
+from nc_lightning.metrics.class_statistics_metric import (
+    Classifier,
+    ClassStatisticsMetric,
+    check_centres,
+    weight_and_bias,
+)
 
 
 class NeuralCollapse(ClassStatisticsMetric):
@@ -16,12 +22,14 @@ class NeuralCollapse(ClassStatisticsMetric):
     ``within_class_variation`` and ``ncc_accuracy`` compare features with class centres, which must be known before.
     With ``centres`` they are exact: those of the same features from a first pass (``metric.statistics``), or those of
     the training set for held-out features. Without, they are exact when all features come in one update of one
-    process, whose own class means are the centres then, and NaN otherwise.
+    process, whose own class means are the centres then, and NaN otherwise. With a ``classifier`` there are also ``nc3``
+    and, by the same centres, ``nc4``; see `NC3` and `NC4`.
 
     Args:
         num_classes: Number of classes C.
         feature_dim: Dimension d of the features.
         centres: Statistics whose class means are the centres.
+        classifier: A linear layer, or its weight (C, d) and bias (C,).
         **kwargs: ``dataset_size``, as of `ClassStatisticsMetric`, and those of `torchmetrics.Metric`.
 
     Raises:
@@ -39,17 +47,26 @@ class NeuralCollapse(ClassStatisticsMetric):
     """
 
     keys = (*STATISTICS_MEASURES, *CENTRE_MEASURES)
-    sums = ("distances", "correct")
+    sums = ("distances", "correct", "mismatches")
 
     def __init__(
-        self, num_classes: int, feature_dim: int, centres: ClassStatistics | None = None, **kwargs: Any
+        self,
+        num_classes: int,
+        feature_dim: int,
+        centres: ClassStatistics | None = None,
+        classifier: Classifier | None = None,
+        **kwargs: Any,
     ) -> None:
         self.centres = check_centres(centres, num_classes, feature_dim)
+        # Out of sight of nn.Module: the classifier is not ours to move, to save or to train.
+        self.__dict__["_classifier"] = classifier
+        if classifier is not None:
+            check_classifier(*weight_and_bias(classifier), num_classes, feature_dim)
+            self.keys = (*self.keys, "nc3", "nc4")
         super().__init__(num_classes, feature_dim, **kwargs)
 
     def _settings(self) -> tuple[Any, ...]:
-        centres = None if self.centres is None else (self.centres.counts.tolist(), self.centres.means.tolist())
-        return (*super()._settings(), centres)
+        return (*super()._settings(), id(self.centres), id(self.__dict__["_classifier"]))
 
     def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
         if len(z) == 0:
@@ -58,38 +75,30 @@ class NeuralCollapse(ClassStatisticsMetric):
         if centres is None and int(parts["offered"]) == 0:
             centres = ClassStatistics.from_state(*(parts[k] for k in ("counts", "means", "scatter", "traces")))
         if centres is None:
-            parts["distances"].fill_(torch.nan)
-            parts["correct"].fill_(torch.nan)
+            for name in self.sums:
+                parts[name].fill_(torch.nan)
             return
         seen = CentreDistances(centres.to(z.device)).update(z, labels)
         parts["distances"] += seen.distances.to(parts["distances"])
         parts["correct"] += seen.correct.to(parts["correct"])
+        classifier: Classifier | None = self.__dict__["_classifier"]
+        if classifier is not None:
+            wrong = nc4_mismatches(z, *weight_and_bias(classifier), seen).to(parts["mismatches"])
+            parts["mismatches"].index_add_(0, labels.to(wrong.device), wrong)
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
-        if key not in CENTRE_MEASURES or not stats.present.any():
+        if not stats.present.any() or key in STATISTICS_MEASURES:
             return super()._measure(key, stats)
-        distances, correct = self._sum("distances").cpu(), self._sum("correct").cpu()
+        if key == "nc3":
+            return nc3(stats, weight_and_bias(self.__dict__["_classifier"])[0])
+        sums = {name: self._sum(name).cpu() for name in self.sums}
         if self.centres is None and len(self._merged()) > 1:
             # Each process knew the distances to its own means only, not to those of all.
-            distances = correct = torch.full_like(stats.counts, torch.nan)
-        return CENTRE_MEASURES[key](CentreDistances.from_state(stats, stats.counts, distances, correct))
-
-
-def check_centres(centres: ClassStatistics | None, num_classes: int, feature_dim: int) -> ClassStatistics | None:
-    """Return centres that fit.
-
-    Raises:
-        ValueError: If they are of another number of classes or dimension, or hold no class.
-    """
-    if centres is None:
-        return None
-    if tuple(centres.means.shape) != (num_classes, feature_dim):
-        raise ValueError(
-            f"centres: got statistics of (num_classes, feature_dim) = {tuple(centres.means.shape)}, expected "
-            f"{(num_classes, feature_dim)}"
-        )
-    CentreDistances(centres)
-    return centres
+            sums = {name: torch.full_like(stats.counts, torch.nan) for name in self.sums}
+        if key == "nc4":
+            return sums["mismatches"].sum() / stats.counts.sum()
+        seen = CentreDistances.from_state(stats, stats.counts, sums["distances"], sums["correct"])
+        return CENTRE_MEASURES[key](seen)
 
 
 class NC1(ClassStatisticsMetric):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL, HUCL
 from nc_lightning.callbacks import HardNegativeSampler
@@ -50,6 +51,18 @@ def test_beta_comes_from_the_loss_and_its_effect_is_logged(tmp_path):
     assert metrics["negatives/hardness"] == 4.0
     assert 1 < metrics["negatives/effective"] < 79
     assert 7 / 79 < metrics["negatives/false_share"] < 1  # hardness finds them more often than chance
+
+
+def test_a_batch_without_a_usable_anchor_does_not_spoil_the_epoch(tmp_path):
+    x, labels = torch.randn(12, 32), torch.tensor([0, 0, 1, 1] * 2 + [0] * 4)
+    loader = DataLoader(TensorDataset(x, labels), batch_size=4)
+    trainer = Trainer(max_epochs=1, log_every_n_steps=1, default_root_dir=tmp_path, **QUIET)
+    sampler = HardNegativeSampler(schedule="adaptive")
+    trainer.callbacks.append(sampler)
+    with pytest.warns(UserWarning, match="holds no anchor with both"):
+        trainer.fit(HSCL(encoder=MLP((32,)), num_classes=2, feature_dim=3), loader)
+    assert torch.isfinite(trainer.callback_metrics["negatives/effective"])
+    assert sampler.hardness(1.0) > 0
 
 
 def test_a_hardening_without_a_beta(tmp_path):

@@ -62,7 +62,9 @@ def test_it_is_a_parameter_that_an_optimizer_finds():
     assert loss.lower_bound(4) == HSCLLoss(temperature=0.4).lower_bound(4)
 
 
-def test_it_must_stay_positive():
+def test_it_must_stay_positive_and_a_single_number():
+    with pytest.raises(ValueError, match=r"temperature: got a tensor of shape \(1,\), expected \(\)"):
+        SCLLoss(temperature=nn.Parameter(torch.ones(1)))
     with pytest.raises(ValueError, match=r"temperature: got -0.5, expected a finite number > 0"):
         make(SCLLoss, -0.5)
     loss = make(SCLLoss, 0.5)

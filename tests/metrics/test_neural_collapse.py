@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
-from nc_lightning.geometry import ClassStatistics, class_mean_spectrum, ideal, measure, simplex_etf, uniformity
+from nc_lightning.geometry import (
+    CentreDistances,
+    ClassStatistics,
+    class_mean_spectrum,
+    ideal,
+    measure,
+    nc3,
+    nc4_mismatches,
+    simplex_etf,
+    uniformity,
+)
 from nc_lightning.metrics import (
     NC1,
     NC2,
@@ -104,6 +114,35 @@ def test_given_centres_make_the_two_looks_exact_in_any_batches():
     held_out = NeuralCollapse(num_classes=6, feature_dim=8, centres=first.statistics)
     held_out.update(z.roll(1, 1), labels)
     assert held_out.compute()["ncc_accuracy"] < 0.9 < metric.compute()["ncc_accuracy"]
+
+
+def test_a_classifier_adds_nc3_and_nc4():
+    z, labels = features()
+    classifier = torch.nn.Linear(8, 6)
+    stats = measure_statistics(z, labels)
+    with torch.no_grad():
+        classifier.weight.copy_(stats.means + 0.5 * torch.randn(6, 8))
+    expected = nc4_mismatches(z, classifier.weight, classifier.bias, CentreDistances(stats)).double().mean().item()
+    metric = NeuralCollapse(6, 8, centres=stats, classifier=classifier)
+    single = [NC3(6, 8, classifier=classifier), NC4(6, 8, classifier=classifier, centres=stats)]
+    for part in torch.randperm(90).split(13):
+        for each in (metric, *single):
+            each.update(z[part], labels[part])
+    values = metric.compute()
+    assert values["nc4"].item() == pytest.approx(expected)
+    assert 0 < expected < 1
+    assert values["nc3"].item() == pytest.approx(nc3(stats, classifier.weight).item())
+    assert [each.compute().item() for each in single] == pytest.approx([values["nc3"].item(), expected])
+    assert not list(metric.parameters())
+    assert metric.state_dict() == single[0].state_dict() == {}
+    with torch.no_grad():
+        classifier.weight.copy_(stats.centred_class_means)  # it is looked at when the metric is computed
+    single[0].update(z[:0], labels[:0])
+    assert single[0].compute() < 1e-6
+    with pytest.raises(ValueError, match=r"weight: got shape \(6, 8\), expected \(5, 8\)"):
+        NC3(5, 8, classifier=classifier)
+    with pytest.raises(ValueError, match=r"centres: got statistics of \(num_classes, feature_dim\) = \(6, 8\)"):
+        NC4(5, 8, classifier=(torch.zeros(5, 8), None), centres=stats)
 
 
 def test_metrics_with_equal_settings_share_one_state_and_others_never_do():
