@@ -1,11 +1,13 @@
 """LightningDataModules, batch samplers and views."""
 
+from nc_lightning.data.arrays import ArrayDataModule
 from nc_lightning.data.digits import DigitPairsDataModule, DigitsDataModule
 from nc_lightning.data.latent_class import LatentClassDataModule
 from nc_lightning.data.samplers import ClassBalancedBatchSampler, RandomBatchSampler
 from nc_lightning.data.views import concatenate_views
 
 __all__ = [
+    "ArrayDataModule",
     "ClassBalancedBatchSampler",
     "DigitPairsDataModule",
     "DigitsDataModule",

@@ -27,7 +27,7 @@ def test_value_and_gradient_are_those_of_loops_over_triples(negatives, link, eta
     loss = ContrastiveLoss(negatives, temperature=0.5, link=OUR_LINKS[link], hardening=hardening)
     past, past_labels = random_features(6), [0, 1, 5, 5, -1, 2]
     loss.queue = filled(past, past_labels)
-    z = random_features(9).requires_grad_()
+    z = (0.7 * random_features(9)).requires_grad_()  # inside of the ball: on its surface the gradient has two values
     value = loss(z, LABELS)
     (gradient,) = torch.autograd.grad(value, z)
     options = {"temperature": 0.5, "link": link, "eta": eta, "past": past, "past_labels": past_labels}

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from nc_lightning import HSCL
+from nc_lightning.data import ArrayDataModule
+from nc_lightning.encoders import MLP
+
+RNG = np.random.default_rng(0)
+IMAGES = {
+    "train": RNG.integers(0, 256, (80, 6, 5, 3), dtype=np.uint8),
+    "test": RNG.integers(0, 256, (24, 6, 5, 3), dtype=np.uint8),
+}
+LABELS = {"train": np.arange(80) % 8, "test": np.arange(24) % 8}
+
+
+def write(folder, **changed):
+    arrays = {f"x_{k}": v for k, v in IMAGES.items()} | {f"y_{k}": v for k, v in LABELS.items()} | changed
+    path = folder / "data.npz"
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return str(path)
+
+
+def ready(*args, **kwargs):
+    data = ArrayDataModule(*args, **kwargs)
+    data.setup()
+    return data
+
+
+def everything(loader):
+    x, labels = zip(*loader, strict=True)
+    return torch.cat(x), torch.cat(labels)
+
+
+def test_sizes_are_known_before_setup_and_images_are_standardised(tmp_path):
+    data = ArrayDataModule(write(tmp_path), batch_size=16, val_share=0.2)
+    assert (data.num_classes, data.input_shape) == (8, (3, 6, 5))
+    data.setup()
+    x, labels = everything(data.geometry_dataloader())
+    assert x.shape == (64, 3, 6, 5)
+    assert x.dtype == torch.float32
+    assert x.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (x.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-5
+    assert labels.bincount().tolist() == [8] * 8
+    assert everything(data.val_dataloader())[1].bincount().tolist() == [2] * 8
+    assert len(everything(data.test_dataloader())[0]) == 24
+    (batch, batch_labels) = next(iter(data.train_dataloader()))
+    assert batch.shape == (16, 3, 6, 5)
+    assert batch_labels.bincount().tolist() == [2] * 8
+
+
+def test_every_image_keeps_its_label_and_the_split_is_that_of_the_seed(tmp_path):
+    images = np.repeat(LABELS["train"].astype(np.uint8), 30).reshape(80, 6, 5)
+    path = write(tmp_path, x_train=images, x_test=images[:24])
+    data, again, other = (ready(path, val_share=0.5, seed=seed) for seed in (1, 1, 2))
+    for loader in (data.geometry_dataloader(), data.val_dataloader()):
+        x, labels = everything(loader)
+        assert x[:, 0, 0, 0].argsort(stable=True).tolist() == labels.argsort(stable=True).tolist()
+    assert torch.equal(everything(data.geometry_dataloader())[0], everything(again.geometry_dataloader())[0])
+    assert torch.equal(data._splits["train"].labels, again._splits["train"].labels)
+    assert not torch.equal(data._splits["train"].labels, other._splits["train"].labels)
+
+
+def test_chosen_classes_are_renumbered(tmp_path):
+    data = ready(write(tmp_path), classes=[7, 2, 3], val_share=0)
+    assert data.num_classes == 3
+    train, labels = data._splits["train"].x, data._splits["train"].labels
+    assert labels.bincount().tolist() == [10, 10, 10]
+    pixels = torch.from_numpy(IMAGES["train"][LABELS["train"] == 7].transpose(0, 3, 1, 2)).float()
+    correlation = torch.corrcoef(torch.stack([train[labels == 0][:, 0].flatten(), pixels[:, 0].flatten()]))[0, 1]
+    assert correlation == pytest.approx(1, abs=1e-5)
+    assert torch.equal(data._splits["val"].x, data._splits["test"].x)
+
+
+def test_vectors_are_taken_as_they_are(tmp_path):
+    x = RNG.standard_normal((80, 7))
+    data = ready(write(tmp_path, x_train=x, x_test=x[:24]), val_share=0)
+    assert data.input_shape == (7,)
+    assert torch.equal(everything(data.geometry_dataloader())[0], torch.from_numpy(x).float())
+
+
+def test_it_trains(tmp_path):
+    data = ArrayDataModule(write(tmp_path), batch_size=16)
+    trainer = Trainer(fast_dev_run=2, logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.fit(HSCL(encoder=MLP(data.input_shape), num_classes=data.num_classes), data)
+
+
+def pickled(folder, name):
+    array = np.array([{}] * 24, dtype=object)
+    return write(folder, **{name: array})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f: write(f, y_test=None), "path: got x_test, x_train, y_train in data.npz, expected x_train, y_train"),
+        (
+            lambda f: write(f, y_train=LABELS["train"] * 3),
+            r"labels: got .0, 1, 2, 3, 4, ..., 21., expected 0 to C - 1",
+        ),
+        (lambda f: write(f, y_train=LABELS["train"] / 2), "y_train: got float64"),
+        (lambda f: write(f, y_train=LABELS["train"][:9]), r"x_train: got uint8 of shape \(80, 6, 5, 3\) and 9 labels"),
+        (
+            lambda f: write(f, x_train=IMAGES["train"][:, :4]),
+            r"x_train: got inputs of shape \(3, 4, 5\), expected \(3, 6",
+        ),
+        (lambda f: pickled(f, "y_test"), "y_test: Object arrays cannot be loaded when allow_pickle=False"),
+        (lambda f: pickled(f, "x_test"), "Object arrays cannot be loaded"),
+    ],
+)
+def test_bad_files(tmp_path, make, message):
+    with pytest.raises(ValueError, match=message):
+        ready(make(tmp_path))
+
+
+def test_bad_arguments(tmp_path):
+    path = write(tmp_path, y_train=10 * LABELS["train"], y_test=10 * LABELS["test"])
+    assert ArrayDataModule(path, classes=[70, 0]).num_classes == 2
+    with pytest.raises(ValueError, match=r"classes: got \[3\], which the file does not have, expected some of \[0, 10"):
+        ArrayDataModule(path, classes=[0, 3])
+    with pytest.raises(ValueError, match=r"classes: got \[4\], expected at least two"):
+        ArrayDataModule(path, classes=[4])
+    with pytest.raises(ValueError, match="val_share: got 1, expected a share"):
+        ArrayDataModule(path, val_share=1)
+    with pytest.raises(FileNotFoundError, match=r"path: got '.*none.npz', expected a .npz file that exists"):
+        ArrayDataModule(str(tmp_path / "none.npz"))
+    (tmp_path / "broken.npz").write_bytes(b"PK nothing")
+    with pytest.raises(ValueError, match=r"path: got '.*broken.npz', which is damaged or no .npz"):
+        ArrayDataModule(str(tmp_path / "broken.npz"))
