@@ -154,10 +154,11 @@ class ClassStatisticsMetric(Metric):
     def compute(self) -> Any:
         """Return the measure, or a flat dict of them if there are several."""
         stats = self.statistics.to("cpu")
-        if caveats(stats) and not self._warned:
+        values = {key: self._measure(key, stats) for key in self.keys}
+        sound = "nc1" not in values and all(torch.isfinite(value).all() for value in values.values())
+        if caveats(stats) and not sound and not self._warned:
             self._warned = True
             warnings.warn(f"{type(self).__name__}: {caveats(stats)}", stacklevel=3)
-        values = {key: self._measure(key, stats) for key in self.keys}
         return values if len(values) > 1 else values[self.keys[0]]
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:

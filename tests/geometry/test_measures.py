@@ -119,7 +119,7 @@ def test_the_bias_decides():
     centres = CentreDistances(ClassStatistics(case["C"], z.shape[1]).update(z, labels))
     weight, bias = torch.from_numpy(case["W"]), torch.from_numpy(case["b"])
     assert nc4_mismatches(z, weight, bias, centres).double().mean() == 0
-    assert nc4_mismatches(z, weight, None, centres).double().mean() == pytest.approx(0.9)
+    assert nc4_mismatches(z, weight, None, centres).double().mean() > 0.5
 
 
 def test_a_classifier_that_does_not_fit():
