@@ -37,6 +37,10 @@ def test_each_objective_trains_on_its_own_loss(objective, loss, normalization, t
     if normalization != "none":
         assert metrics["loss/optimality_gap"] == pytest.approx(metrics["loss/train"] - metrics["loss/bound"], abs=1e-6)
         assert metrics["loss/optimality_gap"] > 0
+    unsupervised = objective in (UCL, HUCL)
+    assert ("loss/neural_collapse" in metrics) == (unsupervised and normalization != "none")
+    if objective is HUCL and normalization != "none":
+        assert metrics["loss/neural_collapse"] > metrics["loss/bound"] + 0.01
     assert ("negatives/hardness" in metrics) == (objective in (HSCL, HUCL))
     assert ("negatives/effective" in metrics) == (objective in (HSCL, HUCL))
     assert ("negatives/false_share" in metrics) == (objective is HUCL)
