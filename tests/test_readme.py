@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,7 +36,9 @@ def test_commands(readme, in_tmp, monkeypatch):
     commands = [shlex.split(line) for block in blocks(readme, "bash") for line in block.splitlines()]
     measuring = [command[1:] for command in commands if command[0] == "nc-measure"]
     commands = [command[1:] for command in commands if command[0] == "nc-train"]
-    assert (len(commands), len(measuring)) == (8, 2)
+    assert (len(commands), len(measuring)) == (9, 2)
+    images, labels = np.random.default_rng(0).integers(0, 256, (200, 8, 8), dtype=np.uint8), np.arange(200) % 10
+    np.savez("mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
     run = main([*commands[0], *quick]).trainer.log_dir
     for command in commands[1:]:
