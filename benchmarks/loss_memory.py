@@ -49,19 +49,9 @@ def main() -> None:
     for n in arguments.sizes:
         row = []
         for name in contenders(n):
-            options = [
-                "--only",
-                name,
-                "--sizes",
-                str(n),
-                "--feature_dim",
-                str(shape[0]),
-                "--num_classes",
-                str(shape[1]),
-            ]
-            run = subprocess.run(
-                [sys.executable, __file__, *map(str, options)], check=True, capture_output=True, text=True
-            )
+            size = f"--sizes {n} --feature_dim {shape[0]} --num_classes {shape[1]}"
+            command = [sys.executable, __file__, "--only", name, *size.split()]
+            run = subprocess.run(command, check=True, capture_output=True, text=True)
             row.append(f"{name} {float(run.stdout):.0f}")
         print(f"{n:>6}  " + "  ".join(row))
 

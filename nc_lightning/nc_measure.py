@@ -22,11 +22,9 @@ from nc_lightning.geometry import (
     ClassStatistics,
     Normalization,
     caveats,
-    ncc_accuracy,
     normalize,
-    statistics_measures,
-    within_class_variation,
 )
+from nc_lightning.geometry.measures import all_measures
 from nc_lightning.plots import geometry_figure
 from nc_lightning.summary import geometry_table
 
@@ -55,9 +53,7 @@ def measure_file(
     seen = CentreDistances(stats)
     for z, y in file.batches():
         seen.update(normalize(z, normalization), y)
-    values = statistics_measures(stats)
-    values |= {"within_class_variation": within_class_variation(seen), "ncc_accuracy": ncc_accuracy(seen)}
-    return {key: float(value) for key, value in values.items()}, stats
+    return all_measures(stats, seen), stats
 
 
 def main(args: Sequence[str] | None = None) -> dict[str, float]:

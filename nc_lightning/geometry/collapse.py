@@ -197,10 +197,20 @@ def nc2_etf(stats: ClassStatistics) -> Tensor:
     if not separated(stats):
         return _constant(stats, torch.nan)
     means = stats.centred_class_means
-    gram = means @ means.T
-    classes = len(means)
-    etf = torch.eye(classes, dtype=gram.dtype, device=gram.device) - 1 / classes
-    return torch.linalg.matrix_norm(gram / torch.linalg.matrix_norm(gram) - etf / (classes - 1) ** 0.5)
+    return distance_to_etf(means @ means.T)
+
+
+def distance_to_etf(products: Tensor) -> Tensor:
+    """Frobenius distance between products (C, C), at unit norm, and the Gram matrix of a simplex ETF, at unit norm.
+
+    Example:
+        >>> from nc_lightning.geometry import simplex_etf
+        >>> round(distance_to_etf(5 * simplex_etf(4, 3) @ simplex_etf(4, 3).T).item(), 6)
+        0.0
+    """
+    classes = len(products)
+    etf = torch.eye(classes, dtype=products.dtype, device=products.device) - 1 / classes
+    return torch.linalg.matrix_norm(products / torch.linalg.matrix_norm(products) - etf / (classes - 1) ** 0.5)
 
 
 # ------------------------------------------------------------- the paper's three conditions (uncentred class means)

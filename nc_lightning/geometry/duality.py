@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nc_lightning.geometry.centres import CentreDistances
 from nc_lightning.geometry.checks import check_features, check_finite
-from nc_lightning.geometry.collapse import separated
+from nc_lightning.geometry.collapse import distance_to_etf, separated
 from nc_lightning.geometry.statistics import ClassStatistics
 
 
@@ -37,9 +37,11 @@ def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, feat
         check_finite(bias[:, None], "bias")
 
 
-def _of_present(stats: ClassStatistics, weight: Tensor) -> Tensor:
+def _centred_rows(stats: ClassStatistics, weight: Tensor) -> Tensor:
+    """Rows of the classes that are present, less their mean."""
     check_classifier(weight, None, stats.num_classes, stats.feature_dim)
-    return weight.detach().to(stats.means)[stats.present]
+    rows = weight.detach().to(stats.means)[stats.present]
+    return rows - rows.mean(0)
 
 
 def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
@@ -69,8 +71,7 @@ def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
     """
     if not separated(stats):
         return stats.means.new_tensor(torch.nan)
-    rows = _of_present(stats, weight)
-    rows, means = rows - rows.mean(0), stats.centred_class_means
+    rows, means = _centred_rows(stats, weight), stats.centred_class_means
     return torch.linalg.matrix_norm(rows / torch.linalg.matrix_norm(rows) - means / torch.linalg.matrix_norm(means))
 
 
@@ -92,10 +93,7 @@ def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:
     """
     if not separated(stats):
         return stats.means.new_tensor(torch.nan)
-    rows, means = _of_present(stats, weight), stats.centred_class_means
-    products, classes = (rows - rows.mean(0)) @ means.T, len(means)
-    etf = torch.eye(classes, dtype=means.dtype, device=means.device) - 1 / classes
-    return torch.linalg.matrix_norm(products / torch.linalg.matrix_norm(products) - etf / (classes - 1) ** 0.5)
+    return distance_to_etf(_centred_rows(stats, weight) @ stats.centred_class_means.T)
 
 
 def nc3_cosine(stats: ClassStatistics, weight: Tensor) -> Tensor:
@@ -116,8 +114,7 @@ def nc3_cosine(stats: ClassStatistics, weight: Tensor) -> Tensor:
     """
     if not separated(stats):
         return stats.means.new_tensor(torch.nan)
-    rows = _of_present(stats, weight)
-    return (1 - torch.cosine_similarity(rows - rows.mean(0), stats.centred_class_means, eps=0.0)).mean()
+    return (1 - torch.cosine_similarity(_centred_rows(stats, weight), stats.centred_class_means, eps=0.0)).mean()
 
 
 def nc4_mismatches(z: Tensor, weight: Tensor, bias: Tensor | None, centres: CentreDistances) -> Tensor:

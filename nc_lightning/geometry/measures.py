@@ -183,6 +183,12 @@ def statistics_measures(stats: ClassStatistics) -> dict[str, Tensor]:
     return {key: function(stats) for key, function in STATISTICS_MEASURES.items()}
 
 
+def all_measures(stats: ClassStatistics, seen: CentreDistances) -> dict[str, float]:
+    """Compute every measure, from the statistics of all features and their distances to class centres."""
+    values = statistics_measures(stats) | {key: function(seen) for key, function in CENTRE_MEASURES.items()}
+    return {key: float(value) for key, value in values.items()}
+
+
 def measure(z: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[str, float]:
     """Measure the geometry of features that are already there, by every measure we have.
 
@@ -217,5 +223,4 @@ def measure(z: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[s
     if caveats(stats):
         warnings.warn(f"measure: {caveats(stats)}", stacklevel=2)
     seen = CentreDistances(stats).update(z, labels)
-    values = statistics_measures(stats) | {key: function(seen) for key, function in CENTRE_MEASURES.items()}
-    return {key: float(value) for key, value in values.items()}
+    return all_measures(stats, seen)

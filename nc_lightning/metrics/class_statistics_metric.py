@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from nc_lightning.geometry import CentreDistances, ClassStatistics, unit_sphere
+from nc_lightning.geometry import CentreDistances, ClassStatistics, nc4_mismatches, unit_sphere
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.geometry.measures import STATISTICS_MEASURES, caveats, ideal
 
@@ -103,7 +103,7 @@ class ClassStatisticsMetric(Metric):
             z, labels = z[fresh.to(z.device)], labels[fresh.to(labels.device)]
         if self.on_unit_sphere:
             z = unit_sphere(z)
-        _statistics(parts).update(z, labels)
+        statistics_of(parts).update(z, labels)
         self._look(parts, z, labels)
         parts["offered"] += offered
 
@@ -127,9 +127,9 @@ class ClassStatisticsMetric(Metric):
     def statistics(self) -> ClassStatistics:
         """The class statistics of everything that was added, by all processes where these are synchronised."""
         first, *others = self._merged()
-        merged = _statistics({name: part.clone() for name, part in first.items()})
+        merged = statistics_of({name: part.clone() for name, part in first.items()})
         for other in others:
-            merged.merge(_statistics(other))
+            merged.merge(statistics_of(other))
         return merged
 
     def _sum(self, name: str) -> Tensor:
@@ -147,7 +147,7 @@ class ClassStatisticsMetric(Metric):
             raise ValueError("incoming_state: got that of a metric with other settings, expected the same ones")
         self._computed = None
         parts, more = self._parts(self.state), self._parts(other.to(self.state))
-        _statistics(parts).merge(_statistics(more))
+        statistics_of(parts).merge(statistics_of(more))
         for name in (*self.sums, "offered"):
             parts[name] += more[name]
 
@@ -183,7 +183,8 @@ class ClassStatisticsMetric(Metric):
         return figure, axes
 
 
-def _statistics(parts: dict[str, Tensor]) -> ClassStatistics:
+def statistics_of(parts: dict[str, Tensor]) -> ClassStatistics:
+    """Class statistics over the parts of a state, without copying them."""
     return ClassStatistics.from_state(parts["counts"], parts["means"], parts["scatter"], parts["traces"])
 
 
@@ -202,6 +203,12 @@ def check_centres(centres: ClassStatistics | None, num_classes: int, feature_dim
         )
     CentreDistances(centres)
     return centres
+
+
+def count_mismatches(sums: Tensor, z: Tensor, labels: Tensor, classifier: Classifier, seen: CentreDistances) -> None:
+    """Add to sums (C,) on how many samples of each class the classifier and the nearest centre disagree."""
+    wrong = nc4_mismatches(z, *weight_and_bias(classifier), seen).to(sums)
+    sums.index_add_(0, labels.to(wrong.device), wrong)
 
 
 def weight_and_bias(classifier: Classifier) -> tuple[Tensor, Tensor | None]:

@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry import CentreDistances, ClassStatistics, nc3, nc4_mismatches
+from nc_lightning.geometry import CentreDistances, ClassStatistics, nc3
 from nc_lightning.geometry.duality import check_classifier
 from nc_lightning.metrics.class_statistics_metric import (
     Classifier,
     ClassStatisticsMetric,
     check_centres,
+    count_mismatches,
     weight_and_bias,
 )
 
@@ -104,8 +105,8 @@ class NC4(_ClassifierMetric):
 
     def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
         assert self.centres is not None
-        wrong = nc4_mismatches(z, *self.classifier, CentreDistances(self.centres.to(z.device)))
-        parts["mismatches"].index_add_(0, labels.to(wrong.device), wrong.to(parts["mismatches"]))
+        seen = CentreDistances(self.centres.to(z.device))
+        count_mismatches(parts["mismatches"], z, labels, self.__dict__["_classifier"], seen)
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
         return self._sum("mismatches").sum().cpu() / stats.counts.sum()

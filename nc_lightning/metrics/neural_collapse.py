@@ -5,13 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry import CentreDistances, ClassStatistics, class_mean_spectrum, nc3, nc4_mismatches
+from nc_lightning.geometry import CentreDistances, ClassStatistics, class_mean_spectrum, nc3
 from nc_lightning.geometry.duality import check_classifier
 from nc_lightning.geometry.measures import CENTRE_MEASURES, STATISTICS_MEASURES
 from nc_lightning.metrics.class_statistics_metric import (
     Classifier,
     ClassStatisticsMetric,
     check_centres,
+    count_mismatches,
+    statistics_of,
     weight_and_bias,
 )
 
@@ -73,7 +75,7 @@ class NeuralCollapse(ClassStatisticsMetric):
             return
         centres = self.centres
         if centres is None and int(parts["offered"]) == 0:
-            centres = ClassStatistics.from_state(*(parts[k] for k in ("counts", "means", "scatter", "traces")))
+            centres = statistics_of(parts)
         if centres is None:
             for name in self.sums:
                 parts[name].fill_(torch.nan)
@@ -83,8 +85,7 @@ class NeuralCollapse(ClassStatisticsMetric):
         parts["correct"] += seen.correct.to(parts["correct"])
         classifier: Classifier | None = self.__dict__["_classifier"]
         if classifier is not None:
-            wrong = nc4_mismatches(z, *weight_and_bias(classifier), seen).to(parts["mismatches"])
-            parts["mismatches"].index_add_(0, labels.to(wrong.device), wrong)
+            count_mismatches(parts["mismatches"], z, labels, classifier, seen)
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
         if not stats.present.any() or key in STATISTICS_MEASURES:
