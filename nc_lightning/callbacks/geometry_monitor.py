@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
+from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.data.views import concatenate_views
 from nc_lightning.geometry import (
     ClassStatistics,
@@ -79,12 +80,7 @@ class GeometryMonitor(Callback):
         of_module = getattr(pl_module, "num_classes", None)
         if of_data is not None and of_module is not None and of_data != of_module:
             raise ValueError(f"num_classes: got {of_module} in the model, expected {of_data}, the classes of the data")
-        if self.num_classes is None:
-            self.num_classes = of_module or of_data
-        if self.num_classes is None:
-            raise ValueError(
-                "num_classes: got none from the module or the data module, expected GeometryMonitor(num_classes=...)"
-            )
+        self.num_classes = find_num_classes(self.num_classes, trainer, pl_module, "GeometryMonitor")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the measurements of an earlier run."""

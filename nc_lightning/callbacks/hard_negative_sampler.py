@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from nc_lightning.callbacks.sources import step_features
 from nc_lightning.geometry.checks import check_choice, check_count, check_number
 from nc_lightning.losses import ContrastiveLoss, FeatureQueue
 
@@ -189,8 +190,9 @@ class HardNegativeSampler(Callback):
             _loss(pl_module).queue = None
 
     def _features(self, module: LightningModule, outputs: Any) -> tuple[Tensor, Tensor, Tensor | None] | None:
-        if isinstance(outputs, dict) and "z" in outputs and "labels" in outputs:
-            return outputs["z"], outputs["labels"], outputs.get("instances")
+        features = step_features(outputs)
+        if features is not None:
+            return features
         if self.schedule == "adaptive" or self.queue is not None:
             raise ValueError(
                 f"HardNegativeSampler: got only a loss from the training step of {type(module).__name__}, expected a "

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from nc_lightning.callbacks.sources import find_num_classes, step_features
 from nc_lightning.geometry.checks import check_count
 
 
@@ -51,13 +52,7 @@ class OnlineLinearProbe(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out the number of classes, and begin anew with every fit that does not resume one."""
-        sources = (pl_module, getattr(trainer, "datamodule", None))
-        known = (getattr(source, "num_classes", None) for source in sources)
-        self.num_classes = self.num_classes or next((n for n in known if n is not None), None)
-        if self.num_classes is None:
-            raise ValueError(
-                "num_classes: got none from the module or the data module, expected OnlineLinearProbe(num_classes=...)"
-            )
+        self.num_classes = find_num_classes(self.num_classes, trainer, pl_module, "OnlineLinearProbe")
         if stage == "fit":
             self.classifier, self._optimizer, self._loaded = None, None, {}
 
@@ -78,12 +73,13 @@ class OnlineLinearProbe(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Take a step on the features of the batch."""
-        if not isinstance(outputs, dict) or "z" not in outputs or "labels" not in outputs:
+        features = step_features(outputs)
+        if features is None:
             raise ValueError(
                 f"OnlineLinearProbe: got no features from the training step of {type(pl_module).__name__}, expected a "
                 "dict with loss, z and labels"
             )
-        z, labels = _known(outputs)
+        z, labels = _known(*features)
         classifier, optimizer = self._make(z.shape[1], z.device)
         with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
             logits = classifier(z)
@@ -106,9 +102,10 @@ class OnlineLinearProbe(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Log how many validation samples the classifier gets right, once there is one."""
-        if self.classifier is None or not isinstance(outputs, dict) or "z" not in outputs or "labels" not in outputs:
+        features = step_features(outputs)
+        if self.classifier is None or features is None:
             return
-        z, labels = _known(outputs)
+        z, labels = _known(*features)
         if len(labels) > 0:
             with torch.autocast(z.device.type, enabled=False):
                 accuracy = (self.classifier.to(z.device)(z).argmax(1) == labels).float().mean()
@@ -141,11 +138,10 @@ class OnlineLinearProbe(Callback):
         pl_module.log_dict(named, on_step=False, on_epoch=True, batch_size=batch_size)
 
 
-def _known(outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _known(z: Tensor, labels: Tensor, instances: Tensor | None) -> tuple[Tensor, Tensor]:
     """Features in float32, detached, and labels, of the samples whose label is known."""
-    z, labels = outputs["z"].detach().float(), outputs["labels"]
     known = labels >= 0
-    return z[known], labels[known]
+    return z.detach().float()[known], labels[known]
 
 
 def _average_gradients(module: nn.Module) -> None:
