@@ -49,7 +49,7 @@ def test_scl_on_digit_pairs_stays_in_dimensional_collapse():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("config", "rank"), [("hscl.yaml", 98.5), ("hucl.yaml", 95)])  # of HUCL's, 1 to 3 stay away
-def test_adaptive_hardness_on_digit_pairs_needs_no_search(config, rank):
+@pytest.mark.parametrize("config", ["hscl.yaml", "hucl.yaml"])
+def test_adaptive_hardness_on_digit_pairs_needs_no_search(config):
     train, _, _ = geometry("--config", config, "--config", "digit_pairs.yaml", "--config", "adaptive.yaml")
-    assert train["effective_rank"] >= rank
+    assert train["effective_rank"] >= 98.5

@@ -27,6 +27,7 @@ class HardNegativeSampler(Callback):
     training, and stays there; it is a function of the step alone. The schedule ``adaptive`` spares the search for a
     hardness: from ``start`` on, beta moves after each step towards the one with which the effective number of negatives
     is a given ``fraction`` of all; where negatives are equally hard, as at neural collapse, it rises to ``max_beta``.
+    There it starts as well: the first steps decide how many dimensions collapse, and hard ones keep more of them.
 
     With a queue, the features of past batches are negatives as well, without a gradient: more of them than a batch
     holds. Both are part of the checkpoint, so that a resumed run goes on where it stopped.
@@ -39,7 +40,7 @@ class HardNegativeSampler(Callback):
     Args:
         beta: Hardness to reach; None for the one that the loss was made with. Not of use to ``adaptive``.
         schedule: ``constant``, ``linear``, ``cosine`` or ``adaptive``.
-        start: Hardness at the first step, but for ``constant``.
+        start: Hardness at the first step, but for ``constant``; None for 0, and for ``max_beta`` if ``adaptive``.
         duration: Share of training after which ``linear`` and ``cosine`` reach ``beta``, in (0, 1].
         fraction: Share of the negatives that ``adaptive`` keeps effective, in (0, 1).
         max_beta: Largest hardness that ``adaptive`` takes.
@@ -60,7 +61,7 @@ class HardNegativeSampler(Callback):
         self,
         beta: float | None = None,
         schedule: Schedule = "constant",
-        start: float = 0.0,
+        start: float | None = None,
         duration: float = 1.0,
         fraction: float = 0.1,
         max_beta: float = 10.0,
@@ -69,7 +70,8 @@ class HardNegativeSampler(Callback):
     ) -> None:
         if beta is not None:
             check_number("beta", beta, at_least=0)
-        check_number("start", start, at_least=0)
+        if start is not None:
+            check_number("start", start, at_least=0)
         check_number("duration", duration, above=0)
         if duration > 1:
             raise ValueError(f"duration: got {duration!r}, expected a share of training in (0, 1]")
@@ -78,6 +80,8 @@ class HardNegativeSampler(Callback):
         if fraction >= 1:
             raise ValueError(f"fraction: got {fraction!r}, expected a share of the negatives in (0, 1)")
         check_number("max_beta", max_beta, above=0)
+        if start is None:
+            start = max_beta if schedule == "adaptive" else 0.0
         if schedule == "adaptive" and start > max_beta:
             raise ValueError(f"start: got {start}, expected at most max_beta, {max_beta}")
         check_count("queue_size", queue_size, at_least=0)

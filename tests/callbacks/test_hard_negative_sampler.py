@@ -124,6 +124,8 @@ def test_adaptive_hardness_holds_the_fraction_of_effective_negatives(tmp_path, o
 
 def test_where_all_negatives_are_equally_hard_hardness_rises_to_its_largest():
     sampler = HardNegativeSampler(schedule="adaptive", max_beta=10.0)
+    assert sampler.hardness(0.0) == 10.0
+    assert HardNegativeSampler(beta=5.0, schedule="linear").hardness(0.0) == 0.0
     assert sampler._adapt(2.0, reached=1.0) == 4.0
     assert sampler._adapt(8.0, reached=1.0) == 10.0
     assert sampler._adapt(8.0, reached=1e-9) == 4.0
