@@ -1,9 +1,10 @@
-"""LightningDataModules, batch samplers and views."""
+"""LightningDataModules, batch samplers, views and augmentation."""
 
 from nc_lightning.data.arrays import ArrayDataModule
+from nc_lightning.data.augmentation import SimCLR
 from nc_lightning.data.digits import DigitPairsDataModule, DigitsDataModule
 from nc_lightning.data.latent_class import LatentClassDataModule
-from nc_lightning.data.samplers import ClassBalancedBatchSampler, RandomBatchSampler
+from nc_lightning.data.samplers import ClassBalancedBatchSampler, RandomBatchSampler, StratifiedBatchSampler
 from nc_lightning.data.views import concatenate_views
 
 __all__ = [
@@ -13,5 +14,7 @@ __all__ = [
     "DigitsDataModule",
     "LatentClassDataModule",
     "RandomBatchSampler",
+    "SimCLR",
+    "StratifiedBatchSampler",
     "concatenate_views",
 ]

@@ -1,42 +1,39 @@
-"""What the embedded data sets share: splits in memory, balanced or random batches, deterministic evaluation."""
+"""What all data sets share: splits, balanced or random batches, deterministic evaluation."""
 
 from abc import abstractmethod
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+from torch.distributed import get_rank, get_world_size, is_available, is_initialized
 
-from nc_lightning.data.samplers import ClassBalancedBatchSampler, RandomBatchSampler
+from nc_lightning.data.loader import BatchLoader, LabelledImages
+from nc_lightning.data.samplers import (
+    ClassBalancedBatchSampler,
+    RandomBatchSampler,
+    StratifiedBatchSampler,
+    _EpochSampler,
+)
+from nc_lightning.data.views import Views
 from nc_lightning.geometry.checks import check_choice, check_count
 
-Batches = Literal["balanced", "random"]
+Batches = Literal["balanced", "random", "stratified"]
 Split = Literal["train", "val", "test"]
 
 
-class LabelledTensors(Dataset[tuple[Tensor, Tensor]]):
-    """Inputs and labels in memory; indexed by a list, a whole batch is one indexing operation."""
-
-    def __init__(self, x: Tensor, labels: Tensor) -> None:
-        self.x, self.labels = x, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int | list[int]) -> tuple[Tensor, Tensor]:
-        return self.x[index], self.labels[index]
-
-
-class InMemoryDataModule(LightningDataModule):
-    """Base of the data sets that come with the package.
+class LabelledDataModule(LightningDataModule):
+    """Base of all data modules here.
 
     A subclass knows ``num_classes`` and ``input_shape`` before `setup`, and makes its splits in `make_splits`.
 
     Args:
-        batch_size: Images in a training batch; evaluation uses the same size.
-        batches: ``balanced`` holds every class equally often in each batch, as the theorems assume; ``random``
-            shuffles.
-        seed: Of the splits and of the order of batches; the network has its own, ``seed_everything``.
+        batch_size: Inputs in a training batch of each process; evaluation uses the same size.
+        batches: ``balanced`` holds every class equally often in each batch, as the theorems assume; ``stratified``
+            holds it in its share of the data set; ``random`` shuffles.
+        seed: Of the splits, of the order of batches and of augmentation; the network has its own, ``seed_everything``.
+        classes_per_batch: Number of different classes in a balanced batch; None for all.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -44,19 +41,28 @@ class InMemoryDataModule(LightningDataModule):
 
     num_classes: int
     input_shape: tuple[int, ...]
+    class_names: list[str] | None = None
 
-    def __init__(self, batch_size: int, batches: Batches = "balanced", seed: int = 0) -> None:
+    def __init__(
+        self, batch_size: int, batches: Batches = "balanced", seed: int = 0, classes_per_batch: int | None = None
+    ) -> None:
         super().__init__()
         check_count("batch_size", batch_size)
         check_count("seed", seed, at_least=0)
         check_choice("batches", batches, Batches)
+        if classes_per_batch is not None:
+            check_count("classes_per_batch", classes_per_batch, at_least=2)
+            if batches != "balanced":
+                raise ValueError(f"classes_per_batch: got {classes_per_batch} with {batches} batches, expected None")
         self.batch_size = batch_size
         self.batches = batches
         self.seed = seed
-        self._splits: dict[Split, LabelledTensors] = {}
+        self.classes_per_batch = classes_per_batch
+        self.num_workers = 0
+        self._splits: dict[Split, Any] = {}
 
     @abstractmethod
-    def make_splits(self) -> dict[Split, LabelledTensors]:
+    def make_splits(self) -> dict[Split, Any]:
         """Return the training, validation and test sets, the same ones for the same seed."""
 
     def setup(self, stage: str | None = None) -> None:
@@ -64,35 +70,48 @@ class InMemoryDataModule(LightningDataModule):
         if not self._splits:
             self._splits = self.make_splits()
 
-    def _loader(self, split: Split, sampler: Sampler[list[int]] | None = None) -> DataLoader[tuple[Tensor, Tensor]]:
-        dataset = self._splits[split]
-        if sampler is None:
-            sampler = BatchSampler(SequentialSampler(dataset), self.batch_size, drop_last=False)
-        # The sampler yields whole batches of indices, so that the loader neither batches nor collates.
-        return DataLoader(dataset, sampler=sampler, batch_size=None)
+    def make_views(self, training: bool) -> Views:
+        """Return what turns inputs into views; inputs are taken as they are."""
+        return Views()
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Training batches, balanced or random, in an order that depends on the seed and the epoch alone."""
-        labels = self._splits["train"].labels
-        sampler: Sampler[list[int]]
-        if self.batches == "balanced":
-            sampler = ClassBalancedBatchSampler(labels, self.batch_size, self.seed)
-        else:
-            sampler = RandomBatchSampler(len(labels), self.batch_size, self.seed)
-        return self._loader("train", sampler)
+    def train_dataloader(self) -> BatchLoader:
+        """Training batches, in an order that depends on the seed and the epoch alone."""
+        sampler = self._sampler(self._splits["train"].labels)
+        if getattr(self.trainer, "overfit_batches", 0):
+            return self._loader("train", list(sampler), training=True)
+        return self._loader("train", sampler, training=True)
 
-    def geometry_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """The training set without augmentation, each image once, in a fixed order: where geometry is measured."""
-        return self._loader("train")
+    def geometry_dataloader(self) -> BatchLoader:
+        """The training set without augmentation, each input once, in a fixed order: where geometry is measured."""
+        return self._evaluation_loader("train")
 
-    def predict_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def predict_dataloader(self) -> BatchLoader:
         """The training set, as for geometry."""
-        return self._loader("train")
+        return self._evaluation_loader("train")
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def val_dataloader(self) -> BatchLoader:
         """The validation set in a fixed order."""
-        return self._loader("val")
+        return self._evaluation_loader("val")
 
-    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def test_dataloader(self) -> BatchLoader:
         """The test set in a fixed order."""
-        return self._loader("test")
+        return self._evaluation_loader("test")
+
+    def _sampler(self, labels: Tensor) -> _EpochSampler:
+        if self.batches == "balanced":
+            return ClassBalancedBatchSampler(labels, self.batch_size, self.seed, self.classes_per_batch)
+        if self.batches == "stratified":
+            return StratifiedBatchSampler(labels, self.batch_size, self.seed)
+        return RandomBatchSampler(len(labels), self.batch_size, self.seed)
+
+    def _evaluation_loader(self, split: Split) -> BatchLoader:
+        rank, replicas = (get_rank(), get_world_size()) if is_available() and is_initialized() else (0, 1)
+        share = list(range(rank, len(self._splits[split]), replicas))
+        batches = [share[start : start + self.batch_size] for start in range(0, len(share), self.batch_size)]
+        return self._loader(split, batches, training=False)
+
+    def _loader(self, split: Split, sampler: _EpochSampler | Sequence[list[int]], training: bool) -> BatchLoader:
+        dataset: LabelledImages = self._splits[split]
+        strategy = getattr(self.trainer, "strategy", None)
+        device = torch.device("cpu") if strategy is None else strategy.root_device
+        return BatchLoader(dataset, sampler, self.make_views(training), device, self.num_workers)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from nc_lightning.data.base import Batches, InMemoryDataModule, LabelledTensors, Split
+from nc_lightning.data.base import Batches, LabelledDataModule, Split
+from nc_lightning.data.loader import LabelledTensors
 from nc_lightning.geometry.checks import check_count
 
 _SHARES: dict[Split, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -37,7 +38,7 @@ def split_by_class(labels: Tensor, seed: int) -> dict[Split, Tensor]:
     return {name: torch.cat(part).sort().values for name, part in parts.items()}
 
 
-class DigitsDataModule(InMemoryDataModule):
+class DigitsDataModule(LabelledDataModule):
     """Single 8x8 digits, 10 classes; nothing to download.
 
     Args:
@@ -71,7 +72,7 @@ class DigitsDataModule(InMemoryDataModule):
         return {name: LabelledTensors(images[index], labels[index]) for name, index in parts.items()}
 
 
-class DigitPairsDataModule(InMemoryDataModule):
+class DigitPairsDataModule(LabelledDataModule):
     """Two digits side by side, 8x16, whose class is the two-digit number: 100 classes with truly hard negatives.
 
     Classes that share a digit share half their pixels. Training, validation and test pairs are made from disjoint

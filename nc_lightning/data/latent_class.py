@@ -2,11 +2,12 @@
 
 import torch
 
-from nc_lightning.data.base import Batches, InMemoryDataModule, LabelledTensors, Split
+from nc_lightning.data.base import Batches, LabelledDataModule, Split
+from nc_lightning.data.loader import LabelledTensors
 from nc_lightning.geometry.checks import check_count, check_number
 
 
-class LatentClassDataModule(InMemoryDataModule):
+class LatentClassDataModule(LabelledDataModule):
     """Inputs drawn on the fly: a class uniformly, then its prototype plus isotropic Gaussian noise.
 
     Inputs of one class are independent given the class, which is what the theorems on SCL and UCL assume; any number

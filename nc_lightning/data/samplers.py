@@ -1,49 +1,84 @@
 """Batch samplers: which images meet in a batch. Each yields lists of indices, one list a batch."""
 
+from abc import abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.distributed import get_rank, get_world_size, is_available, is_initialized
+from torch.utils.data import DistributedSampler
 
 from nc_lightning.geometry.checks import check_count
 
 
-class _EpochSampler(Sampler[list[int]]):
-    """Batches that depend on (seed, epoch) alone, so that a run can be repeated, and no epoch repeats another."""
+class _EpochSampler(DistributedSampler[list[int]]):
+    """Batches that depend on (seed, epoch) alone, so that a run can be repeated, and no epoch repeats another.
 
-    def __init__(self, num_batches: int, seed: int) -> None:
-        self.num_batches = num_batches
-        self.seed = seed
-        self.epoch = 0
+    With several processes the batches are drawn for all of them together, ``num_replicas * batch_size`` indices at a
+    time, and dealt out in turn: shares are disjoint and equally long. Lightning leaves a `DistributedSampler` as it
+    is; give it to a loader as ``DataLoader(dataset, sampler=sampler, batch_size=None)``.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose batches come next; Lightning calls this by itself."""
-        self.epoch = epoch
+    def __init__(self, labels: Tensor, batch_size: int, seed: int, num_replicas: int | None, rank: int | None) -> None:
+        check_count("batch_size", batch_size)
+        distributed = is_available() and is_initialized()
+        if num_replicas is None:
+            num_replicas = get_world_size() if distributed else 1
+        if rank is None:
+            rank = get_rank() if distributed else 0
+        super().__init__(labels, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
+        self.global_batch_size = batch_size * num_replicas
+        self.num_batches = max(1, len(labels) // self.global_batch_size)
 
-    def _generator(self) -> torch.Generator:
+    @abstractmethod
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Return the indices (num_batches, global_batch_size) of an epoch."""
+
+    def generator(self) -> torch.Generator:
+        """Return the generator of the epoch's order."""
         # Hash the pair: torch's CPU generator looks at 32 bits only, and sums of seed and epoch coincide.
-        return torch.Generator().manual_seed(int(np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]))
+        return torch.Generator().manual_seed(_hash(self.seed, self.epoch))
+
+    def views_generator(self, batch: int, device: torch.device | str = "cpu") -> torch.Generator:
+        """Return the generator for the views of this process's batch number ``batch``.
+
+        Its seed counts batches, over epochs and processes: two of a run never have the same one, as hashes may.
+        """
+        count = (self.epoch * self.num_batches + batch) * self.num_replicas + self.rank
+        return torch.Generator(device).manual_seed((_hash(self.seed, 0, 0) + count) % 2**32)
+
+    def batches(self, start: int = 0) -> Iterator[list[int]]:
+        """Yield this process's share of the batches from number ``start`` on, to go on in mid-epoch."""
+        drawn = self.draw(self.generator())
+        for batch in drawn[start:]:
+            yield batch[self.rank :: self.num_replicas].tolist()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self.batches()
 
     def __len__(self) -> int:
         return self.num_batches
 
 
 class ClassBalancedBatchSampler(_EpochSampler):
-    """Batches that hold every class equally often, as the theorems assume.
+    """Batches that hold each of their classes equally often: every class, as the theorems assume, or some of them.
 
     Each class is shuffled and walked through from end to end before any of its samples comes again, also from one
-    batch to the next. An epoch is as many batches as the data set fills; classes with fewer samples than others come
-    round more often.
+    batch to the next; and so are the classes where a batch holds only some. An epoch is as many batches as the data
+    set fills; classes with fewer samples than others come round more often.
 
     Args:
         labels: (n,) classes of the data set, integers in [0, C), each class present.
-        batch_size: A multiple of C, at least 2 C, so that every anchor has a positive.
+        batch_size: Samples in a batch of each process. Those of all processes together hold each class equally often,
+            at least twice, so that every anchor has a positive.
         seed: Of the shuffling.
+        classes_per_batch: Number of different classes in a batch; None for all C.
+        num_replicas: Number of processes that share the batches; None for those of ``torch.distributed``.
+        rank: Which of them this is.
 
     Raises:
-        ValueError: If ``batch_size`` is not such a multiple, or a class is absent.
+        ValueError: If ``batch_size`` is not such a multiple, ``classes_per_batch`` is above C, or a class is absent.
 
     Example:
         >>> sampler = ClassBalancedBatchSampler(torch.tensor([0, 0, 0, 1, 1, 1]), batch_size=4)
@@ -51,34 +86,63 @@ class ClassBalancedBatchSampler(_EpochSampler):
         [[0, 0, 1, 1]]
     """
 
-    def __init__(self, labels: Tensor, batch_size: int, seed: int = 0) -> None:
-        check_count("batch_size", batch_size)
-        self.members = [torch.nonzero(labels == c).squeeze(1) for c in range(int(labels.max()) + 1)]
+    def __init__(
+        self,
+        labels: Tensor,
+        batch_size: int,
+        seed: int = 0,
+        classes_per_batch: int | None = None,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        super().__init__(labels, batch_size, seed, num_replicas, rank)
+        self.members = members_by_class(labels)
         num_classes = len(self.members)
         empty = [c for c, members in enumerate(self.members) if len(members) == 0]
         if empty:
             raise ValueError(f"labels: got no sample of class {empty[0]}, expected every class for balanced batches")
-        if batch_size % num_classes != 0 or batch_size < 2 * num_classes:
+        if classes_per_batch is not None:
+            check_count("classes_per_batch", classes_per_batch, at_least=2)
+            if classes_per_batch > num_classes:
+                raise ValueError(
+                    f"classes_per_batch: got {classes_per_batch}, expected at most the {num_classes} classes"
+                )
+        self.classes_per_batch = num_classes if classes_per_batch is None else classes_per_batch
+        if self.global_batch_size % self.classes_per_batch != 0 or self.global_batch_size < 2 * self.classes_per_batch:
+            processes = f" on {self.num_replicas} processes" if self.num_replicas > 1 else ""
             raise ValueError(
-                f"batch_size: got {batch_size}, expected a multiple of the {num_classes} classes and at least "
-                f"{2 * num_classes} for balanced batches; or ask for batches: random"
+                f"batch_size: got {batch_size}{processes}, expected a multiple of the {self.classes_per_batch} classes "
+                f"in a batch and at least {2 * self.classes_per_batch} for balanced batches; "
+                "or set classes_per_batch, or ask for batches: random"
             )
-        self.per_class = batch_size // num_classes
-        super().__init__(max(1, len(labels) // batch_size), seed)
+        self.per_class = self.global_batch_size // self.classes_per_batch
 
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = self._generator()
-        needed = self.num_batches * self.per_class
-        columns = [self._cycle(members, needed, generator) for members in self.members]
-        table = torch.stack(columns).view(len(columns), self.num_batches, self.per_class)
-        for batch in range(self.num_batches):
-            yield table[:, batch].flatten().tolist()
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Return the indices of an epoch, class by class within a batch."""
+        classes = self._classes(generator)
+        table = classes.new_empty(classes.numel(), self.per_class)
+        for c, members in enumerate(self.members):
+            rows = torch.nonzero(classes.flatten() == c).flatten()
+            table[rows] = _cycle(members, len(rows) * self.per_class, generator).view(len(rows), self.per_class)
+        return table.view(self.num_batches, self.global_batch_size)
 
-    @staticmethod
-    def _cycle(members: Tensor, needed: int, generator: torch.Generator) -> Tensor:
-        rounds = -(-needed // len(members))
-        shuffled = [members[torch.randperm(len(members), generator=generator)] for _ in range(rounds)]
-        return torch.cat(shuffled)[:needed]
+    def _classes(self, generator: torch.Generator) -> Tensor:
+        """(num_batches, classes_per_batch) classes, all different within a batch."""
+        num_classes, wanted = len(self.members), self.classes_per_batch
+        if wanted == num_classes:
+            return torch.arange(num_classes).repeat(self.num_batches, 1)
+        queue, batches = torch.empty(0, dtype=torch.int64), []
+        for _ in range(self.num_batches):
+            if len(queue) < wanted:
+                # Classes that are still in the queue go to the end of the next round, lest a batch hold one twice.
+                fresh = torch.randperm(num_classes, generator=generator)
+                waiting = torch.isin(fresh, queue)
+                first = fresh[~waiting][: wanted - len(queue)]
+                rest = fresh[~torch.isin(fresh, first)]
+                queue = torch.cat([queue, first, rest])
+            batches.append(queue[:wanted])
+            queue = queue[wanted:]
+        return torch.stack(batches)
 
 
 class RandomBatchSampler(_EpochSampler):
@@ -86,8 +150,10 @@ class RandomBatchSampler(_EpochSampler):
 
     Args:
         num_samples: Size n of the data set.
-        batch_size: At most n.
+        batch_size: Samples in a batch of each process; all processes together at most n.
         seed: Of the shuffling.
+        num_replicas: Number of processes that share the batches; None for those of ``torch.distributed``.
+        rank: Which of them this is.
 
     Raises:
         ValueError: If ``batch_size`` is below 1 or above n.
@@ -97,15 +163,89 @@ class RandomBatchSampler(_EpochSampler):
         2
     """
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int = 0) -> None:
-        check_count("batch_size", batch_size)
-        if batch_size > num_samples:
-            raise ValueError(f"batch_size: got {batch_size}, expected at most the {num_samples} samples there are")
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        super().__init__(torch.empty(num_samples), batch_size, seed, num_replicas, rank)
         self.num_samples = num_samples
-        self.batch_size = batch_size
-        super().__init__(num_samples // batch_size, seed)
+        _check_fits(self.global_batch_size, num_samples)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        order = torch.randperm(self.num_samples, generator=self._generator()).tolist()
-        for batch in range(self.num_batches):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Return the indices of an epoch."""
+        order = torch.randperm(self.num_samples, generator=generator)
+        return order[: self.num_batches * self.global_batch_size].view(self.num_batches, self.global_batch_size)
+
+
+class StratifiedBatchSampler(_EpochSampler):
+    """Batches that hold every class in its share of the data set, each sample at most once in an epoch.
+
+    For unbalanced classes: a batch of n of N samples has n N_c / N of class c, give or take two.
+
+    Args:
+        labels: (n,) classes of the data set, integers >= 0.
+        batch_size: Samples in a batch of each process; all processes together at most n.
+        seed: Of the shuffling.
+        num_replicas: Number of processes that share the batches; None for those of ``torch.distributed``.
+        rank: Which of them this is.
+
+    Raises:
+        ValueError: If ``batch_size`` is below 1 or above n.
+
+    Example:
+        >>> labels = torch.tensor([0] * 30 + [1] * 10)
+        >>> [labels[batch].bincount().tolist() for batch in StratifiedBatchSampler(labels, batch_size=20)]
+        [[15, 5], [15, 5]]
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        batch_size: int,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        super().__init__(labels, batch_size, seed, num_replicas, rank)
+        self.members = members_by_class(labels)
+        _check_fits(self.global_batch_size, len(labels))
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Spread each class evenly over the epoch, from a random offset, and cut the row into batches."""
+        places, indices = [], []
+        for members in self.members:
+            offset = torch.rand(1, generator=generator, dtype=torch.float64)
+            places.append((torch.arange(len(members)) + offset) / max(1, len(members)))
+            indices.append(members[torch.randperm(len(members), generator=generator)])
+        order = torch.cat(indices)[torch.cat(places).argsort(stable=True)]
+        return order[: self.num_batches * self.global_batch_size].view(self.num_batches, self.global_batch_size)
+
+
+def members_by_class(labels: Tensor) -> list[Tensor]:
+    """Return the indices of each class 0 to C - 1, in ascending order.
+
+    Example:
+        >>> [members.tolist() for members in members_by_class(torch.tensor([1, 0, 1]))]
+        [[1], [0, 2]]
+    """
+    counts = labels.bincount()
+    return list(labels.argsort(stable=True).split(counts.tolist()))
+
+
+def _hash(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _cycle(members: Tensor, needed: int, generator: torch.Generator) -> Tensor:
+    rounds = -(-needed // len(members))
+    shuffled = [members[torch.randperm(len(members), generator=generator)] for _ in range(rounds)]
+    return torch.cat([members[:0], *shuffled])[:needed]
+
+
+def _check_fits(global_batch_size: int, num_samples: int) -> None:
+    if global_batch_size > num_samples:
+        raise ValueError(f"batch_size: got {global_batch_size}, expected at most the {num_samples} samples there are")

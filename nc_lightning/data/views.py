@@ -1,9 +1,76 @@
-"""Batches of one or several views."""
+"""Batches of one or several views: making them from images, and putting them into one tensor."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from nc_lightning.data.augmentation import SimCLR
+from nc_lightning.geometry.checks import check_count
+
+Augmentation = SimCLR | Callable[[Tensor], Tensor] | nn.Module
+"""What makes a view: `SimCLR` takes whole batches, anything else one image, as torchvision.transforms.v2 does."""
+
+
+class Views:
+    """Turn a batch of images into views for training: float in [0, 1], augmented, then standardised.
+
+    Args:
+        count: Number of views of each image.
+        augmentation: None leaves images as they are. `SimCLR` is applied to whole batches; any other, such as a
+            transform of ``torchvision.transforms.v2``, to one image after another, which is slow.
+        mean: (channels,) mean of the training images in [0, 1]; None to standardise nothing.
+        std: (channels,) their standard deviation.
+
+    Shape:
+        (N, channels, H, W) uint8, or (N, ...) float -> float32, a tensor for one view and else a tuple of them
+
+    Raises:
+        ValueError: If ``count`` is below 1.
+
+    Example:
+        >>> first, second = Views(count=2, augmentation=SimCLR())(torch.zeros(5, 3, 8, 8, dtype=torch.uint8))
+        >>> first.shape
+        torch.Size([5, 3, 8, 8])
+    """
+
+    def __init__(
+        self,
+        count: int = 1,
+        augmentation: Augmentation | None = None,
+        mean: Tensor | None = None,
+        std: Tensor | None = None,
+    ) -> None:
+        check_count("views", count)
+        self.count = count
+        self.augmentation = augmentation
+        self.mean = mean
+        self.std = std
+
+    def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor | tuple[Tensor, ...]:
+        """Make the views; the generator is on the device of the images."""
+        x = x.float().div_(255) if x.dtype == torch.uint8 else x.float()
+        views = tuple(self._standardise(self._augment(x, generator)) for _ in range(self.count))
+        return views[0] if self.count == 1 else views
+
+    def _augment(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.augmentation is None:
+            return x
+        if isinstance(self.augmentation, SimCLR):
+            return self.augmentation(x, generator)
+        # Such transforms draw from the global generator: lend it a seed, and put it back.
+        devices = [x.device] if x.is_cuda else []
+        with torch.random.fork_rng(devices):
+            if generator is not None:
+                torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
+            return torch.stack([self.augmentation(image) for image in x])
+
+    def _standardise(self, x: Tensor) -> Tensor:
+        if self.mean is None or self.std is None:
+            return x
+        shape = (-1, *([1] * (x.ndim - 2)))
+        return (x - self.mean.to(x).view(shape)).div_(self.std.to(x).view(shape))
 
 
 def concatenate_views(batch: Any) -> tuple[Tensor, Tensor, Tensor]:

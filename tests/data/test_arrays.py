@@ -117,7 +117,7 @@ def test_bad_files(tmp_path, make, message):
 def test_bad_arguments(tmp_path):
     path = write(tmp_path, y_train=10 * LABELS["train"], y_test=10 * LABELS["test"])
     assert ArrayDataModule(path, classes=[70, 0]).num_classes == 2
-    with pytest.raises(ValueError, match=r"classes: got \[3\], which the file does not have, expected some of \[0, 10"):
+    with pytest.raises(ValueError, match=r"classes: got \[3\], which the data does not have, expected some of \[0, 10"):
         ArrayDataModule(path, classes=[0, 3])
     with pytest.raises(ValueError, match=r"classes: got \[4\], expected at least two"):
         ArrayDataModule(path, classes=[4])

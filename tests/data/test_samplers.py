@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nc_lightning.data import ClassBalancedBatchSampler, RandomBatchSampler
+from nc_lightning.data import ClassBalancedBatchSampler, RandomBatchSampler, StratifiedBatchSampler
 
 
 @given(sizes=st.lists(st.integers(1, 30), min_size=2, max_size=6), copies=st.integers(2, 5), seed=st.integers(0, 99))
@@ -24,7 +24,9 @@ def test_every_class_equally_often_in_each_batch(sizes, copies, seed):
     "make",
     [
         lambda seed: ClassBalancedBatchSampler(torch.arange(5).repeat(20), 10, seed),
+        lambda seed: ClassBalancedBatchSampler(torch.arange(5).repeat(20), 12, seed, classes_per_batch=3),
         lambda seed: RandomBatchSampler(100, 10, seed),
+        lambda seed: StratifiedBatchSampler(torch.arange(5).repeat(20), 10, seed),
     ],
 )
 def test_reproducible_and_different_every_epoch_and_seed(make):
@@ -40,6 +42,69 @@ def test_reproducible_and_different_every_epoch_and_seed(make):
     assert torch.equal(state, torch.get_rng_state())
 
 
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=3, max_size=9),
+    wanted=st.integers(2, 9),
+    copies=st.integers(2, 4),
+    seed=st.integers(0, 99),
+)
+def test_some_classes_in_each_batch_and_all_equally_often(sizes, wanted, copies, seed):
+    wanted = min(wanted, len(sizes))
+    labels = torch.cat([torch.full((n,), c) for c, n in enumerate(sizes)])
+    sampler = ClassBalancedBatchSampler(labels, copies * wanted, seed, classes_per_batch=wanted)
+    batches = list(sampler)
+    times = torch.zeros(len(sizes), dtype=torch.int64)
+    for batch in batches:
+        counts = labels[batch].bincount(minlength=len(sizes))
+        assert sorted(counts.tolist()) == [0] * (len(sizes) - wanted) + [copies] * wanted
+        times += counts // copies
+    assert times.max() - times.min() <= 1
+    for c, n in enumerate(sizes):
+        seen = [i for batch in batches for i in batch if labels[i] == c]
+        for start in range(0, len(seen) - n + 1, n):
+            assert len(set(seen[start : start + n])) == n
+
+
+@given(sizes=st.lists(st.integers(1, 60), min_size=2, max_size=9), share=st.integers(1, 8), seed=st.integers(0, 99))
+def test_stratified_batches_hold_each_class_in_its_share(sizes, share, seed):
+    labels = torch.cat([torch.full((n,), c) for c, n in enumerate(sizes)])
+    batches = list(StratifiedBatchSampler(labels, -(-len(labels) // share), seed))
+    for batch in batches:
+        expected = len(batch) * torch.tensor(sizes) / len(labels)
+        assert (labels[batch].bincount(minlength=len(sizes)) - expected).abs().max() <= 2
+    seen = [i for batch in batches for i in batch]
+    assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_processes_share_what_one_process_would_draw(ranks):
+    labels = torch.arange(6).repeat(30)
+    for make in (
+        lambda size, **kwargs: ClassBalancedBatchSampler(labels, size, **kwargs),
+        lambda size, **kwargs: ClassBalancedBatchSampler(labels, size, classes_per_batch=4, **kwargs),
+        lambda size, **kwargs: RandomBatchSampler(len(labels), size, **kwargs),
+        lambda size, **kwargs: StratifiedBatchSampler(labels, size, **kwargs),
+    ):
+        alone = list(make(24))
+        shares = [list(make(24 // ranks, num_replicas=ranks, rank=rank)) for rank in range(ranks)]
+        assert [len(share) for share in shares] == [len(alone)] * ranks
+        for whole, *parts in zip(alone, *shares, strict=True):
+            assert {len(part) for part in parts} == {24 // ranks}
+            assert sorted(i for part in parts for i in part) == sorted(whole)
+            if ranks == 2:
+                assert all(labels[part].bincount().max() <= 12 for part in parts)
+
+
+def test_batches_from_the_middle_of_an_epoch_on():
+    for sampler in (
+        ClassBalancedBatchSampler(torch.arange(6).repeat(30), 12, classes_per_batch=3),
+        RandomBatchSampler(180, 12),
+        StratifiedBatchSampler(torch.arange(6).repeat(30), 12),
+    ):
+        sampler.set_epoch(4)
+        assert list(sampler.batches(start=5)) == list(sampler)[5:]
+
+
 def test_random_batches_hold_each_sample_at_most_once():
     seen = [i for batch in RandomBatchSampler(103, 10) for i in batch]
     assert len(seen) == len(set(seen)) == 100
@@ -50,6 +115,12 @@ def test_bad_arguments():
     for size in (25, 10):
         with pytest.raises(ValueError, match=f"batch_size: got {size}, expected a multiple of the 10 classes"):
             ClassBalancedBatchSampler(labels, batch_size=size)
+    with pytest.raises(ValueError, match="batch_size: got 10 on 2 processes, expected a multiple of the 8 classes"):
+        ClassBalancedBatchSampler(labels, 10, classes_per_batch=8, num_replicas=2, rank=0)
+    with pytest.raises(ValueError, match="classes_per_batch: got 11, expected at most the 10 classes"):
+        ClassBalancedBatchSampler(labels, 22, classes_per_batch=11)
+    with pytest.raises(ValueError, match="batch_size: got 31, expected at most the 30 samples"):
+        StratifiedBatchSampler(labels, 31)
     with pytest.raises(ValueError, match="labels: got no sample of class 1"):
         ClassBalancedBatchSampler(torch.tensor([0, 2]), batch_size=6)
     with pytest.raises(ValueError, match="batch_size: got 11, expected at most the 10 samples"):

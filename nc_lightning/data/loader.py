@@ -1,0 +1,128 @@
+"""Batches from a data set: indexed, moved, augmented and standardised as wholes, and resumable in mid-epoch."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nc_lightning.data.samplers import _EpochSampler
+from nc_lightning.data.views import Views
+
+
+class LabelledImages(Protocol):
+    """Inputs and labels (n,), a batch of them for a list of indices."""
+
+    labels: Tensor
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: list[int]) -> tuple[Tensor, Tensor]: ...
+
+    def subset(self, index: Tensor, labels: Tensor) -> "LabelledImages":
+        """Return the inputs at ``index`` with new labels."""
+
+
+class LabelledTensors:
+    """Inputs (n, ...) and labels (n,) in memory: a batch is one indexing operation."""
+
+    def __init__(self, x: Tensor, labels: Tensor) -> None:
+        self.x, self.labels = x, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int | list[int]) -> tuple[Tensor, Tensor]:
+        return self.x[index], self.labels[index]
+
+    def subset(self, index: Tensor, labels: Tensor) -> "LabelledTensors":
+        """Return the inputs at ``index`` with new labels."""
+        return LabelledTensors(self.x[index], labels)
+
+
+class BatchLoader:
+    """The batches of an epoch, ``(x, labels)`` or ``((x1, ..., xV), labels)``, on the device where they are wanted.
+
+    A plain iterable: Lightning takes it as it is, and a loop of your own can. Random numbers of an augmentation depend
+    on the seed, the epoch, the process and the number of the batch alone, whoever loads it; so no two batches share
+    them, and a run that is resumed in mid-epoch, which Lightning does by `state_dict`, sees what it would have seen.
+
+    Args:
+        dataset: Inputs and labels.
+        sampler: Lists of indices; one of `nc_lightning.data` for training.
+        views: Makes the views of a batch.
+        device: Where to.
+        num_workers: Processes that load batches, for inputs in files.
+
+    Example:
+        >>> dataset = LabelledTensors(torch.arange(6.0), torch.tensor([0, 0, 0, 1, 1, 1]))
+        >>> [labels.tolist() for _, labels in BatchLoader(dataset, [[0, 5], [1, 2]], Views())]
+        [[0, 1], [0, 0]]
+    """
+
+    batch_sampler = None
+    """Lightning looks for it beside ``sampler``, whose epoch it sets."""
+
+    def __init__(
+        self,
+        dataset: LabelledImages,
+        sampler: _EpochSampler | Sequence[list[int]],
+        views: Views,
+        device: torch.device | str = "cpu",
+        num_workers: int = 0,
+    ) -> None:
+        self.images = dataset
+        self.sampler = sampler
+        self.views = views
+        self.device = torch.device(device)
+        self.num_workers = num_workers
+        self._position = 0
+        self._start = 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[tuple[Tensor | tuple[Tensor, ...], Tensor]]:
+        self._position, self._start = self._start, 0
+        unreadable: list[str] = []
+        for x, labels, *failed in self._indexed(self._position):
+            unreadable += failed[0] if failed else []
+            # Before the batch is handed out: a state that is asked for while it is used has it behind itself.
+            generator = self._generator()
+            self._position += 1
+            x = x.to(self.device, non_blocking=True)
+            yield self.views(x, generator), labels.to(self.device, non_blocking=True)
+        if unreadable:
+            rank_zero_warn(f"left out {len(unreadable)} images that cannot be read, the first one {unreadable[0]}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches of the epoch have been handed out."""
+        return {"position": self._position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next epoch begin after the batches of `state_dict`; at its end, with a whole one."""
+        self._start = state_dict["position"] % max(1, len(self))
+
+    def _indexed(self, start: int) -> Iterator[Any]:
+        sampler = self.sampler
+        indices = sampler.batches(start) if isinstance(sampler, _EpochSampler) else iter(sampler[start:])
+        if self.num_workers == 0:
+            return (self.images[index] for index in indices)
+        pinned = self.device.type == "cuda"
+        # The sampler yields whole batches of indices, so that the loader neither batches nor collates.
+        return iter(
+            DataLoader(
+                self.images,  # type: ignore[arg-type]
+                sampler=list(indices),
+                batch_size=None,
+                num_workers=self.num_workers,
+                pin_memory=pinned,
+            )
+        )
+
+    def _generator(self) -> torch.Generator | None:
+        if self.views.augmentation is None or not isinstance(self.sampler, _EpochSampler):
+            return None
+        return self.sampler.views_generator(self._position, self.device)
