@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
 from nc_lightning.callbacks.sources import find_num_classes
-from nc_lightning.data.views import concatenate_views
+from nc_lightning.data.views import UNLABELLED, concatenate_views
 from nc_lightning.geometry import (
     ClassStatistics,
     caveats,
@@ -27,6 +27,7 @@ from nc_lightning.geometry import (
 )
 from nc_lightning.geometry.centres import CentreDistances
 from nc_lightning.geometry.checks import check_count
+from nc_lightning.geometry.measures import LABEL_FREE_MEASURES
 
 DEFAULT_BATCH_SIZE = 256
 """Batch size of a measurement where the training loader does not name one."""
@@ -44,7 +45,8 @@ class GeometryMonitor(Callback):
     then for the distances to the class means, which cannot be told before these are known. Held-out samples are
     classified by the centres of the *training* classes where there is a training set. With an `OnlineLinearProbe`, its
     classifier is compared with the class means of the set (``nc3``), and its decisions with those of the nearest
-    centre (``nc4``). An epoch that is not due costs nothing.
+    centre (``nc4``). Of a set without labels, all -1, the spectrum alone is measured. An epoch that is not due costs
+    nothing.
 
     Values are logged through the module, so `ModelCheckpoint(monitor="geometry/val/nc1")` and every logger work.
 
@@ -135,6 +137,10 @@ class GeometryMonitor(Callback):
             stats = self._statistics(name, _features(trainer, pl_module, loader))
             if stats is None:
                 continue
+            if stats.num_classes == 1:
+                values = statistics_measures(stats)
+                results[name] = {key: float(values[key]) for key in LABEL_FREE_MEASURES}
+                continue
             if caveats(stats) and name not in self._warned:
                 self._warned.add(name)
                 rank_zero_warn(f"geometry of the {name} set: {caveats(stats)}")
@@ -161,8 +167,9 @@ class GeometryMonitor(Callback):
             try:
                 if stats is None:
                     assert self.num_classes is not None
-                    stats = ClassStatistics(self.num_classes, z.shape[-1], z.device)
-                stats.update(z, labels)
+                    unlabelled = bool((labels == UNLABELLED).all())
+                    stats = ClassStatistics(1 if unlabelled else self.num_classes, z.shape[-1], z.device)
+                stats.update(z, labels - UNLABELLED if stats.num_classes == 1 else labels)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"geometry of the {name} set, batch {index}: {error}") from error
         return stats

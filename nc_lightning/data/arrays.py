@@ -7,10 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nc_lightning.data.base import Batches
-from nc_lightning.data.images import Cache, Classes, ImageDataModule
+from nc_lightning.data.images import ImageDataModule
 from nc_lightning.data.loader import LabelledTensors
-from nc_lightning.data.views import Augmentation
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -24,16 +22,8 @@ class ArrayDataModule(ImageDataModule):
 
     Args:
         path: The file. Pickled arrays are refused.
-        classes: Labels to keep, by number or by name, numbered from 0 in this order; ``found`` for all there are,
-            whatever their numbers; None for all, which must be 0 to C - 1.
-        val_share: Share of each class held out for validation, in [0, 1); with 0 the test set stands in for it.
-        views: Number of views of each image in training.
-        augmentation: What makes a view, such as `SimCLR`; for images only.
-        cache: Keep the images in ``ram`` or on the training ``device``.
-        batch_size: Inputs in a batch of each process.
-        batches: ``balanced``, ``random`` or ``stratified``.
-        classes_per_batch: Number of different classes in a balanced batch; None for all.
-        seed: Of the split, of the order of batches and of augmentation.
+        kwargs: Of `ImageDataModule`: classes, val_share, views, augmentation, cache, batch_size, batches,
+            classes_per_batch and seed. Vectors have no augmentation.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -50,20 +40,8 @@ class ArrayDataModule(ImageDataModule):
         (4, (1, 8, 8))
     """
 
-    def __init__(
-        self,
-        path: str,
-        classes: Classes | None = None,
-        val_share: float = 0.1,
-        views: int = 1,
-        augmentation: Augmentation | None = None,
-        cache: Cache = "ram",
-        batch_size: int = 256,
-        batches: Batches = "balanced",
-        classes_per_batch: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(classes, val_share, views, augmentation, cache, batch_size, batches, classes_per_batch, seed)
+    def __init__(self, path: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.path = Path(path)
         with self._open() as file:
             missing = [name for name in ARRAYS if name not in file.files]
@@ -76,7 +54,7 @@ class ArrayDataModule(ImageDataModule):
             self.choose_classes(found, _names(file, found))
             head = torch.from_numpy(_channels_first(_array(file, "x_test")[:1]))
         self.input_shape = tuple(head.shape[1:])
-        if augmentation is not None and (head.dtype != torch.uint8 or head.ndim != 4):
+        if self.augmentation is not None and (head.dtype != torch.uint8 or head.ndim != 4):
             raise ValueError(f"augmentation: got one for inputs {self.input_shape} of {head.dtype}, expected images")
 
     def read(self) -> tuple[LabelledTensors, LabelledTensors]:

@@ -4,7 +4,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -47,6 +47,8 @@ class ImageDataModule(LabelledDataModule):
         ValueError: If an argument is out of its range.
     """
 
+    _caches: Any = Cache
+
     def __init__(
         self,
         classes: Classes | None = None,
@@ -64,7 +66,7 @@ class ImageDataModule(LabelledDataModule):
             raise ValueError(f"val_share: got {val_share!r}, expected a share in [0, 1)")
         if isinstance(classes, list) and (len(classes) < 2 or len(set(classes)) < len(classes)):
             raise ValueError(f"classes: got {classes}, expected at least two different labels")
-        check_choice("cache", cache, Literal["ram", "device", "none"])
+        check_choice("cache", cache, self._caches)
         Views(views)
         self.classes = classes
         self.val_share = val_share

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from nc_lightning.data.augmentation import SimCLR
 from nc_lightning.geometry.checks import check_count
 
+UNLABELLED = -1
+"""Label of an input whose class is not known."""
+
 Augmentation = SimCLR | Callable[[Tensor], Tensor] | nn.Module
 """What makes a view: `SimCLR` takes whole batches, anything else one image, as torchvision.transforms.v2 does."""
 

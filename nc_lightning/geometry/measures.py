@@ -41,6 +41,8 @@ STATISTICS_MEASURES: dict[str, Callable[[ClassStatistics], Tensor]] = {
 }
 """The measures that one pass over the features can tell."""
 
+LABEL_FREE_MEASURES = (*(key for key in STATISTICS_MEASURES if key.startswith("feature_")), "rankme")
+"""Those of all features, whatever their classes."""
 CENTRE_MEASURES: dict[str, Callable[[CentreDistances], Tensor]] = {
     "within_class_variation": centres.within_class_variation,
     "ncc_accuracy": centres.ncc_accuracy,

@@ -1,0 +1,153 @@
+"""Images in files: decoding, damaged ones, and the data module that keeps them decoded or decodes them as they come."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F  # noqa: N812
+
+from nc_lightning.data.images import ImageDataModule
+from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.geometry.checks import check_choice, check_count
+
+OnError = Literal["raise", "skip"]
+FileCache = Literal["ram", "device", "none"]
+
+
+class ImageFiles:
+    """Images (3, side, side) in files, decoded when they are asked for, and their labels (n,).
+
+    Args:
+        paths: The files.
+        labels: (n,) integers.
+        side: Resize the shorter side to this and cut out the middle; None for images all of one size.
+        on_error: ``raise`` at a file that cannot be read, or ``skip`` it.
+
+    Attributes:
+        size: Height and width that each image has to have; None until the first one is decoded.
+
+    Raises:
+        ValueError: When an image cannot be read, or has another size.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], labels: Tensor, side: int | None = None, on_error: OnError = "raise"
+    ) -> None:
+        self.paths, self.labels, self.side, self.on_error = list(paths), labels, side, on_error
+        self.size: tuple[int, int] | None = None if side is None else (side, side)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: list[int]) -> Any:
+        """Return images and labels, and what could not be read."""
+        decoded = [self.decode(i) for i in index]
+        return self._collect(index, decoded)
+
+    def subset(self, index: Tensor, labels: Tensor) -> "ImageFiles":
+        """Return the files at ``index`` with new labels."""
+        files = ImageFiles([self.paths[i] for i in index.tolist()], labels, self.side, self.on_error)
+        files.size = self.size
+        return files
+
+    def decode(self, index: int) -> Tensor | str:
+        """Return an image (3, H, W) uint8, or what is wrong with it if such are skipped."""
+        path = self.paths[index]
+        try:
+            with Image.open(path) as image:
+                if self.side is None:
+                    picture = image.convert("RGB")
+                else:
+                    picture = F.center_crop(F.resize(image.convert("RGB"), [self.side]), [self.side])
+                pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        except PermissionError:
+            raise
+        except Exception as error:  # Pillow raises OSError, ValueError and even SyntaxError at damaged files
+            message = f"{path}: {' '.join(str(error).split())}"
+            if self.on_error == "skip":
+                return message
+            raise ValueError(f"image: got {message}; set on_error to skip to leave such files out") from error
+        size = (pixels.shape[1], pixels.shape[2])
+        self.size = self.size or size
+        if size != self.size:
+            raise ValueError(f"image: got {size} in {path}, expected {self.size} as before; set image_size to resize")
+        return pixels
+
+    def decode_all(self) -> LabelledTensors:
+        """Return all images decoded, without those that cannot be read."""
+        with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter lock
+            decoded = list(pool.map(self.decode, range(len(self))))
+        images, labels, failed = self._collect(list(range(len(self))), decoded)
+        if failed:
+            rank_zero_warn(f"left out {len(failed)} images that cannot be read, the first one {failed[0]}")
+        return LabelledTensors(images, labels)
+
+    def _collect(self, index: list[int], decoded: list[Tensor | str]) -> tuple[Tensor, Tensor, list[str]]:
+        failed = [image for image in decoded if isinstance(image, str)]
+        images = [image for image in decoded if not isinstance(image, str)]
+        if not images:
+            raise ValueError(
+                f"image: got {len(failed)} of {len(failed)} that cannot be read, the first one {failed[0]}"
+            )
+        kept = [i for i, image in zip(index, decoded, strict=True) if not isinstance(image, str)]
+        return torch.stack(images), self.labels[kept], failed
+
+
+class ImageFilesDataModule(ImageDataModule):
+    """Base of the data modules for images in files.
+
+    Args:
+        image_size: Side of the squares that images become: the shorter side is resized, the middle cut out. None for
+            images that all have one size already.
+        cache: ``ram`` keeps all images decoded, ``device`` on the training device; ``none`` decodes each batch anew,
+            for sets that do not fit.
+        num_workers: Processes that decode batches with ``cache: none``.
+        on_error: ``raise`` at a file that cannot be read, naming it, or ``skip`` it and say how many there were.
+        kwargs: Of `ImageDataModule`: classes, val_share, views, augmentation, batch_size, batches, classes_per_batch
+            and seed.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    _caches = FileCache
+
+    def __init__(
+        self,
+        image_size: int | None = None,
+        cache: FileCache = "ram",
+        num_workers: int = 0,
+        on_error: OnError = "raise",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(cache=cache, **kwargs)  # type: ignore[arg-type]
+        if image_size is not None:
+            check_count("image_size", image_size)
+        check_count("num_workers", num_workers, at_least=0)
+        check_choice("on_error", on_error, OnError)
+        self.image_size = image_size
+        self.num_workers = num_workers if cache == "none" else 0
+        self.on_error = on_error
+
+    @abstractmethod
+    def list_files(self) -> tuple[ImageFiles, ImageFiles | None]:
+        """Return the files of training and test set with the labels as they are; None if there is no test set."""
+
+    def read(self) -> tuple[LabelledImages, LabelledImages | None]:
+        """Return training and test set, decoded if they are cached."""
+        train, test = self.list_files()
+        if self.cache == "none":
+            return train, test
+        return self._wanted(train).decode_all(), None if test is None else self._wanted(test).decode_all()
+
+    def _wanted(self, files: ImageFiles) -> ImageFiles:
+        """Leave out the files of classes that were not chosen before they are decoded."""
+        kept = torch.nonzero(torch.isin(files.labels, torch.tensor(self._labels))).flatten()
+        return files.subset(kept, files.labels[kept])
