@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from nc_lightning.data.views import concatenate_views
@@ -39,6 +40,10 @@ class ContrastiveObjective(LightningModule):
         optimizer: Called with the parameters.
         lr_scheduler: Called with the optimizer; None for a constant step size.
         lr_interval: Whether the scheduler steps after every ``step`` or every ``epoch``.
+        channels_last: Keep the encoder's convolutions in the memory format that bf16 and GPUs are fastest with.
+        compile: Compile the encoder by ``torch.compile`` at its first use.
+
+    Weight decay, and the trust ratio of LARS with it, leaves biases and the scales of norms alone.
 
     Raises:
         ValueError: If an argument is out of its range, or the encoder does not say its width.
@@ -54,6 +59,8 @@ class ContrastiveObjective(LightningModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: LRInterval = "epoch",
+        channels_last: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         check_count("num_classes", num_classes, at_least=2)
@@ -72,6 +79,10 @@ class ContrastiveObjective(LightningModule):
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
         self.lr_interval = lr_interval
+        if channels_last:
+            self.encoder.to(memory_format=torch.channels_last)
+        if compile:
+            self.encoder.compile()
         self._constants: dict[str, float] = {}
         self._constants_for: tuple[Any, ...] | None = None
 
@@ -80,8 +91,13 @@ class ContrastiveObjective(LightningModule):
         return normalize(self.projector(self.encoder(x)), self.loss.normalization)
 
     def on_fit_start(self) -> None:
-        """Forget the loss's constants of an earlier fit."""
+        """Forget the loss's constants of an earlier fit; warn of what does not do what it seems to."""
         self._constants_for = None
+        if self.trainer.accumulate_grad_batches > 1:
+            rank_zero_warn(
+                f"accumulate_grad_batches: got {self.trainer.accumulate_grad_batches}, which adds no negatives to a "
+                "contrastive loss; for more of them raise batch_size, or queue_size of HardNegativeSampler"
+            )
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
@@ -115,7 +131,7 @@ class ContrastiveObjective(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and, if there is one, the scheduler with its interval."""
-        optimizer = self.make_optimizer(self.parameters())
+        optimizer = self.make_optimizer(parameter_groups(self))
         if self.make_lr_scheduler is None:
             return optimizer
         scheduler = self.make_lr_scheduler(optimizer)
@@ -178,6 +194,19 @@ class ContrastiveObjective(LightningModule):
                 f"lr_scheduler: got total_steps = {scheduler.total_steps}, expected at least {int(steps)}, the "
                 f"{self.lr_interval}s of this training"
             )
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Return the parameters that weight decay is for, and the others, biases and scales, with a decay of 0.
+
+    Example:
+        >>> [len(group["params"]) for group in parameter_groups(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))]
+        [1, 3]
+    """
+    decayed = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim > 1]
+    others = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def _make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:
