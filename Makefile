@@ -19,7 +19,11 @@ $(VENV)/.installed: pyproject.toml
 train: $(VENV)/.installed  ## Train HSCL on real digits and print its geometry
 	$(BIN)/nc-train fit --config hscl.yaml
 
-test: $(VENV)/.installed  ## Run every test and every example of the documentation
+$(VENV)/.bolts: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev,bolts]'
+	@touch $@
+
+test: $(VENV)/.bolts  ## Run every test and every example of the documentation
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/.installed  ## Run the tests that take seconds

@@ -83,7 +83,7 @@ class CIFAR10DataModule(LightningDataModule):
     """The data module of lightning-bolts for CIFAR-10; `nc_lightning.data.CIFAR10DataModule` is faster.
 
     Args:
-        data_dir: Where ``CIFAR10/complete/training.pt`` and ``test.pt`` are, or go.
+        data_dir: Where torchvision's ``cifar-10-batches-py`` is, or goes.
         download: Get the data set if it is not there.
         val_split: Share of the training set to validate on.
         normalize: Standardise the channels.
@@ -139,7 +139,7 @@ class CIFAR10DataModule(LightningDataModule):
 
 def _last_view(batch: Any) -> tuple[tuple[Tensor], Tensor]:
     """What lightning-bolts expects: several inputs and labels, of which it takes the last."""
-    x, labels, _ = concatenate_views(batch)
+    x, _, _ = concatenate_views(batch)
     return (x[-len(batch[1]) :],), batch[1]
 
 

@@ -51,6 +51,20 @@ def gloo():
         pytest.skip("gloo is not available")
 
 
+@pytest.fixture
+def bolts():
+    """Need lightning-bolts, an extra that `make test` installs: in CI its absence is a failure, elsewhere a skip."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pl_bolts
+    except ImportError as error:
+        if os.environ.get("NC_REQUIRE"):
+            pytest.fail(f"lightning-bolts cannot be imported, and NC_REQUIRE is set: {error}")
+        pytest.skip(f"lightning-bolts cannot be imported: {error}")
+    return pl_bolts
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _quiet_lightning():
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -105,7 +105,7 @@ def check_count(name: str, value: int, at_least: int = 1) -> None:
         raise ValueError(f"{name}: got {value!r}, expected an integer >= {at_least}")
 
 
-def check_choice(name: str, value: str, choices: Any) -> None:
+def check_choice(name: str, value: str | int, choices: Any) -> None:
     """Raise unless ``value`` is one of the alternatives of a `typing.Literal`.
 
     Raises:
@@ -119,4 +119,4 @@ def check_choice(name: str, value: str, choices: Any) -> None:
         ValueError: form: got 'max', expected one of mean, sum
     """
     if value not in get_args(choices):
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(get_args(choices))}")
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(str, get_args(choices)))}")

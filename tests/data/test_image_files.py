@@ -141,8 +141,7 @@ def test_damaged_images(tmp_path, cache, damage):
     with pytest.raises(ValueError, match=r"image: got .*bee/004.png: .*; set on_error to skip"):
         everything(ready(root, cache=cache, val_share=0, batches="random").geometry_dataloader())
     with pytest.warns(UserWarning, match=r"left out 1 images that cannot be read, the first one .*bee/004.png"):
-        data = ready(root, cache=cache, val_share=0, on_error="skip")
-        x, labels = everything(data.geometry_dataloader())
+        x, labels = everything(ready(root, cache=cache, val_share=0, on_error="skip").geometry_dataloader())
     assert labels.bincount().tolist() == [10, 9, 10]
     assert len(x) == 29
 

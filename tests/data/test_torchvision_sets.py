@@ -12,6 +12,7 @@ from torchvision import datasets
 
 from nc_lightning.data import CIFAR10DataModule, FashionMNISTDataModule, STL10DataModule
 
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 RNG = np.random.default_rng(0)
 
 
@@ -41,8 +42,7 @@ def archive(tmp_path, monkeypatch):
     for name, count in (("data_batch_1", 100), ("test_batch", 20)):
         batch = {"data": RNG.integers(0, 256, (count, 3072), dtype=np.uint8), "labels": [i % 10 for i in range(count)]}
         (base / name).write_bytes(pickle.dumps(batch))
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    (base / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
+    (base / "batches.meta").write_bytes(pickle.dumps({"label_names": NAMES}))
     path = tmp_path / "server" / "cifar-10-python.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         tar.add(base, arcname=base.name)
@@ -71,7 +71,7 @@ def test_a_mirror_and_then_the_folder(tmp_path, archive, url):
     x, labels = next(iter(again.train_dataloader()))
     assert x.shape == (20, *again.input_shape)
     assert labels.bincount().tolist() == [2] * 10
-    assert data.class_names == ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    assert data.class_names == NAMES
     raw = datasets.CIFAR10(root, train=False)
     test = again._splits["test"]
     assert torch.equal(test.x, torch.from_numpy(raw.data).permute(0, 3, 1, 2))

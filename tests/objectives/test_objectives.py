@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL, HUCL, SCL, UCL
 from nc_lightning.callbacks import HardNegativeSampler
-from nc_lightning.data import LatentClassDataModule
-from nc_lightning.encoders import MLP, ProjectionHead
+from nc_lightning.data import DigitsDataModule, LatentClassDataModule
+from nc_lightning.encoders import MLP, ProjectionHead, ResNet
 from nc_lightning.losses import HSCLLoss, HUCLLoss, SCLLoss, UCLLoss
 from nc_lightning.objectives import ContrastiveObjective
 from nc_lightning.schedules import HoldThenDecay
@@ -185,3 +185,54 @@ def test_bad_numbers_stop_training_and_say_where(tmp_path):
 def test_any_loss_can_be_injected():
     model = ContrastiveObjective(loss=SCLLoss(), encoder=MLP((32,)), num_classes=4)
     assert model.training_step((torch.randn(8, 32), torch.arange(4).repeat(2)), 0)["loss"] > 0
+
+
+def test_weight_decay_leaves_biases_and_norms_alone():
+    model = HSCL(
+        encoder=MLP((4,), [8]), num_classes=5, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.5)
+    )
+    decayed, others = model.configure_optimizers().param_groups
+    assert [group["weight_decay"] for group in (decayed, others)] == [0.5, 0.0]
+    named = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert {named[id(p)] for p in decayed["params"]} == {"encoder.layers.1.weight", "projector.weight"}
+    assert len(decayed["params"]) + len(others["params"]) == len(named)
+
+
+def trained(precision="32-true", **kwargs):
+    """Features and weights after two steps of a ResNet."""
+    torch.manual_seed(0)
+    # Not Adam, whose first steps are the signs of gradients, of the smallest as well.
+    model = HSCL(encoder=ResNet((3, 8, 8)), num_classes=4, optimizer=lambda p: torch.optim.SGD(p, lr=0.01), **kwargs)
+    x, labels = torch.randn(16, 3, 8, 8), torch.arange(4).repeat(4)
+    trainer = Trainer(max_epochs=2, precision=precision, accelerator="cpu", **QUIET)
+    trainer.fit(model, DataLoader(TensorDataset(x, labels), batch_size=16))
+    with torch.no_grad():
+        return model.eval()(x), model
+
+
+@pytest.mark.parametrize(
+    ("switch", "tolerance"),
+    [
+        ({"channels_last": True}, 1e-3),
+        ({"precision": "bf16-mixed"}, 0.1),
+        pytest.param({"compile": True}, 1e-3, marks=pytest.mark.slow),
+        pytest.param({"channels_last": True, "compile": True, "precision": "bf16-mixed"}, 0.1, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_switches_change_results_by_their_precision_alone(switch, tolerance):
+    (expected, plain), (z, switched) = trained(), trained(**switch)
+    assert z.dtype == torch.float32
+    assert (z - expected).norm() <= tolerance * expected.norm()
+    assert plain.state_dict().keys() == switched.state_dict().keys()  # checkpoints of one load into the other
+    convolution = switched.encoder.layers.layer1[0].conv1.weight
+    assert convolution.is_contiguous(memory_format=torch.channels_last) == switch.get("channels_last", False)
+    assert (switched.encoder._compiled_call_impl is not None) == switch.get("compile", False)
+
+
+def test_gradient_accumulation_adds_no_negatives(tmp_path):
+    data = DigitsDataModule()
+    model = HSCL(encoder=MLP(data.input_shape, [8]), num_classes=10)
+    trainer = Trainer(fast_dev_run=2, accumulate_grad_batches=2, logger=False, enable_progress_bar=False)
+    with pytest.warns(UserWarning, match="accumulate_grad_batches: got 2, which adds no negatives"):
+        trainer.fit(model, data)
