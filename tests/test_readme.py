@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nc_lightning import nc_measure
 from nc_lightning.callbacks import HardNegativeSampler, OnlineLinearProbe
@@ -31,18 +32,24 @@ def test_python_examples(readme, in_tmp, capsys):
         assert capsys.readouterr().out
 
 
-def test_commands(readme, in_tmp, monkeypatch):
+def test_commands(readme, in_tmp, monkeypatch, bolts):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     commands = [shlex.split(line) for block in blocks(readme, "bash") for line in block.splitlines()]
     measuring = [command[1:] for command in commands if command[0] == "nc-measure"]
     commands = [command[1:] for command in commands if command[0] == "nc-train"]
-    assert (len(commands), len(measuring)) == (9, 2)
+    assert (len(commands), len(measuring)) == (12, 2)
     images, labels = np.random.default_rng(0).integers(0, 256, (200, 8, 8), dtype=np.uint8), np.arange(200) % 10
     np.savez("mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    for split in ("train", "test"):
+        for index in range(100):
+            folder = in_tmp / "mine" / split / str(index % 10)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[index]).save(folder / f"{index}.png")
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
     run = main([*commands[0], *quick]).trainer.log_dir
     for command in commands[1:]:
-        main([argument.replace("RUN", run) for argument in command] + quick)
+        of_ten = ["--data.batch_size=20"] if "mine" in command else []  # here the tree has few images
+        main([argument.replace("RUN", run) for argument in command] + quick + of_ten)
     (predictions,) = in_tmp.rglob("predictions.npz")
     predictions.rename(in_tmp / "predictions.npz")
     for command in measuring:
@@ -78,8 +85,20 @@ def test_what_it_names_is_there(readme, repository):
 def test_examples_run(in_tmp):
     torch.manual_seed(0)
     import drop_in
+    import loss_in_your_classifier
+    import plain_pytorch
+    import timm_encoder
+    import watch_your_module
 
     assert drop_in.main(max_epochs=3)["effective_rank"] > 2
+    assert plain_pytorch.main(epochs=5)["effective_rank"] > 5
+    assert {"nc1", "nc3", "nc4"} <= watch_your_module.main(max_epochs=1).keys()
+    assert loss_in_your_classifier.main(max_epochs=2) < loss_in_your_classifier.main(max_epochs=1)
+    assert 0.28 < timm_encoder.main(max_epochs=1) < 0.9
+
+
+def test_three_lines_of_the_classifier_are_new(repository):
+    assert (repository / "examples" / "loss_in_your_classifier.py").read_text().count("# new\n") == 3
 
 
 @pytest.mark.slow
@@ -88,6 +107,7 @@ def test_examples_run(in_tmp):
     [
         ("loss.py --rounds 1 --sizes 64", "paper / ours"),
         ("loss_memory.py --sizes 64", "ours"),
+        ("input.py --rounds 1 --images 1024", "ours is"),
         ("metrics.py --rounds 1 --samples 2000 --feature_dim 16", "two-pass / ours"),
     ],
 )

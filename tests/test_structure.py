@@ -24,6 +24,7 @@ FLOORS = [
     "summary",
     "plots",
     "nc_measure",
+    "bolts",
     "cli",
 ]
 NOT_EVEN_BESIDE = {
@@ -68,7 +69,7 @@ CONTRACT = {
     "nc_lightning.callbacks": "HardNegativeSampler GeometryMonitor",
     "nc_lightning.metrics": "NeuralCollapse NC1 NC2 EffectiveRank",
     "nc_lightning.geometry": "ClassStatistics simplex_etf unit_ball unit_sphere effective_rank scl_lower_bound",
-    "nc_lightning.data": "DigitsDataModule DigitPairsDataModule LatentClassDataModule",
+    "nc_lightning.data": "DigitsDataModule DigitPairsDataModule LatentClassDataModule ArrayDataModule",
 }
 
 

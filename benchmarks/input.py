@@ -1,0 +1,163 @@
+"""Images per second of the cached input path, beside torchvision's usual one and beside kornia's augmentation.
+
+    python benchmarks/input.py [--images 10000] [--batch_size 512] [--rounds 5]
+
+All work on the same random images of 32x32 and end in standardised float batches. They are timed in turns, round by
+round, an epoch of each after one that is not counted; reported are medians over rounds, and the medians of the ratios
+to ours. Views are the unit where there is an augmentation: two of each image.
+
+    ours          ArrayDataModule, one process, all threads
+    torchvision   a DataLoader with 2 workers, that stay, over torchvision.transforms.v2 of PIL images
+    kornia        ours with kornia's augmentations in the place of SimCLR; only if kornia is there
+"""
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from nc_lightning.data import ArrayDataModule, SimCLR
+from nc_lightning.data.views import Augmentation
+
+MEAN, STD = [0.5] * 3, [0.25] * 3
+
+
+class PILImages(Dataset[Any]):
+    """Images as torchvision's CIFAR hands them out: an array of bytes, a PIL image made of each, then transforms."""
+
+    def __init__(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], transform: Any, views: int) -> None:
+        self.images, self.labels, self.transform, self.views = images, labels, transform, views
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = Image.fromarray(self.images[index])
+        views = tuple(self.transform(image) for _ in range(self.views))
+        return views if self.views > 1 else views[0], int(self.labels[index])
+
+
+class Kornia:
+    """SimCLR's recipe for whole batches by kornia."""
+
+    def __init__(self) -> None:
+        import kornia.augmentation as K  # noqa: N812
+
+        self.layers = K.AugmentationSequential(
+            K.RandomResizedCrop((32, 32), scale=(0.2, 1.0)),
+            K.RandomHorizontalFlip(),
+            K.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
+            K.RandomGrayscale(p=0.2),
+        )
+
+    def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Augment a batch."""
+        views: Tensor = self.layers(x)
+        return views
+
+
+class KorniaInOurPlace(SimCLR):
+    """Take the batches that `SimCLR` would get."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kornia = Kornia()
+
+    def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Augment a batch."""
+        return self.kornia(x)
+
+
+def torchvision_loader(images: Any, labels: Any, batch_size: int, augmented: bool) -> DataLoader[Any]:
+    """Return the usual loader of torchvision."""
+    recipe: list[Any] = [
+        v2.RandomResizedCrop(32, scale=(0.2, 1.0)),
+        v2.RandomHorizontalFlip(),
+        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+        v2.RandomGrayscale(0.2),
+    ]
+    to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    transform = v2.Compose([*(recipe if augmented else []), *to_tensor])
+    dataset = PILImages(images, labels, transform, 2 if augmented else 1)
+    return DataLoader(dataset, batch_size, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
+
+
+def our_loader(path: Path, batch_size: int, augmentation: Augmentation | None) -> Iterable[Any]:
+    """Return the loader of the cached path."""
+    views = 1 if augmentation is None else 2
+    data = ArrayDataModule(
+        path=str(path), val_share=0.0, views=views, augmentation=augmentation, batch_size=batch_size, batches="random"
+    )
+    data.setup()
+    return data.train_dataloader()
+
+
+def rate(loader: Iterable[Any]) -> float:
+    """Return views per second over an epoch."""
+    start, views = time.perf_counter(), 0
+    for x, labels in loader:
+        views += len(labels) * (len(x) if isinstance(x, (tuple, list)) else 1)
+    return views / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--batch_size", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.ERROR)
+
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (args.images, 32, 32, 3), dtype=np.uint8), np.arange(args.images) % 10
+    print(f"{args.images} images 32x32, batches of {args.batch_size}, {torch.get_num_threads()} threads")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npz"
+        np.savez(path, x_train=images, y_train=labels, x_test=images[:10], y_test=labels[:10])
+        for augmented in (False, True):
+            loaders: dict[str, Callable[[], Iterable[Any]]] = {
+                "ours": lambda: our_loader(path, args.batch_size, SimCLR() if augmented else None),  # noqa: B023
+                "torchvision": lambda: torchvision_loader(images, labels, args.batch_size, augmented),  # noqa: B023
+            }
+            if augmented:
+                loaders["kornia"] = lambda: our_loader(path, args.batch_size, KorniaInOurPlace())
+            compare("two views of SimCLR" if augmented else "one view as it is", loaders, args.rounds)
+
+
+def compare(title: str, loaders: dict[str, Callable[[], Iterable[Any]]], rounds: int) -> None:
+    """Time all loaders in turns."""
+    made: dict[str, Iterable[Any]] = {}
+    for name, make in loaders.items():
+        try:
+            made[name] = make()
+            rate(made[name])
+        except ImportError:
+            print(f"{name}: not installed")
+    rates: dict[str, list[float]] = {name: [] for name in made}
+    for _ in range(rounds):
+        for name, loader in made.items():
+            rates[name].append(rate(loader))
+    for name, values in rates.items():
+        ratios = [ours / other for ours, other in zip(rates["ours"], values, strict=True)]
+        spread = f"{min(ratios):.1f} to {max(ratios):.1f}"
+        print(
+            f"{title:20} {name:12} {statistics.median(values):10,.0f} views/s   "
+            f"ours is {statistics.median(ratios):.1f} times as fast ({spread})"
+        )
+
+
+if __name__ == "__main__":
+    main()
