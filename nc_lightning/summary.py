@@ -71,6 +71,8 @@ def print_summary(trainer: Trainer, module: LightningModule) -> None:
         trainer: After ``fit``, ``validate`` or ``test``; nothing is printed on other ranks than the first.
         module: The module that was trained.
     """
+    # Lightning tells all processes of the folder: each has to ask.
+    folder = trainer.log_dir if trainer.logger is not None else None
     if not trainer.is_global_zero:
         return
     console = _console()
@@ -82,9 +84,9 @@ def print_summary(trainer: Trainer, module: LightningModule) -> None:
     checkpoint = getattr(trainer.checkpoint_callback, "last_model_path", "")
     if checkpoint:
         console.print(f"checkpoint: {_short(checkpoint)}")
-    if trainer.logger is not None and trainer.log_dir is not None:
-        console.print(f"logs: {_short(trainer.log_dir)}")
-        console.print(f"see them: tensorboard --logdir {shlex.quote(_short(trainer.log_dir))}")
+    if folder is not None:
+        console.print(f"logs: {_short(folder)}")
+        console.print(f"see them: tensorboard --logdir {shlex.quote(_short(folder))}")
 
 
 def _measured(trainer: Trainer, module: LightningModule) -> Table | None:

@@ -79,13 +79,16 @@ class BatchLoader:
         self.device = torch.device(device)
         self.num_workers = num_workers
         self._position = 0
-        self._start = 0
+        self._resume_at: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor | tuple[Tensor, ...], Tensor]]:
-        self._position, self._start = self._start, 0
+        epoch, start = self._resume_at or (None, 0)
+        self._resume_at = None
+        # A state of an epoch that is over, be it before its last batch, says nothing of this one.
+        self._position = start if epoch == self._epoch else 0
         unreadable: list[str] = []
         for x, labels, *failed in self._indexed(self._position):
             unreadable += failed[0] if failed else []
@@ -98,12 +101,16 @@ class BatchLoader:
             rank_zero_warn(f"left out {len(unreadable)} images that cannot be read, the first one {unreadable[0]}")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many batches of the epoch have been handed out."""
-        return {"position": self._position}
+        """Return the epoch, and how many of its batches have been handed out."""
+        return {"epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the next epoch begin after the batches of `state_dict`; at its end, with a whole one."""
-        self._start = state_dict["position"] % max(1, len(self))
+        """Let the next pass begin after the batches of `state_dict` if it is of the same epoch."""
+        self._resume_at = state_dict["epoch"], state_dict["position"]
+
+    @property
+    def _epoch(self) -> int | None:
+        return self.sampler.epoch if isinstance(self.sampler, _EpochSampler) else None
 
     def _indexed(self, start: int) -> Iterator[Any]:
         sampler = self.sampler
