@@ -117,17 +117,22 @@ class BatchLoader:
         indices = sampler.batches(start) if isinstance(sampler, _EpochSampler) else iter(sampler[start:])
         if self.num_workers == 0:
             return (self.images[index] for index in indices)
-        pinned = self.device.type == "cuda"
+        return self._by_workers(list(indices))
+
+    def _by_workers(self, indices: list[list[int]]) -> Iterator[Any]:
         # The sampler yields whole batches of indices, so that the loader neither batches nor collates.
-        return iter(
-            DataLoader(
-                self.images,  # type: ignore[arg-type]
-                sampler=list(indices),
-                batch_size=None,
-                num_workers=self.num_workers,
-                pin_memory=pinned,
-            )
+        loader: DataLoader[Any] = DataLoader(
+            self.images,  # type: ignore[arg-type]
+            sampler=indices,
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=self.device.type == "cuda",
         )
+        try:
+            yield from loader
+        except ValueError as error:
+            # What a worker raises comes with its whole traceback as the message.
+            raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
 
     def _generator(self) -> torch.Generator | None:
         if self.views.augmentation is None or not isinstance(self.sampler, _EpochSampler):

@@ -131,17 +131,28 @@ def test_images_of_any_size_are_resized_and_cut(tmp_path):
         ready(root)
 
 
-@pytest.mark.parametrize("cache", ["ram", "none"])
+@pytest.mark.parametrize(("cache", "num_workers"), [("ram", 0), ("none", 0), ("none", 1)])
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
-def test_damaged_images(tmp_path, cache, damage):
+def test_damaged_images(tmp_path, cache, num_workers, damage):
     root = tree(tmp_path)
     broken = tmp_path / "train" / "bee" / "004.png"
     whole = broken.read_bytes()
-    broken.write_bytes({"truncated": whole[: len(whole) // 2], "garbage": b"not an image", "empty": b""}[damage])
-    with pytest.raises(ValueError, match=r"image: got .*bee/004.png: .*; set on_error to skip"):
-        everything(ready(root, cache=cache, val_share=0, batches="random").geometry_dataloader())
+
+    def read(on_error):
+        broken.write_bytes(whole)
+        data = ImageFolderDataModule(
+            root, cache=cache, num_workers=num_workers, val_share=0, on_error=on_error, batch_size=6
+        )
+        if cache == "none":
+            data.setup()  # it takes its statistics from these images
+        broken.write_bytes({"truncated": whole[: len(whole) // 2], "garbage": b"no image", "empty": b""}[damage])
+        data.setup()
+        return everything(data.geometry_dataloader())
+
+    with pytest.raises(ValueError, match=r"^image: got .*bee/004.png: .*; set on_error to skip"):
+        read("raise")
     with pytest.warns(UserWarning, match=r"left out 1 images that cannot be read, the first one .*bee/004.png"):
-        x, labels = everything(ready(root, cache=cache, val_share=0, on_error="skip").geometry_dataloader())
+        x, labels = read("skip")
     assert labels.bincount().tolist() == [10, 9, 10]
     assert len(x) == 29
 
