@@ -1,8 +1,9 @@
 """The geometry monitor: how near the representation is to neural collapse, epoch by epoch."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
+from nc_lightning.callbacks.processes import of_all_processes, own_samples
 from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.data.views import UNLABELLED, concatenate_views
 from nc_lightning.geometry import (
@@ -41,12 +43,13 @@ class GeometryMonitor(Callback):
     training set comes from the data module's ``geometry_dataloader()`` if it has one, without augmentation; else from
     the training loader's data set, each sample once and in order.
 
-    Features are streamed, never kept: memory is C d + d^2 numbers. A set is read twice, first for its class statistics,
-    then for the distances to the class means, which cannot be told before these are known. Held-out samples are
-    classified by the centres of the *training* classes where there is a training set. With an `OnlineLinearProbe`, its
-    classifier is compared with the class means of the set (``nc3``), and its decisions with those of the nearest
-    centre (``nc4``). Of a set without labels, all -1, the spectrum alone is measured. An epoch that is not due costs
-    nothing.
+    Features are streamed, never kept: memory is C d + d^2 numbers. With several processes each takes its share, and all
+    have the values of the whole set; samples that a `DistributedSampler` repeats count once. A set is read twice, first
+    for its class statistics, then for the distances to the class means, which cannot be told before these are known.
+    Held-out samples are classified by the centres of the *training* classes where there is a training set. With an
+    `OnlineLinearProbe`, its classifier is compared with the class means of the set (``nc3``), and its decisions with
+    those of the nearest centre (``nc4``). Of a set without labels, all -1, the spectrum alone is measured. An epoch
+    that is not due costs nothing.
 
     Values are logged through the module, so `ModelCheckpoint(monitor="geometry/val/nc1")` and every logger work.
 
@@ -134,7 +137,7 @@ class GeometryMonitor(Callback):
         results: dict[str, dict[str, float]] = {}
         centres: ClassStatistics | None = None
         for name, loader in loaders.items():
-            stats = self._statistics(name, _features(trainer, pl_module, loader))
+            stats = self._statistics(name, _features(trainer, pl_module, loader), pl_module.device)
             if stats is None:
                 continue
             if stats.num_classes == 1:
@@ -146,22 +149,26 @@ class GeometryMonitor(Callback):
                 rank_zero_warn(f"geometry of the {name} set: {caveats(stats)}")
             centres = centres or stats
             own, given = CentreDistances(stats), CentreDistances(centres)
-            classifier, disagree = _classifier(trainer, stats), stats.means.new_zeros(())
+            classifier, disagree = _classifier(trainer, stats), stats.counts.new_zeros(1)
             for _, z, labels in _features(trainer, pl_module, loader):
                 own.update(z, labels)
                 if centres is not stats:
                     given.update(z, labels)
                 if classifier is not None:
                     disagree += nc4_mismatches(z, classifier.weight, classifier.bias, given).sum()
+            _add_up(own.counts, own.distances, own.correct, disagree)
+            _add_up(given.counts, given.distances, given.correct)
             values = statistics_measures(stats)
             values["within_class_variation"] = within_class_variation(own)
             values["ncc_accuracy"] = ncc_accuracy(own if centres is stats else given)
             if classifier is not None:
-                values |= {"nc3": nc3(stats, classifier.weight), "nc4": disagree / stats.num_samples}
+                values |= {"nc3": nc3(stats, classifier.weight), "nc4": disagree[0] / stats.num_samples}
             results[name] = {key: float(value) for key, value in values.items()}
         return results
 
-    def _statistics(self, name: str, features: Iterator[tuple[int, Tensor, Tensor]]) -> ClassStatistics | None:
+    def _statistics(
+        self, name: str, features: Iterator[tuple[int, Tensor, Tensor]], device: torch.device
+    ) -> ClassStatistics | None:
         stats = None
         for index, z, labels in features:
             try:
@@ -172,19 +179,35 @@ class GeometryMonitor(Callback):
                 stats.update(z, labels - UNLABELLED if stats.num_classes == 1 else labels)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"geometry of the {name} set, batch {index}: {error}") from error
-        return stats
+        shares = of_all_processes(None if stats is None else stats.to("cpu"))
+        if len(shares) == 1:
+            return stats
+        known = [share for share in shares if share is not None]
+        return reduce(ClassStatistics.merge, known).to(device) if known else None
 
 
 def _features(trainer: Trainer, pl_module: LightningModule, loaders: Any) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yield (batch index, features, labels) of one loader, or of several one after another."""
-    batches: Iterable[Any] = itertools.chain(*loaders) if isinstance(loaders, (list, tuple)) else loaders
     limit: int | None = getattr(trainer, "fast_dev_run", False) or None
-    for index, batch in enumerate(itertools.islice(batches, limit)):
-        batch = trainer.strategy.batch_to_device(batch, pl_module.device)
-        x, labels, _ = concatenate_views(batch)
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            z = pl_module(trainer.precision_plugin.convert_input(x))
-        yield index, z, labels
+    index = itertools.count()
+    for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+        left = own_samples(loader)
+        for batch in loader:
+            number = next(index)
+            if number == limit:
+                return
+            batch = trainer.strategy.batch_to_device(batch, pl_module.device)
+            x, labels, _ = concatenate_views(batch)
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
+                z = pl_module(trainer.precision_plugin.convert_input(x))
+            yield number, z[:left], labels[:left]
+            left = None if left is None else max(0, left - len(labels))
+
+
+def _add_up(*shares: Tensor) -> None:
+    """Add what the other processes have counted, in place."""
+    for share, *all_shares in zip(shares, *of_all_processes([share.cpu() for share in shares]), strict=True):
+        share.copy_(torch.stack(all_shares).sum(0))
 
 
 def _classifier(trainer: Trainer, stats: ClassStatistics) -> torch.nn.Linear | None:
@@ -205,9 +228,10 @@ def _training_loader(trainer: Trainer) -> Any:
     if not isinstance(loader, DataLoader):
         return loader
     batch_size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None) or DEFAULT_BATCH_SIZE
-    return DataLoader(
-        loader.dataset, batch_size=batch_size, collate_fn=loader.collate_fn, num_workers=loader.num_workers
-    )
+    dataset = loader.dataset
+    if trainer.world_size > 1:
+        dataset = Subset(dataset, range(trainer.global_rank, len(dataset), trainer.world_size))  # type: ignore[arg-type]
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=loader.collate_fn, num_workers=loader.num_workers)
 
 
 @contextmanager

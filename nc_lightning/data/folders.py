@@ -96,7 +96,9 @@ class ImageFolderDataModule(ImageFilesDataModule):
         self.num_classes = known
         for images in splits.values():
             images.labels = torch.full((len(images),), UNLABELLED)
-        rank_zero_warn(f"labels: none, so each of the {known} training images is a class of its own; no class is known")
+        rank_zero_warn(
+            f"labels: got none, so each of the {known} training images is a class of its own; set model.feature_dim"
+        )
         return splits
 
     def train_dataloader(self) -> BatchLoader:
