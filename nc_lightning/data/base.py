@@ -7,14 +7,14 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.distributed import get_rank, get_world_size, is_available, is_initialized
 
 from nc_lightning.data.loader import BatchLoader, LabelledImages
 from nc_lightning.data.samplers import (
     ClassBalancedBatchSampler,
+    EpochSampler,
     RandomBatchSampler,
     StratifiedBatchSampler,
-    _EpochSampler,
+    this_process,
 )
 from nc_lightning.data.views import Views
 from nc_lightning.geometry.checks import check_choice, check_count
@@ -97,7 +97,7 @@ class LabelledDataModule(LightningDataModule):
         """The test set in a fixed order."""
         return self._evaluation_loader("test")
 
-    def _sampler(self, labels: Tensor) -> _EpochSampler:
+    def _sampler(self, labels: Tensor) -> EpochSampler:
         if self.batches == "balanced":
             return ClassBalancedBatchSampler(labels, self.batch_size, self.seed, self.classes_per_batch)
         if self.batches == "stratified":
@@ -105,12 +105,12 @@ class LabelledDataModule(LightningDataModule):
         return RandomBatchSampler(len(labels), self.batch_size, self.seed)
 
     def _evaluation_loader(self, split: Split) -> BatchLoader:
-        rank, replicas = (get_rank(), get_world_size()) if is_available() and is_initialized() else (0, 1)
+        rank, replicas = this_process()
         share = list(range(rank, len(self._splits[split]), replicas))
         batches = [share[start : start + self.batch_size] for start in range(0, len(share), self.batch_size)]
         return self._loader(split, batches, training=False)
 
-    def _loader(self, split: Split, sampler: _EpochSampler | Sequence[list[int]], training: bool) -> BatchLoader:
+    def _loader(self, split: Split, sampler: EpochSampler | Sequence[list[int]], training: bool) -> BatchLoader:
         dataset: LabelledImages = self._splits[split]
         strategy = getattr(self.trainer, "strategy", None)
         device = torch.device("cpu") if strategy is None else strategy.root_device

@@ -14,7 +14,7 @@ from nc_lightning.data.base import Split
 from nc_lightning.data.image_files import ImageFiles, ImageFilesDataModule
 from nc_lightning.data.images import data_root
 from nc_lightning.data.loader import BatchLoader, LabelledImages
-from nc_lightning.data.samplers import RandomBatchSampler, _EpochSampler
+from nc_lightning.data.samplers import EpochSampler, RandomBatchSampler
 from nc_lightning.data.views import UNLABELLED
 
 
@@ -109,7 +109,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
             loader.images.labels = torch.arange(len(loader.images))
         return loader
 
-    def _sampler(self, labels: Tensor) -> _EpochSampler:
+    def _sampler(self, labels: Tensor) -> EpochSampler:
         if self.labels == "none":
             # Every image is a class of its own: a random batch holds each at most once, which is balanced.
             return RandomBatchSampler(len(labels), self.batch_size, self.seed)

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nc_lightning.data.samplers import _EpochSampler
+from nc_lightning.data.samplers import EpochSampler
 from nc_lightning.data.views import Views
 
 
@@ -68,7 +68,7 @@ class BatchLoader:
     def __init__(
         self,
         dataset: LabelledImages,
-        sampler: _EpochSampler | Sequence[list[int]],
+        sampler: EpochSampler | Sequence[list[int]],
         views: Views,
         device: torch.device | str = "cpu",
         num_workers: int = 0,
@@ -110,11 +110,11 @@ class BatchLoader:
 
     @property
     def _epoch(self) -> int | None:
-        return self.sampler.epoch if isinstance(self.sampler, _EpochSampler) else None
+        return self.sampler.epoch if isinstance(self.sampler, EpochSampler) else None
 
     def _indexed(self, start: int) -> Iterator[Any]:
         sampler = self.sampler
-        indices = sampler.batches(start) if isinstance(sampler, _EpochSampler) else iter(sampler[start:])
+        indices = sampler.batches(start) if isinstance(sampler, EpochSampler) else iter(sampler[start:])
         if self.num_workers == 0:
             return (self.images[index] for index in indices)
         return self._by_workers(list(indices))
@@ -135,6 +135,6 @@ class BatchLoader:
             raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
 
     def _generator(self) -> torch.Generator | None:
-        if self.views.augmentation is None or not isinstance(self.sampler, _EpochSampler):
+        if self.views.augmentation is None or not isinstance(self.sampler, EpochSampler):
             return None
         return self.sampler.views_generator(self._position, self.device)

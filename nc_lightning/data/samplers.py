@@ -12,7 +12,7 @@ from torch.utils.data import DistributedSampler
 from nc_lightning.geometry.checks import check_count
 
 
-class _EpochSampler(DistributedSampler[list[int]]):
+class EpochSampler(DistributedSampler[list[int]]):
     """Batches that depend on (seed, epoch) alone, so that a run can be repeated, and no epoch repeats another.
 
     With several processes the batches are drawn for all of them together, ``num_replicas * batch_size`` indices at a
@@ -22,11 +22,9 @@ class _EpochSampler(DistributedSampler[list[int]]):
 
     def __init__(self, labels: Tensor, batch_size: int, seed: int, num_replicas: int | None, rank: int | None) -> None:
         check_count("batch_size", batch_size)
-        distributed = is_available() and is_initialized()
-        if num_replicas is None:
-            num_replicas = get_world_size() if distributed else 1
-        if rank is None:
-            rank = get_rank() if distributed else 0
+        this, processes = this_process()
+        num_replicas = processes if num_replicas is None else num_replicas
+        rank = this if rank is None else rank
         super().__init__(labels, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
         self.global_batch_size = batch_size * num_replicas
         self.num_batches = max(1, len(labels) // self.global_batch_size)
@@ -61,7 +59,7 @@ class _EpochSampler(DistributedSampler[list[int]]):
         return self.num_batches
 
 
-class ClassBalancedBatchSampler(_EpochSampler):
+class ClassBalancedBatchSampler(EpochSampler):
     """Batches that hold each of their classes equally often: every class, as the theorems assume, or some of them.
 
     Each class is shuffled and walked through from end to end before any of its samples comes again, also from one
@@ -145,7 +143,7 @@ class ClassBalancedBatchSampler(_EpochSampler):
         return torch.stack(batches)
 
 
-class RandomBatchSampler(_EpochSampler):
+class RandomBatchSampler(EpochSampler):
     """Batches of a fresh shuffle every epoch, as most training code draws them; a smaller last batch is dropped.
 
     Args:
@@ -181,7 +179,7 @@ class RandomBatchSampler(_EpochSampler):
         return order[: self.num_batches * self.global_batch_size].view(self.num_batches, self.global_batch_size)
 
 
-class StratifiedBatchSampler(_EpochSampler):
+class StratifiedBatchSampler(EpochSampler):
     """Batches that hold every class in its share of the data set, each sample at most once in an epoch.
 
     For unbalanced classes: a batch of n of N samples has n N_c / N of class c, give or take two.
@@ -223,6 +221,16 @@ class StratifiedBatchSampler(_EpochSampler):
             indices.append(members[torch.randperm(len(members), generator=generator)])
         order = torch.cat(indices)[torch.cat(places).argsort(stable=True)]
         return order[: self.num_batches * self.global_batch_size].view(self.num_batches, self.global_batch_size)
+
+
+def this_process() -> tuple[int, int]:
+    """Return the rank of this process and how many there are.
+
+    Example:
+        >>> this_process()
+        (0, 1)
+    """
+    return (get_rank(), get_world_size()) if is_available() and is_initialized() else (0, 1)
 
 
 def members_by_class(labels: Tensor) -> list[Tensor]:
