@@ -121,7 +121,10 @@ class ContrastiveObjective(LightningModule):
     def _evaluate(self, key: str, batch: Any, prog_bar: bool = False) -> dict[str, Tensor]:
         x, labels, instances = concatenate_views(batch)
         z = self(x)
-        self._log_epoch(len(labels), {key: self.loss(z, labels, instances)}, prog_bar)
+        one_view = len(x) == len(batch[1])
+        if not (one_view and (self.loss.positives == "view" or bool((labels < 0).all()))):
+            # Else there is no positive, and a loss of 0 would look perfect.
+            self._log_epoch(len(labels), {key: self.loss(z, labels, instances)}, prog_bar)
         return {"z": z, "labels": labels}
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:

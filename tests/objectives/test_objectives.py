@@ -236,3 +236,14 @@ def test_gradient_accumulation_adds_no_negatives(tmp_path):
     trainer = Trainer(fast_dev_run=2, accumulate_grad_batches=2, logger=False, enable_progress_bar=False)
     with pytest.warns(UserWarning, match="accumulate_grad_batches: got 2, which adds no negatives"):
         trainer.fit(model, data)
+
+
+def test_without_positives_there_is_no_loss_of_held_out_data(tmp_path):
+    x, labels = torch.randn(40, 32), torch.arange(10).repeat(4)
+    training = DataLoader(TensorDataset(x, labels), batch_size=20)
+    for positives, known, logged in (("label", labels, True), ("view", labels, False), ("label", -labels - 1, False)):
+        model = make(HSCL, positives=positives)
+        held_out = DataLoader(TensorDataset(x, known), batch_size=20)
+        trainer = Trainer(max_epochs=1, **QUIET)
+        trainer.fit(model, training, held_out)
+        assert ("loss/val" in trainer.callback_metrics) == logged
