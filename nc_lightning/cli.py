@@ -8,7 +8,6 @@
 From Python or a notebook: ``nc_lightning.cli.main(["fit", "--config", "hscl.yaml"])``.
 """
 
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,9 +19,9 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from nc_lightning.callbacks import GeometryMonitor, PredictionWriter
-from nc_lightning.callbacks.files import unused_path
-from nc_lightning.errors import USER_ERRORS, explain, is_user_error
+from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe, PredictionWriter, TensorBoardDashboard
+from nc_lightning.errors import errors_on_one_line
+from nc_lightning.files import unused_path
 from nc_lightning.objectives import ContrastiveObjective
 from nc_lightning.summary import print_summary
 
@@ -36,6 +35,10 @@ _NOISE = (
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch >= 2.13
 )
 """Warnings of Lightning that tell a user of the shipped configs nothing."""
+
+
+_PROBE_OPTIMIZER = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-2, "weight_decay": 5e-3}}
+"""NC3 is about classifiers with weight decay: without it, one remembers how classes lay when training began."""
 
 
 def config_folder() -> Path:
@@ -94,15 +97,20 @@ class _SaveConfig(SaveConfigCallback):
 class ContrastiveCLI(LightningCLI):
     """LightningCLI for contrastive objectives.
 
-    The number of classes and the input shape reach the model from the data. A geometry monitor (``--geometry``) and a
-    checkpoint callback (``--checkpoint``) are always there, whatever is in the user's list of callbacks.
+    The number of classes and the input shape reach the model from the data. A geometry monitor (``--geometry``), its
+    dashboard (``--dashboard``), a linear probe (``--probe``) and a checkpoint callback (``--checkpoint``) are always
+    there, whatever is in the user's list of callbacks.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our callbacks, and the links from data to model."""
         parser.add_lightning_class_args(GeometryMonitor, "geometry")
+        parser.add_lightning_class_args(TensorBoardDashboard, "dashboard")
+        parser.add_lightning_class_args(OnlineLinearProbe, "probe")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"geometry.every_n_epochs": 10, "checkpoint.save_last": "link"})
+        parser.set_defaults(
+            {"geometry.every_n_epochs": 10, "probe.optimizer": _PROBE_OPTIMIZER, "checkpoint.save_last": "link"}
+        )
         parser.link_arguments("data", "model.init_args.num_classes", compute_fn=_num_classes, apply_on="instantiate")
         # A target that the chosen encoder does not have is passed over.
         encoder_shape = "model.init_args.encoder.init_args.input_shape"
@@ -197,13 +205,8 @@ def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
     """
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
-    try:
+    with errors_on_one_line("nc-train"):
         return _run(sys.argv[1:] if args is None else list(args))
-    except USER_ERRORS as error:
-        if os.environ.get("NC_DEBUG") == "1" or not is_user_error(error):
-            raise
-        print(f"nc-train: error: {explain(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def _run(args: list[str]) -> ContrastiveCLI:

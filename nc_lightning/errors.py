@@ -1,11 +1,17 @@
 """Errors for people: what bad input raises, and its message on one line."""
 
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-USER_ERRORS = (ArgumentError, ValueError, TypeError, OSError, MisconfigurationException, RuntimeError)
+USER_ERRORS = (
+    *(ArgumentError, ValueError, TypeError, OSError, ModuleNotFoundError, MisconfigurationException, RuntimeError),
+)
 """What bad input may raise; see `is_user_error`."""
 
 _STATE_DICT = "Error(s) in loading state_dict"
@@ -17,6 +23,29 @@ _KEY = re.compile(r"Parser key \"([^\"]+)\":?")
 _FRAME = re.compile(r"Problem with given class_path '[^']*':|Type typing\.Callable.*? callable class:")
 _GIVEN = re.compile(r"^\s*Given value: (?:NestedArg\(key='[^']*', val=(.*)\)|(?!Namespace|\{)(.{1,80}))$", re.MULTILINE)
 _LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
+
+
+@contextmanager
+def errors_on_one_line(command: str) -> Iterator[None]:
+    """End a command with code 2 and one line on stderr where its input is bad; ``NC_DEBUG=1`` shows the traceback.
+
+    Raises:
+        SystemExit: In the place of what bad input raises.
+
+    Example:
+        >>> with errors_on_one_line("nc-measure"):
+        ...     raise ValueError("num_classes: got 1")
+        Traceback (most recent call last):
+        ...
+        SystemExit: 2
+    """
+    try:
+        yield
+    except USER_ERRORS as error:
+        if os.environ.get("NC_DEBUG") == "1" or not is_user_error(error):
+            raise
+        print(f"{command}: error: {explain(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def is_user_error(error: BaseException) -> bool:

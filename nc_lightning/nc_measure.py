@@ -6,7 +6,6 @@ nc-measure predictions.npz --plot geometry.png
 import argparse
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
 from nc_lightning.data.feature_files import FeatureFile
-from nc_lightning.errors import explain
+from nc_lightning.errors import errors_on_one_line
 from nc_lightning.geometry import (
     CentreDistances,
     ClassStatistics,
@@ -26,7 +25,7 @@ from nc_lightning.geometry import (
 )
 from nc_lightning.geometry.measures import all_measures
 from nc_lightning.plots import geometry_figure
-from nc_lightning.summary import geometry_table
+from nc_lightning.tables import geometry_table
 
 
 def measure_file(
@@ -69,13 +68,8 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
         SystemExit: With code 2 and one line on stderr where the input is bad. Set ``NC_DEBUG=1`` for the traceback.
     """
     options = _parser().parse_args(args)
-    try:
+    with errors_on_one_line("nc-measure"):
         return _run(options)
-    except (OSError, ValueError, TypeError, ModuleNotFoundError) as error:
-        if os.environ.get("NC_DEBUG") == "1":
-            raise
-        print(f"nc-measure: error: {explain(error)}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def console_script() -> None:

@@ -1,20 +1,41 @@
-"""Figures of representation geometry, for notebooks and papers; each says in its title what is ideal.
+"""Figures of representation geometry, for dashboards, notebooks and papers; each says in its title what is ideal.
 
-All are made of class statistics and returned as `matplotlib.figure.Figure`, without pyplot and its state.
+All return a `matplotlib.figure.Figure`, made without pyplot and its state. Several sets or runs are compared by passing
+a dict of them by name. Colours are told apart by colour-blind people, and text is readable in thumbnails.
 """
 
-import torch
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from PIL import Image
 from torch import Tensor
 
-from nc_lightning.geometry import ClassStatistics, class_mean_spectrum
+from nc_lightning.drawing import (
+    COLOURS,
+    MOST_CLASSES,
+    SMALLEST_SHOWN,
+    colours_for,
+    draw_cosines,
+    draw_matrix,
+    draw_plane,
+    draw_spectrum,
+    ideal_cosine,
+)
+from nc_lightning.geometry import ClassStatistics
+from nc_lightning.losses import SimilarityHistograms
 
-SMALLEST_SHOWN = 1e-16
+_PANEL = (4.8, 3.7)
+_DPI = 120
+Compared = ClassStatistics | Mapping[str, ClassStatistics]
 
 
 def geometry_figure(stats: ClassStatistics) -> Figure:
-    """Draw the spectrum of class means, their cosines, and the means in the plane of their largest variance.
+    """Draw the spectrum of class means, their cosines, and the means beside the simplex, in one row.
 
     Args:
         stats: Statistics of the features.
@@ -26,54 +47,233 @@ def geometry_figure(stats: ClassStatistics) -> Figure:
         ValueError: If no class is present.
 
     Example:
+        >>> import torch
         >>> from nc_lightning.geometry import simplex_etf
         >>> stats = ClassStatistics(4, 3).update(simplex_etf(4, 3), torch.arange(4))
         >>> len(geometry_figure(stats).axes)  # the colour bar has one of its own
         4
     """
-    if not stats.present.any():
-        raise ValueError("stats: got statistics without a sample, expected at least one class")
-    stats = stats.to("cpu")
-    figure = Figure(figsize=(13, 4), layout="constrained")
+    named = _named(stats)
+    figure = Figure(figsize=(3 * _PANEL[0], _PANEL[1]), dpi=_DPI, layout="constrained")
     spectrum, cosines, plane = figure.subplots(1, 3)
-    draw_spectrum(spectrum, stats)
-    draw_cosines(cosines, stats)
-    draw_class_means(plane, stats)
+    draw_spectrum(spectrum, named)
+    classes = draw_cosines(cosines, stats.to("cpu"))
+    cosines.set_title(f"cosines of class means (ideal: {ideal_cosine(classes):.3g})")
+    figure.colorbar(cosines.get_images()[0], ax=cosines, ticks=(-1, -0.25, 0, 0.25, 1), shrink=0.9)
+    draw_plane(plane, stats.to("cpu"), None, None)
     return figure
 
 
-def draw_spectrum(axes: Axes, stats: ClassStatistics) -> None:
-    """Draw the sorted eigenvalues of the class means' covariance over the largest; ideal is flat, then nothing."""
-    values = class_mean_spectrum(stats).clamp(min=SMALLEST_SHOWN).tolist()
-    rank = min(int(stats.present.sum()) - 1, stats.feature_dim)
-    axes.semilogy(range(1, len(values) + 1), values, marker=".", color="C0", label="class means")
-    axes.semilogy(range(1, rank + 1), [1.0] * rank, linestyle="--", color="C1", label="ideal")
-    axes.set_ylim(SMALLEST_SHOWN, 10)
-    axes.set_xlabel("index")
-    axes.set_title(f"spectrum of class means (ideal: {rank} ones)")
-    axes.legend(loc="lower left")
+def cosines_figure(stats: Compared, class_names: Sequence[str] | None = None) -> Figure:
+    """Draw the cosines between centred class means beside those of the ideal simplex, on one scale of colours.
+
+    Classes are ordered so that similar ones are neighbours. The scale is from -1 to 1 in every figure; it is that of
+    the signed square root, so that a cosine of 0.01 can be told from 0.
+
+    Args:
+        stats: Statistics of the features, or several by name, a panel for each.
+        class_names: Name of each declared class; None for numbers. Up to twenty are shown.
+
+    Returns:
+        A figure with a panel for each set and one for the ideal.
+
+    Raises:
+        ValueError: If no class is present.
+
+    Example:
+        >>> import torch
+        >>> from nc_lightning.geometry import simplex_etf
+        >>> stats = ClassStatistics(4, 3).update(simplex_etf(4, 3), torch.arange(4))
+        >>> [axes.get_title() for axes in cosines_figure({"SCL": stats, "HSCL": stats}).axes[:3]]
+        ['SCL', 'HSCL', 'ideal']
+    """
+    named = _named(stats)
+    panels = len(named) + 1
+    figure = Figure(figsize=(0.4 + 2.9 * panels, _PANEL[1]), dpi=_DPI)
+    grid = figure.add_gridspec(1, panels, left=0.36 / panels, right=1 - 0.34 / panels, bottom=0.08, top=0.8, wspace=0.2)
+    classes = 0
+    for column, (name, each) in enumerate(named.items()):
+        axes = figure.add_subplot(grid[column])
+        classes = max(classes, draw_cosines(axes, each, class_names))
+        axes.set_title(name or "class means")
+    ideal = figure.add_subplot(grid[panels - 1])
+    cosine = ideal_cosine(classes)
+    shown = min(classes, MOST_CLASSES)
+    matrix = np.full((shown, shown), cosine) + (1 - cosine) * np.eye(shown)
+    image = draw_matrix(ideal, matrix)
+    ideal.set_title("ideal")
+    bar = figure.add_axes((1 - 0.26 / panels, 0.12, 0.05 / panels, 0.64))
+    figure.colorbar(image, cax=bar, ticks=(-1, -0.25, -0.01, 0.01, 0.25, 1)).ax.tick_params(labelsize=8, length=2)
+    left_out = f", {shown} of {classes} shown" if shown < classes else ""
+    _title(figure, "Cosines of the class means", f"ideal: {cosine:.3g} off the diagonal{left_out}")
+    return figure
 
 
-def draw_cosines(axes: Axes, stats: ClassStatistics) -> None:
-    """Draw the cosines between centred class means, on a scale from -1 to 1; ideal are equal ones off the diagonal."""
-    means = stats.centred_class_means
-    directions = torch.nn.functional.normalize(means, dim=1)
-    image = axes.imshow((directions @ directions.T).numpy(), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
-    axes.figure.colorbar(image, ax=axes, shrink=0.8)
-    classes = len(means)
-    axes.set_title(f"cosines of class means (ideal: {-1 / (classes - 1):.3g})" if classes > 1 else "one class")
+def spectrum_figure(stats: Compared) -> Figure:
+    """Draw the sorted singular values of the centred class means over the largest, beside the ideal.
+
+    Args:
+        stats: Statistics of the features, or several by name, a line for each.
+
+    Returns:
+        A figure; logarithmic, values below 1e-8 at its lower end.
+
+    Raises:
+        ValueError: If no class is present.
+
+    Example:
+        >>> import torch
+        >>> from nc_lightning.geometry import simplex_etf
+        >>> stats = ClassStatistics(4, 3).update(simplex_etf(4, 3), torch.arange(4))
+        >>> len(spectrum_figure({"train": stats}).axes[0].get_lines())
+        2
+    """
+    figure, axes = _panel()
+    rank = draw_spectrum(axes, _named(stats))
+    axes.set_title("")
+    _title(figure, "Singular values of the class means", f"ideal: {rank} equal ones; a fall is dimensional collapse")
+    return figure
 
 
-def draw_class_means(axes: Axes, stats: ClassStatistics) -> None:
-    """Draw the centred class means in the plane of their largest variance."""
-    x, y = _plane(stats.centred_class_means).T.tolist()
-    axes.scatter(x, y, s=16, color="C0")
-    for label, a, b in zip(torch.nonzero(stats.present).flatten().tolist(), x, y, strict=True):
-        axes.annotate(str(label), (a, b), fontsize=7, xytext=(2, 2), textcoords="offset points")
-    axes.set_aspect("equal")
-    axes.set_title("class means, two of the dimensions")
+def plane_figure(
+    stats: ClassStatistics,
+    z: Tensor | None = None,
+    labels: Tensor | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Figure:
+    """Draw class means and features in the plane in which the ideal simplex is a regular polygon.
+
+    The polygon is in the same place in every figure (see `nc_lightning.geometry.simplex_plane`).
+
+    Args:
+        stats: Statistics of the features.
+        z: (S, d) a sample of them; None for the means alone.
+        labels: (S,) its classes.
+        class_names: Name of each declared class; None for numbers. Up to twenty are shown.
+
+    Returns:
+        A figure.
+
+    Raises:
+        ValueError: If no class is present.
+
+    Example:
+        >>> import torch
+        >>> from nc_lightning.geometry import simplex_etf
+        >>> z, labels = simplex_etf(4, 3), torch.arange(4)
+        >>> figure = plane_figure(ClassStatistics(4, 3).update(z, labels), z, labels)
+    """
+    figure = Figure(figsize=_PANEL, dpi=_DPI)
+    axes = figure.add_axes((0.02, 0.02, 0.96, 0.8))
+    _named(stats)
+    simplex = draw_plane(axes, stats.to("cpu"), z, labels, class_names)
+    axes.set_title("")
+    fits = "ideal: all points of a class on its corner" if simplex else "no simplex of so many classes fits"
+    _title(figure, "Features and class means beside the simplex", fits)
+    return figure
 
 
-def _plane(means: Tensor) -> Tensor:
-    directions = torch.linalg.svd(means, full_matrices=False)[2][:2]
-    return torch.nn.functional.pad(means @ directions.T, (0, 2 - len(directions)))
+def similarities_figure(histograms: SimilarityHistograms, num_classes: int) -> Figure:
+    """Draw how similar positives, negatives and hardened negatives are.
+
+    Args:
+        histograms: As of `nc_lightning.losses.similarity_histograms`.
+        num_classes: C, for the ideal.
+
+    Returns:
+        A figure.
+
+    Example:
+        >>> import torch
+        >>> from nc_lightning.losses import similarity_histograms
+        >>> figure = similarities_figure(similarity_histograms(torch.eye(4), torch.arange(4) % 2), num_classes=2)
+        >>> figure.axes[0].get_xlabel()
+        'inner product with the anchor'
+    """
+    figure, axes = _panel()
+    edges = histograms.edges.numpy()
+    ideal = ideal_cosine(num_classes)
+    for share, name, colour in (
+        (histograms.negatives, "negatives", COLOURS[0]),
+        (histograms.positives, "positives", COLOURS[2]),
+    ):
+        axes.stairs(share.numpy(), edges, fill=True, alpha=0.45, color=colour, label=name)
+    if histograms.hardened is not None:
+        axes.stairs(histograms.hardened.numpy(), edges, linewidth=1.6, color=COLOURS[1], label="hardened negatives")
+    for x in (ideal, 1.0):
+        axes.axvline(x, color="black", linestyle="--", linewidth=1)
+    axes.set_xticks(np.linspace(edges[0], edges[-1], 5).round(2))
+    axes.set(xlim=(edges[0], edges[-1] * 1.02), xlabel="inner product with the anchor", ylabel="share of pairs")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=9, loc="best", frameon=False)
+    _title(figure, "Similarities", f"ideal (dashed): positives 1, negatives {ideal:.3g}")
+    return figure
+
+
+def trajectory_figure(paths: Mapping[str, Sequence[tuple[float, float]]], rank: int) -> Figure:
+    """Draw the way of runs or sets towards neural collapse: classes shrink to the left, dimensions open upwards.
+
+    Args:
+        paths: By name, (within-class variation, effective rank of the class means) at each measurement.
+        rank: Ideal effective rank, C - 1 or d.
+
+    Returns:
+        A figure.
+
+    Example:
+        >>> figure = trajectory_figure({"train": [(1.0, 2.0), (0.1, 8.5)]}, rank=9)
+        >>> figure.axes[0].get_ylabel()
+        'effective rank'
+    """
+    figure, axes = _panel()
+    least = 1.0
+    for (name, path), colour in zip(paths.items(), colours_for(paths), strict=True):
+        points = np.array([p for p in path if np.isfinite(p).all()]).reshape(-1, 2).clip(min=SMALLEST_SHOWN)
+        if len(points) == 0:
+            continue
+        least = min(least, points[:, 0].min())
+        axes.plot(*points.T, marker="o", markersize=3.5, linewidth=1.2, color=colour, label=name)
+        axes.plot(*points[0], marker="s", markersize=7, color=colour, fillstyle="none")
+    axes.axhline(rank, color="black", linestyle="--", linewidth=1)
+    axes.plot(least / 3, rank, marker="*", markersize=15, color="black", clip_on=False)
+    axes.set(xscale="log", xlim=(least / 3, None), ylim=(0, rank * 1.08))
+    axes.set(xlabel="within-class variation", ylabel="effective rank")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.legend(fontsize=9, loc="best", frameon=False)
+    _title(figure, "The way to neural collapse", f"ideal (star): no variation, rank {rank}; a square is the start")
+    return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """Render a figure to a PNG file of 64 colours, a quarter of the size of one with all of them.
+
+    Example:
+        >>> to_png(trajectory_figure({"train": [(1.0, 2.0)]}, rank=9))[1:4]
+        b'PNG'
+    """
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(64)
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def _named(stats: Compared) -> dict[str, ClassStatistics]:
+    """Statistics by name, on the CPU; a single one has no name."""
+    named = {"": stats} if isinstance(stats, ClassStatistics) else dict(stats)
+    if not named or not all(each.present.any() for each in named.values()):
+        raise ValueError("stats: got statistics without a sample, expected at least one class")
+    return {name: each.to("cpu") for name, each in named.items()}
+
+
+def _panel() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_PANEL, dpi=_DPI)
+    axes = figure.add_axes((0.15, 0.15, 0.81, 0.66))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _title(figure: Figure, title: str, ideal: str) -> None:
+    figure.text(0.5, 0.985, title, ha="center", va="top", fontsize=12, fontweight="bold")
+    figure.text(0.5, 0.905, ideal, ha="center", va="top", fontsize=9.5)

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from nc_lightning.callbacks.feature_sample import FeatureSample
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
 from nc_lightning.callbacks.processes import of_all_processes, own_samples
 from nc_lightning.callbacks.sources import find_num_classes
@@ -51,7 +52,9 @@ class GeometryMonitor(Callback):
     those of the nearest centre (``nc4``). Of a set without labels, all -1, the spectrum alone is measured. An epoch
     that is not due costs nothing.
 
-    Values are logged through the module, so `ModelCheckpoint(monitor="geometry/val/nc1")` and every logger work.
+    Values are logged through the module, so `ModelCheckpoint(monitor="geometry/val/nc1")` and every logger work. After
+    each measurement every callback that has it is called as ``on_geometry_measured(trainer, pl_module, monitor)``, on
+    all processes.
 
     Args:
         every_n_epochs: Measure after every n-th epoch, and after the last one.
@@ -59,6 +62,9 @@ class GeometryMonitor(Callback):
 
     Attributes:
         results: Latest measurement, by set (``train``, ``val`` or ``test``) and key.
+        statistics: The class statistics it was made of, by set; none of a set without labels.
+        sample_size: How many training features to keep of a measurement, 0 for none; `TensorBoardDashboard` sets it.
+        sample: Those features, with equally many of each class; of several processes each has its own.
 
     Raises:
         ValueError: If an argument is out of its range, the number of classes is nowhere to be found, a label does not
@@ -76,6 +82,9 @@ class GeometryMonitor(Callback):
         self.every_n_epochs = every_n_epochs
         self.num_classes = num_classes
         self.results: dict[str, dict[str, float]] = {}
+        self.statistics: dict[str, ClassStatistics] = {}
+        self.sample_size = 0
+        self.sample: FeatureSample | None = None
         self._measured_step = -1
         self._warned: set[str] = set()
 
@@ -89,7 +98,7 @@ class GeometryMonitor(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the measurements of an earlier run."""
-        self.results, self._warned = {}, set()
+        self.results, self.statistics, self.sample, self._warned = {}, {}, None, set()
         self._measured_step = -1
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -108,7 +117,8 @@ class GeometryMonitor(Callback):
         if self._measured_step != trainer.global_step > 0:
             self._measure(trainer, pl_module, {"val": trainer.val_dataloaders})
             for logger in trainer.loggers:
-                logger.log_metrics(self._by_key(), step=trainer.global_step)
+                logger.log_metrics(self.by_key(), step=trainer.global_step)
+            self._tell(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure with the test set."""
@@ -120,10 +130,17 @@ class GeometryMonitor(Callback):
 
     def _measure_and_log(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, Any]) -> None:
         self._measure(trainer, pl_module, held_out)
-        pl_module.log_dict(self._by_key(), batch_size=1)
+        pl_module.log_dict(self.by_key(), batch_size=1)
+        self._tell(trainer, pl_module)
 
-    def _by_key(self) -> dict[str, float]:
+    def by_key(self) -> dict[str, float]:
+        """The latest measurement by the keys that it is logged with, ``geometry/<set>/<key>``."""
         return {f"geometry/{name}/{key}": v for name, values in self.results.items() for key, v in values.items()}
+
+    def _tell(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "on_geometry_measured"):
+                callback.on_geometry_measured(trainer, pl_module, self)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, Any]) -> None:
         loaders = {"train": _training_loader(trainer), **held_out}
@@ -136,6 +153,7 @@ class GeometryMonitor(Callback):
     ) -> dict[str, dict[str, float]]:
         results: dict[str, dict[str, float]] = {}
         centres: ClassStatistics | None = None
+        self.statistics, self.sample = {}, None
         for name, loader in loaders.items():
             stats = self._statistics(name, _features(trainer, pl_module, loader), pl_module.device)
             if stats is None:
@@ -144,13 +162,14 @@ class GeometryMonitor(Callback):
                 values = statistics_measures(stats)
                 results[name] = {key: float(values[key]) for key in LABEL_FREE_MEASURES}
                 continue
+            self.statistics[name] = stats
             if caveats(stats) and name not in self._warned:
                 self._warned.add(name)
                 rank_zero_warn(f"geometry of the {name} set: {caveats(stats)}")
             centres = centres or stats
             own, given = CentreDistances(stats), CentreDistances(centres)
             classifier, disagree = _classifier(trainer, stats), stats.counts.new_zeros(1)
-            for _, z, labels in _features(trainer, pl_module, loader):
+            for _, z, labels, _ in _features(trainer, pl_module, loader):
                 own.update(z, labels)
                 if centres is not stats:
                     given.update(z, labels)
@@ -167,16 +186,20 @@ class GeometryMonitor(Callback):
         return results
 
     def _statistics(
-        self, name: str, features: Iterator[tuple[int, Tensor, Tensor]], device: torch.device
+        self, name: str, features: Iterator[tuple[int, Tensor, Tensor, Tensor]], device: torch.device
     ) -> ClassStatistics | None:
         stats = None
-        for index, z, labels in features:
+        for index, z, labels, x in features:
             try:
                 if stats is None:
                     assert self.num_classes is not None
                     unlabelled = bool((labels == UNLABELLED).all())
                     stats = ClassStatistics(1 if unlabelled else self.num_classes, z.shape[-1], z.device)
                 stats.update(z, labels - UNLABELLED if stats.num_classes == 1 else labels)
+                if name == "train" and self.sample_size > 0 and stats.num_classes > 1:
+                    if self.sample is None:
+                        self.sample = FeatureSample(stats.num_classes, self.sample_size)
+                    self.sample.update(z, labels, x)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"geometry of the {name} set, batch {index}: {error}") from error
         shares = of_all_processes(None if stats is None else stats.to("cpu"))
@@ -186,8 +209,10 @@ class GeometryMonitor(Callback):
         return reduce(ClassStatistics.merge, known).to(device) if known else None
 
 
-def _features(trainer: Trainer, pl_module: LightningModule, loaders: Any) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield (batch index, features, labels) of one loader, or of several one after another."""
+def _features(
+    trainer: Trainer, pl_module: LightningModule, loaders: Any
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Yield (batch index, features, labels, inputs) of one loader, or of several one after another."""
     limit: int | None = getattr(trainer, "fast_dev_run", False) or None
     index = itertools.count()
     for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
@@ -200,7 +225,7 @@ def _features(trainer: Trainer, pl_module: LightningModule, loaders: Any) -> Ite
             x, labels, _ = concatenate_views(batch)
             with torch.no_grad(), trainer.precision_plugin.forward_context():
                 z = pl_module(trainer.precision_plugin.convert_input(x))
-            yield number, z[:left], labels[:left]
+            yield number, z[:left], labels[:left], x[:left]
             left = None if left is None else max(0, left - len(labels))
 
 

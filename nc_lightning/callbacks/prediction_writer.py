@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
-from nc_lightning.callbacks.files import unused_path
+from nc_lightning.files import unused_path
 
 
 class PredictionWriter(BasePredictionWriter):

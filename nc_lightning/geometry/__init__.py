@@ -30,6 +30,7 @@ from nc_lightning.geometry.many_classes import (
 from nc_lightning.geometry.measures import Ideal, caveats, ideal, measure, statistics_measures
 from nc_lightning.geometry.normalization import Normalization, normalize, unit_ball, unit_sphere
 from nc_lightning.geometry.ranks import alpha_req, effective_rank, nesum, numerical_rank, participation_ratio, rankme
+from nc_lightning.geometry.simplex_plane import simplex_plane
 from nc_lightning.geometry.spectra import (
     class_mean_effective_rank,
     class_mean_eigenvalues,
@@ -103,6 +104,7 @@ __all__ = [
     "scl_lower_bound",
     "self_cluster",
     "simplex_etf",
+    "simplex_plane",
     "statistics_measures",
     "ucl_lower_bound",
     "uniformity",

@@ -4,6 +4,7 @@ from nc_lightning.losses.contrastive import ContrastiveLoss
 from nc_lightning.losses.hardening import CustomHardening, Exponential, Hardening, Polynomial, Threshold
 from nc_lightning.losses.links import CustomLink, InfoNCE, Link, Logistic, Triplet
 from nc_lightning.losses.queue import FeatureQueue
+from nc_lightning.losses.similarities import SimilarityHistograms, similarity_histograms
 from nc_lightning.losses.supervised import HSCLLoss, SCLLoss
 from nc_lightning.losses.unsupervised import HUCLLoss, UCLLoss
 
@@ -21,7 +22,9 @@ __all__ = [
     "Logistic",
     "Polynomial",
     "SCLLoss",
+    "SimilarityHistograms",
     "Threshold",
     "Triplet",
     "UCLLoss",
+    "similarity_histograms",
 ]

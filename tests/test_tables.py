@@ -3,7 +3,7 @@ import math
 from rich.console import Console
 
 from nc_lightning.geometry import measure, simplex_etf
-from nc_lightning.summary import format_value, geometry_table
+from nc_lightning.tables import format_value, geometry_table
 
 
 def render(table):

@@ -1,0 +1,89 @@
+"""Which curves TensorBoard's custom scalars show together, on one page."""
+
+import re
+from collections.abc import Iterable
+
+from lightning.pytorch import Callback
+
+from nc_lightning.callbacks.hard_negative_sampler import HardNegativeSampler
+from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
+from nc_lightning.geometry import ideal
+from nc_lightning.losses import ContrastiveLoss
+
+Layout = dict[str, dict[str, list[object]]]
+"""Charts by category and title, as `torch.utils.tensorboard.SummaryWriter.add_custom_scalars` takes them."""
+
+_MEASURES = {
+    "Neural collapse": {
+        "NC1, within over between classes": "nc1",
+        "NC2, distance to the simplex": "nc2_etf",
+        "NC2, spread of norms": "nc2_equinorm",
+        "NC2, angles": "nc2_maxangle",
+        "NC3, classifier beside class means": "nc3",
+        "NC4, classifier against nearest class mean": "nc4",
+        "right by nearest class mean": "ncc_accuracy",
+    },
+    "The paper's conditions": {
+        "zero sum": "zero_sum",
+        "unit norm": "unit_norm",
+        "equal inner product": "equal_inner_product",
+        "within-class variation": "within_class_variation",
+    },
+    "Dimensions": {
+        "effective rank of class means": "effective_rank",
+        "effective rank of features": "feature_effective_rank",
+        "participation ratio of class means": "participation_ratio",
+    },
+}
+
+
+def dashboard_layout(num_classes: int, feature_dim: int, loss: object, callbacks: Iterable[Callback]) -> Layout:
+    """Lay out the charts of what a run logs: a chart without a curve is left out.
+
+    Training is beside validation, the loss beside its bound and its collapsed value, and each title says what is
+    ideal. Runs that are shown together share the charts.
+
+    Args:
+        num_classes: C.
+        feature_dim: d.
+        loss: The module's loss, if it is one of ours.
+        callbacks: Of the trainer; the probe and the sampler have charts of their own.
+
+    Returns:
+        The layout.
+
+    Example:
+        >>> list(dashboard_layout(10, 9, None, []))
+        ['Neural collapse', "The paper's conditions", 'Dimensions']
+    """
+    present = {type(callback) for callback in callbacks}
+    layout: Layout = {}
+    for category, measures in _MEASURES.items():
+        layout[category] = {}
+        for title, key in measures.items():
+            if key in ("nc3", "nc4") and OnlineLinearProbe not in present:
+                continue
+            goal = ideal(key, num_classes, feature_dim)
+            heading = f"{title} (ideal {goal.text})" if goal is not None else title
+            layout[category][heading] = _chart(f"geometry/train/{key}", f"geometry/val/{key}")
+    if isinstance(loss, ContrastiveLoss):
+        references = ["loss/bound", "loss/collapsed", *([] if loss.supervised else ["loss/neural_collapse"])]
+        layout["Loss"] = {"loss, its bound and its collapsed value": _chart("loss/train", "loss/val", *references)}
+        if loss.lower_bound(num_classes, feature_dim=feature_dim) is not None:
+            layout["Loss"]["optimality gap (ideal 0)"] = _chart("loss/optimality_gap")
+    if HardNegativeSampler in present:
+        layout["Negatives"] = {
+            "hardness beta": _chart("negatives/hardness"),
+            "effective negatives": _chart("negatives/effective"),
+            "share of the negatives that are effective": _chart("negatives/fraction"),
+        }
+        if isinstance(loss, ContrastiveLoss) and not loss.supervised:
+            layout["Negatives"]["share of weight on the own class"] = _chart("negatives/false_share")
+    if OnlineLinearProbe in present:
+        layout["Linear probe"] = {"accuracy": _chart("probe/train_accuracy", "probe/val_accuracy")}
+    return layout
+
+
+def _chart(*tags: str) -> list[object]:
+    """TensorBoard takes tags for regular expressions, and matches their beginning."""
+    return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]

@@ -1,0 +1,252 @@
+"""The dashboard: what the geometry monitor has measured, as charts, figures, projector, sortable table and report."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.tensorboard.summary import hparams
+
+from nc_lightning.callbacks.dashboard_layout import dashboard_layout
+from nc_lightning.callbacks.figure_loggers import log_figures
+from nc_lightning.callbacks.geometry_figures import geometry_figures
+from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
+from nc_lightning.callbacks.projector import write_projector
+from nc_lightning.files import replace_file, unused_path
+from nc_lightning.geometry.checks import check_count
+from nc_lightning.losses import ContrastiveLoss
+from nc_lightning.report import report_html
+from nc_lightning.run_record import FILE_NAME, RunRecord
+from nc_lightning.tables import LOSS_KEYS
+
+FINAL_METRICS = (
+    *(f"geometry/train/{key}" for key in ("nc1", "nc2_etf", "zero_sum", "unit_norm", "equal_inner_product")),
+    *("geometry/train/effective_rank", "geometry/val/nc1", "geometry/val/effective_rank"),
+    *("geometry/val/ncc_accuracy", "loss/optimality_gap"),
+)
+"""What the HPARAMS tab sorts runs by."""
+
+
+class TensorBoardDashboard(Callback):
+    """Show the geometry of training: charts, figures, features, a table of runs, and a report in the run's folder.
+
+    All is drawn from what a `GeometryMonitor` beside it has measured, without a further pass over the data:
+
+    - CUSTOM SCALARS: one page with NC1 to NC4, the paper's conditions, effective ranks, the loss beside its bound, and
+      what hardness does to the negatives; training beside validation;
+    - IMAGES: cosines of the class means, their singular values, features beside the simplex, similarities, and the way
+      to neural collapse, every n epochs and at the end;
+    - PROJECTOR: at the end, a sample of the features with class names and images;
+    - HPARAMS: at the end, objective, hardness and the like against the final geometry. Lightning's placeholder
+      ``hp_metric`` is switched off;
+    - ``report.html`` in the run's folder, and beside it ``report.json``, of which ``nc-report`` makes it again.
+
+    Scalars reach every logger by themselves; figures those that take images (TensorBoard, W&B, MLflow); charts,
+    projector and table are TensorBoard's. Only the first process draws. What goes wrong here is a warning, once, and
+    training goes on; under ``fast_dev_run`` nothing is written.
+
+    Args:
+        every_n_epochs: Draw figures when so many epochs have passed since the last ones, and at the end of training.
+        max_points: Most features that are shown, with equally many of each class.
+
+    Attributes:
+        report: The report of the latest fit, or None.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the trainer has no `GeometryMonitor`.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> callbacks = [GeometryMonitor(every_n_epochs=5), TensorBoardDashboard(every_n_epochs=20)]
+        >>> trainer = Trainer(callbacks=callbacks, logger=False)
+    """
+
+    def __init__(self, every_n_epochs: int = 50, max_points: int = 2000) -> None:
+        check_count("every_n_epochs", every_n_epochs)
+        check_count("max_points", max_points)
+        self.every_n_epochs = every_n_epochs
+        self.max_points = max_points
+        self.report: Path | None = None
+        self._history: list[dict[str, float]] = []
+        self._record: RunRecord | None = None
+        self._record_path = Path(FILE_NAME)
+        self._drawn: tuple[int, int] = (0, -1)
+        self._warned: set[str] = set()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Ask the monitor for a sample of features, and Lightning for no placeholder among the metrics."""
+        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        monitor = _monitor(trainer)
+        monitor.sample_size = max(monitor.sample_size, self.max_points)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger._default_hp_metric = False
+        self.report, self._record, self._history, self._drawn, self._warned = None, None, [], (0, -1), set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the measurements so far, so that a resumed run shows its whole way."""
+        return {"history": self._history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the measurements of `state_dict`."""
+        self._history = list(state_dict["history"])
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the names of the report's files, and lay out the charts."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        # Lightning tells all processes of the folder: each has to ask.
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        self._drawn = (trainer.current_epoch, -1)
+        if not trainer.is_global_zero:
+            return
+        self._record_path = unused_path(folder / FILE_NAME)
+        num_classes = _monitor(trainer).num_classes
+        assert num_classes is not None
+        feature_dim = getattr(pl_module, "feature_dim", num_classes - 1)
+        loss = getattr(pl_module, "loss", None)
+        with self._only_a_warning(trainer, "charts"):
+            layout = dashboard_layout(num_classes, feature_dim, loss, trainer.callbacks)  # type: ignore[attr-defined]
+            for writer in _writers(trainer):
+                writer.add_custom_scalars(layout)
+        self._record = RunRecord(
+            name=f"{type(pl_module).__name__}, {folder.name}",
+            num_classes=num_classes,
+            feature_dim=feature_dim,
+            config=_configuration(trainer, pl_module),
+            history=self._history,
+        )
+
+    def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
+        """Note what was measured, and draw it if it is time."""
+        if self._record is None or trainer.state.fn != TrainerFn.FITTING:
+            return
+        epoch = trainer.current_epoch + 1
+        self._history.append({"epoch": float(epoch), "step": float(trainer.global_step), **monitor.by_key()})
+        if epoch - self._drawn[0] >= self.every_n_epochs:
+            self._draw(trainer, pl_module, monitor)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the losses to a measurement at the end of the epoch before, when they were not yet known."""
+        self._note_losses(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw what training has ended with, and write features, table and report."""
+        if self._record is None:
+            return
+        self._note_losses(trainer)
+        monitor = _monitor(trainer)
+        if self._drawn[1] != trainer.global_step:
+            self._draw(trainer, pl_module, monitor)
+        with self._only_a_warning(trainer, "projector"):
+            if monitor.sample is not None:
+                names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+                for writer in _writers(trainer):
+                    write_projector(writer, monitor.sample, names, trainer.global_step)
+        with self._only_a_warning(trainer, "table of runs"):
+            final = {key: v for key in FINAL_METRICS if (v := self._record.latest("").get(key)) is not None}
+            for writer in _writers(trainer):
+                for summary in hparams(self._record.settings, final):
+                    writer._get_file_writer().add_summary(summary, trainer.global_step)
+                writer.flush()
+        with self._only_a_warning(trainer, "report"):
+            path = self._record_path.with_suffix(".html")
+            self._record.write(self._record_path)
+            replace_file(path, report_html([self._record]))
+            self.report = path
+        self._record = None
+
+    def _note_losses(self, trainer: Trainer) -> None:
+        if self._record is not None and self._history and "loss/train" not in self._history[-1]:
+            metrics = trainer.callback_metrics
+            self._history[-1] |= {key: float(metrics[key]) for key in LOSS_KEYS if key in metrics}
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
+        assert self._record is not None
+        self._drawn = (trainer.current_epoch + 1, trainer.global_step)
+        with self._only_a_warning(trainer, "figures"):
+            self._record.settings = run_settings(trainer, pl_module)
+            paths = {name: path for name in ("train", "val") if (path := self._record.path(name))}
+            names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+            self._record.figures = geometry_figures(monitor, getattr(pl_module, "loss", None), paths, names)
+            tagged = {f"figures/{name}": png for name, png in self._record.figures.items()}
+            for logger in trainer.loggers:
+                log_figures(logger, tagged, trainer.global_step)
+        with self._only_a_warning(trainer, "record of the run"):
+            self._record.write(self._record_path)
+
+    @contextmanager
+    def _only_a_warning(self, trainer: Trainer, what: str) -> Iterator[None]:
+        """Let training go on whatever happens to a picture of it, and say so once for each cause."""
+        try:
+            yield
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error}"
+            key = str(getattr(error, "errno", None) or cause)
+            if key not in self._warned:
+                self._warned.add(key)
+                rank_zero_warn(f"TensorBoardDashboard: no {what}, training goes on without: {cause}")
+            _leave_out_broken_writers(trainer)
+
+
+def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    """Return what a sweep varies: objective, its loss, the size of a batch, and the seed.
+
+    The same keys for every objective, so that runs of different ones can be sorted together.
+    """
+    loss = getattr(pl_module, "loss", None)
+    settings: dict[str, Any] = {"objective": type(pl_module).__name__}
+    if isinstance(loss, ContrastiveLoss):
+        settings |= {
+            "beta": float(getattr(loss.hardening, "beta", 0.0)),
+            "temperature": loss.tau,
+            "normalization": loss.normalization,
+            "eta": type(loss.hardening).__name__,
+            "psi": repr(loss.link),
+        }
+    data = getattr(trainer, "datamodule", None) or trainer.train_dataloader
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    return settings | {"batch_size": getattr(data, "batch_size", None), "seed": None if seed is None else int(seed)}
+
+
+def _monitor(trainer: Trainer) -> GeometryMonitor:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GeometryMonitor):
+            return callback
+    raise ValueError(
+        "TensorBoardDashboard: got no GeometryMonitor among the callbacks, expected one to show what it measures: "
+        "callbacks=[GeometryMonitor(), TensorBoardDashboard()]"
+    )
+
+
+def _writers(trainer: Trainer) -> list[Any]:
+    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def _leave_out_broken_writers(trainer: Trainer) -> None:
+    """Take away TensorBoard loggers that a full disk has broken: each later call would raise, also the trainer's."""
+    sound = []
+    for logger in trainer.loggers:
+        try:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.flush()
+            sound.append(logger)
+        except OSError:
+            continue
+    if len(sound) < len(trainer.loggers):
+        trainer.loggers = sound
+
+
+def _configuration(trainer: Trainer, pl_module: LightningModule) -> str:
+    """The configuration of a LightningCLI, or else the module's hyper-parameters, as text."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SaveConfigCallback):
+            return str(callback.parser.dump(callback.config, skip_none=False))
+    return "\n".join(f"{key}: {value}" for key, value in pl_module.hparams.items())

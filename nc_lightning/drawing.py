@@ -1,0 +1,131 @@
+"""Parts of figures, drawn on axes that are given: the spectrum, the cosines and the plane of the simplex."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import FuncNorm
+from matplotlib.image import AxesImage
+from matplotlib.ticker import LogLocator, NullLocator
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from nc_lightning.geometry import ClassStatistics, class_mean_spectrum, simplex_plane
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Of sets and runs: the palette of Okabe and Ito, whose colours differ for every kind of colour vision."""
+CLASS_COLOURS = (
+    *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#888888"),
+)
+"""Of classes that lie beside each other: Tol's muted palette, repeated for more than ten."""
+SMALLEST_SHOWN = 1e-8
+MOST_CLASSES = 256
+"""Cosines of more classes than this are shown for as many of them, evenly spread: a pixel for each is the least."""
+MOST_NAMES = 20
+"""More classes than this are not named in a figure."""
+_SIGNED_ROOT = FuncNorm((lambda x: np.sign(x) * np.abs(x) ** 0.5, lambda x: np.sign(x) * x**2), vmin=-1, vmax=1)
+"""One scale of colours for all matrices of cosines, on which 0.01 can be told from 0."""
+
+
+def colours_for(named: Mapping[str, object]) -> tuple[str, ...]:
+    """A colour for each, the palette beginning anew where it ends."""
+    return (COLOURS * (len(named) // len(COLOURS) + 1))[: len(named)]
+
+
+def ideal_cosine(classes: int) -> float:
+    """Cosine between any two of C class means at neural collapse."""
+    return -1 / (classes - 1) if classes > 1 else 0.0
+
+
+def draw_spectrum(axes: Axes, named: Mapping[str, ClassStatistics]) -> int:
+    """Draw a line for each, and return the ideal rank."""
+    rank, least = 1, 1.0
+    for (name, stats), colour in zip(named.items(), colours_for(named), strict=True):
+        possible = max(1, min(int(stats.present.sum()) - 1, stats.feature_dim))
+        values = class_mean_spectrum(stats).sqrt()[:possible].clamp(min=SMALLEST_SHOWN).numpy()
+        rank, least = max(rank, possible), min(least, float(values.min()))
+        x = np.arange(1, len(values) + 1)
+        axes.plot(x, values, marker=".", markersize=5, linewidth=1.2, color=colour, label=name or "class means")
+    axes.plot(range(1, rank + 1), [1.0] * rank, linestyle="--", linewidth=1.2, color="black", label="ideal")
+    axes.set(
+        yscale="log", ylim=(max(SMALLEST_SHOWN, min(0.01, least / 2)), 2), xlabel="index", ylabel="over the largest"
+    )
+    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_title(f"spectrum (ideal: {rank} equal ones)")
+    axes.legend(fontsize=9, loc="lower left", frameon=False)
+    return rank
+
+
+def draw_matrix(axes: Axes, cosines: np.ndarray[Any, Any]) -> AxesImage:
+    """Draw a matrix of cosines on the scale that all of them share."""
+    axes.set(xticks=(), yticks=())
+    return axes.imshow(cosines, norm=_SIGNED_ROOT, cmap="RdBu_r", interpolation="nearest")
+
+
+def draw_cosines(axes: Axes, stats: ClassStatistics, class_names: Sequence[str] | None = None) -> int:
+    """Draw the matrix with similar classes beside each other, and return how many classes there are."""
+    labels = torch.nonzero(stats.present).flatten()
+    classes = len(labels)
+    shown = torch.linspace(0, classes - 1, min(classes, MOST_CLASSES)).round().long()
+    directions = normalize(stats.centred_class_means[shown], dim=1)
+    cosines = (directions @ directions.T).clamp(-1, 1).numpy()
+    order = _similar_beside_each_other(cosines)
+    draw_matrix(axes, cosines[np.ix_(order, order)])
+    if classes <= MOST_NAMES:
+        names = [_name(int(label), class_names) for label in labels[shown[torch.from_numpy(order)]]]
+        axes.set_yticks(range(classes), names, fontsize=8)
+        axes.tick_params(length=0)
+    return classes
+
+
+def _similar_beside_each_other(cosines: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if len(cosines) < 3:
+        return np.arange(len(cosines))
+    distance = 1 - (cosines + cosines.T) / 2
+    np.fill_diagonal(distance, 0)
+    order: np.ndarray[Any, Any] = leaves_list(linkage(squareform(distance, checks=False), "average")).astype(np.int64)
+    return order
+
+
+def draw_plane(
+    axes: Axes,
+    stats: ClassStatistics,
+    z: Tensor | None,
+    labels: Tensor | None,
+    class_names: Sequence[str] | None = None,
+) -> bool:
+    """Draw features, means and, where there is one, the simplex; return whether there is one."""
+    present = torch.nonzero(stats.present).flatten()
+    classes = len(present)
+    basis, corners = simplex_plane(stats)
+    radius = float(corners.norm(dim=1).max()) or 1.0
+    colours = np.array(CLASS_COLOURS)[np.arange(stats.num_classes) % len(CLASS_COLOURS)]
+    if z is not None and labels is not None:
+        centre = stats.class_means.mean(0)
+        points = ((z.detach().cpu().double() - centre) @ basis / radius).numpy()
+        axes.scatter(points[:, 0], points[:, 1], s=5, c=colours[labels.cpu().numpy()], linewidths=0, alpha=0.5)
+    means = (stats.centred_class_means @ basis / radius).numpy()
+    simplex = stats.feature_dim >= classes - 1
+    outline = corners.numpy() / radius
+    if simplex:
+        axes.plot(*np.vstack([outline, outline[:1]]).T, linestyle="--", linewidth=1, color="black")
+    size = 40 if classes <= MOST_NAMES else 14
+    axes.scatter(
+        means[:, 0], means[:, 1], s=size, c=colours[present.numpy()], edgecolors="black", linewidths=0.7, zorder=3
+    )
+    if classes <= MOST_NAMES:
+        for label, (x, y) in zip(present.tolist(), 1.18 * outline, strict=True):
+            axes.text(x, y, _name(label, class_names), ha="center", va="center", fontsize=9)
+    axes.set(xlim=(-1.6, 1.6), ylim=(-1.3, 1.3), xticks=(), yticks=(), aspect="equal")
+    axes.spines[:].set_visible(False)
+    axes.set_title("class means beside the simplex")
+    return simplex
+
+
+def _name(label: int, names: Sequence[str] | None) -> str:
+    return str(label) if names is None else str(names[label])[:12]

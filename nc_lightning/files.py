@@ -1,0 +1,35 @@
+"""Files that are whole or not there, under names that overwrite nothing."""
+
+import itertools
+import os
+from pathlib import Path
+
+
+def unused_path(path: Path) -> Path:
+    """Return ``path`` if nothing is there, else the first free one of ``name-1.ext``, ``name-2.ext``, and so on.
+
+    Example:
+        >>> unused_path(Path("no-such-folder/config.yaml")).name
+        'config.yaml'
+    """
+    candidates = (path.with_stem(f"{path.stem}-{n}") for n in itertools.count(1))
+    return next(p for p in itertools.chain([path], candidates) if not p.exists())
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a text file as a whole or not at all, in the place of one that may be there.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "note.txt"
+        >>> replace_file(path, "done")
+        >>> path.read_text(), len(list(path.parent.iterdir()))
+        ('done', 1)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        half.write_text(text, encoding="utf-8")
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)

@@ -1,0 +1,58 @@
+"""Measures beside their ideals, as a table for terminals."""
+
+import math
+
+from rich.table import Table
+
+from nc_lightning.geometry import ideal
+
+LOSS_KEYS = (
+    "loss/train",
+    "loss/val",
+    "loss/test",
+    "loss/bound",
+    "loss/optimality_gap",
+    "loss/neural_collapse",
+    "loss/collapsed",
+)
+"""Losses in the order of tables."""
+
+
+def format_value(value: float) -> str:
+    """Return a number in at most nine characters.
+
+    Example:
+        >>> [format_value(v) for v in (0.0, 8.99951, 3.2e-7, float("nan"))]
+        ['0', '8.9995', '3.2e-07', '-']
+    """
+    if math.isnan(value):
+        return "-"
+    if value == 0 or math.isinf(value):
+        return f"{value:.0f}"
+    return f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.5g}"
+
+
+def geometry_table(results: dict[str, dict[str, float]], num_classes: int, feature_dim: int) -> Table:
+    """Lay out measures of one or several sets beside the ideal, and whether the first set meets it.
+
+    Args:
+        results: Measures by set and key, as `GeometryMonitor.results`.
+        num_classes: C.
+        feature_dim: d.
+
+    Returns:
+        A table for `rich.print`.
+    """
+    sets = list(results)
+    table = Table(title=f"Geometry of {num_classes} classes in {feature_dim} dimensions")
+    table.add_column("measure")
+    for name in sets:
+        table.add_column(name, justify="right")
+    table.add_column("ideal", justify="right")
+    table.add_column(f"met ({sets[0]})" if sets else "met")
+    for key in results[sets[0]] if sets else ():
+        goal = ideal(key, num_classes, feature_dim)
+        met = "" if goal is None else "[green]yes[/]" if goal.met(results[sets[0]][key]) else "[yellow]no[/]"
+        values = [format_value(results[name][key]) for name in sets]
+        table.add_row(key, *values, "" if goal is None else goal.text, met)
+    return table
