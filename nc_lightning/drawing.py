@@ -56,6 +56,7 @@ def draw_spectrum(axes: Axes, named: Mapping[str, ClassStatistics]) -> int:
     )
     axes.yaxis.set_major_locator(LogLocator(numticks=6))
     axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter("{x:g}")  # powers of ten in TeX take several times as long as all else
     axes.set_title(f"spectrum (ideal: {rank} equal ones)")
     axes.legend(fontsize=9, loc="lower left", frameon=False)
     return rank
@@ -121,7 +122,9 @@ def draw_plane(
     if classes <= MOST_NAMES:
         for label, (x, y) in zip(present.tolist(), 1.18 * outline, strict=True):
             axes.text(x, y, _name(label, class_names), ha="center", va="center", fontsize=9)
-    axes.set(xlim=(-1.6, 1.6), ylim=(-1.3, 1.3), xticks=(), yticks=(), aspect="equal")
+    # In steps, so that the simplex stays where it is while the means move a little.
+    reach = 1.3 * 2 ** (0.25 * np.ceil(4 * np.log2(max(1.0, np.abs(means).max() / 1.2))))
+    axes.set(xlim=(-1.25 * reach, 1.25 * reach), ylim=(-reach, reach), xticks=(), yticks=(), aspect="equal")
     axes.spines[:].set_visible(False)
     axes.set_title("class means beside the simplex")
     return simplex

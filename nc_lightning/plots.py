@@ -89,21 +89,23 @@ def cosines_figure(stats: Compared, class_names: Sequence[str] | None = None) ->
     """
     named = _named(stats)
     panels = len(named) + 1
-    figure = Figure(figsize=(0.4 + 2.9 * panels, _PANEL[1]), dpi=_DPI)
-    grid = figure.add_gridspec(1, panels, left=0.36 / panels, right=1 - 0.34 / panels, bottom=0.08, top=0.8, wspace=0.2)
+    figure = Figure(figsize=(_PANEL[0] / 2 * panels, _PANEL[1]), dpi=_DPI)
+    grid = figure.add_gridspec(
+        1, panels, left=0.14 / panels, right=1 - 0.08 / panels, bottom=0.17, top=0.78, wspace=0.16
+    )
     classes = 0
     for column, (name, each) in enumerate(named.items()):
         axes = figure.add_subplot(grid[column])
         classes = max(classes, draw_cosines(axes, each, class_names))
         axes.set_title(name or "class means")
-    ideal = figure.add_subplot(grid[panels - 1])
     cosine = ideal_cosine(classes)
     shown = min(classes, MOST_CLASSES)
-    matrix = np.full((shown, shown), cosine) + (1 - cosine) * np.eye(shown)
-    image = draw_matrix(ideal, matrix)
+    ideal = figure.add_subplot(grid[panels - 1])
+    image = draw_matrix(ideal, np.full((shown, shown), cosine) + (1 - cosine) * np.eye(shown))
     ideal.set_title("ideal")
-    bar = figure.add_axes((1 - 0.26 / panels, 0.12, 0.05 / panels, 0.64))
-    figure.colorbar(image, cax=bar, ticks=(-1, -0.25, -0.01, 0.01, 0.25, 1)).ax.tick_params(labelsize=8, length=2)
+    bar = figure.colorbar(image, cax=figure.add_axes((0.2, 0.1, 0.6, 0.035)), orientation="horizontal")
+    bar.set_ticks((-1, -0.5, -0.1, 0, 0.1, 0.5, 1), labels=("-1", "-0.5", "-0.1", "0", "0.1", "0.5", "1"))
+    bar.ax.tick_params(labelsize=9, length=2)
     left_out = f", {shown} of {classes} shown" if shown < classes else ""
     _title(figure, "Cosines of the class means", f"ideal: {cosine:.3g} off the diagonal{left_out}")
     return figure
@@ -235,17 +237,19 @@ def trajectory_figure(paths: Mapping[str, Sequence[tuple[float, float]]], rank: 
         axes.plot(*points.T, marker="o", markersize=3.5, linewidth=1.2, color=colour, label=name)
         axes.plot(*points[0], marker="s", markersize=7, color=colour, fillstyle="none")
     axes.axhline(rank, color="black", linestyle="--", linewidth=1)
-    axes.plot(least / 3, rank, marker="*", markersize=15, color="black", clip_on=False)
-    axes.set(xscale="log", xlim=(least / 3, None), ylim=(0, rank * 1.08))
+    axes.plot(least / 3, rank, marker="*", markersize=15, color="black", clip_on=False, zorder=3)
+    axes.set(xscale="log", xlim=(least / 4.5, None), ylim=(0, rank * 1.08))
     axes.set(xlabel="within-class variation", ylabel="effective rank")
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.legend(fontsize=9, loc="best", frameon=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=9, loc="best", frameon=False)
     _title(figure, "The way to neural collapse", f"ideal (star): no variation, rank {rank}; a square is the start")
     return figure
 
 
 def to_png(figure: Figure) -> bytes:
-    """Render a figure to a PNG file of 64 colours, a quarter of the size of one with all of them.
+    """Render a figure to a PNG file of 256 colours, a fraction of the size of one with all of them.
 
     Example:
         >>> to_png(trajectory_figure({"train": [(1.0, 2.0)]}, rank=9))[1:4]
@@ -253,7 +257,7 @@ def to_png(figure: Figure) -> bytes:
     """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(64)
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(256, Image.Quantize.FASTOCTREE)
     file = BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
@@ -269,7 +273,7 @@ def _named(stats: Compared) -> dict[str, ClassStatistics]:
 
 def _panel() -> tuple[Figure, Axes]:
     figure = Figure(figsize=_PANEL, dpi=_DPI)
-    axes = figure.add_axes((0.15, 0.15, 0.81, 0.66))
+    axes = figure.add_axes((0.19, 0.15, 0.77, 0.66))
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

@@ -176,8 +176,9 @@ class TensorBoardDashboard(Callback):
             paths = {name: path for name in ("train", "val") if (path := self._record.path(name))}
             names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
             self._record.figures = geometry_figures(monitor, getattr(pl_module, "loss", None), paths, names)
-            tagged = {f"figures/{name}": png for name, png in self._record.figures.items()}
-            for logger in trainer.loggers:
+        tagged = {f"figures/{name}": png for name, png in self._record.figures.items()}
+        for logger in trainer.loggers:
+            with self._only_a_warning(trainer, f"figures for {type(logger).__name__}"):
                 log_figures(logger, tagged, trainer.global_step)
         with self._only_a_warning(trainer, "record of the run"):
             self._record.write(self._record_path)

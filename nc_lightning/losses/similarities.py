@@ -78,7 +78,8 @@ def similarity_histograms(
         positive += _count(bins, pairs.positives, num_bins)
         negative += _count(bins, pairs.negatives, num_bins)
         if hardening is not None:
-            hardened += _count(bins, hardening.log_weights(similarity, pairs.negatives).exp_(), num_bins)
+            weights = hardening.log_weights(similarity, pairs.negatives).exp_()
+            hardened += _count(bins, weights.mul_(pairs.negatives), num_bins)  # an anchor may have no negative at all
     shares = [counts / counts.sum().clamp(min=1e-300) for counts in (positive, negative, hardened)]
     edges = torch.linspace(-reach, reach, num_bins + 1, dtype=torch.float64)
     return SimilarityHistograms(edges, shares[0], shares[1], None if hardening is None else shares[2])
