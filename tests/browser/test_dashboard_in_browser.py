@@ -1,0 +1,162 @@
+"""What a person sees: TensorBoard and the report, in a real browser."""
+
+import os
+import re
+import sys
+from io import BytesIO
+
+import pytest
+import tensorboard_page
+from PIL import Image
+from tensorboard_page import Tab, browser, colours, tensorboard, when_loaded
+
+from nc_lightning import nc_report
+from nc_lightning.cli import main
+
+pytestmark = pytest.mark.browser
+FIGURES = {"cosines", "spectrum", "plane", "similarities", "trajectory"}
+OBJECTIVES = ("scl", "hscl")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Need a browser: in CI its absence is a failure, elsewhere a skip."""
+    reason = None
+    if tensorboard_page.CHROMIUM is None:
+        reason = "there is no chromium"
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ImportError as error:
+        reason = f"playwright cannot be imported: {error}"
+    if reason is not None:
+        if os.environ.get("NC_REQUIRE"):
+            pytest.fail(f"{reason}, and NC_REQUIRE is set")
+        pytest.skip(f"{reason}: the dashboard was not looked at")
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two short runs of the command line, and the folder that holds both."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    before, sys.argv = sys.argv, ["nc-train"]
+    options = ["--trainer.max_epochs=6", "--geometry.every_n_epochs=1", "--dashboard.every_n_epochs=3"]
+    options += ["--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={folder}"]
+    try:
+        for objective in OBJECTIVES:
+            main(["fit", "--config", f"{objective}.yaml", *options])
+    finally:
+        sys.argv = before
+    return folder / "lightning_logs"
+
+
+@pytest.fixture(scope="module")
+def address(runs):
+    with tensorboard(runs) as answered:
+        when_loaded(answered, len(OBJECTIVES))
+        yield answered
+
+
+@pytest.fixture
+def open_tab(chromium, address):
+    tabs = []
+
+    def opened(name):
+        tabs.append(Tab(chromium, address, name))
+        return tabs[-1]
+
+    yield opened
+    for tab in tabs:
+        tab.page.close()
+
+
+def curves(tab, selector):
+    """How many curves with more than one point there are."""
+    return sum("L" in (line.get_attribute("d") or "") for line in tab.locate(selector))
+
+
+def test_scalars(open_tab):
+    tab = open_tab("scalars")
+    tab.wait_for_text("geometry/train/cdnv", "version_0", "version_1")
+    tab.wait_until(lambda tab: curves(tab, "tf-scalar-card path") >= 4, "curves")
+    assert colours(tab.picture()) > 100
+
+
+def test_custom_scalars(open_tab):
+    tab = open_tab("custom_scalars")
+    tab.wait_for_text("Neural collapse", "The paper's conditions", "Dimensions", "Loss", "Negatives")
+    tab.wait_for_text("NC1, within over between classes (ideal 0)", "NC2, distance to the simplex (ideal 0)")
+    tab.wait_for_text("NC3, classifier beside class means (ideal 0)", "NC4, classifier against nearest class mean")
+    # Both runs, training beside validation, in one chart.
+    tab.wait_for_text(*(f"geometry/{s}/nc1 (version_{run})" for s in ("train", "val") for run in (0, 1)))
+    tab.wait_until(lambda tab: curves(tab, "tf-custom-scalar-multi-line-chart-card path.line") >= 20, "curves")
+    for card in tab.locate("tf-custom-scalar-multi-line-chart-card")[:6]:
+        assert colours(tab.picture(card)) > 20
+
+
+def test_images(open_tab):
+    tab = open_tab("images")
+    tab.wait_for_text(*(f"figures/{name}" for name in FIGURES))
+    loaded = "image => image.complete && image.naturalWidth > 0"
+
+    def all_there(tab):
+        images = tab.locate("tf-image-loader img")
+        return len(images) == len(FIGURES) * len(OBJECTIVES) and all(image.evaluate(loaded) for image in images)
+
+    tab.wait_until(all_there, "images")
+    for image in tab.locate("tf-image-loader img"):
+        source = image.evaluate("image => image.src")
+        picture = Image.open(BytesIO(tab.page.request.get(source).body()))
+        assert picture.width > 400
+        assert colours(picture.convert("RGB")) > 10
+        assert colours(tab.picture(image)) > 10
+
+
+def test_projector(open_tab):
+    tab = open_tab("projector")
+    tab.wait_for_text("features:", "1259x9", "Label by", "10  colors")
+    tab.wait_for_text("Points:\n1259\nDimension:\n9")
+
+    def drawn(tab):
+        # The images of digits are black, the axes are thin lines in colours.
+        canvases = [canvas for canvas in tab.locate("#scatter canvas") if canvas.is_visible()]
+        return any(sum(tab.picture(canvas).convert("L").histogram()[:40]) > 1000 for canvas in canvases)
+
+    tab.wait_until(drawn, "images of the digits")
+
+
+def test_hparams(open_tab):
+    tab = open_tab("hparams")
+    tab.wait_for_text("objective", "beta", "temperature", "normalization", "eta", "psi", "batch_size", "seed")
+    tab.wait_for_text("geometry/train/effective_rank", "HSCL", "SCL", "10.000", "unit_ball")
+    assert "hp_metric" not in tab.text()
+
+
+@pytest.mark.parametrize("which", ["one run", "both runs"])
+def test_report(chromium, runs, tmp_path, monkeypatch, which):
+    report = runs / "version_1" / "report.html"
+    if which == "both runs":
+        monkeypatch.chdir(tmp_path)
+        report = nc_report.main([str(runs / "version_0"), str(runs / "version_1")]).absolute()
+    page = chromium.new_page(viewport={"width": 1200, "height": 900})
+    asked = []
+    page.on("request", lambda request: asked.append(request.url.partition(":")[0]))
+    page.context.set_offline(True)
+    page.goto(report.as_uri())
+    assert set(asked) <= {"file", "data"}
+    assert page.locator("td.met").count() > 0
+    for text in ("effective_rank", "loss/optimality_gap", "InfoNCE", "HSCL, version_1"):
+        assert page.get_by_text(text).count() > 0
+    figures = page.locator("figure img")
+    assert figures.count() == (len(FIGURES) if which == "one run" else 2 * len(FIGURES) + 1)
+    for figure in figures.all():
+        assert figure.evaluate("image => image.complete && image.naturalWidth > 400")
+        assert colours(Image.open(BytesIO(figure.screenshot())).convert("RGB")) > 10
+    assert not page.locator("pre").first.is_visible()
+    page.locator("summary").first.click()
+    assert re.search(r"class_path: nc_lightning.H?SCL", page.locator("pre").first.inner_text())
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "on a phone"
+    page.close()
