@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -37,6 +37,11 @@ _NOISE = (
 """Warnings of Lightning that tell a user of the shipped configs nothing."""
 
 
+_OURS: dict[str, type[Callback]] = {
+    "geometry": GeometryMonitor,
+    "dashboard": TensorBoardDashboard,
+    "probe": OnlineLinearProbe,
+}
 _PROBE_OPTIMIZER = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-2, "weight_decay": 5e-3}}
 """NC3 is about classifiers with weight decay: without it, one remembers how classes lay when training began."""
 
@@ -99,14 +104,13 @@ class ContrastiveCLI(LightningCLI):
 
     The number of classes and the input shape reach the model from the data. A geometry monitor (``--geometry``), its
     dashboard (``--dashboard``), a linear probe (``--probe``) and a checkpoint callback (``--checkpoint``) are always
-    there, whatever is in the user's list of callbacks.
+    there, whatever is in the user's list of callbacks; one of the first three that is in the list takes our place.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our callbacks, and the links from data to model."""
-        parser.add_lightning_class_args(GeometryMonitor, "geometry")
-        parser.add_lightning_class_args(TensorBoardDashboard, "dashboard")
-        parser.add_lightning_class_args(OnlineLinearProbe, "probe")
+        for key, callback in _OURS.items():
+            parser.add_lightning_class_args(callback, key)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {"geometry.every_n_epochs": 10, "probe.optimizer": _PROBE_OPTIMIZER, "checkpoint.save_last": "link"}
@@ -123,6 +127,18 @@ class ContrastiveCLI(LightningCLI):
         if config.trainer.fast_dev_run:
             # Lightning suppresses checkpoints then, but for the last one.
             config.checkpoint.save_last = False
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Leave out each of our callbacks of which the user's list has one of its own."""
+        listed = self._get(self.config_init, "trainer").callbacks or []
+        listed = listed if isinstance(listed, list) else [listed]
+        parser = self._parser(self.subcommand)
+        parser.callback_keys = [
+            key
+            for key in parser.callback_keys
+            if key not in _OURS or not any(isinstance(callback, _OURS[key]) for callback in listed)
+        ]
+        return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
         """Refuse a number of classes that is not the data's, which the link has passed over."""

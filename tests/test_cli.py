@@ -79,6 +79,10 @@ def test_a_run_leaves_logs_config_and_checkpoint(run):
     events.Reload()
     expected = {"geometry/train/nc1", "geometry/val/ncc_accuracy", "loss/train", "loss/bound", "loss/optimality_gap"}
     assert expected | {"negatives/hardness", "negatives/effective"} <= set(events.Tags()["scalars"])
+    assert {"geometry/train/nc3", "geometry/val/nc4", "probe/val_accuracy"} <= set(events.Tags()["scalars"])
+    assert "hp_metric" not in events.Tags()["scalars"]
+    assert "figures/cosines" in events.Tags()["images"]
+    assert "class_path: nc_lightning.HSCL" in (folder / "report.html").read_text()
 
 
 def test_the_end_of_fit_says_what_and_where(capsys):
@@ -87,6 +91,7 @@ def test_the_end_of_fit_says_what_and_where(capsys):
     for text in ("Geometry of 10 classes in 9 dimensions", "effective_rank", "loss/bound", "ideal"):
         assert text in output
     assert "checkpoint: lightning_logs/version_0/checkpoints/last.ckpt" in output
+    assert "report: lightning_logs/version_0/report.html" in output
     assert "tensorboard --logdir lightning_logs/version_0" in output
 
 
@@ -166,6 +171,24 @@ def test_the_user_s_callbacks_join_ours():
     for name in (LearningRateMonitor, HardNegativeSampler, GeometryMonitor):
         assert kinds.count(name.__name__) == 1
     assert cli.model.loss.beta == 3.0
+
+
+def test_one_of_the_user_s_takes_the_place_of_ours():
+    Path("mine.yaml").write_text(
+        "trainer:\n  callbacks:\n"
+        "    - class_path: nc_lightning.callbacks.GeometryMonitor\n      init_args: {every_n_epochs: 2}\n"
+        "    - class_path: nc_lightning.callbacks.TensorBoardDashboard\n      init_args: {max_points: 7}\n"
+        "    - class_path: nc_lightning.callbacks.OnlineLinearProbe\n"
+        "    - class_path: lightning.pytorch.callbacks.ModelCheckpoint\n      init_args: {monitor: loss/val}\n"
+    )
+    cli = main(["fit", "--config", "hscl.yaml", "--config", "mine.yaml", *SHORT])
+    named = {type(callback).__name__: callback for callback in cli.trainer.callbacks}
+    kinds = [type(callback).__name__ for callback in cli.trainer.callbacks]
+    for name in ("GeometryMonitor", "TensorBoardDashboard", "OnlineLinearProbe"):
+        assert kinds.count(name) == 1
+    assert kinds.count("ModelCheckpoint") == 2  # several of these are of use
+    assert named["TensorBoardDashboard"].max_points == 7
+    assert named["GeometryMonitor"].every_n_epochs == 2
 
 
 def test_the_user_s_file_goes_before_ours_of_the_same_name():

@@ -12,6 +12,7 @@ import nc_lightning
 
 PACKAGE = Path(nc_lightning.__file__).parent
 FLOORS = [
+    "files",
     "geometry",
     "losses",
     "metrics",
@@ -19,11 +20,16 @@ FLOORS = [
     "encoders",
     "schedules",
     "objectives",
+    "drawing",
+    "plots",
+    "tables",
+    "run_record",
+    "report",
     "callbacks",
     "errors",
     "summary",
-    "plots",
     "nc_measure",
+    "nc_report",
     "bolts",
     "cli",
 ]
@@ -66,7 +72,7 @@ def test_the_functional_core_does_not_load_lightning():
 CONTRACT = {
     "nc_lightning": "SCL HSCL UCL HUCL",
     "nc_lightning.losses": "SCLLoss HSCLLoss UCLLoss HUCLLoss ContrastiveLoss",
-    "nc_lightning.callbacks": "HardNegativeSampler GeometryMonitor",
+    "nc_lightning.callbacks": "HardNegativeSampler GeometryMonitor TensorBoardDashboard OnlineLinearProbe",
     "nc_lightning.metrics": "NeuralCollapse NC1 NC2 EffectiveRank",
     "nc_lightning.geometry": "ClassStatistics simplex_etf unit_ball unit_sphere effective_rank scl_lower_bound",
     "nc_lightning.data": "DigitsDataModule DigitPairsDataModule LatentClassDataModule ArrayDataModule",
