@@ -112,17 +112,14 @@ class TensorBoardDashboard(Callback):
         assert num_classes is not None
         feature_dim = getattr(pl_module, "feature_dim", num_classes - 1)
         loss = getattr(pl_module, "loss", None)
+        name = f"{type(pl_module).__name__}, {folder.name}"
+        self._record = RunRecord(name, num_classes, feature_dim, history=self._history)
+        with self._only_a_warning(trainer, "configuration in the report"):
+            self._record.config = _configuration(trainer, pl_module)
         with self._only_a_warning(trainer, "charts"):
             layout = dashboard_layout(num_classes, feature_dim, loss, trainer.callbacks)  # type: ignore[attr-defined]
             for writer in _writers(trainer):
                 writer.add_custom_scalars(layout)
-        self._record = RunRecord(
-            name=f"{type(pl_module).__name__}, {folder.name}",
-            num_classes=num_classes,
-            feature_dim=feature_dim,
-            config=_configuration(trainer, pl_module),
-            history=self._history,
-        )
 
     def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
         """Note what was measured, and draw it if it is time."""
@@ -147,15 +144,25 @@ class TensorBoardDashboard(Callback):
             self._draw(trainer, pl_module, monitor)
         with self._only_a_warning(trainer, "projector"):
             if monitor.sample is not None:
-                names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
                 for writer in _writers(trainer):
-                    write_projector(writer, monitor.sample, names, trainer.global_step)
+                    write_projector(writer, monitor.sample, _class_names(trainer), trainer.global_step)
         with self._only_a_warning(trainer, "table of runs"):
             final = {key: v for key in FINAL_METRICS if (v := self._record.latest("").get(key)) is not None}
             for writer in _writers(trainer):
                 for summary in hparams(self._record.settings, final):
                     writer._get_file_writer().add_summary(summary, trainer.global_step)
                 writer.flush()
+        self._write_report(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave a report of what there is behind, also when training is interrupted."""
+        if self._record is not None and self._history:
+            if self._drawn[1] != self._history[-1]["step"]:
+                self._draw(trainer, pl_module, _monitor(trainer))
+            self._write_report(trainer)
+
+    def _write_report(self, trainer: Trainer) -> None:
+        assert self._record is not None
         with self._only_a_warning(trainer, "report"):
             path = self._record_path.with_suffix(".html")
             self._record.write(self._record_path)
@@ -171,15 +178,15 @@ class TensorBoardDashboard(Callback):
     def _draw(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
         assert self._record is not None
         self._drawn = (trainer.current_epoch + 1, trainer.global_step)
+        figures: dict[str, bytes] = {}
         with self._only_a_warning(trainer, "figures"):
             self._record.settings = run_settings(trainer, pl_module)
             paths = {name: path for name in ("train", "val") if (path := self._record.path(name))}
-            names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-            self._record.figures = geometry_figures(monitor, getattr(pl_module, "loss", None), paths, names)
-        tagged = {f"figures/{name}": png for name, png in self._record.figures.items()}
+            figures = geometry_figures(monitor, getattr(pl_module, "loss", None), paths, _class_names(trainer))
+            self._record.figures = figures
         for logger in trainer.loggers:
             with self._only_a_warning(trainer, f"figures for {type(logger).__name__}"):
-                log_figures(logger, tagged, trainer.global_step)
+                log_figures(logger, {f"figures/{name}": png for name, png in figures.items()}, trainer.global_step)
         with self._only_a_warning(trainer, "record of the run"):
             self._record.write(self._record_path)
 
@@ -225,6 +232,10 @@ def _monitor(trainer: Trainer) -> GeometryMonitor:
         "TensorBoardDashboard: got no GeometryMonitor among the callbacks, expected one to show what it measures: "
         "callbacks=[GeometryMonitor(), TensorBoardDashboard()]"
     )
+
+
+def _class_names(trainer: Trainer) -> list[str] | None:
+    return getattr(getattr(trainer, "datamodule", None), "class_names", None)
 
 
 def _writers(trainer: Trainer) -> list[Any]:

@@ -162,7 +162,12 @@ class ClassStatistics:
         return self
 
     def to(self, device: torch.device | str) -> "ClassStatistics":
-        """Return the same statistics on another device; the CPU is where decompositions are safest."""
+        """Return the same statistics on another device; the CPU is where decompositions are safest.
+
+        Those that are there already are returned themselves, with what they remember.
+        """
+        if self.means.device == torch.device(device):
+            return self
         state = (t.to(device, _widest_dtype(device)) for t in (self.counts, self.means, self.scatter, self.traces))
         return ClassStatistics.from_state(*state)
 

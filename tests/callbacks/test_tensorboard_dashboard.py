@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -328,6 +328,39 @@ def test_what_fails_is_one_warning_and_training_goes_on(tmp_path, monkeypatch, p
     assert run.current_epoch == 3
     assert (dashboard.report is None) == (part == "report_html")
     assert "geometry/train/nc1" in events(run.log_dir).Tags()["scalars"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_run_that_ends_early_leaves_a_report(tmp_path, error):
+    class Stop(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                raise error("enough")
+
+    dashboard = TensorBoardDashboard()
+    run = trainer(tmp_path, Stop(), GeometryMonitor(), dashboard, max_epochs=5)
+    with pytest.raises((error, SystemExit)):
+        run.fit(model(), LatentClassDataModule())
+    record = RunRecord.read(Path(run.log_dir))
+    assert [entry["epoch"] for entry in record.history] == [1, 2]
+    assert set(record.figures) == FIGURES
+    assert dashboard.report.is_file()
+
+
+def test_a_figure_that_fails_is_not_shown_as_it_was_before(tmp_path, monkeypatch):
+    draw = tensorboard_dashboard.geometry_figures
+    calls = []
+
+    def fail_later(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > 1:
+            raise RuntimeError("no figures any more")
+        return draw(*args, **kwargs)
+
+    monkeypatch.setattr(tensorboard_dashboard, "geometry_figures", fail_later)
+    with pytest.warns(UserWarning, match="no figures any more"):
+        _, run = fit(tmp_path, max_epochs=3)
+    assert len(events(run.log_dir).Images("figures/cosines")) == 1
 
 
 def test_every_figure_that_can_be_drawn_is(tmp_path, monkeypatch):
