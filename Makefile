@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast lint format clean
+.PHONY: help train test test-fast lint format pictures clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,11 +23,11 @@ $(VENV)/.bolts: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev,bolts]'
 	@touch $@
 
-test: $(VENV)/.bolts  ## Run every test and every example of the documentation
+test: $(VENV)/.bolts  ## Run every test and every example of the documentation; Chromium's where there is one
 	$(BIN)/python -m pytest
 
 test-fast: $(VENV)/.installed  ## Run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not browser"
 
 lint: $(VENV)/.installed  ## Check style and types
 	$(BIN)/ruff check .
@@ -37,6 +37,12 @@ lint: $(VENV)/.installed  ## Check style and types
 format: $(VENV)/.installed  ## Format the code, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+pictures: $(VENV)/.installed  ## Make the pictures of the README again; needs Chromium and takes minutes
+	rm -rf pictures/runs pictures/cosines.png
+	cd pictures && ../$(BIN)/python ../examples/compare_geometry.py cosines.png --trainer.default_root_dir=runs
+	$(BIN)/python tests/browser/take_picture.py pictures/runs/lightning_logs pictures/dashboard.png
+	rm -rf pictures/runs
 
 clean:  ## Remove the environment and all caches; runs in lightning_logs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

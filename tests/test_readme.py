@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nc_lightning import nc_measure
+from nc_lightning import nc_measure, nc_report
 from nc_lightning.callbacks import HardNegativeSampler, OnlineLinearProbe
 from nc_lightning.cli import config_folder, main
 
@@ -26,7 +26,7 @@ def blocks(text, language):
 
 def test_python_examples(readme, in_tmp, capsys):
     examples = blocks(readme, "python")
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
         assert capsys.readouterr().out
@@ -36,8 +36,9 @@ def test_commands(readme, in_tmp, monkeypatch, bolts):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     commands = [shlex.split(line) for block in blocks(readme, "bash") for line in block.splitlines()]
     measuring = [command[1:] for command in commands if command[0] == "nc-measure"]
+    reporting = [command[1:] for command in commands if command[0] == "nc-report"]
     commands = [command[1:] for command in commands if command[0] == "nc-train"]
-    assert (len(commands), len(measuring)) == (12, 2)
+    assert (len(commands), len(measuring), len(reporting)) == (12, 2, 2)
     images, labels = np.random.default_rng(0).integers(0, 256, (200, 8, 8), dtype=np.uint8), np.arange(200) % 10
     np.savez("mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     for split in ("train", "test"):
@@ -50,6 +51,9 @@ def test_commands(readme, in_tmp, monkeypatch, bolts):
     for command in commands[1:]:
         of_ten = ["--data.batch_size=20"] if "mine" in command else []  # here the tree has few images
         main([argument.replace("RUN", run) for argument in command] + quick + of_ten)
+    for command in reporting:
+        nc_report.main([argument.replace("RUN", run) for argument in command])
+    assert (in_tmp / "comparison.html").is_file()
     (predictions,) = in_tmp.rglob("predictions.npz")
     predictions.rename(in_tmp / "predictions.npz")
     for command in measuring:
@@ -69,7 +73,7 @@ def test_settings_of_one_s_own(readme, in_tmp, monkeypatch):
     samplers = [callback for callback in callbacks if isinstance(callback, HardNegativeSampler)]
     assert [sampler.schedule for sampler in samplers] == ["linear", "constant", "constant"]
     assert [sampler.queue is not None for sampler in samplers] == [False, True, False]
-    assert sum(isinstance(callback, OnlineLinearProbe) for callback in callbacks) == 1
+    assert sum(isinstance(callback, OnlineLinearProbe) for callback in callbacks) == 3  # one each
 
 
 def test_what_it_names_is_there(readme, repository):
@@ -84,12 +88,16 @@ def test_what_it_names_is_there(readme, repository):
 
 def test_examples_run(in_tmp):
     torch.manual_seed(0)
+    import compare_geometry
     import drop_in
     import loss_in_your_classifier
     import plain_pytorch
     import timm_encoder
     import watch_your_module
 
+    ranks = compare_geometry.main("cosines.png", "--trainer.max_epochs=1", "--data.pairs_per_class=10")
+    assert ranks.keys() == {"SCL", "HSCL"}
+    assert (in_tmp / "cosines.png").stat().st_size > 5000
     assert drop_in.main(max_epochs=3)["effective_rank"] > 2
     assert plain_pytorch.main(epochs=5)["effective_rank"] > 5
     assert {"nc1", "nc3", "nc4"} <= watch_your_module.main(max_epochs=1).keys()
@@ -108,6 +116,7 @@ def test_three_lines_of_the_classifier_are_new(repository):
         ("loss.py --rounds 1 --sizes 64", "paper / ours"),
         ("loss_memory.py --sizes 64", "ours"),
         ("input.py --rounds 1 --images 1024", "ours is"),
+        ("dashboard.py --rounds 1 --epochs 1 --classes 10", "training with dashboard / without"),
         ("metrics.py --rounds 1 --samples 2000 --feature_dim 16", "two-pass / ours"),
     ],
 )

@@ -1,6 +1,7 @@
 """The default training reaches what the README says of it."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,11 @@ def test_hscl_on_digits_reaches_neural_collapse():
     assert train["effective_rank"] >= 8.9
     assert gap <= 0.005
     assert val["ncc_accuracy"] >= 0.95
+    assert train["nc3"] <= 0.1
+    assert train["nc4"] == 0
+    (events,) = Path().rglob("events.out*")
+    assert events.stat().st_size < 300_000
+    assert Path("lightning_logs/version_0/report.html").is_file()
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
@@ -61,6 +61,44 @@ def test_the_end_is_measured_also_in_mid_epoch(tmp_path):
     assert set(monitor.results) == {"train", "val"}
     fit.logger.save()
     assert "geometry/val/nc1" in (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[0]
+
+
+class Listener(Callback):
+    """Asks for a sample, and looks at every measurement."""
+
+    def __init__(self):
+        self.heard = []
+
+    def setup(self, trainer, pl_module, stage):
+        for callback in trainer.callbacks:
+            if isinstance(callback, GeometryMonitor):
+                callback.sample_size = 50
+
+    def on_geometry_measured(self, trainer, pl_module, monitor):
+        stats, sample = monitor.statistics["train"], monitor.sample
+        self.heard.append((trainer.global_step, monitor.results["train"]["nc1"], stats.num_samples, sample))
+
+
+def test_others_are_told_of_a_measurement_with_its_statistics_and_a_sample(tmp_path):
+    listener, monitor, module, data = Listener(), GeometryMonitor(every_n_epochs=2), model(), LatentClassDataModule()
+    trainer(tmp_path, listener, monitor, max_epochs=5).fit(module, data)
+    assert [step for step, *_ in listener.heard] == [24, 48, 60]
+    _, nc1, samples, sample = listener.heard[-1]
+    x, labels = dataset(data.geometry_dataloader())
+    assert samples == len(x) == 1000
+    assert nc1 == monitor.results["train"]["nc1"]
+    with torch.no_grad():
+        z = module.eval()(x)
+    kept = torch.cat([torch.nonzero(labels == c).flatten()[:5] for c in range(10)]).sort().values
+    assert torch.allclose(sample.z, z[kept], atol=1e-6)
+    assert torch.equal(sample.labels, labels[kept])
+    assert monitor.statistics["val"].num_samples == 200
+
+
+def test_without_a_request_nothing_is_kept(tmp_path):
+    monitor = GeometryMonitor()
+    trainer(tmp_path, monitor).fit(model(), LatentClassDataModule())
+    assert monitor.sample is None
 
 
 class Watched(MLP):

@@ -1,0 +1,30 @@
+"""Train SCL and HSCL with one recipe, and draw the cosines of their class means beside each other and the ideal.
+
+python examples/compare_geometry.py cosines.png [SETTING ...]
+"""
+
+import sys
+from pathlib import Path
+
+from nc_lightning.callbacks import GeometryMonitor
+from nc_lightning.cli import main as nc_train
+from nc_lightning.plots import cosines_figure, to_png
+
+
+def main(picture: str, *settings: str) -> dict[str, float]:
+    """Draw the picture, and return the effective rank that each objective has reached."""
+    if Path(picture).exists():
+        raise SystemExit(f"{picture} exists: name a new file")
+    statistics, ranks = {}, {}
+    for name in ("SCL", "HSCL"):
+        configs = ["--config", f"{name.lower()}.yaml", "--config", "digit_pairs.yaml"]
+        callbacks = nc_train(["fit", *configs, *settings]).trainer.callbacks
+        monitor = next(callback for callback in callbacks if isinstance(callback, GeometryMonitor))
+        statistics[name] = monitor.statistics["train"]
+        ranks[name] = monitor.results["train"]["effective_rank"]
+    Path(picture).write_bytes(to_png(cosines_figure(statistics)))
+    return ranks
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
