@@ -5,6 +5,7 @@ python examples/compare_geometry.py cosines.png [SETTING ...]
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from nc_lightning.callbacks import GeometryMonitor
 from nc_lightning.cli import main as nc_train
@@ -18,8 +19,8 @@ def main(picture: str, *settings: str) -> dict[str, float]:
     statistics, ranks = {}, {}
     for name in ("SCL", "HSCL"):
         configs = ["--config", f"{name.lower()}.yaml", "--config", "digit_pairs.yaml"]
-        callbacks = nc_train(["fit", *configs, *settings]).trainer.callbacks
-        monitor = next(callback for callback in callbacks if isinstance(callback, GeometryMonitor))
+        trainer: Any = nc_train(["fit", *configs, *settings]).trainer
+        monitor = next(callback for callback in trainer.callbacks if isinstance(callback, GeometryMonitor))
         statistics[name] = monitor.statistics["train"]
         ranks[name] = monitor.results["train"]["effective_rank"]
     Path(picture).write_bytes(to_png(cosines_figure(statistics)))

@@ -68,6 +68,16 @@ def draw_matrix(axes: Axes, cosines: np.ndarray[Any, Any]) -> AxesImage:
     return axes.imshow(cosines, norm=_SIGNED_ROOT, cmap="RdBu_r", interpolation="nearest")
 
 
+def draw_cosine_scale(axes: Axes) -> None:
+    """Draw the scale of colours below a matrix; several times as fast as matplotlib's own colour bar."""
+    roots = np.linspace(-1, 1, 201)
+    draw_matrix(axes, (np.sign(roots) * roots**2)[None])
+    axes.set(aspect="auto", xlim=(0, 200))
+    marks = np.array([-1, -0.5, -0.1, 0, 0.1, 0.5, 1])
+    axes.set_xticks(100 + 100 * np.sign(marks) * np.abs(marks) ** 0.5, [f"{mark:g}" for mark in marks], fontsize=9)
+    axes.tick_params(length=2)
+
+
 def draw_cosines(axes: Axes, stats: ClassStatistics, class_names: Sequence[str] | None = None) -> int:
     """Draw the matrix with similar classes beside each other, and return how many classes there are."""
     labels = torch.nonzero(stats.present).flatten()

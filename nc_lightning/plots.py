@@ -20,6 +20,7 @@ from nc_lightning.drawing import (
     MOST_CLASSES,
     SMALLEST_SHOWN,
     colours_for,
+    draw_cosine_scale,
     draw_cosines,
     draw_matrix,
     draw_plane,
@@ -50,8 +51,8 @@ def geometry_figure(stats: ClassStatistics) -> Figure:
         >>> import torch
         >>> from nc_lightning.geometry import simplex_etf
         >>> stats = ClassStatistics(4, 3).update(simplex_etf(4, 3), torch.arange(4))
-        >>> len(geometry_figure(stats).axes)  # the colour bar has one of its own
-        4
+        >>> len(geometry_figure(stats).axes)
+        3
     """
     named = _named(stats)
     figure = Figure(figsize=(3 * _PANEL[0], _PANEL[1]), dpi=_DPI, layout="constrained")
@@ -59,7 +60,7 @@ def geometry_figure(stats: ClassStatistics) -> Figure:
     draw_spectrum(spectrum, named)
     classes = draw_cosines(cosines, stats.to("cpu"))
     cosines.set_title(f"cosines of class means (ideal: {ideal_cosine(classes):.3g})")
-    figure.colorbar(cosines.get_images()[0], ax=cosines, ticks=(-1, -0.25, 0, 0.25, 1), shrink=0.9)
+    draw_cosine_scale(cosines.inset_axes((0, -0.12, 1, 0.05)))
     draw_plane(plane, stats.to("cpu"), None, None)
     return figure
 
@@ -101,11 +102,9 @@ def cosines_figure(stats: Compared, class_names: Sequence[str] | None = None) ->
     cosine = ideal_cosine(classes)
     shown = min(classes, MOST_CLASSES)
     ideal = figure.add_subplot(grid[panels - 1])
-    image = draw_matrix(ideal, np.full((shown, shown), cosine) + (1 - cosine) * np.eye(shown))
+    draw_matrix(ideal, np.full((shown, shown), cosine) + (1 - cosine) * np.eye(shown))
     ideal.set_title("ideal")
-    bar = figure.colorbar(image, cax=figure.add_axes((0.2, 0.1, 0.6, 0.035)), orientation="horizontal")
-    bar.set_ticks((-1, -0.5, -0.1, 0, 0.1, 0.5, 1), labels=("-1", "-0.5", "-0.1", "0", "0.1", "0.5", "1"))
-    bar.ax.tick_params(labelsize=9, length=2)
+    draw_cosine_scale(figure.add_axes((0.2, 0.1, 0.6, 0.035)))
     left_out = f", {shown} of {classes} shown" if shown < classes else ""
     _title(figure, "Cosines of the class means", f"ideal: {cosine:.3g} off the diagonal{left_out}")
     return figure
@@ -207,7 +206,7 @@ def similarities_figure(histograms: SimilarityHistograms, num_classes: int) -> F
     axes.set_xticks(np.linspace(edges[0], edges[-1], 5).round(2))
     axes.set(xlim=(edges[0], edges[-1] * 1.02), xlabel="inner product with the anchor", ylabel="share of pairs")
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=9, loc="best", frameon=False)
+    axes.legend(fontsize=9, loc="upper left" if ideal > -0.3 else "upper center", frameon=False)
     _title(figure, "Similarities", f"ideal (dashed): positives 1, negatives {ideal:.3g}")
     return figure
 
@@ -243,7 +242,7 @@ def trajectory_figure(paths: Mapping[str, Sequence[tuple[float, float]]], rank: 
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=9, loc="best", frameon=False)
+        axes.legend(fontsize=9, loc="lower left", frameon=False)
     _title(figure, "The way to neural collapse", f"ideal (star): no variation, rank {rank}; a square is the start")
     return figure
 

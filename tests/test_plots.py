@@ -42,7 +42,7 @@ def scattered():
 def test_the_figure_shows_the_spectrum_the_cosines_and_the_means():
     labels = torch.arange(5).repeat(3)
     figure = geometry_figure(statistics(simplex_etf(5, 4)[labels], labels, 5))
-    spectrum, cosines, plane, _ = figure.axes
+    spectrum, cosines, plane = figure.axes
     values, ideal = (line.get_ydata() for line in spectrum.get_lines())
     assert values[:4] == pytest.approx([1.0] * 4)
     assert list(ideal) == [1.0] * 4

@@ -21,7 +21,6 @@ _MEASURES = {
         "NC2, angles": "nc2_maxangle",
         "NC3, classifier beside class means": "nc3",
         "NC4, classifier against nearest class mean": "nc4",
-        "right by nearest class mean": "ncc_accuracy",
     },
     "The paper's conditions": {
         "zero sum": "zero_sum",
@@ -34,6 +33,7 @@ _MEASURES = {
         "effective rank of features": "feature_effective_rank",
         "participation ratio of class means": "participation_ratio",
     },
+    "Accuracy": {"right by the nearest class mean": "ncc_accuracy"},
 }
 
 
@@ -54,14 +54,16 @@ def dashboard_layout(num_classes: int, feature_dim: int, loss: object, callbacks
 
     Example:
         >>> list(dashboard_layout(10, 9, None, []))
-        ['Neural collapse', "The paper's conditions", 'Dimensions']
+        ['Neural collapse', "The paper's conditions", 'Dimensions', 'Accuracy']
     """
-    present = {type(callback) for callback in callbacks}
+    given = list(callbacks)
+    probe = any(isinstance(callback, OnlineLinearProbe) for callback in given)
+    sampler = any(isinstance(callback, HardNegativeSampler) for callback in given)
     layout: Layout = {}
     for category, measures in _MEASURES.items():
         layout[category] = {}
         for title, key in measures.items():
-            if key in ("nc3", "nc4") and OnlineLinearProbe not in present:
+            if key in ("nc3", "nc4") and not probe:
                 continue
             goal = ideal(key, num_classes, feature_dim)
             heading = f"{title} (ideal {goal.text})" if goal is not None else title
@@ -69,9 +71,10 @@ def dashboard_layout(num_classes: int, feature_dim: int, loss: object, callbacks
     if isinstance(loss, ContrastiveLoss):
         references = ["loss/bound", "loss/collapsed", *([] if loss.supervised else ["loss/neural_collapse"])]
         layout["Loss"] = {"loss, its bound and its collapsed value": _chart("loss/train", "loss/val", *references)}
-        if loss.lower_bound(num_classes, feature_dim=feature_dim) is not None:
+        # Of batches of any size: whether there is a bound at all.
+        if loss.lower_bound(num_classes, 2 * num_classes, feature_dim) is not None:
             layout["Loss"]["optimality gap (ideal 0)"] = _chart("loss/optimality_gap")
-    if HardNegativeSampler in present:
+    if sampler:
         layout["Negatives"] = {
             "hardness beta": _chart("negatives/hardness"),
             "effective negatives": _chart("negatives/effective"),
@@ -79,8 +82,8 @@ def dashboard_layout(num_classes: int, feature_dim: int, loss: object, callbacks
         }
         if isinstance(loss, ContrastiveLoss) and not loss.supervised:
             layout["Negatives"]["share of weight on the own class"] = _chart("negatives/false_share")
-    if OnlineLinearProbe in present:
-        layout["Linear probe"] = {"accuracy": _chart("probe/train_accuracy", "probe/val_accuracy")}
+    if probe:
+        layout["Accuracy"]["right by the linear probe (ideal 1)"] = _chart("probe/train_accuracy", "probe/val_accuracy")
     return layout
 
 

@@ -7,8 +7,10 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from nc_lightning.callbacks.feature_sample import THUMBNAIL, FeatureSample
+from nc_lightning.callbacks.feature_sample import FeatureSample
 
+SMALLEST_SPRITE = 16
+"""Pixels a side: smaller images are drawn larger, so that they stay sharp."""
 LARGEST_SPRITE = 8192
 """Pixels a side of the picture that holds all small images: WebGL takes no larger one."""
 
@@ -34,12 +36,12 @@ def sprites(images: Tensor) -> Tensor:
         images: (S, 1 or 3, side, side) in [0, 1].
 
     Returns:
-        (S, 3, side, side), so small that all of them fit into one picture.
+        (S, 3, side, side), not tiny, but so small that all of them fit into one picture.
 
     Example:
         >>> import torch
-        >>> sprites(torch.rand(5, 1, 8, 8)).shape, sprites(torch.rand(90_000, 1, 8, 8)).shape
-        (torch.Size([5, 3, 32, 32]), torch.Size([90000, 3, 27, 27]))
+        >>> sprites(torch.rand(5, 1, 8, 8)).shape, sprites(torch.rand(90_000, 1, 32, 32)).shape
+        (torch.Size([5, 3, 16, 16]), torch.Size([90000, 3, 27, 27]))
     """
-    side = min(THUMBNAIL, LARGEST_SPRITE // math.ceil(math.sqrt(len(images))))
+    side = min(max(SMALLEST_SPRITE, images.shape[3]), LARGEST_SPRITE // math.ceil(math.sqrt(len(images))))
     return interpolate(images, (side, side), mode="nearest-exact").expand(-1, 3, -1, -1)

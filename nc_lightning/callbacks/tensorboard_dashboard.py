@@ -115,7 +115,7 @@ class TensorBoardDashboard(Callback):
         name = f"{type(pl_module).__name__}, {folder.name}"
         self._record = RunRecord(name, num_classes, feature_dim, history=self._history)
         with self._only_a_warning(trainer, "configuration in the report"):
-            self._record.config = _configuration(trainer, pl_module)
+            self._record.config = _configuration(trainer, pl_module, folder)
         with self._only_a_warning(trainer, "charts"):
             layout = dashboard_layout(num_classes, feature_dim, loss, trainer.callbacks)  # type: ignore[attr-defined]
             for writer in _writers(trainer):
@@ -256,9 +256,9 @@ def _leave_out_broken_writers(trainer: Trainer) -> None:
         trainer.loggers = sound
 
 
-def _configuration(trainer: Trainer, pl_module: LightningModule) -> str:
-    """The configuration of a LightningCLI, or else the module's hyper-parameters, as text."""
+def _configuration(trainer: Trainer, pl_module: LightningModule, folder: Path) -> str:
+    """The configuration that a LightningCLI has saved, or else the module's hyper-parameters, as text."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, SaveConfigCallback):
-            return str(callback.parser.dump(callback.config, skip_none=False))
+        if isinstance(callback, SaveConfigCallback) and (folder / callback.config_filename).is_file():
+            return (folder / callback.config_filename).read_text(encoding="utf-8")
     return "\n".join(f"{key}: {value}" for key, value in pl_module.hparams.items())

@@ -151,7 +151,7 @@ def test_the_projector_has_names_and_images(digits):
     names = (sprite.parent / "metadata.tsv").read_text().splitlines()
     assert rows.shape == (len(names), 9)
     assert set(names) == set("0123456789")
-    side = 32 * int(np.ceil(len(names) ** 0.5))
+    side = 16 * int(np.ceil(len(names) ** 0.5))
     assert Image.open(sprite).size == (side, side)
 
 
@@ -459,9 +459,9 @@ def test_non_square_images_stay_whole_in_the_projector(tmp_path):
     (names,) = tmp_path.rglob("metadata.tsv")
     assert len(names.read_text().splitlines()) == 300
     (sprite,) = tmp_path.rglob("sprite.png")
-    image = np.asarray(Image.open(sprite))[:32, :32, 0]
-    assert image[:8].max() == image[24:].max() == image.min()  # two digits beside each other, padded above and below
-    assert image[8:24].max() > image.min()
+    image = np.asarray(Image.open(sprite))[:16, :16, 0]
+    assert image[:4].max() == image[12:].max() == image.min()  # two digits beside each other, padded above and below
+    assert image[4:12].max() > image.min()
 
 
 def test_a_resumed_run_shows_its_whole_way(tmp_path):
