@@ -16,10 +16,11 @@ from torch.nn.functional import normalize
 
 from nc_lightning.geometry import ClassStatistics, class_mean_spectrum, simplex_plane
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Of sets and runs: the palette of Okabe and Ito, whose colours differ for every kind of colour vision."""
 CLASS_COLOURS = (
-    *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#888888"),
+    *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933"),
+    *("#DDCC77", "#CC6677", "#882255", "#AA4499", "#888888"),
 )
 """Of classes that lie beside each other: Tol's muted palette, repeated for more than ten."""
 SMALLEST_SHOWN = 1e-8

@@ -58,10 +58,10 @@ def geometry_figure(stats: ClassStatistics) -> Figure:
     figure = Figure(figsize=(3 * _PANEL[0], _PANEL[1]), dpi=_DPI, layout="constrained")
     spectrum, cosines, plane = figure.subplots(1, 3)
     draw_spectrum(spectrum, named)
-    classes = draw_cosines(cosines, stats.to("cpu"))
+    classes = draw_cosines(cosines, named[""])
     cosines.set_title(f"cosines of class means (ideal: {ideal_cosine(classes):.3g})")
     draw_cosine_scale(cosines.inset_axes((0, -0.12, 1, 0.05)))
-    draw_plane(plane, stats.to("cpu"), None, None)
+    draw_plane(plane, named[""], None, None)
     return figure
 
 
@@ -166,8 +166,7 @@ def plane_figure(
     """
     figure = Figure(figsize=_PANEL, dpi=_DPI)
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.8))
-    _named(stats)
-    simplex = draw_plane(axes, stats.to("cpu"), z, labels, class_names)
+    simplex = draw_plane(axes, _named(stats)[""], z, labels, class_names)
     axes.set_title("")
     fits = "ideal: all points of a class on its corner" if simplex else "no simplex of so many classes fits"
     _title(figure, "Features and class means beside the simplex", fits)

@@ -1,9 +1,11 @@
 """The figures of one measurement of the geometry monitor."""
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
-from nc_lightning.geometry import normalize, unit_sphere
+from nc_lightning.geometry import ClassStatistics, normalize, unit_sphere
 from nc_lightning.losses import ContrastiveLoss, similarity_histograms
 from nc_lightning.plots import (
     cosines_figure,
@@ -14,7 +16,7 @@ from nc_lightning.plots import (
     trajectory_figure,
 )
 
-ANCHORS_SHOWN = 500
+ANCHORS_SHOWN = 256
 """Anchors whose similarities are counted: more of them hardly change a histogram."""
 
 
@@ -39,20 +41,43 @@ def geometry_figures(
     stats = {name: each for name, each in monitor.statistics.items() if int(each.present.sum()) > 1}
     if not stats:
         return {}
+    with _no_collection():
+        return _draw_all(monitor, stats, loss, paths or {}, class_names)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold Python's garbage collector back: matplotlib makes it look through all of torch, which takes as long."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _draw_all(
+    monitor: GeometryMonitor,
+    stats: Mapping[str, ClassStatistics],
+    loss: object,
+    paths: Mapping[str, Sequence[tuple[float, float]]],
+    class_names: Sequence[str] | None,
+) -> dict[str, bytes]:
     first = next(iter(stats.values()))
     classes = int(first.present.sum())
-    figures = {"cosines": cosines_figure(first, class_names), "spectrum": spectrum_figure(stats)}
+    figures = {"cosines": to_png(cosines_figure(first, class_names)), "spectrum": to_png(spectrum_figure(stats))}
     sample = monitor.sample
     if sample is None:
-        figures["plane"] = plane_figure(first, class_names=class_names)
+        figures["plane"] = to_png(plane_figure(first, class_names=class_names))
     else:
-        figures["plane"] = plane_figure(first, sample.z, sample.labels, class_names)
+        figures["plane"] = to_png(plane_figure(first, sample.z, sample.labels, class_names))
         if isinstance(loss, ContrastiveLoss):
             z, hardening, negatives = normalize(sample.z, loss.normalization), loss.hardening, loss.negatives
             histograms = similarity_histograms(z, sample.labels, hardening, negatives, max_anchors=ANCHORS_SHOWN)
         else:
             histograms = similarity_histograms(unit_sphere(sample.z), sample.labels, max_anchors=ANCHORS_SHOWN)
-        figures["similarities"] = similarities_figure(histograms, classes)
+        figures["similarities"] = to_png(similarities_figure(histograms, classes))
     if paths:
-        figures["trajectory"] = trajectory_figure(paths, min(classes - 1, first.feature_dim))
-    return {name: to_png(figure) for name, figure in figures.items()}
+        figures["trajectory"] = to_png(trajectory_figure(paths, min(classes - 1, first.feature_dim)))
+    return figures
