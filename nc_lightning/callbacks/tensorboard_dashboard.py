@@ -67,7 +67,7 @@ class TensorBoardDashboard(Callback):
         >>> trainer = Trainer(callbacks=callbacks, logger=False)
     """
 
-    def __init__(self, every_n_epochs: int = 50, max_points: int = 2000) -> None:
+    def __init__(self, every_n_epochs: int = 100, max_points: int = 2000) -> None:
         check_count("every_n_epochs", every_n_epochs)
         check_count("max_points", max_points)
         self.every_n_epochs = every_n_epochs
