@@ -21,7 +21,7 @@ from nc_lightning.callbacks.projector import write_projector
 from nc_lightning.files import replace_file, unused_path
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.losses import ContrastiveLoss
-from nc_lightning.report import report_html
+from nc_lightning.report import SETS, report_html
 from nc_lightning.run_record import FILE_NAME, RunRecord
 from nc_lightning.tables import LOSS_KEYS
 
@@ -129,6 +129,8 @@ class TensorBoardDashboard(Callback):
         self._history.append({"epoch": float(epoch), "step": float(trainer.global_step), **monitor.by_key()})
         if epoch - self._drawn[0] >= self.every_n_epochs:
             self._draw(trainer, pl_module, monitor)
+            with self._only_a_warning(trainer, "record of the run"):
+                self._record.write(self._record_path)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the losses to a measurement at the end of the epoch before, when they were not yet known."""
@@ -181,14 +183,12 @@ class TensorBoardDashboard(Callback):
         figures: dict[str, bytes] = {}
         with self._only_a_warning(trainer, "figures"):
             self._record.settings = run_settings(trainer, pl_module)
-            paths = {name: path for name in ("train", "val") if (path := self._record.path(name))}
+            paths = {name: path for name in SETS if (path := self._record.path(name))}
             figures = geometry_figures(monitor, getattr(pl_module, "loss", None), paths, _class_names(trainer))
             self._record.figures = figures
         for logger in trainer.loggers:
             with self._only_a_warning(trainer, f"figures for {type(logger).__name__}"):
                 log_figures(logger, {f"figures/{name}": png for name, png in figures.items()}, trainer.global_step)
-        with self._only_a_warning(trainer, "record of the run"):
-            self._record.write(self._record_path)
 
     @contextmanager
     def _only_a_warning(self, trainer: Trainer, what: str) -> Iterator[None]:
