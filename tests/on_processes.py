@@ -1,6 +1,7 @@
 """Runs a function on several processes of a gloo group; they are forked from one that has imported everything."""
 
 import multiprocessing
+import os
 import tempfile
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ def on_processes(world_size, function, *args):
 
 def _process(rank, function, args, world_size, folder):
     torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning that its processes are there already
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     torch.save(function(rank, *args), Path(folder) / f"{rank}.pt")

@@ -13,11 +13,13 @@ import nc_lightning
 PACKAGE = Path(nc_lightning.__file__).parent
 FLOORS = [
     "files",
+    "processes",
     "geometry",
     "losses",
     "metrics",
     "data",
     "encoders",
+    "batch_norm",
     "schedules",
     "objectives",
     "drawing",

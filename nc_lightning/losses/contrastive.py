@@ -245,7 +245,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         return z, ids, normalize(self.queue.features.to(z), self.normalization), past_id, shares
 
     def _nothing(self, z: Tensor) -> Tensor:
-        if not self._warned:
+        if self.training and not self._warned:
             self._warned = True
             warnings.warn(
                 "a batch holds no anchor with both a positive and a negative, so its loss is 0: "
@@ -254,6 +254,11 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
             )
         # All that has a gradient otherwise has one of zeros, which DistributedDataParallel waits for.
         return z.sum() * 0.0 + 0.0 * self.temperature
+
+    def whole_batch(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features (N, d), without gradient, and labels (N,) that the loss is of: those of all processes."""
+        shares = share_rows(z) if self.sync == "global" else None
+        return (z.detach(), labels) if shares is None else (shares.gather(z), shares.gather(labels))
 
     @torch.no_grad()
     def negative_statistics(

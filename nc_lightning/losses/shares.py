@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nc_lightning.processes import this_process
+
 Sync = Literal["global", "local"]
 
 
@@ -54,16 +56,17 @@ def share_rows(z: Tensor) -> Shares | None:
         >>> share_rows(torch.zeros(4, 2)) is None
         True
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    rank, world_size = this_process()
+    if world_size == 1:
         return None
     mine = torch.tensor([len(z), z.shape[1], z.element_size()], device=z.device)
-    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    parts = [torch.empty_like(mine) for _ in range(world_size)]
     dist.all_gather(parts, mine)
     sizes, *kinds = torch.stack(parts).T.tolist()
     if any(len(set(kind)) > 1 for kind in kinds):
         found = ", ".join(f"{dim} of {8 * size} bits" for dim, size in zip(*kinds, strict=True))
         raise ValueError(f"z: got features of different kinds on the processes ({found} dimensions), expected one kind")
-    return Shares(tuple(sizes), dist.get_rank())
+    return Shares(tuple(sizes), rank)
 
 
 def sum_over_processes(
