@@ -66,7 +66,9 @@ def test_every_config_runs(configs, request):
 
 
 def test_there_is_a_config_for_each_objective():
-    assert {f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs", "adaptive", "cifar100", "bolts")} == set(CONFIGS)
+    assert {f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs", "adaptive", "cifar100", "bolts", "ddp")} == set(
+        CONFIGS
+    )
 
 
 def test_a_run_leaves_logs_config_and_checkpoint(run):

@@ -69,8 +69,7 @@ class OnlineLinearProbe(Callback):
         """Go on with the classifier of `state_dict`."""
         self._loaded = state_dict
         if "classifier" in state_dict:
-            weight = state_dict["classifier"]["weight"]
-            self._make(weight.shape[1], weight.device)
+            self._make(state_dict["classifier"]["weight"])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -83,7 +82,7 @@ class OnlineLinearProbe(Callback):
                 "dict with loss, z and labels"
             )
         z, labels = _known(*features)
-        classifier, optimizer = self._make(z.shape[1], z.device)
+        classifier, optimizer = self._make(z)
         with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
             logits = classifier(z)
             loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
@@ -129,12 +128,15 @@ class OnlineLinearProbe(Callback):
         if known > 0:
             self._log(pl_module, known, {"val_accuracy": torch.tensor(correct / known)})
 
-    def _make(self, feature_dim: int, device: torch.device) -> tuple[nn.Linear, torch.optim.Optimizer]:
-        """Return classifier and optimizer, made when the dimension of the features is known."""
+    def _make(self, like: Tensor) -> tuple[nn.Linear, torch.optim.Optimizer]:
+        """Return classifier and optimizer, made when the features (N, d) are known, for such ones."""
+        feature_dim, device = like.shape[1], like.device
         if self.classifier is None or self._optimizer is None:
             assert self.num_classes is not None
             # On meta no random number is drawn for weights that are to be zero.
-            self.classifier = nn.Linear(feature_dim, self.num_classes, device="meta").to_empty(device=device)
+            self.classifier = nn.Linear(feature_dim, self.num_classes, device="meta", dtype=like.dtype).to_empty(
+                device=device
+            )
             nn.init.zeros_(self.classifier.weight)
             nn.init.zeros_(self.classifier.bias)
             self._optimizer = self.make_optimizer(self.classifier.parameters())
@@ -157,9 +159,9 @@ class OnlineLinearProbe(Callback):
 
 
 def _known(z: Tensor, labels: Tensor, instances: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Features in float32, detached, and labels, of the samples whose label is known."""
+    """Features in float32 or better, detached, and labels, of the samples whose label is known."""
     known = labels >= 0
-    return z.detach().float()[known], labels[known]
+    return z.detach().to(torch.promote_types(z.dtype, torch.float32))[known], labels[known]
 
 
 def _add_over_processes(*tensors: Tensor) -> None:

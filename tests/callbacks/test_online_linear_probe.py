@@ -123,9 +123,9 @@ def test_no_known_label_is_no_step_and_no_error(tmp_path):
 
 def test_another_dimension_is_refused():
     probe = OnlineLinearProbe(num_classes=3)
-    probe._make(4, torch.device("cpu"))
+    probe._make(torch.zeros(1, 4))
     with pytest.raises(ValueError, match="OnlineLinearProbe: got features of 5 dimensions, expected 4 as before"):
-        probe._make(5, torch.device("cpu"))
+        probe._make(torch.zeros(1, 5))
 
 
 class Silent:

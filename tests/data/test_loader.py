@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
@@ -182,21 +179,3 @@ def test_two_processes_share_what_one_sees(gloo):
         seen = sorted(row.sum().item() for share in (first, second) for x, _ in share[name] for row in x)
         whole = [row.sum().item() for x, _ in getattr(alone, f"{name}_dataloader")() for row in x]
         assert seen == sorted(whole)  # each input once: nothing is padded
-
-
-@pytest.mark.slow
-def test_two_processes_train_from_the_command_line(gloo, tmp_path):
-    options = [
-        "--trainer.devices",
-        "2",
-        "--trainer.accelerator",
-        "cpu",
-        "--trainer.strategy",
-        "ddp",
-        "--trainer.max_epochs",
-        "1",
-    ]
-    command = [sys.executable, "-m", "nc_lightning", "fit", "--config", "hscl.yaml", *options]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count("see them: tensorboard") == 1
