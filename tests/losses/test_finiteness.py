@@ -99,7 +99,7 @@ def test_sampled_losses_are_those_of_float64_with_the_same_draws(loss, link, nor
                 z, results = features.to(dtype), []
                 for inputs in (z, z.double()):
                     torch.manual_seed(1)
-                    results.append(value_and_gradient(lambda z, y=labels: sampled(z, y), inputs))
+                    results.append(value_and_gradient(lambda z, f=sampled, y=labels: f(z, y), inputs))
                 try:
                     agree(*results, name, dtype)
                 except AssertionError as error:
