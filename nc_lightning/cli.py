@@ -19,7 +19,14 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe, PredictionWriter, TensorBoardDashboard
+from nc_lightning.callbacks import (
+    CollapseWatch,
+    GeometryMonitor,
+    NonFiniteGuard,
+    OnlineLinearProbe,
+    PredictionWriter,
+    TensorBoardDashboard,
+)
 from nc_lightning.errors import errors_on_one_line
 from nc_lightning.files import unused_path
 from nc_lightning.objectives import ContrastiveObjective
@@ -41,6 +48,8 @@ _OURS: dict[str, type[Callback]] = {
     "geometry": GeometryMonitor,
     "dashboard": TensorBoardDashboard,
     "probe": OnlineLinearProbe,
+    "nonfinite": NonFiniteGuard,
+    "collapse": CollapseWatch,
 }
 _PROBE_OPTIMIZER = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-2, "weight_decay": 5e-3}}
 """NC3 is about classifiers with weight decay: without it, one remembers how classes lay when training began."""
@@ -103,8 +112,9 @@ class ContrastiveCLI(LightningCLI):
     """LightningCLI for contrastive objectives.
 
     The number of classes and the input shape reach the model from the data. A geometry monitor (``--geometry``), its
-    dashboard (``--dashboard``), a linear probe (``--probe``) and a checkpoint callback (``--checkpoint``) are always
-    there, whatever is in the user's list of callbacks; one of the first three that is in the list takes our place.
+    dashboard (``--dashboard``), a linear probe (``--probe``), a guard against NaN and infinity (``--nonfinite``), a
+    watch for dimensional collapse (``--collapse``) and a checkpoint callback (``--checkpoint``) are always there,
+    whatever is in the user's list of callbacks; one of all but the last that is in the list takes our place.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

@@ -44,7 +44,8 @@ def errors_on_one_line(command: str) -> Iterator[None]:
     except USER_ERRORS as error:
         if os.environ.get("NC_DEBUG") == "1" or not is_user_error(error):
             raise
-        print(f"{command}: error: {explain(error)}", file=sys.stderr)
+        # In one piece: the lines of several processes come at the same time.
+        print(f"{command}: error: {explain(error)}\n", end="", file=sys.stderr)
         raise SystemExit(2) from None
 
 

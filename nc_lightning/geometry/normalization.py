@@ -9,8 +9,16 @@ from nc_lightning.geometry.checks import check_choice
 
 Normalization = Literal["unit_ball", "unit_sphere", "none"]
 
-# Rows are divided by their norms, but not by less than this.
-_SMALLEST_DIVISOR = {"unit_ball": 1.0, "unit_sphere": 1e-12}
+# Norms are divided by, but in the ball by no less than this; on the sphere, a shorter row has no direction to keep.
+_SMALLEST = {"unit_ball": 1.0, "unit_sphere": 1e-12}
+
+
+def _divisors(norms: Tensor, normalization: Normalization) -> Tensor:
+    smallest = _SMALLEST[normalization]
+    if normalization == "unit_sphere":
+        # Row and gradient become 0: divided by 1e-12 instead, the gradient would overflow half precision.
+        return norms.masked_fill(norms <= smallest, torch.inf)
+    return norms.clamp(min=smallest)
 
 
 def _at_least_float32(z: Tensor) -> Tensor:
@@ -35,11 +43,11 @@ def unit_ball(z: Tensor) -> Tensor:
                 [0.3000, 0.4000]])
     """
     z = _at_least_float32(z)
-    return z / torch.linalg.vector_norm(z, dim=-1, keepdim=True).clamp(min=1.0)
+    return z / _divisors(torch.linalg.vector_norm(z, dim=-1, keepdim=True), "unit_ball")
 
 
 def unit_sphere(z: Tensor) -> Tensor:
-    """Project each row onto the unit sphere: ``z / ||z||``; a zero row stays zero.
+    """Project each row onto the unit sphere: ``z / ||z||``; a zero row stays zero, and has a gradient of zero.
 
     Args:
         z: Features, shape (..., d), any floating-point dtype.
@@ -52,7 +60,8 @@ def unit_sphere(z: Tensor) -> Tensor:
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
-    return torch.nn.functional.normalize(_at_least_float32(z), dim=-1)
+    z = _at_least_float32(z)
+    return z / _divisors(torch.linalg.vector_norm(z, dim=-1, keepdim=True), "unit_sphere")
 
 
 def normalize(z: Tensor, normalization: Normalization) -> Tensor:
@@ -98,7 +107,7 @@ def normalize_rows_(z: Tensor, normalization: Normalization) -> Tensor | None:
     if normalization == "none":
         return None
     norms = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-    z /= norms.clamp(min=_SMALLEST_DIVISOR[normalization])
+    z /= _divisors(norms, normalization)
     return norms
 
 
@@ -121,6 +130,5 @@ def pull_back_rows_(gradient: Tensor, z: Tensor, norms: Tensor | None, normaliza
     """
     if norms is None:
         return
-    smallest = _SMALLEST_DIVISOR[normalization]
-    along = torch.linalg.vecdot(gradient, z)[:, None] * (norms > smallest)
-    gradient.addcmul_(z, along, value=-1).div_(norms.clamp(min=smallest))
+    along = torch.linalg.vecdot(gradient, z)[:, None] * (norms > _SMALLEST[normalization])
+    gradient.addcmul_(z, along, value=-1).div_(_divisors(norms, normalization))

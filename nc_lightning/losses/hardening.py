@@ -43,6 +43,8 @@ class Hardening(ABC):
             ValueError: If eta is NaN for a negative.
         """
         lowest = torch.finfo(similarity.dtype).min
+        # Where features are not finite the loss is NaN whatever they weigh; but one cannot draw by weights of NaN.
+        similarity = similarity.nan_to_num(0.0, 0.0, 0.0)
         log_eta = self.log_eta(similarity, negatives).masked_fill(~negatives, -torch.inf)
         if log_eta.isnan().any():
             raise ValueError(f"hardening: got NaN weights from {self!r}, expected eta(s) >= 0 for every similarity")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
@@ -32,7 +32,8 @@ class ContrastiveObjective(LightningModule):
     Logs ``loss/train`` and ``loss/val``, and beside them, where the loss has one, its lower bound for balanced classes
     ``loss/bound``, the distance to it ``loss/optimality_gap`` and the value of total collapse ``loss/collapsed``. The
     bound assumes balanced batches: with random ones the gap may be negative. HUCL has the bound of UCL, which is not
-    tight; for the unsupervised objectives the value at neural collapse is ``loss/neural_collapse``.
+    tight; for the unsupervised objectives the value at neural collapse is ``loss/neural_collapse``. Brings its
+    `NonFiniteGuard` along, unless the Trainer already has one.
 
     Args:
         loss: Loss of (z, labels).
@@ -114,10 +115,9 @@ class ContrastiveObjective(LightningModule):
         x, labels, instances = concatenate_views(batch)
         z = self(x)
         loss = self.loss(z, labels, instances)
-        if not torch.isfinite(loss):
-            raise ValueError(self._bad_batch(x, batch_idx, loss.item()))
-        self._log_epoch(len(labels), {"loss/train": loss}, prog_bar=True)
-        self._log_epoch(len(labels), self._references(loss.detach(), self.loss.batch_size))
+        if torch.isfinite(loss):  # else `NonFiniteGuard` stops, or leaves the step out of training and of the mean
+            self._log_epoch(len(labels), {"loss/train": loss}, prog_bar=True)
+            self._log_epoch(len(labels), self._references(loss.detach(), self.loss.batch_size))
         return {"loss": loss, "z": z.detach(), "labels": labels, "instances": instances}
 
     def on_train_start(self) -> None:
@@ -160,6 +160,13 @@ class ContrastiveObjective(LightningModule):
         """Return the normalised projections and the labels of a batch."""
         x, labels, _ = concatenate_views(batch)
         return {"features": self(x), "labels": labels}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Bring the guard against NaN and infinity along."""
+        # Callbacks stand a floor above; only Lightning asks for this one, when it is all there.
+        from nc_lightning.callbacks.nonfinite_guard import NonFiniteGuard
+
+        return NonFiniteGuard.unless_present(self)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and, if there is one, the scheduler with its interval."""
@@ -215,12 +222,6 @@ class ContrastiveObjective(LightningModule):
         if not self.loss.supervised and constants["loss/bound"] is not None:
             constants["loss/neural_collapse"] = self.loss.neural_collapse_value(self.num_classes, batch_size)
         return {key: value for key, value in constants.items() if value is not None}
-
-    def _bad_batch(self, x: Tensor, batch_idx: int, loss: float) -> str:
-        where = f"batch {batch_idx} of epoch {self.current_epoch}"
-        if not torch.isfinite(x).all():
-            return f"data: got NaN or infinite inputs in {where}, expected finite numbers"
-        return f"loss: got {loss} in {where} from finite inputs; lower the learning rate or normalise the features"
 
     def _fit_length(self, scheduler: Any) -> None:
         """Tell a schedule how long training is, or refuse one that ends before, which torch notices only then."""

@@ -79,4 +79,4 @@ class HUCL(ContrastiveObjective):
         # Callbacks stand a floor above; only Lightning asks for this one, when it is all there.
         from nc_lightning.callbacks.hard_negative_sampler import HardNegativeSampler
 
-        return HardNegativeSampler.unless_present(self)
+        return [*super().configure_callbacks(), *HardNegativeSampler.unless_present(self)]

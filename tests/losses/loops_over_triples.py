@@ -44,7 +44,9 @@ def loop_loss(
     past_labels=(),
 ):
     norms = z.norm(dim=1, keepdim=True)
-    z = {"unit_ball": z / norms.clamp(min=1), "unit_sphere": z / norms, "none": z}[normalization]
+    z = {"unit_ball": z / norms.clamp(min=1), "unit_sphere": z / norms.masked_fill(norms == 0, math.inf), "none": z}[
+        normalization
+    ]
     eta = ETAS[eta] if eta else lambda s: torch.exp(beta * (s - s.detach().max()))
     losses = []
     for i in range(len(z)):

@@ -1,0 +1,221 @@
+"""The guard against numbers that go bad: it says where NaN and infinity came from, before a step spreads them."""
+
+import math
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
+
+from nc_lightning.files import unused_path
+from nc_lightning.geometry.checks import check_choice
+from nc_lightning.processes import of_all_processes
+
+OnNonFinite = Literal["raise", "skip"]
+
+INPUTS, FEATURES, LOSS, GRADIENT = range(4)
+"""What may be the first to be bad, in the order in which a step makes them."""
+
+
+class Finding(NamedTuple):
+    """The first bad tensor that a process has found; the least of all findings is where the trouble began.
+
+    Attributes:
+        backward: Which backward pass of the optimizer step it belongs to: there are several if gradients accumulate.
+        kind: What it is.
+        batch_idx: Its batch.
+        detail: What more is to say of it.
+    """
+
+    backward: int
+    kind: int
+    batch_idx: int
+    detail: str
+
+
+class NonFiniteGuard(Callback):
+    """Stop at NaN or infinity in inputs, features, loss or gradients, before they reach the weights.
+
+    Every optimizer step is looked at once, before it is taken, in any LightningModule. The message says the step, the
+    epoch and batch, the rank, and what was bad first: the inputs; else the features, which are what calling the module
+    returns; else the loss; else the gradient of the parameter that the backward pass meets first, which is the last one
+    in ``named_parameters()``. All processes act alike, also where numbers are bad on one of them.
+
+    With ``raise`` the state before the step is saved to ``before-nonfinite-epoch=E-step=S.ckpt`` beside the other
+    checkpoints, or in ``default_root_dir`` where there are none. With ``skip`` the step is left out: weights, buffers
+    and the optimizer's state stay as they were, callbacks see zeros in the place of bad features, and the first time
+    there is a warning; ``loss/skipped_steps`` is logged from then on. Where a weight is bad itself, no step will ever
+    be good again, and ``skip`` raises as well.
+
+    Under fp16 mixed precision infinite gradients are a matter of course, and left to the gradient scaler.
+
+    The objectives bring one along, unless the Trainer already has one.
+
+    Args:
+        on_nonfinite: ``raise`` or ``skip``.
+
+    Attributes:
+        skipped_steps: How many steps were left out.
+
+    Raises:
+        ValueError: If ``on_nonfinite`` is neither, or training meets NaN or infinity.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[NonFiniteGuard(on_nonfinite="skip")], logger=False)
+    """
+
+    def __init__(self, on_nonfinite: OnNonFinite = "raise") -> None:
+        check_choice("on_nonfinite", on_nonfinite, OnNonFinite)
+        self.on_nonfinite = on_nonfinite
+        self.skipped_steps = 0
+        self._hook: RemovableHandle | None = None
+        self._batch_idx = 0
+        self._inputs: list[Tensor] = []
+        self._features: list[Tensor] = []
+        self._buffers: list[Tensor] = []
+        self._largest: list[tuple[int, Tensor]] = []
+
+    @classmethod
+    def unless_present(cls, module: LightningModule) -> list[Callback]:
+        """Return a guard for `configure_callbacks`, or none if the user gave the Trainer one."""
+        given: list[Callback] = getattr(module._trainer, "callbacks", [])
+        return [] if any(isinstance(callback, cls) for callback in given) else [cls()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count of skipped steps."""
+        return {"skipped_steps": self.skipped_steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.skipped_steps = state_dict["skipped_steps"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to what the module returns when it is called."""
+        self._hook = pl_module.register_forward_hook(self._see_features)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the module, and forget the last step."""
+        if self._hook is not None:
+            self._hook.remove()
+        self._inputs, self._features, self._buffers, self._largest = [], [], [], []
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the module as well."""
+        self.on_train_end(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Remember the inputs, and the buffers, such as running statistics, which bad inputs would spoil."""
+        self._batch_idx, self._inputs, self._features = batch_idx, _floats(batch), []
+        if not self._largest:
+            self._buffers = [buffer.clone() for buffer in pl_module.buffers()]
+
+    def _see_features(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+        # With several processes the module is also called for its training step, which returns the loss.
+        if torch.is_grad_enabled() and isinstance(output, Tensor) and output.ndim > 0:
+            self._features += _floats(output)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Note the largest of the inputs, features and loss, without waiting for them."""
+        kinds = (self._inputs, self._features, _floats(loss))
+        self._largest.append((self._batch_idx, torch.stack([largest(tensors, loss.device) for tensors in kinds])))
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Look at all that has led to this step; stop or leave the step out if any of it is bad on any process."""
+        seen, self._largest = self._largest, []
+        values = [value for _, value in seen]
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            values.append(largest(gradients, pl_module.device).reshape(1))
+        bad = bool(values) and not torch.isfinite(torch.cat(values)).all()
+        if not trainer.strategy.reduce_boolean_decision(bad, all=False):
+            return
+        findings = of_all_processes(_first(seen, pl_module))
+        for buffer, before in zip(pl_module.buffers(), self._buffers, strict=True):
+            buffer.copy_(before)
+        message, hopeless = _explain(findings, trainer), _bad_weight(pl_module)
+        if hopeless is not None:
+            remedy = f"; the weight {hopeless} is not finite itself: begin anew, or from an earlier checkpoint"
+        else:
+            remedy = ", or skip such steps by on_nonfinite"
+        if self.on_nonfinite == "raise" or hopeless is not None:
+            raise ValueError(message + remedy + _save(trainer))
+        optimizer.zero_grad(set_to_none=True)
+        for z in self._features:
+            z.nan_to_num_(0.0, 0.0, 0.0)
+        if self.skipped_steps == 0:
+            rank_zero_warn(f"{message}; the step is left out, as others like it will be")
+        self.skipped_steps += 1
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log how many steps were left out, if any."""
+        if self.skipped_steps > 0:
+            pl_module.log("loss/skipped_steps", float(self.skipped_steps))
+
+
+def largest(tensors: list[Tensor], device: torch.device) -> Tensor:
+    """Return the largest absolute value of all tensors, NaN if any value is NaN; it is not waited for.
+
+    Example:
+        >>> largest([torch.tensor([1.0, -3.0]), torch.tensor([2.0])], torch.device("cpu"))
+        tensor(3.)
+    """
+    if not tensors:
+        return torch.zeros((), device=device)
+    return torch.stack([norm.to(device) for norm in torch._foreach_norm(tensors, math.inf)]).amax()
+
+
+def _floats(values: Any) -> list[Tensor]:
+    """The floating-point tensors of a batch of any structure, detached."""
+    tensors = (value.detach() for value in tree_leaves(values) if isinstance(value, Tensor))
+    return [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel() > 0]
+
+
+def _first(seen: list[tuple[int, Tensor]], module: LightningModule) -> Finding | None:
+    """What was bad first on this process; None if it all began elsewhere."""
+    for backward, (batch_idx, values) in enumerate(seen):
+        for kind, value in enumerate(values.tolist()):
+            if not math.isfinite(value):
+                return Finding(backward, kind, batch_idx, str(value))
+    for name, parameter in reversed(list(module.named_parameters())):
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            return Finding(len(seen), GRADIENT, seen[-1][0] if seen else 0, name)
+    return None
+
+
+def _bad_weight(module: LightningModule) -> str | None:
+    return next((name for name, weight in module.named_parameters() if not torch.isfinite(weight).all()), None)
+
+
+def _explain(findings: list[Finding | None], trainer: Trainer) -> str:
+    """Say in one line what was bad first on any process, where, and what to do."""
+    backward, kind, batch_idx, detail = min(finding for finding in findings if finding is not None)
+    ranks = [rank for rank, finding in enumerate(findings) if finding is not None and finding[:2] == (backward, kind)]
+    on = f"rank {ranks[0]}" if len(ranks) < len(findings) or len(ranks) == 1 else "every rank"
+    where = f"in batch {batch_idx} of epoch {trainer.current_epoch} (step {trainer.global_step}, {on})"
+    return {
+        INPUTS: f"data: got NaN or infinite inputs {where}, expected finite numbers; look at the samples of this batch",
+        FEATURES: f"features: got NaN or infinite z {where} from finite inputs; lower the learning rate",
+        LOSS: f"loss: got {detail} {where} from finite features; lower the learning rate or normalise the features",
+        GRADIENT: f"gradient: got NaN or infinity, backwards first in that of {detail}, {where} from a finite loss; "
+        "lower the learning rate or clip gradients (gradient_clip_val)",
+    }[kind]
+
+
+def _save(trainer: Trainer) -> str:
+    """Save the state as it is before this step, on all processes, and say where."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return ""
+    folder = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
+    name = f"before-nonfinite-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
+    path = trainer.strategy.broadcast(unused_path(Path(folder) / name))
+    try:
+        trainer.save_checkpoint(path)
+    except OSError as error:
+        return f"; the state before this step could not be saved to {path}: {error}"
+    return f"; the state before this step is in {path}"

@@ -1,0 +1,110 @@
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from nc_lightning import SCL
+from nc_lightning.callbacks import CollapseWatch, GeometryMonitor
+from nc_lightning.cli import main
+from nc_lightning.data import DigitsDataModule
+from nc_lightning.encoders import MLP
+
+TRAINER = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), current_epoch=4)
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+
+
+def measured(rank, num_classes=11, feature_dim=20):
+    statistics = SimpleNamespace(num_classes=num_classes, feature_dim=feature_dim)
+    return SimpleNamespace(results={"train": {"effective_rank": rank}}, statistics={"train": statistics})
+
+
+def warnings_at(watch, ranks, trainer=TRAINER, **kwargs):
+    """The numbers of the measurements that the watch warns at."""
+    told = []
+    for index, rank in enumerate(ranks):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            watch.on_geometry_measured(trainer, None, measured(rank, **kwargs))
+        told += [index] * len(caught)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("ranks", "told"),
+    [
+        ([6.9, 6.9, 6.9, 6.9, 6.9], [2]),  # once
+        ([7.0] * 5, []),
+        ([6.9, 6.9, 7.1, 6.9, 6.9], []),  # not in a row
+        ([6.9, float("nan"), 6.9, 6.9], [3]),  # undefined is neither
+    ],
+)
+def test_it_warns_once_of_ranks_that_stay_low(ranks, told):
+    assert warnings_at(CollapseWatch(share=0.7, patience=3), ranks) == told
+
+
+def test_the_ideal_is_what_the_dimension_allows():
+    assert warnings_at(CollapseWatch(patience=1), [3.0], num_classes=11, feature_dim=4) == []
+    assert warnings_at(CollapseWatch(patience=1), [3.0], num_classes=11, feature_dim=5) == [0]
+
+
+def test_the_message_says_how_low_and_what_helps():
+    with pytest.warns(UserWarning, match="dimensional collapse") as caught:
+        CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, measured(2.04))
+    text = str(caught[0].message)
+    for part in ("at epoch 5", "use 2.0 of 10 dimensions", "70%", "beta", "unit_ball", "balanced", "step size"):
+        assert part in text
+
+
+def test_only_training_counts():
+    validating = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.VALIDATING), current_epoch=0)
+    assert warnings_at(CollapseWatch(patience=1), [1.0], validating) == []
+    unlabelled = SimpleNamespace(results={"train": {"feature_effective_rank": 1.0}}, statistics={})
+    CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, unlabelled)
+    CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, SimpleNamespace(results={}, statistics={}))
+
+
+def test_the_count_survives_a_checkpoint():
+    watch, resumed = CollapseWatch(patience=3), CollapseWatch(patience=3)
+    assert warnings_at(watch, [1.0, 1.0]) == []
+    resumed.load_state_dict(watch.state_dict())
+    assert warnings_at(resumed, [1.0, 1.0]) == [0]
+    again = CollapseWatch(patience=3)
+    again.load_state_dict(resumed.state_dict())
+    assert warnings_at(again, [1.0] * 4) == []
+
+
+def test_in_a_run_that_collapses():
+    data = DigitsDataModule(batch_size=100)
+    model = SCL(encoder=MLP(data.input_shape, [8]), num_classes=10, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    with torch.no_grad():
+        model.projector.weight[3:] = 0
+        model.projector.bias.zero_()
+    trainer = Trainer(max_epochs=4, limit_train_batches=1, callbacks=[GeometryMonitor(), CollapseWatch()], **QUIET)
+    with pytest.warns(UserWarning, match=r"dimensional collapse: at epoch 3 .* of 9 dimensions") as caught:
+        trainer.fit(model, data)
+    assert sum("dimensional collapse" in str(warning.message) for warning in caught) == 1
+
+
+def test_nc_train_has_one_and_it_is_silent_in_a_good_run(in_tmp):
+    options = ["--trainer.max_epochs=6", "--geometry.every_n_epochs=2", "--trainer.enable_progress_bar=false"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cli = main(["fit", "--config=hscl.yaml", "--trainer.logger=false", *options])
+    assert any(isinstance(callback, CollapseWatch) for callback in cli.trainer.callbacks)
+    assert not [warning for warning in caught if "dimensional collapse" in str(warning.message)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"share": 0}, "share: got 0, expected a finite number > 0"),
+        ({"share": 1.5}, "share: got 1.5, expected one of the ideal rank in"),
+        ({"patience": 0}, "patience: got 0, expected an integer >= 1"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CollapseWatch(**arguments)
