@@ -1,0 +1,40 @@
+"""What goes wrong in a run, and an encoder that draws random numbers: for configurations of nc-train."""
+
+import os
+import signal
+
+from lightning.pytorch import Callback
+from torch import nn
+
+from nc_lightning.encoders import MLP
+
+
+class SignalAt(Callback):
+    """Send this very process a signal in its n-th step, in forward, backward, at the end of the batch or validation."""
+
+    def __init__(self, step: int, place: str = "batch_end", signum: str = "SIGKILL", rank: int = 0, times: int = 1):
+        self.step, self.place, self.signum, self.rank, self.times = step, place, signum, rank, times
+
+    def _pass(self, trainer, place):
+        if (trainer.global_step, place, trainer.global_rank) == (self.step, self.place, self.rank):
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.Signals[self.signum])
+
+    def on_fit_start(self, trainer, pl_module):
+        pl_module.projector.register_forward_hook(lambda module, *_: self._pass(trainer, "forward" * module.training))
+        pl_module.projector.register_full_backward_hook(lambda *_: self._pass(trainer, "backward"))
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self._pass(trainer, "batch_end")
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        if not trainer.sanity_checking:
+            self._pass(trainer, "validation")
+
+
+class Dropout(nn.Sequential):
+    """A small network with dropout, which draws from torch's own generator."""
+
+    def __init__(self, width: int = 16):
+        super().__init__(MLP([1, 8, 8], [width]), nn.Dropout(0.2))
+        self.out_features = width
