@@ -27,6 +27,7 @@ from nc_lightning.callbacks import (
     PredictionWriter,
     ProcessWatch,
     RandomStates,
+    ResumedEpoch,
     TensorBoardDashboard,
 )
 from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint
@@ -233,8 +234,10 @@ def _run(args: list[str]) -> ContrastiveCLI:
         subclass_mode_data=True,
         save_config_callback=_SaveConfig,
         seed_everything_default=0,
-        # After the user's and ours: what they have drawn, saved and written is part of what these look after.
-        trainer_defaults={"callbacks": [PredictionWriter(), RandomStates(), ProcessWatch(), GracefulStop()]},
+        # After the user's and ours, whose random numbers, sums and files these look after.
+        trainer_defaults={
+            "callbacks": [PredictionWriter(), RandomStates(), ResumedEpoch(), ProcessWatch(), GracefulStop()]
+        },
         parser_kwargs={"exit_on_error": False},
     )
 

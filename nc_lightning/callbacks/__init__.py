@@ -7,6 +7,7 @@ from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
 from nc_lightning.callbacks.prediction_writer import PredictionWriter
 from nc_lightning.callbacks.process_watch import ProcessWatch
 from nc_lightning.callbacks.random_states import RandomStates
+from nc_lightning.callbacks.resumed_epoch import ResumedEpoch
 from nc_lightning.callbacks.tensorboard_dashboard import TensorBoardDashboard
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "PredictionWriter",
     "ProcessWatch",
     "RandomStates",
+    "ResumedEpoch",
     "TensorBoardDashboard",
 ]

@@ -69,7 +69,7 @@ class GracefulStop(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop here if asked to in the last batch or the validation."""
-        self._stop_if_asked(trainer)
+        self._stop_if_asked(trainer, at_epoch_end=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the signals to whom they belonged."""
@@ -99,7 +99,7 @@ class GracefulStop(Checkpoint):
             os.write(2, STOPPING)  # a print could meet itself, half done, in the program that was interrupted
         self._signal = signum
 
-    def _stop_if_asked(self, trainer: Trainer) -> None:
+    def _stop_if_asked(self, trainer: Trainer, at_epoch_end: bool = False) -> None:
         signum = _word_of_the_first(self._signal, trainer)
         if not signum or _is_over(trainer):
             return
@@ -107,6 +107,10 @@ class GracefulStop(Checkpoint):
             signal.signal(known, signal.SIG_IGN)
         path = checkpoint_folder(trainer) / f"interrupted-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
         trainer.save_checkpoint(path, weights_only=False)
+        if at_epoch_end:
+            # Lightning would log the means of the epoch after this, at the step before.
+            trainer.fit_loop.epoch_loop._batches_that_stepped -= 1
+            trainer._logger_connector.update_train_epoch_metrics()
         if trainer.is_global_zero:
             name = signal.Signals(signum).name
             sys.stderr.write(f"\nstopped by {name}, saved {short_path(path)}; go on with --ckpt_path last\n")

@@ -69,8 +69,9 @@ class ProcessWatch(Callback):
         if awaits_verdict and (self._verdict.wait(GRACE_SECONDS) or not children):
             _leave(trainer, self._exit_code)
         self._over.set()
-        if not isinstance(exception, SystemExit):
-            _kill(children)
+        if isinstance(exception, SystemExit):
+            _wait(children)  # they have agreed to stop, and end by themselves
+        _kill(children)
 
     def _start(self, watch: Callable[[], None]) -> None:
         threading.Thread(target=watch, name="process-watch", daemon=True).start()
@@ -134,6 +135,10 @@ def _report(trainer: Trainer, rank: int, pid: int, how: str) -> None:
 def _kill(children: list["subprocess.Popen[bytes]"]) -> None:
     for child in children:
         child.kill()  # of no effect on one that has ended
+    _wait(children)
+
+
+def _wait(children: list["subprocess.Popen[bytes]"]) -> None:
     for child in children:
         with suppress(subprocess.TimeoutExpired):
             child.wait(GRACE_SECONDS)

@@ -16,7 +16,8 @@ class RandomStates(Callback):
 
     Those of Python, NumPy, torch on the CPU and torch on the process's own GPU, of every process. They are set again
     when training begins, by a run that resumes another; one on another number of processes has those of the first on
-    all of them, with a warning.
+    all of them, with a warning. What a validation draws during training is taken back: training is the same with it as
+    without, as a run may resume a checkpoint of before a validation, which Lightning then leaves out.
 
     Example:
         >>> states = RandomStates()
@@ -31,6 +32,7 @@ class RandomStates(Callback):
     def __init__(self) -> None:
         self._device = torch.device("cpu")
         self._loaded: list[dict[str, Any]] = []
+        self._before_validation: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Note which GPU is this process's; forget the states of an earlier run."""
@@ -48,6 +50,16 @@ class RandomStates(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the states of a run that is resumed: only now, after what is drawn on the way here."""
         self.restore(trainer.global_rank, trainer.world_size)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the states that training is to go on with."""
+        self._before_validation = _states(self._device)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take back what the validation has drawn."""
+        if self._before_validation is not None:
+            _set(self._before_validation, self._device)
+            self._before_validation = None
 
     def restore(self, rank: int, world_size: int) -> None:
         """Set the states that were loaded, if any: this process's, or the first one's on another number of them."""
