@@ -3,7 +3,7 @@
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loops.loop import _Loop
+from lightning.pytorch.loops import _FitLoop, _Loop
 
 from nc_lightning.callbacks.processes import of_all_processes
 
@@ -15,8 +15,9 @@ class ResumedEpoch(Callback):
 
     Two things are put right. A checkpoint in the middle of an epoch holds what the epoch has summed up for its means:
     Lightning forgets it, and would log means of the batches after the checkpoint alone. And a checkpoint at the end of
-    an epoch is resumed at the beginning of the next also where ``max_steps`` is set: Lightning would end the old one a
-    second time, and with it leave an epoch out.
+    an epoch is always resumed at the beginning of the next: with ``max_steps``, Lightning would end the old one a
+    second time, and so leave an epoch out; and after its last batch, begin one that it does not count, so that a
+    second resumption goes astray.
 
     Only means are kept, and only for as many processes as there were.
 
@@ -49,13 +50,7 @@ class ResumedEpoch(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the sums of this process; go on to the next epoch if the one of the checkpoint is over."""
         self._sums = self._loaded[trainer.global_rank] if len(self._loaded) == trainer.world_size else {}
-        fit_loop = trainer.fit_loop
-        if fit_loop.restarted_on_epoch_end:
-            # As Lightning has it without max_steps, with which it takes every run that resumes for one in mid-epoch.
-            _Loop.restarting.fset(fit_loop, False)  # type: ignore[attr-defined]
-            fit_loop.reset_restart_stage()
-            fit_loop.epoch_loop.reset_restart_stage()
-            fit_loop.epoch_progress.increment_completed()
+        _begin_next_if_over(trainer.fit_loop)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -74,6 +69,21 @@ class ResumedEpoch(Callback):
         for saved in self._sums.values():
             pl_module.log(saved["name"], saved["sum"] / saved["count"], batch_size=1)
         self._sums = {}
+
+
+def _begin_next_if_over(fit_loop: _FitLoop) -> None:
+    """Go on to the next epoch, as Lightning does from the end of an epoch where there is no max_steps."""
+    epoch_loop = fit_loop.epoch_loop
+    if epoch_loop.restarted_on_train_batch_end and epoch_loop.batch_progress.is_last_batch:
+        epoch_loop.batch_progress.increment_completed()
+        epoch_loop._batches_that_stepped += 1
+    elif fit_loop.restarted_on_epoch_end:
+        fit_loop.epoch_progress.increment_completed()
+    else:
+        return
+    _Loop.restarting.fset(fit_loop, False)  # type: ignore[attr-defined]
+    fit_loop.reset_restart_stage()
+    epoch_loop.reset_restart_stage()
 
 
 def _means(trainer: Trainer) -> dict[str, Any]:

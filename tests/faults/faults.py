@@ -10,7 +10,7 @@ from nc_lightning.encoders import MLP
 
 
 class SignalAt(Callback):
-    """Send this very process a signal in its n-th step, in forward, backward, at the end of the batch or validation."""
+    """Send this very process a signal at a step: in forward, backward, batch_end, validation, or writing a file."""
 
     def __init__(self, step: int, place: str = "batch_end", signum: str = "SIGKILL", rank: int = 0, times: int = 1):
         self.step, self.place, self.signum, self.rank, self.times = step, place, signum, rank, times
@@ -23,6 +23,7 @@ class SignalAt(Callback):
     def on_fit_start(self, trainer, pl_module):
         pl_module.projector.register_forward_hook(lambda module, *_: self._pass(trainer, "forward" * module.training))
         pl_module.projector.register_full_backward_hook(lambda *_: self._pass(trainer, "backward"))
+        os.fsync, sync = lambda file: (self._pass(trainer, "writing"), sync(file)), os.fsync
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self._pass(trainer, "batch_end")

@@ -5,10 +5,13 @@ import os
 import resource
 import signal
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 SCRIPT = Path(__file__).with_name("nc_train.py")
+HANGS_AFTER = 60
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["nc_train", "faults"])
 
@@ -22,23 +25,41 @@ class Ended:
     stderr: str
 
 
-def nc_train(folder, *arguments, file_limit=None, timeout=60):
-    """Run nc-train in a folder until its end.
+def nc_train(folder, *arguments, file_limit=None):
+    """Run nc-train in a folder until it and every process that it has started have ended.
 
     Raises:
-        TimeoutError: If it hangs.
+        TimeoutError: If one of them does not.
     """
     process = _CONTEXT.Process(target=_run, args=(str(folder), arguments, file_limit))
-    process.start()
-    process.join(timeout)
-    if process.is_alive():
-        os.killpg(process.pid, signal.SIGKILL)
-        raise TimeoutError(f"nc-train {' '.join(arguments)} hangs:\n{Path(folder, 'stderr.txt').read_text()}")
-    return Ended(process.exitcode, *(Path(folder, f"{name}.txt").read_text() for name in ("stdout", "stderr")))
+    paths = [str(SCRIPT.parent), str(SCRIPT.parent.parent.parent), os.environ.get("PYTHONPATH", "")]
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(paths), OMP_NUM_THREADS="1"):
+        process.start()  # the server as well, at the first time
+    end = time.monotonic() + HANGS_AFTER
+    process.join(HANGS_AFTER)
+    while left := _processes_of_group(process.pid):
+        if time.monotonic() > end:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise TimeoutError(f"{left} of nc-train {' '.join(arguments)} hang:\n{_read(folder, 'stderr')}")
+        time.sleep(0.1)
+    return Ended(process.exitcode, _read(folder, "stdout"), _read(folder, "stderr"))
 
 
-def group_is_gone(pid):
-    """Tell whether no process of a group is left, zombies aside."""
+def _read(folder, name):
+    return Path(folder, f"{name}.txt").read_text()
+
+
+def _processes_of_group(group):
+    """The living processes of a group: a zombie whose parent has died is left to the system."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, _, (state, _, its_group, *_) = path.parent.name, 0, path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(its_group) == group and state != "Z":
+            found.append(int(pid))
+    return found
 
 
 def _run(folder, arguments, file_limit):
@@ -46,7 +67,6 @@ def _run(folder, arguments, file_limit):
     from nc_train import run
 
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
     os.setpgid(0, 0)
     os.chdir(folder)
     for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
@@ -54,6 +74,6 @@ def _run(folder, arguments, file_limit):
     if file_limit is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the server has switched off
     sys.argv = [str(SCRIPT), *arguments]
     run()
