@@ -34,6 +34,7 @@ from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint
 from nc_lightning.errors import errors_on_one_line
 from nc_lightning.files import unused_path
 from nc_lightning.last_checkpoint import find_last
+from nc_lightning.launched import announced
 from nc_lightning.objectives import ContrastiveObjective
 from nc_lightning.summary import print_summary
 
@@ -221,7 +222,7 @@ def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
     """
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
-    with errors_on_one_line("nc-train"):
+    with announced(), errors_on_one_line("nc-train"):
         return _run(sys.argv[1:] if args is None else list(args))
 
 

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from nc_lightning.checkpoints import newest_first, newest_whole
 from nc_lightning.files import short_path
+from nc_lightning.launched import launcher
 
 _HANDED_ON = "NC_LAST_CHECKPOINT"
 """By which the first process tells those that it starts what it has found, lest they find what it has written since."""
@@ -27,15 +28,14 @@ def find_last(root: str | None, dirpath: str | None) -> str | None:
         >>> find_last("no-such-folder", None) is None
         True
     """
-    process, _, handed_on = os.environ.get(_HANDED_ON, "").partition(":")
-    if process == str(os.getppid()):
-        return handed_on or None
+    if launcher() is not None:
+        return os.environ.get(_HANDED_ON) or None
     found, damaged = newest_whole(newest_first(_of_runs(Path(root or "."), dirpath)))
     if damaged:
         names = ", ".join(short_path(path) for path in damaged)
         instead = f"going on from {short_path(found)}" if found else "and there is no other checkpoint"
         rank_zero_info(f"{names} {'is' if len(damaged) == 1 else 'are'} damaged, {instead}")
-    os.environ[_HANDED_ON] = f"{os.getpid()}:{found or ''}"
+    os.environ[_HANDED_ON] = str(found or "")
     return str(found) if found else None
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.files import short_path
+from nc_lightning.launched import launcher
 
 STOPPING = b"\nstopping after this step; press Ctrl-C again to stop at once\n"
 
@@ -115,8 +115,7 @@ class GracefulStop(Checkpoint):
             name = signal.Signals(signum).name
             sys.stderr.write(f"\nstopped by {name}, saved {short_path(path)}; go on with --ckpt_path last\n")
         # Lightning's launcher takes any other code of a process that it has started for a failure.
-        launched = isinstance(getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment)
-        raise Interrupted(0 if launched and not trainer.is_global_zero else 128 + signum)
+        raise Interrupted(128 + signum if launcher() is None else 0)
 
 
 def _word_of_the_first(signum: int, trainer: Trainer) -> int:

@@ -14,13 +14,12 @@ from typing import NoReturn
 import torch.distributed as dist
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.trainer.states import TrainerFn
 
-from nc_lightning.callbacks.processes import of_all_processes
 from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.checkpoints import newest_first
 from nc_lightning.files import short_path
+from nc_lightning.launched import launcher
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 10.0
@@ -33,10 +32,11 @@ class ProcessWatch(Callback):
 
     Lightning by itself kills the main process without a word. Where it has started the processes, the first one now
     watches the others: it names a dead one with its rank, finalizes the loggers, kills the rest, and ends with code 1,
-    or 2 where the dead one has ended with 2, after a line of its own on bad input. The others watch the first. Under
-    torchrun and SLURM, which watch over their processes themselves, this does nothing.
+    or 2 where the dead one has ended with 2, after a line of its own on bad input. The others watch the first, which
+    `nc_lightning.launched` tells them of. Under torchrun and SLURM, which watch over their processes themselves, this
+    does nothing.
 
-    It is on duty from the callbacks' setup to their teardown; before that, while processes start, Lightning's watch is.
+    The first process watches from the callbacks' setup to their teardown: while processes start, Lightning does.
 
     Example:
         >>> trainer = Trainer(callbacks=[ProcessWatch()], logger=False)
@@ -46,17 +46,18 @@ class ProcessWatch(Callback):
         self._over = threading.Event()
         self._verdict = threading.Event()
         self._exit_code = 1
+        self._trainer: Trainer | None = None
+        self._launcher = launcher()
+        if self._launcher is not None:
+            self._start(self._watch_launcher)  # as it may die before it meets this process
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin to watch: the first process those that it has started, those the first."""
-        self._over, self._verdict = threading.Event(), threading.Event()
-        launchers = of_all_processes(os.getpid() if _children(trainer) else None)
+        """Watch the processes that this one has started."""
+        self._trainer = trainer
+        self._over.clear()
         if _children(trainer):
             _dismiss_lightnings_observer()
-            self._start(lambda: self._watch_children(trainer))
-        elif os.getppid() in launchers:
-            launcher = os.getppid()
-            self._start(lambda: self._watch_launcher(trainer, launcher))
+            self._start(self._watch_children)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The run is over: processes may end."""
@@ -65,8 +66,8 @@ class ProcessWatch(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Await the verdict where a peer was lost; leave no other process behind on an error of this one's own."""
         children = _children(trainer)
-        awaits_verdict = _is_lost_peer(exception) and bool(children or _was_launched(trainer))
-        if awaits_verdict and (self._verdict.wait(GRACE_SECONDS) or not children):
+        is_watched = bool(children) or self._launcher is not None
+        if is_watched and _is_lost_peer(exception) and (self._verdict.wait(GRACE_SECONDS) or not children):
             _leave(trainer, self._exit_code)
         self._over.set()
         if isinstance(exception, SystemExit):
@@ -76,37 +77,34 @@ class ProcessWatch(Callback):
     def _start(self, watch: Callable[[], None]) -> None:
         threading.Thread(target=watch, name="process-watch", daemon=True).start()
 
-    def _watch_children(self, trainer: Trainer) -> None:
-        children = _children(trainer)
+    def _watch_children(self) -> None:
+        assert self._trainer is not None
+        children = _children(self._trainer)
         while not self._over.wait(POLL_SECONDS):
-            for rank, child in enumerate(children, trainer.global_rank + 1):
+            for rank, child in enumerate(children, self._trainer.global_rank + 1):
                 code = child.poll()
                 if code and not self._over.is_set():
                     self._exit_code = 2 if code == 2 else 1
                     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended with code {code}"
-                    _report(trainer, rank, child.pid, how)
+                    _report(f"process of rank {rank} (pid {child.pid}) {how}", self._trainer)
                     _kill(children)
                     self._verdict.set()
                     # The main thread ends by itself where its collective raises; with NCCL it would hang in there.
                     time.sleep(GRACE_SECONDS)
-                    _leave(trainer, self._exit_code)
+                    _leave(self._trainer, self._exit_code)
 
-    def _watch_launcher(self, trainer: Trainer, launcher: int) -> None:
+    def _watch_launcher(self) -> None:
         while not self._over.wait(POLL_SECONDS):
-            if os.getppid() != launcher:
-                if trainer.local_rank == 1:
-                    _report(trainer, trainer.global_rank - 1, launcher, "has died")
-                _leave(trainer, 1)
+            if os.getppid() != self._launcher:
+                if os.environ["LOCAL_RANK"] == "1":
+                    rank = 0 if self._trainer is None else self._trainer.global_rank - 1
+                    _report(f"process of rank {rank} (pid {self._launcher}) has died", self._trainer)
+                _leave(self._trainer, 1)
 
 
 def _children(trainer: Trainer) -> list["subprocess.Popen[bytes]"]:
     """The processes that this one has started to train beside it."""
     return getattr(trainer.strategy.launcher, "procs", [])
-
-
-def _was_launched(trainer: Trainer) -> bool:
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    return trainer.local_rank > 0 and isinstance(environment, LightningEnvironment)
 
 
 def _dismiss_lightnings_observer() -> None:
@@ -120,15 +118,17 @@ def _is_lost_peer(exception: BaseException) -> bool:
     return of_torch or (isinstance(exception, RuntimeError) and bool(_LOST_PEER.search(str(exception))))
 
 
-def _report(trainer: Trainer, rank: int, pid: int, how: str) -> None:
-    stage = trainer.state.fn
-    assert stage is not None
-    message = f"\nnc-train: error: process of rank {rank} (pid {pid}) {how} during {stage.value}"
-    if stage == TrainerFn.FITTING:
-        message = message.replace("during fit", f"in epoch {trainer.current_epoch}")
+def _report(what: str, trainer: Trainer | None) -> None:
+    stage = None if trainer is None else trainer.state.fn
+    if trainer is None or stage is None:
+        where = " at the start"
+    elif stage != TrainerFn.FITTING:
+        where = f" during {stage.value}"
+    else:
+        where = f" in epoch {trainer.current_epoch}"
         saved = newest_first(checkpoint_folder(trainer).glob("*.ckpt"))
-        message += f"; its last checkpoint is {short_path(saved[0])}, go on with --ckpt_path last" if saved else ""
-    sys.stderr.write(message + "\n")
+        where += f"; its last checkpoint is {short_path(saved[0])}, go on with --ckpt_path last" if saved else ""
+    sys.stderr.write(f"\nnc-train: error: {what}{where}\n")
     sys.stderr.flush()
 
 
@@ -144,9 +144,9 @@ def _wait(children: list["subprocess.Popen[bytes]"]) -> None:
             child.wait(GRACE_SECONDS)
 
 
-def _leave(trainer: Trainer, code: int) -> NoReturn:
+def _leave(trainer: Trainer | None, code: int) -> NoReturn:
     """End the process from whichever thread, without waiting for the other threads or for peers that are gone."""
-    for logger in trainer.loggers:
+    for logger in [] if trainer is None else trainer.loggers:
         with suppress(Exception):
             logger.finalize("failed")
     sys.stdout.flush()

@@ -3,6 +3,7 @@
 import os
 import signal
 
+import torch
 from lightning.pytorch import Callback
 from torch import nn
 
@@ -10,10 +11,12 @@ from nc_lightning.encoders import MLP
 
 
 class SignalAt(Callback):
-    """Send this very process a signal at a step: in forward, backward, batch_end, validation, or writing a file."""
+    """Send this process a signal at a step: in forward, backward, batch_end, validation, writing; or at the start."""
 
     def __init__(self, step: int, place: str = "batch_end", signum: str = "SIGKILL", rank: int = 0, times: int = 1):
         self.step, self.place, self.signum, self.rank, self.times = step, place, signum, rank, times
+        if place == "start" and rank == int(os.environ.get("LOCAL_RANK", 0)):
+            torch.distributed.init_process_group = lambda *_, **__: os.kill(os.getpid(), signal.Signals[signum])
 
     def _pass(self, trainer, place):
         if (trainer.global_step, place, trainer.global_rank) == (self.step, self.place, self.rank):

@@ -15,8 +15,8 @@ def run():
         end = {"metrics": dict(trainer.callback_metrics), "step": trainer.global_step, "epoch": trainer.current_epoch}
         end |= {"weights": cli.model.state_dict(), "optimizers": [o.state_dict() for o in trainer.optimizers]}
         end["schedules"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
-        callbacks = [c for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)]  # which is full of paths
-        end["callbacks"] = {callback.state_key: callback.state_dict() for callback in callbacks}
+        states = {c.state_key: c.state_dict() for c in trainer.callbacks if not isinstance(c, ModelCheckpoint)}
+        end["callbacks"] = {key: state for key, state in states.items() if state}
         torch.save(end, f"end-{trainer.global_rank}.pt")
 
 

@@ -43,7 +43,7 @@ def test_killed_at_any_step_it_ends_as_if_nothing_had_been(tmp_path, whole, savi
         fault = {"step": step, "place": draw.choice(places)}
         assert run(tmp_path, ALONE, *saving, "--ckpt_path=last", fault=fault).code == -9, fault
     assert run(tmp_path, ALONE, *saving, "--ckpt_path=last").code == 0
-    # What is resumed from the last step of an epoch goes on with the next one, past the validation and what it measures.
+    # What is resumed from the last step of an epoch goes on with the next, past the validation and its measurement.
     history = "/callbacks/TensorBoardDashboard/history"
     other = [path for path in differences(end_of(whole), end_of(tmp_path)) if not (saving and path.startswith(history))]
     assert not other
@@ -171,6 +171,13 @@ def test_when_one_of_two_dies_both_end_and_it_is_named(tmp_path, rank, place):
     last = checkpoints(tmp_path)[-1]
     assert f"in epoch 1; its last checkpoint is {last.relative_to(tmp_path)}, go on with --ckpt_path last" in error
     assert torch.is_tensor(next(iter(read_checkpoint(last)["state_dict"].values())))
+
+
+@pytest.mark.usefixtures("gloo")
+def test_when_the_first_dies_before_they_meet_none_is_left(tmp_path):
+    ended = run(tmp_path, IN_TWO, fault={"step": 0, "place": "start"})
+    assert ended.code == -9
+    assert "nc-train: error: process of rank 0 (pid " in ended.stderr
 
 
 @pytest.mark.usefixtures("gloo")
