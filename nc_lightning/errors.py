@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,6 +40,7 @@ def errors_on_one_line(command: str) -> Iterator[None]:
         ...
         SystemExit: 2
     """
+    in_threads, threading.excepthook = threading.excepthook, _of_thread
     try:
         yield
     except USER_ERRORS as error:
@@ -47,6 +49,8 @@ def errors_on_one_line(command: str) -> Iterator[None]:
         # In one piece: the lines of several processes come at the same time.
         print(f"{command}: error: {explain(error)}\n", end="", file=sys.stderr)
         raise SystemExit(2) from None
+    finally:
+        threading.excepthook = in_threads
 
 
 def is_user_error(error: BaseException) -> bool:
@@ -81,6 +85,12 @@ def explain(error: BaseException) -> str:
     if given and "got" not in reason.lower():
         reason = f"got {given[1] or given[2]}, {reason or 'expected a class path or a value'}"
     return f"--{keys}: {reason}" if keys else reason or type(error).__name__
+
+
+def _of_thread(args: threading.ExceptHookArgs) -> None:
+    """Pass over a full disk in a writer's thread: the writer raises it again where it is used."""
+    if os.environ.get("NC_DEBUG") == "1" or not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)
 
 
 def _flat(text: str) -> str:

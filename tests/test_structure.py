@@ -14,6 +14,9 @@ PACKAGE = Path(nc_lightning.__file__).parent
 FLOORS = [
     "files",
     "processes",
+    "launched",
+    "checkpoints",
+    "last_checkpoint",
     "geometry",
     "losses",
     "metrics",
