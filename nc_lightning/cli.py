@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -250,4 +251,9 @@ def _run(args: list[str]) -> ContrastiveCLI:
 
 def console_script() -> None:
     """Run ``nc-train`` from a shell, whose exit code is not to be an object."""
-    main()
+    try:
+        main()
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            # Threads of gloo that are left to the end of the program may abort it.
+            dist.destroy_process_group()

@@ -1,9 +1,11 @@
 """``nc-train`` on several processes, however they are started: the geometry is that of one with the same batches."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,18 +38,31 @@ def start(command, **environment):
         "PATH": f"{Path.cwd()}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         **environment,
     }
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count("see them: tensorboard") == 1
-    assert "Traceback" not in run.stderr
-    assert "sync_dist" not in run.stderr
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as run:
+        try:
+            out, err = run.communicate(timeout=180)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)  # also what it has started, if it hangs
+    assert run.returncode == 0, err
+    assert out.count("see them: tensorboard") == 1
+    assert "Traceback" not in err
+    assert "sync_dist" not in err
 
 
 def slurm(repository):
     srun = Path("srun")
     srun.write_text(SRUN)
     srun.chmod(srun.stat().st_mode | stat.S_IEXEC)
-    job = {"JOB_ID": "7", "JOB_NAME": "nc", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1", "NODELIST": "here"}
+    job = {
+        "JOB_ID": "7",
+        "JOB_NAME": "nc",
+        "NTASKS": "2",
+        "NTASKS_PER_NODE": "2",
+        "NNODES": "1",
+        "NODELIST": "localhost",
+    }
     environment = {f"SLURM_{key}": value for key, value in job.items()}
     start(["bash", repository / "examples" / "slurm.sh", *TWO], PYTHON=sys.executable, **environment)
 
