@@ -41,7 +41,8 @@ def test_means_are_those_of_the_whole_epoch_and_each_epoch_is_counted_once(tmp_p
         resumed = Epochs()
         metrics = fit(tmp_path / str(step), resumed, ResumedEpoch(), ckpt_path=folder / f"step={step}.ckpt", **end)
         assert resumed.seen == whole.seen[step:]
-        assert all(torch.equal(metrics[key], expected[key]) for key in expected), step
+        for key in ("loss/train", "first"):
+            assert torch.equal(metrics[key], expected[key]), (step, key)
         folder = tmp_path / str(step)  # the next one resumes what was resumed
     assert steps == end.get("max_steps", 12)
 
