@@ -4,6 +4,7 @@
     nc-train fit --config hscl.yaml --config digit_pairs.yaml --model.beta 5
     nc-train validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
     nc-train predict --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
+    nc-train fit --config hscl.yaml --ckpt_path last
 
 From Python or a notebook: ``nc_lightning.cli.main(["fit", "--config", "hscl.yaml"])``.
 """
@@ -118,6 +119,8 @@ class ContrastiveCLI(LightningCLI):
     The number of classes and the input shape reach the model from the data. A geometry monitor (``--geometry``), its
     dashboard (``--dashboard``), a linear probe (``--probe``) and a checkpoint callback (``--checkpoint``) are always
     there, whatever is in the user's list of callbacks; one of the first three that is in the list takes our place.
+    So are those by which a run can resume, stop and never hang; and checkpoints are written by `AtomicCheckpointIO`,
+    unless there is a CheckpointIO among the user's plugins.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
