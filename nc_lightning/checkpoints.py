@@ -75,8 +75,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         3
     """
     try:
-        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip() is not None:  # torch itself looks at no sums
-            raise ValueError("a sum is wrong")
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                assert file.testzip() is None  # torch itself compares no checksums
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         assert isinstance(checkpoint["state_dict"], dict)
     except Exception as error:

@@ -4,6 +4,7 @@
     nc-train fit --config hscl.yaml --config digit_pairs.yaml --model.beta 5
     nc-train validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
     nc-train predict --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
+    nc-train fit --config hscl.yaml --ckpt_path last
 
 From Python or a notebook: ``nc_lightning.cli.main(["fit", "--config", "hscl.yaml"])``.
 """
@@ -124,6 +125,8 @@ class ContrastiveCLI(LightningCLI):
     dashboard (``--dashboard``), a linear probe (``--probe``), a guard against NaN and infinity (``--nonfinite``), a
     watch for dimensional collapse (``--collapse``) and a checkpoint callback (``--checkpoint``) are always there,
     whatever is in the user's list of callbacks; one of all but the last that is in the list takes our place.
+    So are those by which a run can resume, stop and never hang; and checkpoints are written by `AtomicCheckpointIO`,
+    unless there is a CheckpointIO among the user's plugins.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

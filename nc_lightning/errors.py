@@ -40,7 +40,8 @@ def errors_on_one_line(command: str) -> Iterator[None]:
         ...
         SystemExit: 2
     """
-    in_threads, threading.excepthook = threading.excepthook, _of_thread
+    in_threads = threading.excepthook
+    threading.excepthook = lambda args: None if _is_of_a_writer(args) else in_threads(args)
     try:
         yield
     except USER_ERRORS as error:
@@ -87,10 +88,9 @@ def explain(error: BaseException) -> str:
     return f"--{keys}: {reason}" if keys else reason or type(error).__name__
 
 
-def _of_thread(args: threading.ExceptHookArgs) -> None:
-    """Pass over a full disk in a writer's thread: the writer raises it again where it is used."""
-    if os.environ.get("NC_DEBUG") == "1" or not issubclass(args.exc_type, OSError):
-        threading.__excepthook__(args)
+def _is_of_a_writer(args: threading.ExceptHookArgs) -> bool:
+    """Tell a full disk in the thread of TensorBoard's writer, which raises it again where it is used."""
+    return issubclass(args.exc_type, OSError) and os.environ.get("NC_DEBUG") != "1"
 
 
 def _flat(text: str) -> str:

@@ -38,7 +38,7 @@ def test_commands(readme, in_tmp, monkeypatch, bolts):
     measuring = [command[1:] for command in commands if command[0] == "nc-measure"]
     reporting = [command[1:] for command in commands if command[0] == "nc-report"]
     commands = [command[1:] for command in commands if command[0] == "nc-train"]
-    assert (len(commands), len(measuring), len(reporting)) == (13, 2, 2)
+    assert (len(commands), len(measuring), len(reporting)) == (15, 2, 2)
     images, labels = np.random.default_rng(0).integers(0, 256, (200, 8, 8), dtype=np.uint8), np.arange(200) % 10
     np.savez("mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     for split in ("train", "test"):
@@ -50,9 +50,8 @@ def test_commands(readme, in_tmp, monkeypatch, bolts):
     run = main([*commands[0], *quick]).trainer.log_dir
     for command in commands[1:]:
         here = ["--data.batch_size=20"] if "mine" in command else []  # here the tree has few images
-        here += (
-            ["--trainer.devices=1", "--data.batch_size=250"] if "ddp.yaml" in command else []
-        )  # for two, see test_cli_on_processes.py
+        if "ddp.yaml" in command:  # for two processes, see test_cli_on_processes.py
+            here += ["--trainer.devices=1", "--data.batch_size=250"]
         main([argument.replace("RUN", run) for argument in command] + quick + here)
     for command in reporting:
         nc_report.main([argument.replace("RUN", run) for argument in command])

@@ -134,4 +134,5 @@ def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
 def _is_over(trainer: Trainer) -> bool:
     """Whether training ends here anyway."""
     is_last_epoch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
-    return bool(is_last_epoch or trainer.global_step == trainer.max_steps or trainer.should_stop)
+    stops_early = trainer.should_stop and trainer.fit_loop._can_stop_early
+    return bool(is_last_epoch or trainer.global_step == trainer.max_steps or stops_early)

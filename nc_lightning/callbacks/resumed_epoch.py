@@ -36,12 +36,11 @@ class ResumedEpoch(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the sums of every process, in the order of their ranks, unless the epoch is at its end."""
         if not trainer.is_last_batch:
-            checkpoint[_KEY] = of_all_processes(
-                {
-                    key: {"name": m.meta.name, "sum": m.value.cpu(), "count": m.cumulated_batch_size.cpu()}
-                    for key, m in _means(trainer).items()
-                }
-            )
+            sums = {
+                key: {"name": mean.meta.name, "sum": mean.value.cpu(), "count": mean.cumulated_batch_size.cpu()}
+                for key, mean in _means(trainer).items()
+            }
+            checkpoint[_KEY] = of_all_processes(self._sums | sums)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take over the sums, if there are any."""
@@ -49,7 +48,8 @@ class ResumedEpoch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Choose the sums of this process; go on to the next epoch if the one of the checkpoint is over."""
-        self._sums = self._loaded[trainer.global_rank] if len(self._loaded) == trainer.world_size else {}
+        if trainer.fit_loop.restarted_mid_epoch and len(self._loaded) == trainer.world_size:
+            self._sums = self._loaded[trainer.global_rank]
         _begin_next_if_over(trainer.fit_loop)
 
     def on_train_batch_end(

@@ -136,7 +136,7 @@ class TensorBoardDashboard(Callback):
         """Add the losses, which are known by now, to the epoch's measurement, before a checkpoint is made of it."""
         self._note_losses(trainer)
 
-    on_train_epoch_start = on_train_epoch_end
+    on_train_epoch_start = on_train_epoch_end  # where the monitor comes after this and measures last
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what training has ended with, and write features, table and report."""

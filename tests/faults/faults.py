@@ -36,6 +36,17 @@ class SignalAt(Callback):
             self._pass(trainer, "validation")
 
 
+class FailAt(Callback):
+    """Raise what bad input raises, in one process alone."""
+
+    def __init__(self, step: int, rank: int):
+        self.step, self.rank = step, rank
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
+            raise ValueError("data: got something bad")
+
+
 class Dropout(nn.Sequential):
     """A small network with dropout, which draws from torch's own generator."""
 

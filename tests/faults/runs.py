@@ -19,12 +19,11 @@ STEPS = 40
 _SAMPLER = "nc_lightning.callbacks.HardNegativeSampler"
 
 
-def run(folder, command, *arguments, fault=None, **limits):
-    """Run nc-train with a fault, the arguments of `SignalAt`; whatever happens, it prints no traceback."""
-    # Each process has a queue of its own, and a checkpoint that of the first alone.
-    queue = {"queue_size": 300, "queue_warmup": 0} if command is ALONE else {}
-    callbacks = [{"class_path": _SAMPLER, "init_args": {"schedule": "adaptive", **queue}}]
-    callbacks += [{"class_path": "faults.SignalAt", "init_args": fault}] if fault else []
+def run(folder, command, *arguments, fault=None, kind="SignalAt", **limits):
+    """Run nc-train with a fault, the arguments of a callback; whatever happens, it prints no traceback."""
+    sampler = {"schedule": "adaptive", "queue_size": 300, "queue_warmup": 0}
+    callbacks = [{"class_path": _SAMPLER, "init_args": sampler}]
+    callbacks += [{"class_path": f"faults.{kind}", "init_args": fault}] if fault else []
     (folder / "run.yaml").write_text(f"trainer: {{callbacks: {callbacks}}}")
     ended = nc_train(folder, *command, *arguments, **limits)
     assert "Traceback" not in ended.stderr, ended.stderr

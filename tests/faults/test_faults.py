@@ -174,6 +174,17 @@ def test_when_one_of_two_dies_both_end_and_it_is_named(tmp_path, rank, place):
 
 
 @pytest.mark.usefixtures("gloo")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_in_one_of_two_ends_both_with_its_line_and_code(tmp_path, rank):
+    ended = run(tmp_path, IN_TWO, fault={"step": 3, "rank": rank}, kind="FailAt")
+    assert ended.code == 2
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("nc-train: error: ")]
+    assert errors[0] == "nc-train: error: data: got something bad"
+    assert len(errors) == 1 + rank
+    assert rank == 0 or "process of rank 1 (pid " in errors[1]
+
+
+@pytest.mark.usefixtures("gloo")
 def test_when_the_first_dies_before_they_meet_none_is_left(tmp_path):
     ended = run(tmp_path, IN_TWO, fault={"step": 0, "place": "start"})
     assert ended.code == -9
