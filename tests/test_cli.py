@@ -24,9 +24,6 @@ SHORT = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--tra
 @pytest.fixture(autouse=True)
 def _empty_folder(in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
-    yield
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture
