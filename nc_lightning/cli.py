@@ -27,6 +27,7 @@ from nc_lightning.callbacks import (
     PredictionWriter,
     TensorBoardDashboard,
 )
+from nc_lightning.config_nesting import check_nesting
 from nc_lightning.errors import errors_on_one_line
 from nc_lightning.files import unused_path
 from nc_lightning.objectives import ContrastiveObjective
@@ -66,6 +67,7 @@ def find_config(name: str) -> str:
 
     Raises:
         FileNotFoundError: If there is neither.
+        ValueError: If the file is nested beyond measure.
 
     Example:
         >>> Path(find_config("hscl.yaml")).name
@@ -73,6 +75,7 @@ def find_config(name: str) -> str:
     """
     shipped = config_folder() / name
     if Path(name).is_file():
+        check_nesting(name)
         return name
     if Path(name).name == name and shipped.is_file():
         return str(shipped)
