@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from nc_lightning import cli, nc_measure
@@ -20,7 +20,7 @@ from nc_lightning import cli, nc_measure
 pytestmark = pytest.mark.slow
 
 # Without shrinking, which runs the slowest ones again and again.
-EXAMPLES = settings(max_examples=130, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+EXAMPLES = settings(max_examples=130, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
 SECONDS = 60
 """Longer than any of these takes: what is still running then hangs."""
 
@@ -144,6 +144,8 @@ def _tell():
 
 @EXAMPLES
 @given(config=CONFIGS)
+@example(config=b"a: &a [*a]\n")
+@example(config=b"a: " + b"{a: " * 1000 + b"1" + b"}" * 1000)
 def test_malformed_configs(config):
     Path("mine.yaml").write_bytes(config)
     arguments = ["fit", "--config=mine.yaml", "--trainer.fast_dev_run=true", *QUIET]
