@@ -1,6 +1,6 @@
 """``python -m nc_lightning`` is ``nc-train``."""
 
-from nc_lightning.cli import main
+from nc_lightning.cli import console_script
 
 if __name__ == "__main__":
-    main()
+    console_script()

@@ -4,6 +4,7 @@
     nc-train fit --config hscl.yaml --config digit_pairs.yaml --model.beta 5
     nc-train validate --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
     nc-train predict --config RUN/config.yaml --ckpt_path RUN/checkpoints/last.ckpt
+    nc-train fit --config hscl.yaml --ckpt_path last
 
 From Python or a notebook: ``nc_lightning.cli.main(["fit", "--config", "hscl.yaml"])``.
 """
@@ -14,22 +15,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from nc_lightning.callbacks import (
     CollapseWatch,
     GeometryMonitor,
+    GracefulStop,
     NonFiniteGuard,
     OnlineLinearProbe,
     PredictionWriter,
+    ProcessWatch,
+    RandomStates,
+    ResumedEpoch,
     TensorBoardDashboard,
 )
+from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint
 from nc_lightning.config_nesting import check_nesting
 from nc_lightning.errors import errors_on_one_line
 from nc_lightning.files import unused_path
+from nc_lightning.last_checkpoint import find_last
+from nc_lightning.launched import announced
 from nc_lightning.objectives import ContrastiveObjective
 from nc_lightning.summary import print_summary
 
@@ -118,6 +128,8 @@ class ContrastiveCLI(LightningCLI):
     dashboard (``--dashboard``), a linear probe (``--probe``), a guard against NaN and infinity (``--nonfinite``), a
     watch for dimensional collapse (``--collapse``) and a checkpoint callback (``--checkpoint``) are always there,
     whatever is in the user's list of callbacks; one of all but the last that is in the list takes our place.
+    So are those by which a run can resume, stop and never hang; and checkpoints are written by `AtomicCheckpointIO`,
+    unless there is a CheckpointIO among the user's plugins.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -151,6 +163,10 @@ class ContrastiveCLI(LightningCLI):
             for key in parser.callback_keys
             if key not in _OURS or not any(isinstance(callback, _OURS[key]) for callback in listed)
         ]
+        plugins = self._get(self.config_init, "trainer").plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -176,9 +192,17 @@ class ContrastiveCLI(LightningCLI):
 
         Lightning would let the checkpoint's override them, the objective included.
         """
-        path = self.config.get(str(self.config.get("subcommand")), {}).get("ckpt_path")
-        if path and path not in ("best", "last", "hpc", "registry"):
-            check_checkpoint(path, self.config[self.config.subcommand].model.class_path)
+        config = self.config.get(str(self.config.get("subcommand")), {})
+        if config.get("ckpt_path") == "last":
+            # Lightning would look into this run's own folder, which is new, and train from the start without a word.
+            config.ckpt_path = find_last(config.trainer.default_root_dir, config.checkpoint.dirpath)
+            if config.ckpt_path is None:
+                if self.config.subcommand != "fit":
+                    raise FileNotFoundError("--ckpt_path: got 'last', expected a run here that left a whole checkpoint")
+                rank_zero_info("--ckpt_path last: there is no whole checkpoint yet, starting from scratch")
+        path = config.get("ckpt_path")
+        if path and path not in ("best", "hpc", "registry"):
+            check_checkpoint(path, config.model.class_path)
 
 
 def _num_classes(data: LightningDataModule) -> int:
@@ -196,30 +220,6 @@ def _known_before_setup(data: LightningDataModule, name: str) -> Any:
     return value
 
 
-def check_checkpoint(path: str, class_path: str) -> None:
-    """Raise unless a checkpoint can be read and is one of the objective that the configuration names.
-
-    Args:
-        path: The file.
-        class_path: Of the configured model, such as ``nc_lightning.HSCL``.
-
-    Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it is no whole checkpoint, or one of another objective.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"--ckpt_path: got {path!r}, expected a checkpoint file that exists")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        weights, trained = checkpoint["state_dict"], checkpoint.get("objective")
-        assert isinstance(weights, dict)
-    except Exception as error:
-        raise ValueError(f"--ckpt_path: got {path!r}, which is damaged or no Lightning checkpoint") from error
-    configured = class_path.rpartition(".")[2]
-    if trained is not None and trained != configured:
-        raise ValueError(f"--ckpt_path: got a checkpoint of {trained}, expected one of {configured}, the model here")
-
-
 def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
     """Run ``nc-train``.
 
@@ -234,7 +234,7 @@ def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
     """
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
-    with errors_on_one_line("nc-train"):
+    with announced(), errors_on_one_line("nc-train"):
         return _run(sys.argv[1:] if args is None else list(args))
 
 
@@ -247,11 +247,19 @@ def _run(args: list[str]) -> ContrastiveCLI:
         subclass_mode_data=True,
         save_config_callback=_SaveConfig,
         seed_everything_default=0,
-        trainer_defaults={"callbacks": [PredictionWriter()]},
+        # After the user's and ours, whose random numbers, sums and files these look after.
+        trainer_defaults={
+            "callbacks": [PredictionWriter(), RandomStates(), ResumedEpoch(), ProcessWatch(), GracefulStop()]
+        },
         parser_kwargs={"exit_on_error": False},
     )
 
 
 def console_script() -> None:
     """Run ``nc-train`` from a shell, whose exit code is not to be an object."""
-    main()
+    try:
+        main()
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            # Threads of gloo that are left to the end of the program may abort it.
+            dist.destroy_process_group()

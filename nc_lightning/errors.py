@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -42,6 +43,8 @@ def errors_on_one_line(command: str) -> Iterator[None]:
         ...
         SystemExit: 2
     """
+    in_threads = threading.excepthook
+    threading.excepthook = lambda args: None if _is_of_a_writer(args) else in_threads(args)
     try:
         yield
     except USER_ERRORS as error:
@@ -50,6 +53,8 @@ def errors_on_one_line(command: str) -> Iterator[None]:
         # In one piece: the lines of several processes come at the same time.
         print(f"{command}: error: {_printable(explain(error))}\n", end="", file=sys.stderr)
         raise SystemExit(2) from None
+    finally:
+        threading.excepthook = in_threads
 
 
 def is_user_error(error: BaseException) -> bool:
@@ -97,6 +102,11 @@ def _printable(text: str) -> str:
         M\x1a: \udc80
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_of_a_writer(args: threading.ExceptHookArgs) -> bool:
+    """Tell a full disk in the thread of TensorBoard's writer, which raises it again where it is used."""
+    return issubclass(args.exc_type, OSError) and os.environ.get("NC_DEBUG") != "1"
 
 
 def _flat(text: str) -> str:

@@ -33,3 +33,14 @@ def replace_file(path: Path, text: str) -> None:
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
+
+
+def short_path(path: str | Path) -> str:
+    """Return the path from here if it lies below the working folder, else as it is.
+
+    Example:
+        >>> short_path(Path.cwd() / "runs" / "last.ckpt")
+        'runs/last.ckpt'
+    """
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,8 +1,6 @@
 """The table at the end: each measure beside its ideal, and where the run lies."""
 
-import os
 import shlex
-from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -10,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nc_lightning.callbacks import GeometryMonitor, TensorBoardDashboard
+from nc_lightning.files import short_path
 from nc_lightning.tables import LOSS_KEYS, format_value, geometry_table
 
 
@@ -32,13 +31,13 @@ def print_summary(trainer: Trainer, module: LightningModule) -> None:
         return
     checkpoint = getattr(trainer.checkpoint_callback, "last_model_path", "")
     if checkpoint:
-        console.print(f"checkpoint: {_short(checkpoint)}")
+        console.print(f"checkpoint: {short_path(checkpoint)}")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, TensorBoardDashboard) and callback.report is not None:
-            console.print(f"report: {_short(callback.report)}")
+            console.print(f"report: {short_path(callback.report)}")
     if folder is not None:
-        console.print(f"logs: {_short(folder)}")
-        console.print(f"see them: tensorboard --logdir {shlex.quote(_short(folder))}")
+        console.print(f"logs: {short_path(folder)}")
+        console.print(f"see them: tensorboard --logdir {shlex.quote(short_path(folder))}")
 
 
 def _measured(trainer: Trainer, module: LightningModule) -> Table | None:
@@ -60,9 +59,3 @@ def _measured(trainer: Trainer, module: LightningModule) -> Table | None:
 def _console() -> Console:
     # Paths must stay whole to be typed again: never wrap them, even where the output is no terminal.
     return Console(soft_wrap=True)
-
-
-def _short(path: str | Path) -> str:
-    """The path from here if it lies below the working folder, else as it is."""
-    relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative

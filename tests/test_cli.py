@@ -24,6 +24,9 @@ SHORT = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--tra
 @pytest.fixture(autouse=True)
 def _empty_folder(in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture
@@ -66,7 +69,9 @@ def test_every_config_runs(configs, request):
 
 
 def test_there_is_a_config_for_each_objective():
-    assert {f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs", "adaptive", "cifar100", "bolts")} == set(CONFIGS)
+    assert {f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs", "adaptive", "cifar100", "bolts", "ddp")} == set(
+        CONFIGS
+    )
 
 
 def test_a_run_leaves_logs_config_and_checkpoint(run):

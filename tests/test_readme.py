@@ -38,7 +38,7 @@ def test_commands(readme, in_tmp, monkeypatch, bolts):
     measuring = [command[1:] for command in commands if command[0] == "nc-measure"]
     reporting = [command[1:] for command in commands if command[0] == "nc-report"]
     commands = [command[1:] for command in commands if command[0] == "nc-train"]
-    assert (len(commands), len(measuring), len(reporting)) == (15, 2, 2)
+    assert (len(commands), len(measuring), len(reporting)) == (18, 2, 2)
     images, labels = np.random.default_rng(0).integers(0, 256, (200, 8, 8), dtype=np.uint8), np.arange(200) % 10
     np.savez("mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     for split in ("train", "test"):
@@ -49,8 +49,10 @@ def test_commands(readme, in_tmp, monkeypatch, bolts):
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
     run = main([*commands[0], *quick]).trainer.log_dir
     for command in commands[1:]:
-        of_ten = ["--data.batch_size=20"] if "mine" in command else []  # here the tree has few images
-        main([argument.replace("RUN", run) for argument in command] + quick + of_ten)
+        here = ["--data.batch_size=20"] if "mine" in command else []  # here the tree has few images
+        if "ddp.yaml" in command:  # for two processes, see test_cli_on_processes.py
+            here += ["--trainer.devices=1", "--data.batch_size=250"]
+        main([argument.replace("RUN", run) for argument in command] + quick + here)
     for command in reporting:
         nc_report.main([argument.replace("RUN", run) for argument in command])
     assert (in_tmp / "comparison.html").is_file()
@@ -82,7 +84,7 @@ def test_what_it_names_is_there(readme, repository):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     for config in set(re.findall(r"\b([a-z_]+\.yaml)", readme)) - {"config.yaml"}:
         assert (config_folder() / config).is_file(), config
-    for path in set(re.findall(r"\b(?:examples|benchmarks)/\w+\.py", readme)):
+    for path in set(re.findall(r"\b(?:examples|benchmarks|docs)/\w+\.(?:py|sh|md)", readme)):
         assert (repository / path).is_file(), path
 
 

@@ -13,11 +13,16 @@ import nc_lightning
 PACKAGE = Path(nc_lightning.__file__).parent
 FLOORS = [
     "files",
+    "processes",
+    "launched",
+    "checkpoints",
+    "last_checkpoint",
     "geometry",
     "losses",
     "metrics",
     "data",
     "encoders",
+    "batch_norm",
     "schedules",
     "objectives",
     "drawing",

@@ -1,21 +1,29 @@
-"""Lightning callbacks: sampler, monitor, dashboard, probe, writer, and the guards of a run."""
+"""Lightning callbacks: sampler, monitor, dashboard, probe and writer; guards of a run, and what resumes and ends it."""
 
 from nc_lightning.callbacks.collapse_watch import CollapseWatch
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
+from nc_lightning.callbacks.graceful_stop import GracefulStop
 from nc_lightning.callbacks.hard_negative_sampler import HardNegativeSampler
 from nc_lightning.callbacks.neural_collapse_reached import NeuralCollapseReached
 from nc_lightning.callbacks.nonfinite_guard import NonFiniteGuard
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
 from nc_lightning.callbacks.prediction_writer import PredictionWriter
+from nc_lightning.callbacks.process_watch import ProcessWatch
+from nc_lightning.callbacks.random_states import RandomStates
+from nc_lightning.callbacks.resumed_epoch import ResumedEpoch
 from nc_lightning.callbacks.tensorboard_dashboard import TensorBoardDashboard
 
 __all__ = [
     "CollapseWatch",
     "GeometryMonitor",
+    "GracefulStop",
     "HardNegativeSampler",
     "NeuralCollapseReached",
     "NonFiniteGuard",
     "OnlineLinearProbe",
     "PredictionWriter",
+    "ProcessWatch",
+    "RandomStates",
+    "ResumedEpoch",
     "TensorBoardDashboard",
 ]

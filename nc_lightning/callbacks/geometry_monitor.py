@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, Subset
 
 from nc_lightning.callbacks.feature_sample import FeatureSample
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
-from nc_lightning.callbacks.processes import of_all_processes, own_samples
 from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.data.views import UNLABELLED, concatenate_views
 from nc_lightning.geometry import (
@@ -31,6 +30,7 @@ from nc_lightning.geometry import (
 from nc_lightning.geometry.centres import CentreDistances
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.geometry.measures import LABEL_FREE_MEASURES
+from nc_lightning.processes import of_all_processes, own_samples
 
 DEFAULT_BATCH_SIZE = 256
 """Batch size of a measurement where the training loader does not name one."""
@@ -130,7 +130,7 @@ class GeometryMonitor(Callback):
 
     def _measure_and_log(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, Any]) -> None:
         self._measure(trainer, pl_module, held_out)
-        pl_module.log_dict(self.by_key(), batch_size=1)
+        pl_module.log_dict(self.by_key(), batch_size=1, sync_dist=True)
         self._tell(trainer, pl_module)
 
     def by_key(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from nc_lightning.callbacks.sources import step_features
 from nc_lightning.geometry.checks import check_choice, check_count, check_number
 from nc_lightning.losses import ContrastiveLoss, FeatureQueue
+from nc_lightning.processes import of_all_processes
 
 Schedule = Literal["constant", "linear", "cosine", "adaptive"]
 
@@ -30,7 +31,8 @@ class HardNegativeSampler(Callback):
     There it starts as well: the first steps decide how many dimensions collapse, and hard ones keep more of them.
 
     With a queue, the features of past batches are negatives as well, without a gradient: more of them than a batch
-    holds. Both are part of the checkpoint, so that a resumed run goes on where it stopped.
+    holds. Both are part of the checkpoint, so that a resumed run goes on where it stopped, and the same on all
+    processes, unless the loss is ``local``: then each has a queue of its own, and hardness is adapted to their mean.
 
     Logs ``negatives/hardness``; and where the training step returns ``z`` and ``labels``, which ``adaptive`` and the
     queue need, on the first batch of an epoch and every ``log_every_n_steps`` after it, ``negatives/effective``, the
@@ -177,16 +179,14 @@ class HardNegativeSampler(Callback):
             values: dict[str, Any] = {} if self.beta is None else {"hardness": loss.beta}
             if features is not None:
                 values |= loss.negative_statistics(*features)
-            # NaN where no anchor is usable: it would make the mean of the whole epoch NaN.
-            known = {f"negatives/{key}": float(value) for key, value in values.items() if not math.isnan(value)}
-            pl_module.log_dict(known, on_step=False, on_epoch=True, batch_size=1)
+            known = {f"negatives/{key}": value for key, value in _means_over_processes(values).items()}
+            pl_module.log_dict(known, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         if features is not None and self.schedule == "adaptive":
-            reached = pl_module.all_gather(loss.negative_statistics(*features, max_anchors=ADAPT_ON)["fraction"])
-            assert isinstance(reached, Tensor)
-            self._adapted = self._adapt(loss.beta, reached.nanmean().item())
+            reached = loss.negative_statistics(*features, max_anchors=ADAPT_ON)
+            self._adapted = self._adapt(loss.beta, _means_over_processes(reached).get("fraction", math.nan))
         loss.queue = None
         if features is not None and self.queue is not None:
-            self.queue.push(*features[:2])
+            self.queue.push(*loss.whole_batch(*features[:2]))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave a loss without past features behind."""
@@ -211,6 +211,13 @@ class HardNegativeSampler(Callback):
         now = min(max(reached, torch.finfo().tiny), 1 - torch.finfo().eps)
         ratio = math.sqrt(math.log(self.fraction) / math.log(now))
         return min(self.max_beta, max(SMALLEST_ADAPTIVE_BETA, beta) * min(2.0, max(0.5, ratio)))
+
+
+def _means_over_processes(values: dict[str, Any]) -> dict[str, float]:
+    """Average over processes what is known on any; NaN, without usable anchors, would be the mean of the epoch."""
+    all_values = of_all_processes({key: float(value) for key, value in values.items()})
+    known = {key: [v[key] for v in all_values if not math.isnan(v[key])] for key in values}
+    return {key: sum(v) / len(v) for key, v in known.items() if v}
 
 
 def _loss(module: LightningModule) -> ContrastiveLoss:

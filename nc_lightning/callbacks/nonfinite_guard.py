@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
-from nc_lightning.callbacks.processes import of_all_processes
 from nc_lightning.files import unused_path
 from nc_lightning.geometry.checks import check_choice
+from nc_lightning.processes import of_all_processes
 
 OnNonFinite = Literal["raise", "skip"]
 
@@ -47,7 +47,8 @@ class NonFiniteGuard(Callback):
     in ``named_parameters()``. All processes act alike, also where numbers are bad on one of them.
 
     With ``raise`` the state before the step is saved to ``before-nonfinite-epoch=E-step=S.ckpt`` beside the other
-    checkpoints, or in ``default_root_dir`` where there are none. With ``skip`` the step is left out: weights, buffers
+    checkpoints, or in ``default_root_dir`` where there are none; a run that resumes it goes on with the batch after the
+    bad one, where the data are those of `nc_lightning.data`. With ``skip`` the step is left out: weights, buffers
     and the optimizer's state stay as they were, callbacks see zeros in the place of bad features, and the first time
     there is a warning; ``loss/skipped_steps`` is logged from then on. Where a weight is bad itself, no step will ever
     be good again, and ``skip`` raises as well.

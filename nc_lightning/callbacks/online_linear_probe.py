@@ -3,12 +3,14 @@
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from nc_lightning.callbacks.sources import find_num_classes, step_features
 from nc_lightning.geometry.checks import check_count
+from nc_lightning.processes import of_all_processes, this_process
 
 
 class OnlineLinearProbe(Callback):
@@ -17,8 +19,8 @@ class OnlineLinearProbe(Callback):
     The module's steps return a dict with the features ``z`` (N, d) and ``labels`` (N,), as every objective here does;
     any other LightningModule may. Unknown, negative labels are left out. The classifier begins at zero, so that no
     random number is drawn, and no gradient reaches the module: training is the same with a probe as without. It has an
-    optimizer of its own; under DDP its gradients are averaged over the processes, which thus keep equal classifiers. It
-    is part of the checkpoint; a checkpoint without one loads as well, and the classifier then begins anew.
+    optimizer of its own; several processes take the step of one with the whole batch, and keep equal classifiers. It is
+    part of the checkpoint; a checkpoint without one loads as well, and the classifier then begins anew.
 
     Logs ``probe/train_loss`` and ``probe/train_accuracy``, and where validation steps return features
     ``probe/val_accuracy``. `GeometryMonitor` compares it with the class means: ``geometry/<set>/nc3`` and ``nc4``.
@@ -49,6 +51,7 @@ class OnlineLinearProbe(Callback):
         self.classifier: nn.Linear | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._loaded: dict[str, Any] = {}
+        self._evaluated = (0, 0)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out the number of classes, and begin anew with every fit that does not resume one."""
@@ -66,8 +69,7 @@ class OnlineLinearProbe(Callback):
         """Go on with the classifier of `state_dict`."""
         self._loaded = state_dict
         if "classifier" in state_dict:
-            weight = state_dict["classifier"]["weight"]
-            self._make(weight.shape[1], weight.device)
+            self._make(state_dict["classifier"]["weight"])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -80,17 +82,27 @@ class OnlineLinearProbe(Callback):
                 "dict with loss, z and labels"
             )
         z, labels = _known(*features)
-        classifier, optimizer = self._make(z.shape[1], z.device)
+        classifier, optimizer = self._make(z)
         with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
             logits = classifier(z)
-            loss = nn.functional.cross_entropy(logits, labels, reduction="sum") / max(1, len(labels))
+            loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
             optimizer.zero_grad()
             loss.backward()
-        _average_gradients(classifier)
+        correct = (logits.argmax(1) == labels).sum()
+        sums = torch.stack([loss.detach(), correct.to(loss), loss.new_tensor(float(len(labels)))])
+        gradients = [parameter.grad for parameter in classifier.parameters() if parameter.grad is not None]
+        _add_over_processes(sums, *gradients)
+        known = sums[2].item()
+        for gradient in gradients:
+            gradient /= max(1.0, known)
         optimizer.step()
-        if len(labels) > 0:
-            accuracy = (logits.argmax(1) == labels).float().mean()
-            self._log(pl_module, len(labels), {"train_loss": loss.detach(), "train_accuracy": accuracy})
+        if known > 0:
+            values = {"train_loss": sums[0] / known, "train_accuracy": sums[1] / known}
+            self._log(pl_module, int(known), values)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self._evaluated = (0, 0)
 
     def on_validation_batch_end(
         self,
@@ -101,22 +113,30 @@ class OnlineLinearProbe(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Log how many validation samples the classifier gets right, once there is one."""
+        """Count how many validation samples the classifier gets right, once there is one."""
         features = step_features(outputs)
         if self.classifier is None or features is None:
             return
         z, labels = _known(*features)
-        if len(labels) > 0:
-            with torch.autocast(z.device.type, enabled=False):
-                accuracy = (self.classifier.to(z.device)(z).argmax(1) == labels).float().mean()
-            self._log(pl_module, len(labels), {"val_accuracy": accuracy})
+        with torch.autocast(z.device.type, enabled=False):
+            correct = int((self.classifier.to(z.device)(z).argmax(1) == labels).sum())
+        self._evaluated = self._evaluated[0] + correct, self._evaluated[1] + len(labels)
 
-    def _make(self, feature_dim: int, device: torch.device) -> tuple[nn.Linear, torch.optim.Optimizer]:
-        """Return classifier and optimizer, made when the dimension of the features is known."""
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the share that the classifier gets right of all samples, whichever process had them."""
+        correct, known = (sum(counts) for counts in zip(*of_all_processes(self._evaluated), strict=True))
+        if known > 0:
+            self._log(pl_module, known, {"val_accuracy": torch.tensor(correct / known)})
+
+    def _make(self, like: Tensor) -> tuple[nn.Linear, torch.optim.Optimizer]:
+        """Return classifier and optimizer, made when the features (N, d) are known, for such ones."""
+        feature_dim, device = like.shape[1], like.device
         if self.classifier is None or self._optimizer is None:
             assert self.num_classes is not None
             # On meta no random number is drawn for weights that are to be zero.
-            self.classifier = nn.Linear(feature_dim, self.num_classes, device="meta").to_empty(device=device)
+            self.classifier = nn.Linear(feature_dim, self.num_classes, device="meta", dtype=like.dtype).to_empty(
+                device=device
+            )
             nn.init.zeros_(self.classifier.weight)
             nn.init.zeros_(self.classifier.bias)
             self._optimizer = self.make_optimizer(self.classifier.parameters())
@@ -135,19 +155,19 @@ class OnlineLinearProbe(Callback):
 
     def _log(self, pl_module: LightningModule, batch_size: int, values: dict[str, Tensor]) -> None:
         named = {f"probe/{key}": value for key, value in values.items()}
-        pl_module.log_dict(named, on_step=False, on_epoch=True, batch_size=batch_size)
+        pl_module.log_dict(named, on_step=False, on_epoch=True, batch_size=batch_size, sync_dist=True)
 
 
 def _known(z: Tensor, labels: Tensor, instances: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Features in float32, detached, and labels, of the samples whose label is known."""
+    """Features in float32 or better, detached, and labels, of the samples whose label is known."""
     known = labels >= 0
-    return z.detach().float()[known], labels[known]
+    return z.detach().to(torch.promote_types(z.dtype, torch.float32))[known], labels[known]
 
 
-def _average_gradients(module: nn.Module) -> None:
-    """Average gradients over all processes, so that equal classifiers stay equal."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for parameter in module.parameters():
-            assert parameter.grad is not None
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= torch.distributed.get_world_size()
+def _add_over_processes(*tensors: Tensor) -> None:
+    """Add up tensors over all processes, in place and in one message."""
+    if this_process()[1] > 1:
+        message = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(message)
+        for tensor, total in zip(tensors, message.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(total.view_as(tensor))

@@ -9,14 +9,17 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from nc_lightning.files import unused_path
+from nc_lightning.processes import of_all_processes
 
 
 class PredictionWriter(BasePredictionWriter):
     """Write ``features`` (N, d) and ``labels`` (N,) of all predictions into ``predictions.npz`` in the run's folder.
 
-    An existing file is left alone; the new one then has a number.
+    An existing file is left alone; the new one then has a number. Several processes predict every W-th sample each, as
+    Lightning and the data modules here deal them out, and write one file.
 
     Attributes:
         path: The file that was written last, or None.
@@ -29,12 +32,22 @@ class PredictionWriter(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        """Write one file for the whole data set."""
+        """Write one file for the whole data set, in its order."""
+        own = {key: torch.cat([p[key] for p in predictions]).cpu() for key in ("features", "labels")}
+        shares = of_all_processes(own)
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # Lightning tells all processes: each has to ask
         if not trainer.is_global_zero:
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         self.path = unused_path(folder / "predictions.npz")
-        features, labels = (torch.cat([p[key] for p in predictions]).cpu().numpy() for key in ("features", "labels"))
+        features, labels = (_interleave([share[key] for share in shares]).numpy() for key in ("features", "labels"))
         np.savez(self.path, features=features, labels=labels)
         rank_zero_info(f"features {features.shape} and labels {labels.shape}: {self.path}")
+
+
+def _interleave(shares: list[Tensor]) -> Tensor:
+    """Put together rows of which share r has those at r, r + W, r + 2 W and so on."""
+    whole = shares[0].new_empty(sum(map(len, shares)), *shares[0].shape[1:])
+    for rank, share in enumerate(shares):
+        whole[rank :: len(shares)] = share
+    return whole

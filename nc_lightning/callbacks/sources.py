@@ -1,8 +1,10 @@
-"""Where callbacks find what they need: the features of a step, and the number of classes."""
+"""Where callbacks find what they need: the features of a step, the number of classes, the folder of checkpoints."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 
@@ -23,6 +25,13 @@ def find_num_classes(given: int | None, trainer: Trainer, module: LightningModul
         if source is not None:
             return int(source)
     raise ValueError(f"num_classes: got none from the module or the data module, expected {callback}(num_classes=...)")
+
+
+def checkpoint_folder(trainer: Trainer) -> Path:
+    """Return where the first `ModelCheckpoint` writes, or where it would if there were one and no logger."""
+    callbacks = trainer.checkpoint_callbacks
+    folders = [callback.dirpath for callback in callbacks if isinstance(callback, ModelCheckpoint) and callback.dirpath]
+    return Path(folders[0] if folders else Path(trainer.default_root_dir) / "checkpoints")
 
 
 def _of_data(trainer: Trainer) -> int | None:

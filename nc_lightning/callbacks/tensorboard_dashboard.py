@@ -132,9 +132,11 @@ class TensorBoardDashboard(Callback):
             with self._only_a_warning(trainer, "record of the run"):
                 self._record.write(self._record_path)
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the losses to a measurement at the end of the epoch before, when they were not yet known."""
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the losses, which are known by now, to the epoch's measurement, before a checkpoint is made of it."""
         self._note_losses(trainer)
+
+    on_train_epoch_start = on_train_epoch_end  # where the monitor comes after this and measures last
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what training has ended with, and write features, table and report."""

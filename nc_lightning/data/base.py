@@ -14,10 +14,10 @@ from nc_lightning.data.samplers import (
     EpochSampler,
     RandomBatchSampler,
     StratifiedBatchSampler,
-    this_process,
 )
 from nc_lightning.data.views import Views
 from nc_lightning.geometry.checks import check_choice, check_count
+from nc_lightning.processes import this_process
 
 Batches = Literal["balanced", "random", "stratified"]
 Split = Literal["train", "val", "test"]
@@ -106,8 +106,15 @@ class LabelledDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: Split) -> BatchLoader:
         rank, replicas = this_process()
+        smallest = len(self._splits[split]) // replicas
+        if smallest == 0:
+            raise ValueError(
+                f"data: got {len(self._splits[split])} {split} inputs, expected one for each of {replicas} processes"
+            )
         share = list(range(rank, len(self._splits[split]), replicas))
-        batches = [share[start : start + self.batch_size] for start in range(0, len(share), self.batch_size)]
+        # As many batches on every process: the last one takes what others do not have.
+        starts = range(0, smallest, self.batch_size)
+        batches = [share[start : start + self.batch_size] for start in starts[:-1]] + [share[starts[-1] :]]
         return self._loader(split, batches, training=False)
 
     def _loader(self, split: Split, sampler: EpochSampler | Sequence[list[int]], training: bool) -> BatchLoader:

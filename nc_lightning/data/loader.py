@@ -127,6 +127,7 @@ class BatchLoader:
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else torch's own moves on, once more where an epoch is begun in its middle
         )
         try:
             yield from loader

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed import get_rank, get_world_size, is_available, is_initialized
 from torch.utils.data import DistributedSampler
 
 from nc_lightning.geometry.checks import check_count
+from nc_lightning.processes import this_process
 
 
 class EpochSampler(DistributedSampler[list[int]]):
@@ -221,16 +221,6 @@ class StratifiedBatchSampler(EpochSampler):
             indices.append(members[torch.randperm(len(members), generator=generator)])
         order = torch.cat(indices)[torch.cat(places).argsort(stable=True)]
         return order[: self.num_batches * self.global_batch_size].view(self.num_batches, self.global_batch_size)
-
-
-def this_process() -> tuple[int, int]:
-    """Return the rank of this process and how many there are.
-
-    Example:
-        >>> this_process()
-        (0, 1)
-    """
-    return (get_rank(), get_world_size()) if is_available() and is_initialized() else (0, 1)
 
 
 def members_by_class(labels: Tensor) -> list[Tensor]:

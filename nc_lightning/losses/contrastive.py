@@ -1,6 +1,7 @@
 """The contrastive loss as a module, of which SCL, HSCL, UCL and HUCL are uses with their negatives and hardness."""
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,15 @@ from nc_lightning.geometry.checks import check_choice, check_count, check_featur
 from nc_lightning.losses.general import general_loss
 from nc_lightning.losses.hardening import Exponential, Hardening
 from nc_lightning.losses.hardness import negative_statistics
-from nc_lightning.losses.layout import sorted_layout
+from nc_lightning.losses.layout import Layout, sorted_layout
 from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, past_ids, positive_ids
 from nc_lightning.losses.queue import FeatureQueue
 from nc_lightning.losses.sampled import sampled_loss
+from nc_lightning.losses.shares import Shares, Sync, share_rows, sum_over_processes
 from nc_lightning.losses.theory import TheoreticalValues
 from nc_lightning.losses.tiled import tiled_loss
+from nc_lightning.losses.tiled_share import tiled_share_loss
 
 
 class ContrastiveLoss(TheoreticalValues, nn.Module):
@@ -50,9 +53,15 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
             unsupervised InfoNCE only.
         replacement: Whether a negative may be drawn more than once for a pair.
         share_draws: Draw once for each anchor instead of once for each of its positives.
+        sync: Where torch.distributed is up, ``global`` is the loss of the batches of all processes together, for
+            DistributedDataParallel: each process has its value, and the averaged gradients are those of one process
+            with the whole batch. All processes have to call it, with the views of a sample on one of them. ``local``
+            is of each process's own batch.
 
     Attributes:
         queue: Past features that are negatives as well, or None; set between calls, as `HardNegativeSampler` does.
+        batch_size: Number of samples of the whole batch that the loss was last computed of, 0 before.
+        num_pairs: Number of its pairs, 0 where there is nothing to learn from.
 
     Shape:
         ``z`` (N, d) floating point, ``labels`` (N,) integers, negative where unknown, ``instances`` (N,) integers;
@@ -89,10 +98,12 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         tau_plus: float = 0.0,
         replacement: bool = True,
         share_draws: bool = False,
+        sync: Sync = "global",
     ) -> None:
         super().__init__()
         check_choice("negatives", negatives, Negatives)
         check_choice("positives", positives, Positives)
+        check_choice("sync", sync, Sync)
         if isinstance(temperature, Tensor) and temperature.ndim > 0:
             raise ValueError(f"temperature: got a tensor of shape {tuple(temperature.shape)}, expected ()")
         self.temperature = temperature
@@ -124,7 +135,9 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         self.normalization = normalization
         self.differentiate_weights = differentiate_weights
         self.include_self = include_self
+        self.sync = sync
         self.queue: FeatureQueue | None = None
+        self.batch_size, self.num_pairs = 0, 0
         self._warned = False
 
     @property
@@ -165,31 +178,40 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
                 draw without replacement.
         """
         with torch.autocast(z.device.type, enabled=False):
-            z, ids, past, past_id = self._prepare(z, labels, instances)
-            link, hardening, tau = self.link, self.hardening, self.temperature
+            z, ids, past, past_id, shares = self._prepare(z, labels, instances)
             check_number("temperature", self.tau, above=0)
-            if self._is_tiled(past):
-                assert isinstance(link, InfoNCE)
-                layout = sorted_layout(ids, self.negatives, self.include_self, past_id)
-                if layout is None:
-                    return self._nothing(z)
-                return tiled_loss(
-                    z,
-                    layout,
-                    link=link,
-                    beta=self.beta,
-                    temperature=tau,
-                    differentiate=self.differentiate_weights,
-                    normalization=self.normalization,
-                    past=past,
-                )
-            z, pairs = normalize(z, self.normalization), label_pairs(ids, self.negatives, self.include_self, past_id)
-            if not pairs.anchors.any():
+            layout = sorted_layout(ids, self.negatives, self.include_self, past_id)
+            self.batch_size, self.num_pairs = len(ids), 0 if layout is None else layout.num_pairs
+            if layout is None:
                 return self._nothing(z)
-            if self.num_negatives is None:
-                return general_loss(z, pairs, link, hardening, tau, self.differentiate_weights, self.tau_plus, past)
-            options = (self.num_negatives, self.replacement, self.share_draws, generator)
-            return sampled_loss(z, pairs, link, hardening, tau, *options, self.tau_plus, past)
+            if self._is_tiled(past):
+                return self._tiled(z, layout, past, shares)
+
+            def part(z: Tensor, tau: float | Tensor) -> Tensor:
+                rows = slice(0, len(z)) if shares is None else shares.own
+                pairs = label_pairs(ids, self.negatives, self.include_self, past_id, rows)
+                given = (z, pairs, self.link, self.hardening, tau)
+                if self.num_negatives is None:
+                    return general_loss(*given, self.differentiate_weights, self.tau_plus, past, rows)
+                draws = (self.num_negatives, layout.pairs_per_sample(), self.replacement, self.share_draws, generator)
+                return sampled_loss(*given, *draws, self.tau_plus, past, rows)
+
+            z, tau = normalize(z, self.normalization), self.temperature
+            total = part(z, tau) if shares is None else sum_over_processes(z, tau, shares, part)
+            return total / layout.num_pairs
+
+    def _tiled(self, z: Tensor, layout: Layout, past: Tensor | None, shares: Shares | None) -> Tensor:
+        assert isinstance(self.link, InfoNCE)
+        options: dict[str, Any] = {
+            "link": self.link,
+            "beta": self.beta,
+            "temperature": self.temperature,
+            "differentiate": self.differentiate_weights,
+            "past": past,
+        }
+        if shares is None:
+            return tiled_loss(z, layout, normalization=self.normalization, **options)
+        return tiled_share_loss(normalize(z, self.normalization), shares, layout, **options)
 
     def _is_tiled(self, past: Tensor | None) -> bool:
         """Tell whether there is an engine for this loss that does not hold its graph."""
@@ -202,29 +224,41 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
 
     def _prepare(
         self, z: Tensor, labels: Tensor, instances: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Return features, their ids, and of the queue the normalised features and ids, if it holds any."""
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Shares | None]:
+        """Return the features of this process and the ids of all, those of the queue, normalised, and the shares."""
         check_features(z)
         check_labels(labels, len(z))
         if instances is not None:
             check_labels(instances, len(z), name="instances")
         z = normalize(z, "none")
-        ids = positive_ids(labels, instances, self.positives).to(z.device)
+        shares = share_rows(z) if self.sync == "global" else None
+        if shares is not None:
+            # Numbers of views may be equal on several processes and mean different images.
+            view = torch.arange(len(z)) if instances is None else instances.unique(return_inverse=True)[1]
+            instances = view.to(labels.device) + shares.own.start
+        ids = positive_ids(labels, instances, self.positives).to(z.device, torch.int64)
+        ids = ids if shares is None else shares.gather(ids)
         if self.queue is None or len(self.queue) == 0:
-            return z, ids, None, None
+            return z, ids, None, None, shares
         self.queue.check_dimension(z)
         past_id = past_ids(self.queue.labels, self.positives).to(ids)
-        return z, ids, normalize(self.queue.features.to(z), self.normalization), past_id
+        return z, ids, normalize(self.queue.features.to(z), self.normalization), past_id, shares
 
     def _nothing(self, z: Tensor) -> Tensor:
-        if not self._warned:
+        if self.training and not self._warned:
             self._warned = True
             warnings.warn(
                 "a batch holds no anchor with both a positive and a negative, so its loss is 0: "
                 "use class-balanced batches, larger batches, or two views of each image",
                 stacklevel=3,
             )
-        return z.sum() * 0.0
+        # All that has a gradient otherwise has one of zeros, which DistributedDataParallel waits for.
+        return z.sum() * 0.0 + 0.0 * self.temperature
+
+    def whole_batch(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features (N, d), without gradient, and labels (N,) that the loss is of: those of all processes."""
+        shares = share_rows(z) if self.sync == "global" else None
+        return (z.detach(), labels) if shares is None else (shares.gather(z), shares.gather(labels))
 
     @torch.no_grad()
     def negative_statistics(
@@ -239,13 +273,13 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
             max_anchors: About how many anchors to look at, evenly spread; None for all.
 
         Returns:
-            Means over anchors: ``effective``, the effective number of negatives, ``fraction``, its share of their
-            number, and for unsupervised losses ``false_share``, the share of weight on negatives of the anchor's own
-            class. NaN if no anchor has both a positive and a negative.
+            Means over the anchors of the whole batch: ``effective``, the effective number of negatives, ``fraction``,
+            its share of their number, and for unsupervised losses ``false_share``, the share of weight on negatives of
+            the anchor's own class. NaN if no anchor has both a positive and a negative.
         """
         with torch.autocast(z.device.type, enabled=False):
-            z, ids, past, past_id = self._prepare(z, labels, instances)
-            z = normalize(z, self.normalization)
+            z, ids, past, past_id, shares = self._prepare(z, labels, instances)
+            z = normalize(z if shares is None else shares.gather(z), self.normalization)
             return negative_statistics(
                 z,
                 ids,

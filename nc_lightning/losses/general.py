@@ -23,26 +23,28 @@ def general_loss(
     differentiate: bool,
     tau_plus: float = 0.0,
     past: Tensor | None = None,
+    rows: slice = slice(None),
 ) -> Tensor:
-    """Mean over all (anchor, positive) pairs of psi, in expectation over the batch's negatives.
+    """Sum over all (anchor, positive) pairs of psi, in expectation over the batch's negatives.
 
     InfoNCE needs of the negatives one number for each anchor. Other links need every triple of anchor, positive and
     negative; these are computed in chunks, and again for the gradient, so that memory stays O(N^2).
 
     Args:
         z: (N, d) normalised features, float32 or float64, whose inner products are s.
-        pairs: Positives and negatives of each anchor; there must be a usable pair.
+        pairs: Positives and negatives of each anchor.
         link: psi.
         hardening: eta, the weights of the negatives.
         temperature: tau.
         differentiate: Whether gradients flow through the weights.
         tau_plus: Probability that a negative is of the anchor's class, to be taken out of the mean; InfoNCE only.
         past: (M, d) features that are negatives only, the last columns of ``pairs``.
+        rows: Which samples are the anchors of ``pairs``.
 
     Returns:
-        0-dimensional loss.
+        0-dimensional sum.
     """
-    similarity = z @ (z if past is None else torch.cat([z, past])).T
+    similarity = z[rows] @ (z if past is None else torch.cat([z, past])).T
     log_weights = hardening.log_weights(similarity if differentiate else similarity.detach(), pairs.negatives)
     anchor, positive = pairs.usable()
     count = pairs.negatives.sum(1).to(z)
@@ -50,17 +52,17 @@ def general_loss(
     if isinstance(link, InfoNCE):
         log_mean = (scaled + log_weights).logsumexp(1)[anchor] - scaled[anchor, positive]
         log_mean = debias(log_mean, scaled[anchor, positive], temperature, tau_plus)
-        return link.of_log_mean(log_mean, count[anchor]).mean()
+        return link.of_log_mean(log_mean, count[anchor]).sum()
 
     def chunk(scaled: Tensor, log_weights: Tensor, anchor: Tensor, positive: Tensor) -> Tensor:
         t = scaled[anchor] - scaled[anchor, positive][:, None]
         return link(t, log_weights[anchor], count[anchor]).sum()
 
     size = max(1, PAIRS_AT_ONCE // similarity.shape[1])
-    total = z.new_zeros(())
+    total = similarity.sum() * 0.0  # with a path for the gradient, also where there is no pair
     for part in torch.arange(len(anchor), device=z.device).split(size):
         total = total + checkpoint(chunk, scaled, log_weights, anchor[part], positive[part], use_reentrant=False)
-    return total / len(anchor)
+    return total
 
 
 def debias(log_mean: Tensor, positive: Tensor, temperature: float | Tensor, tau_plus: float) -> Tensor:

@@ -16,13 +16,15 @@ class Layout(NamedTuple):
         order: (N,) where the sorted samples were before.
         past_order: (M,) the same of the past ones.
         label: (N + M,)
+        anchor_label: Of each anchor; all samples are anchors but for `of_anchors`.
+        position: Of each anchor, where it stands among the sorted samples; None if all are anchors.
         first: Of each anchor, where its class begins in the batch.
         end: Of each anchor, where its class ends in the batch.
         past_first: Of each anchor, where its class begins behind the batch.
         past_end: Of each anchor, where its class ends behind the batch.
-        num_negatives: (N,)
-        usable: (N,) bool, anchors with a positive and a negative; pairs are theirs.
-        num_pairs: How many pairs there are.
+        num_negatives: Of each anchor.
+        usable: Of each anchor, whether it has a positive and a negative; pairs are theirs.
+        num_pairs: How many pairs there are in the whole batch.
         other_classes: Whether only samples of other classes are negatives.
         include_self: Whether an anchor is its own positive, and among all its own negative.
     """
@@ -30,6 +32,8 @@ class Layout(NamedTuple):
     order: Tensor
     past_order: Tensor
     label: Tensor
+    anchor_label: Tensor
+    position: Tensor | None
     first: Tensor
     end: Tensor
     past_first: Tensor
@@ -48,6 +52,24 @@ class Layout(NamedTuple):
             past_first=self.past_first.cpu(),
             past_end=self.past_end.cpu(),
         )
+
+    def of_anchors(self, position: Tensor) -> "Layout":
+        """Return the same with some of the samples as anchors, those at ``position`` in ascending order."""
+        return self._replace(
+            anchor_label=self.anchor_label[position],
+            position=position,
+            first=self.first[position],
+            end=self.end[position],
+            past_first=self.past_first[position],
+            past_end=self.past_end[position],
+            num_negatives=self.num_negatives[position],
+            usable=self.usable[position],
+        )
+
+    def pairs_per_sample(self) -> Tensor:
+        """Return how many pairs each sample (N,) is the anchor of, in the order from before it was sorted."""
+        pairs = (self.end - self.first - int(not self.include_self)) * self.usable
+        return torch.empty_like(pairs).index_copy_(0, self.order, pairs)
 
     def tiles(self, num_rows: int, num_columns: int) -> Iterator[tuple[slice, slice]]:
         """Cut the upper half of the matrix, and past columns: squares on the diagonal, then what holds any negative."""
@@ -71,10 +93,26 @@ class Layout(NamedTuple):
             for window in (self.window(rows), past):
                 start, stop = max(columns.start, window.start), min(columns.stop, window.stop)
                 if start < stop:
-                    same = self.label[rows, None] == self.label[start:stop]
+                    same = self.anchor_label[rows, None] == self.label[start:stop]
                     tile[:, start - columns.start : stop - columns.start].masked_fill_(same, -torch.inf)
         elif not self.include_self and columns.start < len(self.order):
-            tile.diagonal(rows.start - columns.start).fill_(-torch.inf)
+            self._fill_selves(tile, rows, columns, -torch.inf)
+
+    def no_positive(self, rows: slice) -> Tensor:
+        """Return a mask of what in the window of these rows is not a positive."""
+        window = self.window(rows)
+        mask = self.anchor_label[rows, None] != self.label[window]
+        if not self.include_self:
+            self._fill_selves(mask, rows, window, True)
+        return mask
+
+    def _fill_selves(self, tile: Tensor, rows: slice, columns: slice, value: float) -> None:
+        """Set the entries of anchors with themselves; where only some samples are anchors, the columns hold them."""
+        if self.position is None:
+            tile.diagonal(rows.start - columns.start).fill_(value)
+        else:
+            at = self.position[rows] - columns.start
+            tile[torch.arange(len(at), device=at.device), at] = value
 
     def same_class(self) -> tuple[Tensor, Tensor]:
         """Return all (anchor, other) of the batch with the same label, an anchor with itself included: two of (P,)."""
@@ -122,8 +160,8 @@ def sorted_layout(
     past_first, past_end = past_first + len(label), past_end + len(label)
     everyone = torch.cat([label, past_label])
     return Layout(
-        order, past_order, everyone, first, end, past_first, past_end, num_negatives, usable, num_pairs, other_classes,
-        include_self,
+        order, past_order, everyone, label, None, first, end, past_first, past_end, num_negatives, usable, num_pairs,
+        other_classes, include_self,
     )  # fmt: skip
 
 

@@ -18,45 +18,54 @@ def sampled_loss(
     hardening: Hardening,
     temperature: float | Tensor,
     num_negatives: int,
+    pairs_per_sample: Tensor,
     replacement: bool = True,
     share_draws: bool = False,
     generator: torch.Generator | None = None,
     tau_plus: float = 0.0,
     past: Tensor | None = None,
+    rows: slice = slice(None),
 ) -> Tensor:
-    """Mean over all (anchor, positive) pairs of psi over k negatives drawn from the hardened weights.
+    """Sum over all (anchor, positive) pairs of psi over k negatives drawn from the hardened weights.
 
-    No gradient flows through the draws.
+    No gradient flows through the draws. Random numbers are drawn for all pairs of the batch, whichever anchors are
+    looked at: several processes that share a batch, and the state of their generators, draw what one would.
 
     Args:
         z: (N, d) normalised features, float32 or float64, whose inner products are s.
-        pairs: Positives and negatives of each anchor; there must be a usable pair.
+        pairs: Positives and negatives of each anchor.
         link: psi; its negatives weigh alike, as hardness is in the draws.
         hardening: eta, the weights that negatives are drawn with.
         temperature: tau.
         num_negatives: k, draws for each pair; 256 in the paper.
+        pairs_per_sample: (N,) how many usable pairs each sample of the batch is the anchor of.
         replacement: Whether a negative may be drawn more than once for a pair, as in the paper.
         share_draws: Draw once for each anchor instead of once for each of its positives: faster, and as unbiased.
         generator: Source of the draws, on the device of z; None for torch's own.
         tau_plus: Probability that a negative is of the anchor's class, to be taken out of the mean; InfoNCE only.
         past: (M, d) features that are negatives only, the last columns of ``pairs``.
+        rows: Which samples are the anchors of ``pairs``.
 
     Returns:
-        0-dimensional loss.
+        0-dimensional sum.
 
     Raises:
         ValueError: If the generator is on another device, or k without replacement exceeds an anchor's negatives.
     """
     if generator is not None and generator.device.type != z.device.type:
         raise ValueError(f"generator: got one on {generator.device}, expected one on {z.device}, where z is")
-    similarity = z @ (z if past is None else torch.cat([z, past])).T
+    similarity = z[rows] @ (z if past is None else torch.cat([z, past])).T
     log_weights = hardening.log_weights(similarity.detach(), pairs.negatives)
     anchor, positive = pairs.usable()
     drawers = torch.nonzero(pairs.anchors).squeeze(1) if share_draws else anchor
+    draws = pairs_per_sample.clamp(max=1) if share_draws else pairs_per_sample
+    width = num_negatives if replacement else log_weights.shape[1]
+    uniform = torch.rand(int(draws.sum()), width, dtype=torch.float64, device=z.device, generator=generator)
+    uniform = uniform[int(draws[: rows.start or 0].sum()) :][: len(drawers)]
     if replacement:
-        drawn = torch.multinomial(log_weights.exp()[drawers], num_negatives, replacement=True, generator=generator)
+        drawn = _draw(log_weights, drawers, uniform)
     else:
-        drawn = _draw_without_replacement(log_weights[drawers], num_negatives, generator)
+        drawn = _draw_without_replacement(log_weights[drawers], num_negatives, uniform)
     if share_draws:
         row = torch.empty_like(pairs.anchors, dtype=torch.long)
         row[drawers] = torch.arange(len(drawers), device=z.device)
@@ -66,19 +75,31 @@ def sampled_loss(
     if isinstance(link, InfoNCE):
         log_mean = t.logsumexp(1) - math.log(num_negatives)
         log_mean = debias(log_mean, similarity[anchor, positive] / temperature, temperature, tau_plus)
-        return link.of_log_mean(log_mean, count).mean()
-    return link(t, torch.full_like(t, -math.log(num_negatives)), count).mean()
+        return link.of_log_mean(log_mean, count).sum()
+    return link(t, torch.full_like(t, -math.log(num_negatives)), count).sum()
 
 
-def _draw_without_replacement(log_weights: Tensor, k: int, generator: torch.Generator | None) -> Tensor:
+def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:
+    """Draw columns of the rows ``drawers`` (D,), one for each of ``uniform`` (D, k): where the cumulated weights are.
+
+    All rows are one ascending sequence, each lifted by its number, lest weights be copied for every pair of an anchor.
+    """
+    cumulated = log_weights.double().exp().cumsum(1)
+    cumulated /= cumulated[:, -1:].clone()
+    cumulated += torch.arange(len(cumulated), device=cumulated.device)[:, None]
+    row = drawers[:, None].double()
+    at = torch.minimum(row + uniform, torch.nextafter(row + 1, row))
+    return torch.searchsorted(cumulated.view(-1), at, right=True) - drawers[:, None] * log_weights.shape[1]
+
+
+def _draw_without_replacement(log_weights: Tensor, k: int, uniform: Tensor) -> Tensor:
     """Draw k different columns of each row: the largest of log-weight plus Gumbel noise, which no weight underflows."""
     available = (log_weights > torch.finfo(log_weights.dtype).min / 2).sum(1)
-    if int(available.min()) < k:
+    if len(available) > 0 and int(available.min()) < k:
         raise ValueError(
             f"num_negatives: got {k} without replacement, expected at most {int(available.min())}, the negatives of an "
             "anchor in this batch; use replacement=True or larger batches"
         )
-    uniform = torch.rand(log_weights.shape, dtype=log_weights.dtype, device=log_weights.device, generator=generator)
-    tiny = torch.finfo(log_weights.dtype).tiny
+    tiny = torch.finfo(uniform.dtype).tiny
     gumbel = -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
     return (log_weights + gumbel).topk(k, dim=1).indices

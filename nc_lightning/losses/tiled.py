@@ -17,6 +17,7 @@ from nc_lightning.geometry import Normalization
 from nc_lightning.geometry.normalization import normalize_rows_, pull_back_rows_
 from nc_lightning.losses.layout import Layout, blocks
 from nc_lightning.losses.links import InfoNCE
+from nc_lightning.losses.strips import softplus, strips, view
 from nc_lightning.losses.tilt import Tilt
 
 # Found by timing. Tiles stay in the cache, and kept ones save the second sweep their product.
@@ -26,8 +27,6 @@ POSITIVE_ROWS = 64
 KEPT_ELEMENTS = 2**22
 # Share of the exponents which the dtype can represent that sums without a shift may use.
 SAFE_SHARE = 0.95
-# Beside the largest shifted term, which is 1, 2^-65 is nothing, and its products are no slow denormal numbers.
-SMALLEST_EXPONENT = -65.0
 
 
 def tiled_loss(
@@ -168,7 +167,7 @@ def _triangle(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient:
     kept: dict[tuple[int, int], Tensor] = {}
 
     def terms(rows: slice, columns: slice, kinds: int) -> Tensor:
-        tiles = _view(memory[used:], kinds, rows, columns)
+        tiles = view(memory[used:], kinds, rows, columns)
         torch.mm(z[rows] * tilt.exponent, everyone[columns].T, out=tiles[0])
         layout.hide(tiles[0], rows, columns)
         return tilt.terms(tiles)
@@ -193,7 +192,7 @@ def _triangle(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient:
     for rows, columns in layout.tiles(TILE_ROWS, TILE_COLUMNS):
         at = rows.start, columns.start
         tiles = kept[at] if at in kept else terms(rows, columns, tilt.kinds_pushed)
-        weights = _view(buffer, len(tiles), rows, columns)
+        weights = view(buffer, len(tiles), rows, columns)
         torch.add(pushes[:, rows, None], mirrored[:, None, columns], out=weights)
         matrix = _weigh(tiles, weights)
         gradient[rows].addmm_(matrix, everyone[columns])
@@ -208,18 +207,13 @@ def _weigh(tiles: Tensor, weights: Tensor) -> Tensor:
     return matrix.addcmul_(tiles[1], weights[1]) if len(weights) > 1 else matrix
 
 
-def _view(memory: Tensor, kinds: int, rows: slice, columns: slice) -> Tensor:
-    shape = (kinds, rows.stop - rows.start, columns.stop - columns.start)
-    return memory[: math.prod(shape)].view(shape)
-
-
 def _pull(z: Tensor, layout: Layout, tilt: Tilt, negative: Tensor, loss: Tensor, gradient: Tensor | None) -> Tensor:
     """Add the pairs' losses to ``loss`` and what positives pull to ``gradient``; return what negatives are to push."""
     push = torch.zeros_like(negative)
     for rows in blocks(0, len(z), POSITIVE_ROWS):
         window = layout.window(rows)
         margin = torch.mm(z[rows] / tilt.temperature, z[window].T)
-        pull = _softplus(margin, negative[rows], layout, rows, loss)
+        pull = softplus(margin, negative[rows], layout, rows, loss)
         if gradient is not None:
             push[rows] = pull.sum(1)
             gradient[rows].addmm_(pull, z[window], alpha=-1)
@@ -227,40 +221,17 @@ def _pull(z: Tensor, layout: Layout, tilt: Tilt, negative: Tensor, loss: Tensor,
     return push
 
 
-def _softplus(margin: Tensor, negative: Tensor, layout: Layout, rows: slice, loss: Tensor) -> Tensor:
-    """Add softplus(negative - margin) of all positives to ``loss``, and return its derivatives in place of margin."""
-    window = layout.window(rows)
-    no_positive = layout.label[rows, None] != layout.label[window]
-    if not layout.include_self:
-        no_positive.diagonal(rows.start - window.start).fill_(True)
-    margin.sub_(negative[:, None]).masked_fill_(no_positive, torch.inf)
-    loss -= logsigmoid(margin).sum()
-    return margin.neg_().sigmoid_()
-
-
 def _strips(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient: Tensor | None) -> Tensor:
     """Return and add the same as `_triangle`, for exponents of any size, in one sweep over strips of whole rows.
 
     Exponents are relative to each anchor's largest negative: terms neither overflow nor all vanish.
     """
-    n, columns, loss = len(z), slice(0, len(everyone)), z.new_zeros(())
-    height = min(n, max(1, TILE_ROWS * TILE_COLUMNS // len(everyone)))
-    memory, sums = z.new_empty(2 * height * len(everyone)), tilt.empty_sums(z, layout)
-    for rows in blocks(0, n, height):
-        tiles = _view(memory, tilt.kinds_summed, rows, columns)
-        torch.mm(z[rows] * tilt.exponent, everyone.T, out=tiles[0])
-        window = layout.window(rows)
-        margin = tiles[0, :, window] / (tilt.exponent * tilt.temperature)
-        layout.hide(tiles[0], rows, columns)
-        hardest = tiles[0].amax(1)
-        hardest.masked_fill_(hardest == -torch.inf, 0.0)
-        tiles[0].sub_(hardest[:, None])
-        sums[: len(tiles), rows] += tilt.terms(tiles, SMALLEST_EXPONENT).sum(2)
-        shift = hardest / (tilt.exponent * tilt.temperature)
-        pull = _softplus(margin, tilt.of_negatives(sums[:, rows], layout, rows) + shift, layout, rows, loss)
+    n, loss = len(z), z.new_zeros(())
+    for strip in strips(z, everyone, layout, tilt, loss):
         if gradient is not None:
-            matrix = _weigh(tiles, tilt.pushes(pull.sum(1), sums[:, rows])[:, :, None])
-            matrix[:, window].sub_(pull)
+            rows = strip.rows
+            matrix = _weigh(strip.terms, strip.pushes[:, :, None])
+            matrix[:, layout.window(rows)].sub_(strip.pull)
             gradient[rows].addmm_(matrix, everyone)
             gradient.addmm_(matrix[:, :n].T, z[rows])
     return loss

@@ -36,10 +36,15 @@ class Tilt(NamedTuple):
         """Number of kinds that have a gradient."""
         return 1 + (self.beta > 0 and self.differentiate)
 
+    @property
+    def share_of_weights(self) -> float:
+        """Exponent of the weights alone over that of the hardened terms."""
+        return self.beta / (self.beta + 1 / self.temperature)
+
     def terms(self, exponents: Tensor, smallest: float | None = None) -> Tensor:
         """Turn (kinds, rows, columns), of which the first holds the exponents of its kind, into terms, in place."""
         if len(exponents) > 1:
-            torch.mul(exponents[0], self.beta / (self.beta + 1 / self.temperature), out=exponents[1])
+            torch.mul(exponents[0], self.share_of_weights, out=exponents[1])
         if smallest is not None:
             exponents.clamp_(min=smallest)
         return exponents.exp2_()

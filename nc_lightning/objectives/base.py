@@ -1,5 +1,6 @@
 """What the four objectives share: encoder, projector, normalisation, loss, optimizer, and what is logged."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -13,7 +14,10 @@ from nc_lightning.data.views import concatenate_views
 from nc_lightning.geometry import normalize
 from nc_lightning.geometry.checks import check_choice, check_count
 from nc_lightning.losses import ContrastiveLoss
+from nc_lightning.losses.shares import Sync
+from nc_lightning.processes import of_all_processes, this_process
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LRInterval = Literal["step", "epoch"]
 
 _BUILT_FROM_CODE = ["loss", "link", "hardening", "encoder", "projector", "optimizer", "lr_scheduler"]
@@ -84,6 +88,7 @@ class ContrastiveObjective(LightningModule):
             self.encoder.to(memory_format=torch.channels_last)
         if compile:
             self.encoder.compile()
+        self._evaluation_sync: Sync | None = None
         self._constants: dict[str, float] = {}
         self._constants_for: tuple[Any, ...] | None = None
 
@@ -99,6 +104,11 @@ class ContrastiveObjective(LightningModule):
                 f"accumulate_grad_batches: got {self.trainer.accumulate_grad_batches}, which adds no negatives to a "
                 "contrastive loss; for more of them raise batch_size, or queue_size of HardNegativeSampler"
             )
+        if self.trainer.world_size > 1 and any(type(module) in _BATCH_NORMS for module in self.modules()):
+            rank_zero_warn(
+                "sync_batchnorm: got False with BatchNorm on several processes, which normalises each process's share "
+                "by itself and so tells samples apart by where they are; set Trainer(sync_batchnorm=True)"
+            )
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
@@ -107,8 +117,25 @@ class ContrastiveObjective(LightningModule):
         loss = self.loss(z, labels, instances)
         if torch.isfinite(loss):  # else `NonFiniteGuard` stops, or leaves the step out of training and of the mean
             self._log_epoch(len(labels), {"loss/train": loss}, prog_bar=True)
-            self._log_epoch(len(labels), self._references(loss.detach(), len(labels)))
+            self._log_epoch(len(labels), self._references(loss.detach(), self.loss.batch_size))
         return {"loss": loss, "z": z.detach(), "labels": labels, "instances": instances}
+
+    def on_train_start(self) -> None:
+        """Refuse unequal numbers of batches, with which one process would wait for another one for ever."""
+        counts = of_all_processes(self.trainer.num_training_batches)
+        if len(set(counts)) > 1:
+            raise ValueError(
+                f"train_dataloader: got {', '.join(f'{n:g}' for n in counts)} batches on the {len(counts)} processes, "
+                "expected equally many; use a distributed sampler or drop_last"
+            )
+
+    def on_validation_start(self) -> None:
+        """Find out whether the loss can be of the batches of all processes together."""
+        self._evaluation_sync = self._sync_for(self.trainer.num_val_batches)
+
+    def on_test_start(self) -> None:
+        """Find out whether the loss can be of the batches of all processes together."""
+        self._evaluation_sync = self._sync_for(self.trainer.num_test_batches)
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Log the loss of a validation batch; callbacks find z and the labels."""
@@ -121,10 +148,12 @@ class ContrastiveObjective(LightningModule):
     def _evaluate(self, key: str, batch: Any, prog_bar: bool = False) -> dict[str, Tensor]:
         x, labels, instances = concatenate_views(batch)
         z = self(x)
-        one_view = len(x) == len(batch[1])
-        if not (one_view and (self.loss.positives == "view" or bool((labels < 0).all()))):
+        given, self.loss.sync = self.loss.sync, self._evaluation_sync or self.loss.sync
+        loss = self.loss(z, labels, instances)
+        self.loss.sync = given
+        if self.loss.num_pairs > 0:
             # Else there is no positive, and a loss of 0 would look perfect.
-            self._log_epoch(len(labels), {key: self.loss(z, labels, instances)}, prog_bar)
+            self._log_epoch(len(labels), {key: loss}, prog_bar)
         return {"z": z, "labels": labels}
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
@@ -158,8 +187,21 @@ class ContrastiveObjective(LightningModule):
         if trained != type(self).__name__:
             raise ValueError(f"checkpoint: got one of {trained}, expected one of {type(self).__name__}")
 
+    def _sync_for(self, num_batches: list[int | float]) -> Sync | None:
+        """Return what the loss can be of where this process evaluates so many batches; None for its own way."""
+        counts = of_all_processes(sum(num_batches))
+        if len(counts) == 1 or (len(set(counts)) == 1 and math.isfinite(counts[0])) or self.loss.sync == "local":
+            return None
+        rank_zero_warn(
+            f"evaluation: got {', '.join(f'{n:g}' for n in counts)} batches on the {len(counts)} processes, so that "
+            "the loss is the mean over each one's own batches; give them equally many for that of the whole batches"
+        )
+        return "local"
+
     def _log_epoch(self, batch_size: int, values: dict[str, Any], prog_bar: bool = False) -> None:
-        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=batch_size)
+        # Lightning averages weights over processes as integers, and would lose what is not a multiple of their number.
+        weight = batch_size * this_process()[1]
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=weight, sync_dist=True)
 
     def _references(self, loss: Tensor, batch_size: int) -> dict[str, Any]:
         """Values that tell whether a loss of 0.31 is stuck or perfect."""

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback
 from nc_lightning.geometry import Normalization
 from nc_lightning.losses import Hardening, HSCLLoss, Link
 from nc_lightning.losses.pairs import Positives
+from nc_lightning.losses.shares import Sync
 from nc_lightning.objectives.base import ContrastiveObjective
 
 
@@ -28,6 +29,7 @@ class HSCL(ContrastiveObjective):
         replacement: Whether a negative may be drawn more than once for a pair.
         share_draws: Draw once for each anchor instead of once for each of its positives.
         hardening: eta; None for the exponential one with ``beta``.
+        sync: ``global`` for the loss of the batches of all processes together, ``local`` for each process's own.
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
 
     Example:
@@ -49,6 +51,7 @@ class HSCL(ContrastiveObjective):
         replacement: bool = True,
         share_draws: bool = False,
         hardening: Hardening | None = None,
+        sync: Sync = "global",
         **kwargs: Any,
     ) -> None:
         loss = HSCLLoss(
@@ -63,6 +66,7 @@ class HSCL(ContrastiveObjective):
             replacement=replacement,
             share_draws=share_draws,
             hardening=hardening,
+            sync=sync,
         )
         super().__init__(loss=loss, **kwargs)
 

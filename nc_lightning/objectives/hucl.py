@@ -7,6 +7,7 @@ from lightning.pytorch import Callback
 from nc_lightning.geometry import Normalization
 from nc_lightning.losses import Hardening, HUCLLoss, Link
 from nc_lightning.losses.pairs import Positives
+from nc_lightning.losses.shares import Sync
 from nc_lightning.objectives.base import ContrastiveObjective
 
 
@@ -30,6 +31,7 @@ class HUCL(ContrastiveObjective):
         share_draws: Draw once for each anchor instead of once for each of its positives.
         hardening: eta; None for the exponential one with ``beta``.
         tau_plus: Probability that a negative is of the anchor's class, taken out of the mean (debiasing).
+        sync: ``global`` for the loss of the batches of all processes together, ``local`` for each process's own.
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
 
     Example:
@@ -52,6 +54,7 @@ class HUCL(ContrastiveObjective):
         share_draws: bool = False,
         hardening: Hardening | None = None,
         tau_plus: float = 0.0,
+        sync: Sync = "global",
         **kwargs: Any,
     ) -> None:
         loss = HUCLLoss(
@@ -67,6 +70,7 @@ class HUCL(ContrastiveObjective):
             share_draws=share_draws,
             hardening=hardening,
             tau_plus=tau_plus,
+            sync=sync,
         )
         super().__init__(loss=loss, **kwargs)
 

@@ -5,6 +5,7 @@ from typing import Any
 from nc_lightning.geometry import Normalization
 from nc_lightning.losses import Link, SCLLoss
 from nc_lightning.losses.pairs import Positives
+from nc_lightning.losses.shares import Sync
 from nc_lightning.objectives.base import ContrastiveObjective
 
 
@@ -23,6 +24,7 @@ class SCL(ContrastiveObjective):
         positives: By ``label``, or by ``view``.
         replacement: Whether a negative may be drawn more than once for a pair.
         share_draws: Draw once for each anchor instead of once for each of its positives.
+        sync: ``global`` for the loss of the batches of all processes together, ``local`` for each process's own.
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
 
     Example:
@@ -41,6 +43,7 @@ class SCL(ContrastiveObjective):
         positives: Positives = "label",
         replacement: bool = True,
         share_draws: bool = False,
+        sync: Sync = "global",
         **kwargs: Any,
     ) -> None:
         loss = SCLLoss(
@@ -52,5 +55,6 @@ class SCL(ContrastiveObjective):
             positives=positives,
             replacement=replacement,
             share_draws=share_draws,
+            sync=sync,
         )
         super().__init__(loss=loss, **kwargs)

@@ -5,6 +5,7 @@ from typing import Any
 from nc_lightning.geometry import Normalization
 from nc_lightning.losses import Link, UCLLoss
 from nc_lightning.losses.pairs import Positives
+from nc_lightning.losses.shares import Sync
 from nc_lightning.objectives.base import ContrastiveObjective
 
 
@@ -24,6 +25,7 @@ class UCL(ContrastiveObjective):
         replacement: Whether a negative may be drawn more than once for a pair.
         share_draws: Draw once for each anchor instead of once for each of its positives.
         tau_plus: Probability that a negative is of the anchor's class, taken out of the mean (debiasing).
+        sync: ``global`` for the loss of the batches of all processes together, ``local`` for each process's own.
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
 
     Example:
@@ -43,6 +45,7 @@ class UCL(ContrastiveObjective):
         replacement: bool = True,
         share_draws: bool = False,
         tau_plus: float = 0.0,
+        sync: Sync = "global",
         **kwargs: Any,
     ) -> None:
         loss = UCLLoss(
@@ -55,5 +58,6 @@ class UCL(ContrastiveObjective):
             replacement=replacement,
             share_draws=share_draws,
             tau_plus=tau_plus,
+            sync=sync,
         )
         super().__init__(loss=loss, **kwargs)

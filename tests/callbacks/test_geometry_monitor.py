@@ -1,6 +1,5 @@
+import functools
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -8,12 +7,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from on_processes import on_processes
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL
-from nc_lightning.callbacks import GeometryMonitor
-from nc_lightning.data import LatentClassDataModule
+from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe
+from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import CentreDistances, ClassStatistics, measure, ncc_accuracy
 
@@ -242,51 +242,33 @@ def test_bad_input(tmp_path):
         GeometryMonitor(every_n_epochs=0)
 
 
-IN_PROCESSES = """
-import sys, torch
-from lightning.pytorch import Callback, Trainer
-from torch.utils.data import DataLoader, TensorDataset
-from nc_lightning import HSCL
-from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe
-from nc_lightning.data import DigitsDataModule
-from nc_lightning.encoders import MLP
-
 def loader(count):
     generator = torch.Generator().manual_seed(count)
     x = torch.randn(count, 1, 8, 8, generator=generator)
     return DataLoader(TensorDataset(x, torch.arange(count) % 10), batch_size=16)
 
-class Save(Callback):
-    def on_train_end(self, trainer, pl_module):
-        torch.save(monitor.results, f"{sys.argv[2]}-{trainer.global_rank}.pt")
 
-torch.manual_seed(0)
-torch.set_num_threads(1)
-data = {"datamodule": DigitsDataModule()} if sys.argv[3] == "module" else {
-    "train_dataloaders": loader(101), "val_dataloaders": loader(33)}
-model = HSCL(encoder=MLP((1, 8, 8), [12]), num_classes=10, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
-model.eval()  # no running statistics: the features are those of any number of processes
-monitor, probe = GeometryMonitor(), OnlineLinearProbe(lambda p: torch.optim.SGD(p, lr=0.0))  # zero: nc3 is NaN
-trainer = Trainer(max_epochs=1, accelerator="cpu", devices=int(sys.argv[1]), strategy="ddp",
-                  precision="64-true", enable_checkpointing=False, enable_progress_bar=False, logger=False,
-                  callbacks=[probe, monitor, Save()])
-trainer.fit(model, **data)
-"""
+def _measure(rank, world_size, data):
+    torch.manual_seed(0)
+    sources = {"train_dataloaders": loader(101), "val_dataloaders": loader(33)}
+    sources = {"datamodule": DigitsDataModule()} if data == "module" else sources
+    still = functools.partial(torch.optim.SGD, lr=0.0)
+    module = HSCL(encoder=MLP((1, 8, 8), [12]), num_classes=10, optimizer=still)
+    module.eval()  # no running statistics: the features are those of any number of processes
+    monitor, probe = GeometryMonitor(), OnlineLinearProbe(still)  # zero: nc3 is NaN
+    options = {"devices": world_size, "strategy": "ddp", "precision": "64-true", "accelerator": "cpu"}
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
+    Trainer(max_epochs=1, callbacks=[probe, monitor], **options, **quiet).fit(module, **sources)
+    return monitor.results
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["module", "loaders"])
-def test_several_processes_measure_what_one_does(gloo, tmp_path, data):
-    (tmp_path / "fit.py").write_text(IN_PROCESSES)
-    for processes in (1, 3):
-        command = [sys.executable, "fit.py", str(processes), f"of{processes}", data]
-        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-        assert run.returncode == 0, run.stderr
-    one = torch.load(tmp_path / "of1-0.pt")
+def test_several_processes_measure_what_one_does(gloo, data):
+    (one,) = on_processes(1, _measure, 1, data)
     assert set(one) == {"train", "val"}
     assert {"nc1", "nc3", "nc4", "ncc_accuracy", "within_class_variation"} <= set(one["train"])
-    for rank in range(3):
-        several = torch.load(tmp_path / f"of3-{rank}.pt")
+    for rank, several in enumerate(on_processes(3, _measure, 3, data)):
         for name in one:
             expected = pytest.approx(one[name], rel=1e-10, abs=1e-10, nan_ok=True)
             assert several[name] == expected, (rank, name)

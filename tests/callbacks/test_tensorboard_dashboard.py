@@ -1,8 +1,6 @@
 import errno
 import os
 import re
-import subprocess
-import sys
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
+from on_processes import on_processes
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -507,30 +506,20 @@ def test_wrong_labels_show_in_the_figures():
     assert all(pictures[0][name] != pictures[1][name] for name in pictures[0])
 
 
-IN_PROCESSES = """
-import sys, torch
-from lightning.pytorch import Trainer
-from nc_lightning import HSCL
-from nc_lightning.callbacks import GeometryMonitor, TensorBoardDashboard
-from nc_lightning.data import DigitsDataModule
-from nc_lightning.encoders import MLP
-
-torch.set_num_threads(1)
-dashboard = TensorBoardDashboard(every_n_epochs=1)
-trainer = Trainer(max_epochs=2, accelerator="cpu", devices=2, strategy="ddp", enable_checkpointing=False,
-                  enable_progress_bar=False, callbacks=[GeometryMonitor(), dashboard])
-trainer.fit(HSCL(encoder=MLP((1, 8, 8), [12]), num_classes=10), DigitsDataModule(batch_size=100))
-print("rank", trainer.global_rank, "report", dashboard.report is not None, flush=True)
-"""
+def _dashboard(rank, folder):
+    dashboard = TensorBoardDashboard(every_n_epochs=1)
+    options = {"devices": 2, "strategy": "ddp", "accelerator": "cpu", "default_root_dir": folder}
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_epochs=2, callbacks=[GeometryMonitor(), dashboard], **options, **quiet)
+    trainer.fit(HSCL(encoder=MLP((1, 8, 8), [12]), num_classes=10), DigitsDataModule(batch_size=100))
+    return dashboard.report
 
 
 @pytest.mark.slow
 def test_the_first_of_several_processes_draws_alone(gloo, tmp_path):
-    (tmp_path / "fit.py").write_text(IN_PROCESSES)
-    command = [sys.executable, "fit.py"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    assert sorted(re.findall(r"rank \d report \w+", run.stdout)) == ["rank 0 report True", "rank 1 report False"]
+    first, second = on_processes(2, _dashboard, tmp_path)
+    assert first is not None
+    assert second is None
     assert len(list(tmp_path.rglob("events*"))) == len(list(tmp_path.rglob("report.html"))) == 1
     assert set(RunRecord.read(tmp_path / "lightning_logs/version_0").figures) == FIGURES
 

@@ -1,9 +1,7 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from on_processes import on_processes
 from torch import nn
 from torchvision.transforms import v2
 
@@ -159,20 +157,16 @@ def test_overfitting_repeats_its_batches(tmp_path):
     assert seen[0] != seen[1]
 
 
-def _rank(rank, store, results):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+def _batches(rank):
     data = DigitsDataModule(batch_size=100)
     data.setup()
     loaders = {name: getattr(data, f"{name}_dataloader")() for name in ("train", "val", "geometry")}
-    torch.save({name: list(loader) for name, loader in loaders.items()}, f"{results}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return {name: list(loader) for name, loader in loaders.items()}
 
 
 @pytest.mark.slow
-def test_two_processes_share_what_one_sees(gloo, tmp_path):
-    torch.multiprocessing.spawn(_rank, args=(tmp_path / "store", tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+def test_two_processes_share_what_one_sees(gloo):
+    first, second = on_processes(2, _batches)
     alone = DigitsDataModule(batch_size=200)
     alone.setup()
     for a, b, (x, labels) in zip(first["train"], second["train"], alone.train_dataloader(), strict=True):
@@ -185,21 +179,3 @@ def test_two_processes_share_what_one_sees(gloo, tmp_path):
         seen = sorted(row.sum().item() for share in (first, second) for x, _ in share[name] for row in x)
         whole = [row.sum().item() for x, _ in getattr(alone, f"{name}_dataloader")() for row in x]
         assert seen == sorted(whole)  # each input once: nothing is padded
-
-
-@pytest.mark.slow
-def test_two_processes_train_from_the_command_line(gloo, tmp_path):
-    options = [
-        "--trainer.devices",
-        "2",
-        "--trainer.accelerator",
-        "cpu",
-        "--trainer.strategy",
-        "ddp",
-        "--trainer.max_epochs",
-        "1",
-    ]
-    command = [sys.executable, "-m", "nc_lightning", "fit", "--config", "hscl.yaml", *options]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count("see them: tensorboard") == 1

@@ -90,10 +90,22 @@ def test_draws_without_replacement_are_different_and_follow_the_weights():
     from nc_lightning.losses.sampled import _draw_without_replacement
 
     log_weights = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(4000, 4)
-    drawn = _draw_without_replacement(log_weights, 2, None)
+    drawn = _draw_without_replacement(log_weights, 2, torch.rand(4000, 4, dtype=torch.float64))
     assert (drawn[:, 0] != drawn[:, 1]).all()
     first = drawn[:, 0].bincount() / 4000
     assert torch.allclose(first, torch.tensor([0.1, 0.2, 0.3, 0.4]), atol=0.03)
+
+
+def test_draws_follow_the_weights_of_each_anchor_and_never_fall_on_what_weighs_nothing():
+    from nc_lightning.losses.sampled import _draw
+
+    weights = torch.tensor([[0.0, 0.1, 0.0, 0.9], [0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.0]])
+    drawers = torch.tensor([0, 0, 1, 2])
+    drawn = _draw(weights.log().clamp(min=-3e38), drawers, torch.rand(4, 5000, dtype=torch.float64))
+    for row, anchor in zip(drawn, drawers, strict=True):
+        assert torch.allclose(row.bincount(minlength=4) / 5000, weights[anchor], atol=0.02)
+    ends = torch.tensor([[0.0, 1 - 2.0**-53]], dtype=torch.float64).repeat(3, 1)
+    assert _draw(weights.log().clamp(min=-3e38), torch.arange(3), ends).tolist() == [[1, 3], [0, 2], [2, 2]]
 
 
 def test_too_few_negatives():

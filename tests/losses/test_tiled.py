@@ -32,6 +32,7 @@ def small_tiles(monkeypatch):
     """Make a few dozen samples fill many tiles, and return a function that forces one of the paths."""
     monkeypatch.setattr(tiled, "TILE_ROWS", 4)
     monkeypatch.setattr(tiled, "TILE_COLUMNS", 8)
+    monkeypatch.setattr("nc_lightning.losses.strips.STRIP_ELEMENTS", 32)
     monkeypatch.setattr(tiled, "POSITIVE_ROWS", 3)
     monkeypatch.setattr(tiled, "KEPT_ELEMENTS", 100)
 
@@ -63,7 +64,8 @@ def dense_loss(z, labels, past=None, past_labels=None, **o):
         return z.sum() * 0
     z = normalize(z, o["normalization"])
     hardening = Exponential(o["beta"])
-    return general_loss(z, pairs, o["link"], hardening, o["temperature"], o["differentiate"], past=past)
+    total = general_loss(z, pairs, o["link"], hardening, o["temperature"], o["differentiate"], past=past)
+    return total / len(pairs.usable()[0])
 
 
 def batch(layout, dim=5, norm=1.0):

@@ -4,9 +4,8 @@ import warnings
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from matplotlib.figure import Figure
+from on_processes import on_processes
 from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
@@ -285,8 +284,7 @@ def test_bad_input():
         NC1(num_classes=3, feature_dim=2).update(torch.zeros(1, 2), torch.tensor([3]))
 
 
-def _rank(rank, store, results):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def _values(rank):
     z, labels = features()
     # Uneven shards, and the second process never sees class 0.
     mine = torch.nonzero((labels == 0) | (torch.arange(90) < 25)).squeeze(1)
@@ -306,18 +304,15 @@ def _rank(rank, store, results):
     spread = Uniformity()
     spread.update(z[mine])
     more = {"sized": sized.compute(), "alignment": alignment.compute(), "uniformity": spread.compute()}
-    torch.save({"plain": values, **more}, f"{results}/{rank}.pt")
-    dist.destroy_process_group()
+    return {"plain": values, **more}
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(gloo, tmp_path):
-    mp.spawn(_rank, args=(tmp_path / "store", tmp_path), nprocs=2)
+def test_two_processes_are_one(gloo):
     z, labels = features()
     whole = Alignment(6, 8)
     whole.update(z[:89], labels[:89])
-    for rank in (0, 1):
-        values = torch.load(tmp_path / f"{rank}.pt")
+    for values in on_processes(2, _values):
         assert_same(values["plain"], measure(z, labels, 6), skip=TWO_LOOKS)
         assert_same(values["sized"], measure(z[:89], labels[:89], 6), skip=TWO_LOOKS)
         assert values["alignment"].item() == pytest.approx(whole.compute().item(), rel=1e-12)

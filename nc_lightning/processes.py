@@ -1,4 +1,4 @@
-"""What callbacks ask of the other processes of a run."""
+"""What one process of a run asks of the others."""
 
 from typing import Any, TypeVar
 
@@ -8,6 +8,16 @@ from torch.utils.data import DistributedSampler
 T = TypeVar("T")
 
 
+def this_process() -> tuple[int, int]:
+    """Return the rank of this process and how many there are.
+
+    Example:
+        >>> this_process()
+        (0, 1)
+    """
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
 def of_all_processes(value: T) -> list[T]:
     """Return the value that each process has, in the order of their ranks; tensors should be on the CPU.
 
@@ -15,9 +25,10 @@ def of_all_processes(value: T) -> list[T]:
         >>> of_all_processes("mine")
         ['mine']
     """
-    if not (dist.is_available() and dist.is_initialized()):
+    world_size = this_process()[1]
+    if world_size == 1:
         return [value]
-    values: list[Any] = [None] * dist.get_world_size()
+    values: list[Any] = [None] * world_size
     dist.all_gather_object(values, value)
     return values
 

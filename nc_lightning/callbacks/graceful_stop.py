@@ -1,0 +1,138 @@
+"""Stopping in good order: after a step, with a checkpoint, in agreement of all processes."""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from nc_lightning.callbacks.sources import checkpoint_folder
+from nc_lightning.files import short_path
+from nc_lightning.launched import launcher
+
+STOPPING = b"\nstopping after this step; press Ctrl-C again to stop at once\n"
+
+
+class Interrupted(SystemExit):
+    """Ends a training that was asked to stop, by the exit code of its signal: 143 for SIGTERM, 130 for Ctrl-C."""
+
+
+class GracefulStop(Checkpoint):
+    """Stop a fit in good order when it is sent SIGTERM, or SIGINT as by Ctrl-C.
+
+    The step is finished, ``interrupted-epoch=E-step=S.ckpt`` is saved beside the other checkpoints, and the program
+    ends with code 143 or 130; a run that resumes this checkpoint ends as one that was not interrupted. In the last
+    batch of an epoch, and during the validation after it, the end of the epoch is awaited; a training that is over
+    anyway ends as always. A second Ctrl-C stops at once, without a checkpoint.
+
+    With several processes the word of the first one counts: all stop after the same step.
+
+    It is a `Checkpoint` so that Lightning calls it after all other callbacks. A Trainer that is given one makes no
+    `ModelCheckpoint` by itself: give it both, this one last.
+
+    Raises:
+        Interrupted: To end the program; a `SystemExit`, which no traceback is printed for.
+
+    Example:
+        >>> from lightning.pytorch.callbacks import ModelCheckpoint
+        >>> trainer = Trainer(callbacks=[ModelCheckpoint(), GracefulStop()], logger=False)
+    """
+
+    def __init__(self) -> None:
+        self._signal = 0
+        self._is_first = True
+        self._previous: dict[int, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the signals of an earlier run."""
+        self._signal, self._is_first, self._previous = 0, trainer.is_global_zero, {}
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen from the first moment on that Lightning's own handlers are in place."""
+        self._listen(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen, also where no sanity check has been."""
+        self._listen(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop here if asked to, unless a validation follows, which a resumed run would leave out."""
+        if not trainer.is_last_batch and not _validation_follows(trainer, batch_idx):
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop here if asked to in the last batch or the validation."""
+        self._stop_if_asked(trainer, at_epoch_end=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the signals to whom they belonged."""
+        self._unlisten()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the signals to whom they belonged."""
+        self._unlisten()
+
+    def _listen(self, trainer: Trainer) -> None:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and not self._previous and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                self._previous[signum] = signal.signal(signum, self._note)
+
+    def _unlisten(self) -> None:
+        for signum, handler in self._previous.items():
+            # Not where signals have come to be ignored, so that nothing disturbs the way out.
+            if signal.getsignal(signum) == self._note:
+                signal.signal(signum, handler)
+        self._previous = {}
+
+    def _note(self, signum: int, _: FrameType | None) -> None:
+        if signum == signal.SIGINT and self._is_first:
+            if self._signal == signal.SIGINT:
+                raise KeyboardInterrupt
+            os.write(2, STOPPING)  # a print could meet itself, half done, in the program that was interrupted
+        self._signal = signum
+
+    def _stop_if_asked(self, trainer: Trainer, at_epoch_end: bool = False) -> None:
+        signum = _word_of_the_first(self._signal, trainer)
+        if not signum or _is_over(trainer):
+            return
+        for known in self._previous:
+            signal.signal(known, signal.SIG_IGN)
+        path = checkpoint_folder(trainer) / f"interrupted-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
+        trainer.save_checkpoint(path, weights_only=False)
+        if at_epoch_end:
+            # Lightning would log the means of the epoch after this, at the step before.
+            trainer.fit_loop.epoch_loop._batches_that_stepped -= 1
+            trainer._logger_connector.update_train_epoch_metrics()
+        if trainer.is_global_zero:
+            name = signal.Signals(signum).name
+            sys.stderr.write(f"\nstopped by {name}, saved {short_path(path)}; go on with --ckpt_path last\n")
+        # Lightning's launcher takes any other code of a process that it has started for a failure.
+        raise Interrupted(128 + signum if launcher() is None else 0)
+
+
+def _word_of_the_first(signum: int, trainer: Trainer) -> int:
+    if trainer.world_size == 1:
+        return signum
+    word = torch.tensor(signum, device=trainer.strategy.root_device)
+    torch.distributed.broadcast(word, src=0)
+    return int(word)
+
+
+def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
+    done = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+    return trainer.val_check_batch is not None and (done + 1) % trainer.val_check_batch == 0
+
+
+def _is_over(trainer: Trainer) -> bool:
+    """Whether training ends here anyway."""
+    is_last_epoch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+    stops_early = trainer.should_stop and trainer.fit_loop._can_stop_early
+    return bool(is_last_epoch or trainer.global_step == trainer.max_steps or stops_early)

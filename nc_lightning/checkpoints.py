@@ -1,0 +1,151 @@
+"""Checkpoints that are whole or not there: how they are written, read, and found again."""
+
+import os
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from nc_lightning.files import short_path
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint as a whole or not at all, and loads plain types and tensors alone, never code.
+
+    A file is written beside its target, brought to the disk, and only then put in the target's place: whatever ends the
+    process, a checkpoint that was there is there. What is not a local path is left to Lightning.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk; the message names the checkpoint that remains.
+
+    Example:
+        >>> import tempfile
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(plugins=AtomicCheckpointIO(), logger=False)
+        >>> path = Path(tempfile.mkdtemp()) / "some.ckpt"
+        >>> trainer.strategy.checkpoint_io.save_checkpoint({"epoch": 3}, path)
+        >>> trainer.strategy.checkpoint_io.load_checkpoint(path), len(list(path.parent.iterdir()))
+        ({'epoch': 3}, 1)
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint to a file."""
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        half = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with half.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            half.replace(target)
+        except (OSError, RuntimeError) as error:
+            # torch's own writer raises over the file's error, which alone knows the reason.
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            raise OSError(_not_written(target, cause)) from error
+        finally:
+            half.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Read a checkpoint, whatever Lightning's default for ``weights_only`` is."""
+        return super().load_checkpoint(path, map_location, weights_only=True)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return the content of a checkpoint, each byte of which has been checked.
+
+    Raises:
+        ValueError: If it is no whole checkpoint.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "some.ckpt"
+        >>> torch.save({"state_dict": {}, "epoch": 3}, path)
+        >>> read_checkpoint(path)["epoch"]
+        3
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                assert file.testzip() is None  # torch itself compares no checksums
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        assert isinstance(checkpoint["state_dict"], dict)
+    except Exception as error:
+        raise ValueError(f"{str(path)!r}, which is damaged or no Lightning checkpoint") from error
+    return checkpoint
+
+
+def check_checkpoint(path: str, class_path: str) -> None:
+    """Raise unless a checkpoint can be read and is one of the objective that the configuration names.
+
+    Args:
+        path: The file.
+        class_path: Of the configured model, such as ``nc_lightning.HSCL``.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        ValueError: If it is no whole checkpoint, or one of another objective.
+
+    Example:
+        >>> check_checkpoint("no.ckpt", "nc_lightning.HSCL")
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: --ckpt_path: got 'no.ckpt', expected a checkpoint file that exists
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--ckpt_path: got {path!r}, expected a checkpoint file that exists")
+    try:
+        trained = read_checkpoint(path).get("objective")
+    except ValueError as error:
+        raise ValueError(f"--ckpt_path: got {error}") from error
+    configured = class_path.rpartition(".")[2]
+    if trained is not None and trained != configured:
+        raise ValueError(f"--ckpt_path: got a checkpoint of {trained}, expected one of {configured}, the model here")
+
+
+def newest_first(paths: Iterable[Path]) -> list[Path]:
+    """Return the files among paths, the last written first, each once by whatever links it can be reached.
+
+    Example:
+        >>> newest_first(Path("no-such-folder").glob("*.ckpt"))
+        []
+    """
+    files = {path.resolve() for path in paths if path.is_file()}
+    return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def newest_whole(paths: Iterable[Path]) -> tuple[Path | None, list[Path]]:
+    """Return the first of the files that is a whole checkpoint, or None, and the damaged ones before it.
+
+    Example:
+        >>> newest_whole([Path("no-such-file.ckpt")])
+        (None, [PosixPath('no-such-file.ckpt')])
+    """
+    damaged = []
+    for path in paths:
+        try:
+            read_checkpoint(path)
+        except ValueError:
+            damaged.append(path)
+        else:
+            return path, damaged
+    return None, damaged
+
+
+def _not_written(target: Path, cause: OSError) -> str:
+    remaining = newest_whole(newest_first(target.parent.glob("*.ckpt")))[0]
+    whole = f"the last whole one is {short_path(remaining)!r}" if remaining else "there is no earlier one in its folder"
+    return (
+        f"checkpoint: could not write {short_path(target)!r}: {cause.strerror}; {whole}; once there is room, "
+        "go on with --ckpt_path last"
+    )

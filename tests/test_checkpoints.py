@@ -1,0 +1,110 @@
+import errno
+import os
+import random
+import subprocess
+
+import pytest
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint, newest_first, newest_whole, read_checkpoint
+from nc_lightning.cli import main
+
+CONTENT = {"state_dict": {"weight": torch.arange(1000.0)}, "objective": "HSCL", "epoch": 3}
+
+
+def save(path, content=CONTENT):
+    AtomicCheckpointIO().save_checkpoint(content, path)
+    return path
+
+
+def fails_halfway(error):
+    def torch_save(_, file):
+        file.write(b"half")
+        raise error
+
+    return torch_save
+
+
+def test_what_is_written_is_read_and_nothing_is_left_beside_it(tmp_path):
+    path = save(tmp_path / "new" / "folder" / "a.ckpt")
+    assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["state_dict"]["weight"], torch.arange(1000.0))
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
+def test_without_room_the_file_is_as_it_was(in_tmp, monkeypatch, code):
+    path = save(in_tmp / "a.ckpt")
+    monkeypatch.setattr(torch, "save", fails_halfway(OSError(code, os.strerror(code))))
+    with pytest.raises(OSError, match=f"could not write 'a.ckpt': {os.strerror(code)}; the last whole one is 'a.ckpt'"):
+        save(path)
+    assert read_checkpoint(path)["epoch"] == 3
+    assert list(in_tmp.iterdir()) == [path]
+    with pytest.raises(OSError, match="there is no earlier one in its folder"):
+        save(in_tmp / "other" / "b.ckpt")
+
+
+def test_torch_s_own_error_over_that_of_the_file_is_one_of_the_file(tmp_path, monkeypatch):
+    def torch_save(_, file):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:672]")
+
+    monkeypatch.setattr(torch, "save", torch_save)
+    with pytest.raises(OSError, match="No space left on device"):
+        save(tmp_path / "a.ckpt")
+
+
+def test_an_error_of_another_kind_is_left_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "save", fails_halfway(RuntimeError("a defect")))
+    with pytest.raises(RuntimeError, match="a defect"):
+        save(tmp_path / "a.ckpt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_code_is_run_whatever_weights_only_is(tmp_path):
+    torch.save({"state_dict": {}, "code": subprocess.Popen}, tmp_path / "a.ckpt")
+    for weights_only in (None, False, True):
+        with pytest.raises(Exception, match="weights_only|Weights only"):
+            AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt", weights_only=weights_only)
+
+
+def test_damage_is_recognised_be_it_a_single_byte(tmp_path):
+    path = save(tmp_path / "a.ckpt")
+    whole = path.read_bytes()
+    draw = random.Random(0)
+    inside = whole.index(torch.arange(1000.0).numpy().tobytes())
+    for place in draw.sample(range(inside, inside + 4000), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match="damaged or no Lightning checkpoint"):
+            read_checkpoint(path)
+    for length in draw.sample(range(len(whole)), 5):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match="damaged or no Lightning checkpoint"):
+            read_checkpoint(path)
+
+
+def test_of_another_objective(tmp_path):
+    path = str(save(tmp_path / "a.ckpt"))
+    check_checkpoint(path, "nc_lightning.HSCL")
+    with pytest.raises(ValueError, match="got a checkpoint of HSCL, expected one of SCL"):
+        check_checkpoint(path, "nc_lightning.SCL")
+
+
+def test_the_newest_whole_one(tmp_path):
+    paths = [save(tmp_path / f"{name}.ckpt") for name in "abc"]
+    for age, path in enumerate(paths):
+        os.utime(path, (age, age))
+    (tmp_path / "last.ckpt").symlink_to("c.ckpt")
+    (tmp_path / "gone.ckpt").symlink_to("nowhere.ckpt")
+    assert newest_first(tmp_path.glob("*.ckpt")) == paths[::-1]
+    paths[2].write_bytes(b"half")
+    assert newest_whole(newest_first(tmp_path.glob("*.ckpt"))) == (paths[1], [paths[2]])
+
+
+def test_a_checkpoint_io_of_the_user_s_takes_the_place_of_ours(in_tmp):
+    quick = ["fit", "--config=hscl.yaml", "--trainer.fast_dev_run=1", "--trainer.enable_progress_bar=false"]
+    assert type(main(quick).trainer.strategy.checkpoint_io) is AtomicCheckpointIO
+    (in_tmp / "mine.yaml").write_text("trainer: {plugins: [{class_path: lightning.pytorch.plugins.TorchCheckpointIO}]}")
+    assert type(main([*quick, "--config=mine.yaml"]).trainer.strategy.checkpoint_io) is TorchCheckpointIO

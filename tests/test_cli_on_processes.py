@@ -1,0 +1,97 @@
+"""``nc-train`` on several processes, however they are started: the geometry is that of one with the same batches."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from nc_lightning.cli import main
+from nc_lightning.run_record import RunRecord
+
+SETTINGS = [
+    "--trainer.precision=64-true",
+    "--trainer.max_epochs=4",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+]
+TWO = ["--config", "hscl.yaml", "--data.batch_size=125", *SETTINGS]
+SRUN = """[ "$1" = nc-train ] || exit 9
+shift
+for task in 0 1; do
+  SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NODEID=0 "$PYTHON" -m nc_lightning "$@" &
+  tasks[task]=$!
+done
+wait "${tasks[0]}" && wait "${tasks[1]}"
+"""
+
+
+def start(command, **environment):
+    """Run a command that starts processes, none of which may stay behind; return its code and what it has written."""
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PATH": f"{Path.cwd()}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        **environment,
+    }
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as run:
+        try:
+            out, err = run.communicate(timeout=180)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+    assert "Traceback" not in err, err
+    assert "sync_dist" not in err
+    assert out.count("see them: tensorboard") == (run.returncode == 0), err
+    return run.returncode, err
+
+
+@pytest.mark.slow
+def test_two_processes_reach_the_geometry_of_one(gloo, in_tmp, repository, monkeypatch):
+    two = [*TWO, "--config", "ddp.yaml", "--trainer.devices=2"]
+    assert start([sys.executable, "-m", "nc_lightning", "fit", *two])[0] == 0
+    assert start([repository / "examples" / "torchrun.sh", *TWO], ACCELERATOR="cpu")[0] == 0
+    monkeypatch.setattr(sys, "argv", ["nc-train"])
+    main(["fit", "--config", "hscl.yaml", *SETTINGS])
+    records = [RunRecord.read(Path(f"lightning_logs/version_{i}")).history[-1] for i in range(3)]
+    for record in records[:2]:
+        assert record == pytest.approx(records[2], abs=1e-4, nan_ok=True)
+        geometry = {key: value for key, value in records[2].items() if key.startswith("geometry")}
+        assert {key: record[key] for key in geometry} == pytest.approx(geometry, rel=1e-9, abs=1e-12, nan_ok=True)
+    for i in range(3):
+        assert Path(f"lightning_logs/version_{i}/checkpoints/last.ckpt").is_file()
+    assert not Path("lightning_logs/version_3").exists()
+
+
+@pytest.mark.slow
+def test_a_slurm_job_that_is_stopped_puts_itself_into_the_queue_and_goes_on(gloo, in_tmp, repository):
+    for name, text in {"srun": SRUN, "scontrol": 'echo "$@" > scontrol-was-told\n'}.items():
+        Path(name).write_text(f"#!/usr/bin/env bash\n{text}")
+        Path(name).chmod(0o755)
+    job = {
+        "JOB_ID": "7",
+        "JOB_NAME": "nc",
+        "NTASKS": "2",
+        "NTASKS_PER_NODE": "2",
+        "NNODES": "1",
+        "NODELIST": "localhost",
+    }
+    environment = {f"SLURM_{key}": value for key, value in job.items()}
+    environment |= {"PYTHON": sys.executable, "PYTHONPATH": str(repository / "tests" / "faults")}
+    command = ["bash", repository / "examples" / "slurm.sh", *TWO]
+    stop = {"class_path": "faults.SignalAt", "init_args": {"step": 7, "signum": "SIGTERM"}}
+    Path("stop.yaml").write_text(f"trainer: {{callbacks: [{stop}]}}")
+    code, err = start([*command, "--config", "stop.yaml"], **environment)
+    assert code == 143
+    assert "there is no whole checkpoint yet, starting from scratch" in err
+    assert Path("scontrol-was-told").read_text() == "requeue 7\n"
+    code, err = start(command, **environment)
+    assert code == 0
+    assert "interrupted-epoch=1-step=7.ckpt" in err
+    (folder,) = Path("lightning_logs").iterdir()
+    assert folder.name == "version_7"  # Lightning names it by the job
+    assert RunRecord.read(folder).history[-1]["epoch"] == 4

@@ -1,0 +1,37 @@
+import threading
+
+import pytest
+
+from nc_lightning.errors import errors_on_one_line
+
+
+def run_in_a_thread(error):
+    def fail():
+        raise error
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+
+
+def test_of_a_full_disk_in_a_writer_s_thread_nothing_is_printed(monkeypatch):
+    shown = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_type))
+    before = threading.excepthook
+    monkeypatch.delenv("NC_DEBUG", raising=False)
+    with errors_on_one_line("nc-train"):
+        run_in_a_thread(OSError(28, "No space left on device"))
+        run_in_a_thread(ArithmeticError("a defect"))
+        assert shown == [ArithmeticError]
+        monkeypatch.setenv("NC_DEBUG", "1")
+        run_in_a_thread(OSError(28, "No space left on device"))
+        assert shown == [ArithmeticError, OSError]
+    assert threading.excepthook is before
+
+
+def test_threads_are_left_alone_after_an_error(monkeypatch):
+    monkeypatch.delenv("NC_DEBUG", raising=False)
+    before = threading.excepthook
+    with pytest.raises(SystemExit), errors_on_one_line("nc-train"):
+        raise ValueError
+    assert threading.excepthook is before
