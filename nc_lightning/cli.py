@@ -35,6 +35,7 @@ from nc_lightning.callbacks import (
     TensorBoardDashboard,
 )
 from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint
+from nc_lightning.config_nesting import check_nesting
 from nc_lightning.errors import errors_on_one_line
 from nc_lightning.files import unused_path
 from nc_lightning.last_checkpoint import find_last
@@ -76,6 +77,7 @@ def find_config(name: str) -> str:
 
     Raises:
         FileNotFoundError: If there is neither.
+        ValueError: If the file is nested beyond measure.
 
     Example:
         >>> Path(find_config("hscl.yaml")).name
@@ -83,6 +85,7 @@ def find_config(name: str) -> str:
     """
     shipped = config_folder() / name
     if Path(name).is_file():
+        check_nesting(name)
         return name
     if Path(name).name == name and shipped.is_file():
         return str(shipped)

@@ -23,6 +23,9 @@ _SKIPPED = re.compile(
 _KEY = re.compile(r"Parser key \"([^\"]+)\":?")
 _FRAME = re.compile(r"Problem with given class_path '[^']*':|Type typing\.Callable.*? callable class:")
 _GIVEN = re.compile(r"^\s*Given value: (?:NestedArg\(key='[^']*', val=(.*)\)|(?!Namespace|\{)(.{1,80}))$", re.MULTILINE)
+_INTERNAL = re.compile(
+    r"argument of type '\w+' is not iterable|'\w+' object has no attribute '\w+'|unhashable type: '\w+'"
+)
 _LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
 
 
@@ -48,7 +51,7 @@ def errors_on_one_line(command: str) -> Iterator[None]:
         if os.environ.get("NC_DEBUG") == "1" or not is_user_error(error):
             raise
         # In one piece: the lines of several processes come at the same time.
-        print(f"{command}: error: {explain(error)}\n", end="", file=sys.stderr)
+        print(f"{command}: error: {_printable(explain(error))}\n", end="", file=sys.stderr)
         raise SystemExit(2) from None
     finally:
         threading.excepthook = in_threads
@@ -83,9 +86,22 @@ def explain(error: BaseException) -> str:
     reasons = [_flat(re.sub(r"^\s*-\s+", "", _FRAME.sub("", _KEY.sub("", line)))) for line in lines]
     reason = "; ".join(dict.fromkeys(r for r in reasons if r and not r.startswith("Expected a dot import path")))
     reason = re.sub(r"Expected a (?:<class '([^']+)'>)?", r"expected \1", reason)
+    if keys:
+        # What jsonargparse trips over where a class is to stand and a number or list does.
+        reason = _INTERNAL.sub("expected a class path, or a mapping with class_path and init_args", reason)
     if given and "got" not in reason.lower():
         reason = f"got {given[1] or given[2]}, {reason or 'expected a class path or a value'}"
     return f"--{keys}: {reason}" if keys else reason or type(error).__name__
+
+
+def _printable(text: str) -> str:
+    r"""Escape what would move the cursor, or cannot be encoded: names in a config may hold anything.
+
+    Example:
+        >>> print(_printable("M\x1a: \udc80"))
+        M\x1a: \udc80
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _is_of_a_writer(args: threading.ExceptHookArgs) -> bool:

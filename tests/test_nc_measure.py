@@ -71,3 +71,9 @@ def test_errors_take_one_line(file, capsys, arguments, message, monkeypatch):
     error = capsys.readouterr().err
     assert error.startswith(message)
     assert error.count("\n") == 1
+
+
+def test_a_single_class_has_a_table_too(in_tmp, capsys):
+    np.savez("one.npz", features=np.eye(3), labels=np.zeros(3, dtype=int))
+    assert main(["one.npz"])["ncc_accuracy"] == 1
+    assert "single class" in capsys.readouterr().err

@@ -38,7 +38,7 @@ def test_commands(readme, in_tmp, monkeypatch, bolts):
     measuring = [command[1:] for command in commands if command[0] == "nc-measure"]
     reporting = [command[1:] for command in commands if command[0] == "nc-report"]
     commands = [command[1:] for command in commands if command[0] == "nc-train"]
-    assert (len(commands), len(measuring), len(reporting)) == (15, 2, 2)
+    assert (len(commands), len(measuring), len(reporting)) == (18, 2, 2)
     images, labels = np.random.default_rng(0).integers(0, 256, (200, 8, 8), dtype=np.uint8), np.arange(200) % 10
     np.savez("mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     for split in ("train", "test"):

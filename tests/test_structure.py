@@ -36,6 +36,7 @@ FLOORS = [
     "nc_measure",
     "nc_report",
     "bolts",
+    "config_nesting",
     "cli",
 ]
 NOT_EVEN_BESIDE = {

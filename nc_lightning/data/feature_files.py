@@ -55,7 +55,8 @@ class FeatureFile:
                 raise
             raise ValueError(f"FILE: got {str(self.path)!r}, which is damaged or no {self.path.suffix}") from error
         given = np.asarray(self._source.labels)
-        if given.ndim != 1 or given.dtype.kind not in "iuUSO":
+        of_texts = given.dtype.kind != "O" or all(isinstance(label, (str, bytes)) for label in given.flat)
+        if given.ndim != 1 or given.dtype.kind not in "iuUSO" or not of_texts:
             raise ValueError(
                 f"FILE: got labels of shape {given.shape} and type {given.dtype}, expected (N,) integers or strings"
             )
@@ -65,14 +66,12 @@ class FeatureFile:
         self.classes: list[Any] = classes.tolist()
         self._labels = np.full(len(given), -1)
         self._labels[known] = numbers
-        n, *shape = self._source.shape
-        if n != len(given) or len(shape) != 1 or n == 0 or shape[0] == 0:
-            raise ValueError(
-                f"FILE: got features of shape {self._source.shape} and {len(given)} labels, expected (N, d) and N"
-            )
+        shape = self._source.shape
+        if len(shape) != 2 or shape[0] != len(given) or 0 in shape:
+            raise ValueError(f"FILE: got features of shape {shape} and {len(given)} labels, expected (N, d) and N")
         if not self.classes:
             raise ValueError("FILE: got unknown labels only, expected at least one class")
-        self.feature_dim = int(shape[0])
+        self.feature_dim = int(shape[1])
 
     def __len__(self) -> int:
         """Return N, unknown labels included."""
@@ -85,7 +84,7 @@ class FeatureFile:
             labels = torch.from_numpy(self._labels[start : start + len(rows)])
             start += len(rows)
             known = labels >= 0
-            z = rows if rows.is_floating_point() else rows.float()
+            z = rows if rows.dtype == torch.float64 else rows.float()
             yield z[known], labels[known]
 
 
@@ -98,8 +97,7 @@ class _Arrays:
     def rows(self, batch_size: int) -> Iterator[Tensor]:
         for start in range(0, self.shape[0], batch_size):
             rows = self.features[start : start + batch_size]
-            # A mapped array is read-only, and torch wants to be able to write.
-            yield rows if isinstance(rows, Tensor) else torch.from_numpy(np.array(rows))
+            yield rows if isinstance(rows, Tensor) else _as_tensor(rows)
 
 
 class _Npz:
@@ -125,9 +123,7 @@ class _Npz:
             for start in range(0, self.shape[0], batch_size):
                 n = min(batch_size, self.shape[0] - start)
                 data = np.frombuffer(bytearray(member.read(n * row)), dtype=self.dtype)
-                yield torch.from_numpy(
-                    data.reshape(n, *self.shape[1:]).astype(self.dtype.newbyteorder("="), copy=False)
-                )
+                yield _as_tensor(data.reshape(n, *self.shape[1:]))
 
 
 class _Parquet:
@@ -151,11 +147,14 @@ class _Parquet:
     def _tables(self, batch_size: int) -> Iterator[np.ndarray[Any, Any]]:
         for batch in self.file.iter_batches(batch_size, columns=self.columns):
             columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
-            yield np.stack(list(columns[0])) if self.lists else np.stack(columns, 1)
+            try:
+                yield np.stack(list(columns[0])) if self.lists else np.stack(columns, 1)
+            except ValueError as error:
+                raise ValueError("FILE: got features of several lengths, expected d numbers in each row") from error
 
     def rows(self, batch_size: int) -> Iterator[Tensor]:
         for table in self._tables(batch_size):
-            yield torch.from_numpy(np.array(table))
+            yield _as_tensor(table)
 
 
 def _open(path: Path, labels: str | Path | None) -> Any:
@@ -170,10 +169,19 @@ def _open(path: Path, labels: str | Path | None) -> Any:
             data = data[_pick(list(data), FEATURE_NAMES)], data[_pick(list(data), LABEL_NAMES)]
         if not (isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)):
             raise ValueError(f"FILE: got {type(data).__name__} in {path.name}, expected tensors features and labels")
+        if data[0].is_complex() or data[0].is_quantized or data[0].layout != torch.strided:
+            raise ValueError(f"FILE: got features of type {data[0].dtype}, {data[0].layout}, expected dense numbers")
         return _Arrays(data[0], data[1].numpy())
     if path.suffix == ".parquet":
         return _Parquet(path)
     raise ValueError(f"FILE: got {path.name!r}, expected a .npz, .npy, .pt or .parquet")
+
+
+def _as_tensor(rows: np.ndarray[Any, Any]) -> Tensor:
+    """Copy rows, in the byte order of this machine: torch wants to be able to write, a mapped array is read-only."""
+    if rows.dtype.kind not in "fiub":
+        raise ValueError(f"FILE: got features of type {rows.dtype}, expected numbers")
+    return torch.from_numpy(rows.astype(rows.dtype.newbyteorder("=")))
 
 
 def _pick(names: list[str], known: tuple[str, ...]) -> str:

@@ -113,7 +113,8 @@ _FLOORS = {
 def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
     """Return the ideal of a measure for C classes in d dimensions, or None where the measure only informs.
 
-    For C > d + 1, where there is no simplex, it is the least that is possible, or None where that is not known.
+    For C > d + 1, where there is no simplex, it is the least that is possible, or None where that is not known. A
+    single class has none.
 
     Example:
         >>> ideal("effective_rank", num_classes=10, feature_dim=9).value
@@ -123,6 +124,8 @@ def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
         >>> ideal("nc2_etf", num_classes=10, feature_dim=4).text
         '0.816'
     """
+    if num_classes < 2:
+        return None
     rank = min(num_classes - 1, feature_dim)
     if key in _RANKS:
         # A largest eigenvalue alone is further from the others than all of them are on average.

@@ -240,6 +240,15 @@ def test_it_guards_any_module(manual, tmp_path):
     assert guard.skipped_steps == 1
 
 
+def test_a_parameter_that_is_not_the_module_s(tmp_path):
+    model, stranger = Somebodys(), nn.Parameter(torch.zeros(()))
+    step = model.training_step
+    model.training_step = lambda *args: step(*args) + PoisonedGradient.apply(stranger)
+    model.configure_optimizers = lambda: torch.optim.SGD([*model.parameters(), stranger], lr=0.1)
+    with pytest.raises(ValueError, match="gradient: .* in that of a parameter that is not the module's"):
+        fit(model, loader(), tmp_path, NonFiniteGuard())
+
+
 def test_infinite_gradients_under_fp16_are_left_to_the_scaler(tmp_path):
     model = make(SCL)
     model.encoder.append(Poison(at=2))

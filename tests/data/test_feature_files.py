@@ -138,3 +138,40 @@ def test_bad_files(tmp_path, case):
     with pytest.raises(error, match=message) as raised:
         FeatureFile(*make(tmp_path))
     assert not re.search("\n", str(raised.value))
+
+
+ODD = {
+    "complex.pt": lambda p: torch.save((torch.ones(3, 2, dtype=torch.complex64), torch.arange(3)), p),
+    "sparse.pt": lambda p: torch.save((torch.eye(3).to_sparse(), torch.arange(3)), p),
+    "complex.npy": lambda p: np.save(p, np.ones((3, 2), dtype=np.complex64)),
+    "texts.npy": lambda p: np.save(p, np.array([["a", "b"]] * 3)),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_features_that_are_no_dense_numbers_are_refused(tmp_path, name):
+    ODD[name](tmp_path / name)
+    np.save(tmp_path / "labels.npy", np.arange(3))
+    labels = tmp_path / "labels.npy" if name.endswith(".npy") else None
+    with pytest.raises(ValueError, match="FILE: got features of type"):
+        list(FeatureFile(tmp_path / name, labels).batches())
+
+
+def test_tables_with_gaps(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [[1.0, 2.0], [3.0, 4.0], [5.0]]
+    parquet.write_table(pyarrow.table({"features": rows, "labels": [0, 1, 0]}), tmp_path / "ragged.parquet")
+    with pytest.raises(ValueError, match="FILE: got features of several lengths"):
+        list(FeatureFile(tmp_path / "ragged.parquet").batches())
+    parquet.write_table(pyarrow.table({"features": rows[:2], "labels": ["a", None]}), tmp_path / "gap.parquet")
+    with pytest.raises(ValueError, match="FILE: got labels of shape .* expected"):
+        FeatureFile(tmp_path / "gap.parquet")
+
+
+def test_features_in_the_byte_order_of_another_machine(tmp_path):
+    np.save(tmp_path / "z.npy", np.arange(6.0).reshape(3, 2).astype(">f4"))
+    np.save(tmp_path / "labels.npy", np.arange(3))
+    ((z, _),) = FeatureFile(tmp_path / "z.npy", tmp_path / "labels.npy").batches()
+    assert z.tolist() == [[0, 1], [2, 3], [4, 5]]
