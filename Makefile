@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Side by side: each test has one thread.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-fast lint format pictures clean
@@ -24,10 +26,10 @@ $(VENV)/.bolts: $(VENV)/.installed
 	@touch $@
 
 test: $(VENV)/.bolts  ## Run every test and every example of the documentation; Chromium's where there is one
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.installed  ## Run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(PYTEST) -m "not slow and not browser"
 
 lint: $(VENV)/.installed  ## Check style and types
 	$(BIN)/ruff check .

@@ -12,13 +12,18 @@ settings.load_profile("nc")
 
 
 # Tensors here are tiny: a second thread only waits, for very long where another process needs the core.
-THREADS = torch.get_num_threads()
+THREADS = max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with whole trainings: at the end, one of them would keep the other workers waiting."""
+    items.sort(key=lambda item: item.path.name != "test_training.py")
 
 
 @pytest.fixture
 def all_threads():
-    """Use every core, for tests that train for real."""
+    """Use every core that is this worker's share, for tests that train for real."""
     torch.set_num_threads(THREADS)
     yield
     torch.set_num_threads(1)
