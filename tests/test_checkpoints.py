@@ -103,6 +103,7 @@ def test_the_newest_whole_one(tmp_path):
     assert newest_whole(newest_first(tmp_path.glob("*.ckpt"))) == (paths[1], [paths[2]])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_io_of_the_user_s_takes_the_place_of_ours(in_tmp):
     quick = ["fit", "--config=hscl.yaml", "--trainer.fast_dev_run=1", "--trainer.enable_progress_bar=false"]
     assert type(main(quick).trainer.strategy.checkpoint_io) is AtomicCheckpointIO

@@ -51,7 +51,12 @@ def small_images():
     np.savez("small.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
 
 
-@pytest.mark.parametrize("configs", [c for name in CONFIGS for c in complete(name)], ids=lambda c: "+".join(c[1:4:2]))
+def marked(configs):
+    marks = [pytest.mark.slow] if "cifar100.yaml" in configs else []
+    return pytest.param(configs, marks=marks, id="+".join(configs[1:4:2]))
+
+
+@pytest.mark.parametrize("configs", [marked(configs) for name in CONFIGS for configs in complete(name)])
 def test_every_config_runs(configs, request):
     if "bolts.yaml" in configs:
         request.getfixturevalue("bolts")
@@ -97,6 +102,7 @@ def test_the_end_of_fit_says_what_and_where(capsys):
     assert "tensorboard --logdir lightning_logs/version_0" in output
 
 
+@pytest.mark.slow
 def test_a_second_start_overwrites_nothing(run):
     _, folder = run
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -105,6 +111,7 @@ def test_a_second_start_overwrites_nothing(run):
     assert (folder.parent / "version_1" / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_without_a_logger_configs_get_numbers():
     for _ in range(2):
         main(["fit", "--config", "hscl.yaml", "--trainer.logger=false", *SHORT])
@@ -120,6 +127,7 @@ def test_a_checkpoint_of_the_command_line_loads_by_itself(run):
     assert loaded.loss.beta == cli.model.loss.beta
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_saved_config", [False, True])
 def test_validate_prints_the_same_table(run, capsys, by_saved_config):
     cli, folder = run
@@ -133,6 +141,7 @@ def test_validate_prints_the_same_table(run, capsys, by_saved_config):
     assert "Geometry of 10 classes in 9 dimensions" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_test_measures_the_test_set(run, capsys):
     _, folder = run
     main(["test", "--config", "hscl.yaml", "--ckpt_path", str(folder / "checkpoints/last.ckpt"), *SHORT])
@@ -141,6 +150,7 @@ def test_test_measures_the_test_set(run, capsys):
     assert "loss/test" in output
 
 
+@pytest.mark.slow
 def test_predict_writes_the_training_features(run):
     cli, folder = run
     arguments = ["predict", "--config", "hscl.yaml", "--ckpt_path", str(folder / "checkpoints/last.ckpt"), *SHORT]
@@ -163,6 +173,7 @@ def test_the_command_line_wins_over_the_checkpoint(run):
     assert cli.trainer.current_epoch == 3
 
 
+@pytest.mark.slow
 def test_the_user_s_callbacks_join_ours():
     Path("mine.yaml").write_text(
         "trainer:\n  callbacks:\n    - class_path: lightning.pytorch.callbacks.LearningRateMonitor\n"
@@ -175,6 +186,7 @@ def test_the_user_s_callbacks_join_ours():
     assert cli.model.loss.beta == 3.0
 
 
+@pytest.mark.slow
 def test_one_of_the_user_s_takes_the_place_of_ours():
     Path("mine.yaml").write_text(
         "trainer:\n  callbacks:\n"

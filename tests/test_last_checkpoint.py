@@ -60,6 +60,7 @@ def test_further_processes_take_what_the_first_has_found(monkeypatch):
     assert find_last(None, None) is None
 
 
+@pytest.mark.slow
 def test_a_loop_around_the_command_works_from_the_start(caplog):
     with caplog.at_level("INFO"):
         assert main(["fit", *SHORT, "--ckpt_path=last"]).trainer.current_epoch == 1
@@ -78,6 +79,7 @@ def test_without_any_there_is_nothing_to_measure(command, capsys):
     assert "--ckpt_path: got 'last', expected a run here that left a whole checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_of_another_objective(capsys):
     main(["fit", *SHORT])
     with pytest.raises(SystemExit):

@@ -32,6 +32,7 @@ def test_python_examples(readme, in_tmp, capsys):
         assert capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_commands(readme, in_tmp, monkeypatch, bolts):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     commands = [shlex.split(line) for block in blocks(readme, "bash") for line in block.splitlines()]
@@ -63,6 +64,7 @@ def test_commands(readme, in_tmp, monkeypatch, bolts):
     assert (in_tmp / "geometry.png").is_file()
 
 
+@pytest.mark.slow
 def test_settings_of_one_s_own(readme, in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     configs = blocks(readme, "yaml")
@@ -88,6 +90,7 @@ def test_what_it_names_is_there(readme, repository):
         assert (repository / path).is_file(), path
 
 
+@pytest.mark.slow
 def test_examples_run(in_tmp):
     torch.manual_seed(0)
     import compare_geometry

@@ -88,6 +88,7 @@ def test_in_a_run_that_collapses():
     assert sum("dimensional collapse" in str(warning.message) for warning in caught) == 1
 
 
+@pytest.mark.slow
 def test_nc_train_has_one_and_it_is_silent_in_a_good_run(in_tmp):
     options = ["--trainer.max_epochs=6", "--geometry.every_n_epochs=2", "--trainer.enable_progress_bar=false"]
     with warnings.catch_warnings(record=True) as caught:

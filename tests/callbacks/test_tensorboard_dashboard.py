@@ -203,6 +203,7 @@ def test_there_is_no_second_pass_and_training_is_the_same(tmp_path):
     assert torch.equal(with_dashboard[2], without[2])
 
 
+@pytest.mark.slow
 def test_figures_come_every_n_epochs_and_at_the_end(tmp_path):
     def steps(every, measured, **kwargs):
         dashboard = TensorBoardDashboard(every_n_epochs=every)
@@ -283,6 +284,7 @@ def test_several_loggers_each_get_what_they_take(tmp_path):
     assert (Path(tensorboard.log_dir) / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_without_a_logger_there_is_a_report_that_overwrites_nothing(tmp_path):
     reports = [fit(tmp_path, logger=False)[0].report for _ in range(2)]
     assert reports == [tmp_path / "report.html", tmp_path / "report-1.html"]
@@ -313,6 +315,7 @@ def warned(records):
     return [str(r.message) for r in records if "TensorBoardDashboard" in str(r.message)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["geometry_figures", "write_projector", "hparams", "report_html", "dashboard_layout"])
 def test_what_fails_is_one_warning_and_training_goes_on(tmp_path, monkeypatch, part):
     def fail(*args, **kwargs):
@@ -377,6 +380,7 @@ def test_every_figure_that_can_be_drawn_is(tmp_path, monkeypatch):
     assert set(events(board.log_dir).Tags()["images"]) == {f"figures/{name}" for name in FIGURES}
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_warning_and_training_goes_on(tmp_path, monkeypatch):
     """The file of events stops to take anything in mid-training, as does every other file."""
     from tensorboard.compat.tensorflow_stub.io.gfile import GFile
@@ -463,6 +467,7 @@ def test_non_square_images_stay_whole_in_the_projector(tmp_path):
     assert image[4:12].max() > image.min()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_shows_its_whole_way(tmp_path):
     _, run = fit(tmp_path, max_epochs=2, enable_checkpointing=True)
     checkpoint = run.checkpoint_callback.best_model_path
