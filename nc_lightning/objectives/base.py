@@ -107,7 +107,7 @@ class ContrastiveObjective(LightningModule):
         if self.trainer.world_size > 1 and any(type(module) in _BATCH_NORMS for module in self.modules()):
             rank_zero_warn(
                 "sync_batchnorm: got False with BatchNorm on several processes, which normalises each process's share "
-                "by itself and so tells samples apart by where they are; set Trainer(sync_batchnorm=True)"
+                "by itself and so tells samples apart by where they are; give the Trainer plugins=[BatchNormSync()]"
             )
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
