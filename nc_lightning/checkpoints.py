@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from nc_lightning.files import short_path
+from nc_lightning.files import replacing, short_path
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -37,22 +37,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         target = Path(path)
-        half = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with half.open("wb") as file:
+            with replacing(target) as half, half.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            half.replace(target)
         except (OSError, RuntimeError) as error:
             # torch's own writer raises over the file's error, which alone knows the reason.
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):
                 raise
             raise OSError(_not_written(target, cause)) from error
-        finally:
-            half.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = True

@@ -2,6 +2,8 @@
 
 import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -26,10 +28,26 @@ def replace_file(path: Path, text: str) -> None:
         >>> path.read_text(), len(list(path.parent.iterdir()))
         ('done', 1)
     """
+    with replacing(path) as half:
+        half.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to: that file takes its place at the end, or is gone if anything fails.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "bytes"
+        >>> with replacing(path) as half:
+        ...     _ = half.write_bytes(b"done")
+        >>> path.read_bytes(), len(list(path.parent.iterdir()))
+        (b'done', 1)
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        half.write_text(text, encoding="utf-8")
+        yield half
         half.replace(path)
     finally:
         half.unlink(missing_ok=True)
