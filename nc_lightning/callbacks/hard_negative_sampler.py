@@ -99,13 +99,6 @@ class HardNegativeSampler(Callback):
         self._adapted: float | None = None
         self._total_steps = math.inf
 
-    @classmethod
-    def unless_present(cls, module: LightningModule) -> list[Callback]:
-        """Return a sampler for `configure_callbacks`, or none if the user gave the Trainer one."""
-        trainer = module._trainer
-        given: list[Callback] = getattr(trainer, "callbacks", [])
-        return [] if any(isinstance(callback, cls) for callback in given) else [cls()]
-
     def hardness(self, progress: float) -> float:
         """Return beta at a point of training; with ``adaptive``, as it is now.
 

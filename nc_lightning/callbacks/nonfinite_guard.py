@@ -1,7 +1,6 @@
 """The guard against numbers that go bad: it says where NaN and infinity came from, before a step spreads them."""
 
 import math
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
+from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.files import unused_path
 from nc_lightning.geometry.checks import check_choice
 from nc_lightning.processes import of_all_processes
@@ -81,12 +81,6 @@ class NonFiniteGuard(Callback):
         self._features: list[Tensor] = []
         self._buffers: list[Tensor] = []
         self._largest: list[tuple[int, Tensor]] = []
-
-    @classmethod
-    def unless_present(cls, module: LightningModule) -> list[Callback]:
-        """Return a guard for `configure_callbacks`, or none if the user gave the Trainer one."""
-        given: list[Callback] = getattr(module._trainer, "callbacks", [])
-        return [] if any(isinstance(callback, cls) for callback in given) else [cls()]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the count of skipped steps."""
@@ -215,9 +209,8 @@ def _save(trainer: Trainer) -> str:
     """Save the state as it is before this step, on all processes, and say where."""
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return ""
-    folder = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
     name = f"before-nonfinite-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
-    path = trainer.strategy.broadcast(unused_path(Path(folder) / name))
+    path = trainer.strategy.broadcast(unused_path(checkpoint_folder(trainer, otherwise="") / name))
     try:
         trainer.save_checkpoint(path)
     except OSError as error:

@@ -1,9 +1,9 @@
-"""Where callbacks find what they need: the features of a step, the number of classes, the folder of checkpoints."""
+"""Where callbacks find what they need: features of a step, the number of classes, the folder of checkpoints, others."""
 
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
@@ -27,11 +27,17 @@ def find_num_classes(given: int | None, trainer: Trainer, module: LightningModul
     raise ValueError(f"num_classes: got none from the module or the data module, expected {callback}(num_classes=...)")
 
 
-def checkpoint_folder(trainer: Trainer) -> Path:
-    """Return where the first `ModelCheckpoint` writes, or where it would if there were one and no logger."""
+def checkpoint_folder(trainer: Trainer, otherwise: str = "checkpoints") -> Path:
+    """Return where the first `ModelCheckpoint` writes; if there is none, ``otherwise`` below ``default_root_dir``."""
     callbacks = trainer.checkpoint_callbacks
     folders = [callback.dirpath for callback in callbacks if isinstance(callback, ModelCheckpoint) and callback.dirpath]
-    return Path(folders[0] if folders else Path(trainer.default_root_dir) / "checkpoints")
+    return Path(folders[0] if folders else Path(trainer.default_root_dir) / otherwise)
+
+
+def unless_present(callback: type[Callback], module: LightningModule) -> list[Callback]:
+    """Return a new callback for `configure_callbacks`, or none if the user gave the Trainer one of its kind."""
+    given: list[Callback] = getattr(module._trainer, "callbacks", [])
+    return [] if any(isinstance(other, callback) for other in given) else [callback()]
 
 
 def _of_data(trainer: Trainer) -> int | None:

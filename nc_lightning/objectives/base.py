@@ -165,8 +165,9 @@ class ContrastiveObjective(LightningModule):
         """Bring the guard against NaN and infinity along."""
         # Callbacks stand a floor above; only Lightning asks for this one, when it is all there.
         from nc_lightning.callbacks.nonfinite_guard import NonFiniteGuard
+        from nc_lightning.callbacks.sources import unless_present
 
-        return NonFiniteGuard.unless_present(self)
+        return unless_present(NonFiniteGuard, self)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and, if there is one, the scheduler with its interval."""

@@ -78,5 +78,6 @@ class HUCL(ContrastiveObjective):
         """Bring the sampler of hard negatives along."""
         # Callbacks stand a floor above; only Lightning asks for this one, when it is all there.
         from nc_lightning.callbacks.hard_negative_sampler import HardNegativeSampler
+        from nc_lightning.callbacks.sources import unless_present
 
-        return [*super().configure_callbacks(), *HardNegativeSampler.unless_present(self)]
+        return [*super().configure_callbacks(), *unless_present(HardNegativeSampler, self)]
