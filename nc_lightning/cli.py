@@ -72,8 +72,12 @@ def config_folder() -> Path:
     return next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
 
 
-def find_config(name: str) -> str:
+def find_config(name: str, argument: str = "--config") -> str:
     """Return the path of a config: the user's file of that name, else the one that we ship.
+
+    Args:
+        name: Of a file, or of a shipped one by its path in the folder of these, such as ``paper/official.yaml``.
+        argument: What to call it where there is none.
 
     Raises:
         FileNotFoundError: If there is neither.
@@ -87,10 +91,22 @@ def find_config(name: str) -> str:
     if Path(name).is_file():
         check_nesting(name)
         return name
-    if Path(name).name == name and shipped.is_file():
+    if name in shipped_configs():
         return str(shipped)
-    known = ", ".join(sorted(path.name for path in config_folder().glob("*.yaml")))
-    raise FileNotFoundError(f"--config: got {name!r}, expected a file that exists or a shipped one ({known})")
+    raise FileNotFoundError(
+        f"{argument}: got {name!r}, expected a file that exists or a shipped one ({', '.join(shipped_configs())})"
+    )
+
+
+def shipped_configs() -> list[str]:
+    """Return the names of the configs that come with the package, those in folders below the others.
+
+    Example:
+        >>> shipped_configs()[:2]
+        ['adaptive.yaml', 'bolts.yaml']
+    """
+    names = (path.relative_to(config_folder()).as_posix() for path in config_folder().rglob("*.yaml"))
+    return sorted(names, key=lambda name: (name.count("/"), name))
 
 
 def resolve_configs(args: Sequence[str]) -> list[str]:

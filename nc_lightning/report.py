@@ -66,11 +66,25 @@ def report_html(records: Sequence[RunRecord]) -> str:
         _figures(records),
         "<h2>Configuration</h2>",
         *(_config(record) for record in records),
-        f'<p class="note">nc_lightning {escape(__version__)}</p>',
     ]
+    return html_page(title, parts)
+
+
+def html_page(title: str, parts: Sequence[str]) -> str:
+    r"""Return a whole HTML document that needs nothing but itself.
+
+    Args:
+        title: Of the page, as text.
+        parts: Of its body, as HTML.
+
+    Example:
+        >>> html_page("Mine", ["<p>some</p>"]).endswith("</html>\n")
+        True
+    """
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{escape(title)}</title><style>{_STYLE}</style>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(parts) + "\n</body></html>\n"
+    body = "\n".join([*parts, f'<p class="note">nc_lightning {escape(__version__)}</p>'])
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
 def _at_a_glance(records: Sequence[RunRecord]) -> str:
@@ -82,7 +96,7 @@ def _settings(records: Sequence[RunRecord]) -> str:
     names = list(dict.fromkeys(name for record in records for name in record.settings))
     rows = [[name, *(_text(record.settings.get(name)) for record in records)] for name in names]
     ends = [f"{record.history[-1].get('epoch', math.nan):.0f}" if record.history else "-" for record in records]
-    return _table(["", *(record.name for record in records)], [*rows, ["epochs", *ends]])
+    return html_table(["", *(record.name for record in records)], [*rows, ["epochs", *ends]])
 
 
 def _geometry(records: Sequence[RunRecord]) -> str:
@@ -104,22 +118,24 @@ def _geometry(records: Sequence[RunRecord]) -> str:
             first = [name == next(s for r, s in columns if r is record) for record, name in columns]
             shown = [format_value(value) if own else "" for value, own in zip(values, first, strict=True)]
             rows.append([key, *shown, "0" if key == "loss/optimality_gap" else ""])
-    return _table(["measure", *heads, "ideal"], rows)
+    return html_table(["measure", *heads, "ideal"], rows)
 
 
 def _figures(records: Sequence[RunRecord]) -> str:
     if len(records) == 1:
-        figures = (_image(png, name) for name, png in records[0].figures.items())
+        figures = (html_image(png, name) for name, png in records[0].figures.items())
         return f'<div class="figures">{"".join(figures)}</div>'
     names = list(dict.fromkeys(name for record in records for name in record.figures))
     rows = []
     for name in names:
-        beside = (_image(r.figures[name], f"{name} of {r.name}", r.name) for r in records if name in r.figures)
+        beside = (html_image(r.figures[name], f"{name} of {r.name}", r.name) for r in records if name in r.figures)
         rows.append(f'<div class="beside">{"".join(beside)}</div><br>')
     for rank, group in groupby(sorted(records, key=_ideal_rank), key=_ideal_rank):
         paths = {record.name: record.path("train") for record in group}
         png = to_png(trajectory_figure(paths, rank))
-        rows.append(f'<div class="beside">{_image(png, "trajectories of the runs", "all, training sets")}</div><br>')
+        rows.append(
+            f'<div class="beside">{html_image(png, "trajectories of the runs", "all, training sets")}</div><br>'
+        )
     return "".join(rows)
 
 
@@ -127,7 +143,13 @@ def _ideal_rank(record: RunRecord) -> int:
     return min(record.num_classes - 1, record.feature_dim)
 
 
-def _image(png: bytes, name: str, caption: str = "") -> str:
+def html_image(png: bytes, name: str, caption: str = "") -> str:
+    """Return a figure that holds its picture itself.
+
+    Example:
+        >>> html_image(b"", "spectrum").startswith('<figure><img alt="spectrum" src="data:image/png;base64,"')
+        True
+    """
     data = base64.b64encode(png).decode()
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{data}">{below}</figure>'
@@ -138,7 +160,13 @@ def _config(record: RunRecord) -> str:
     return f"<details><summary>{escape(record.name)}</summary><pre>{text}</pre></details>"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str | tuple[str, bool]]]) -> str:
+def html_table(heads: Sequence[str], rows: Sequence[Sequence[str | tuple[str, bool]]]) -> str:
+    """Return a table; a cell that meets an ideal is a pair of its text and True.
+
+    Example:
+        >>> "<td class=met>9</td>" in html_table(["rank"], [[("9", True)]])
+        True
+    """
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -25,6 +25,8 @@ class RunRecord:
         config: The whole configuration, as text.
         history: A measurement each: ``epoch``, ``step``, and values by the keys that they are logged with.
         figures: PNG files by name.
+        spectrum: Eigenvalues of the covariance of the training set's class means over the largest, when the figures
+            were drawn.
 
     Example:
         >>> import tempfile
@@ -42,6 +44,7 @@ class RunRecord:
     config: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
     figures: dict[str, bytes] = field(default_factory=dict)
+    spectrum: list[float] = field(default_factory=list)
 
     def latest(self, prefix: str) -> dict[str, float]:
         """Return the values of the last measurement whose keys begin with ``prefix``, by the rest of the key."""

@@ -1,9 +1,10 @@
-"""Lightning callbacks: sampler, monitor, dashboard, probe and writer; guards of a run, and what resumes and ends it."""
+"""Lightning callbacks: sampler, monitor, dashboard, probe and writer; guards of a run, and what begins, resumes and ends it."""
 
 from nc_lightning.callbacks.collapse_watch import CollapseWatch
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.graceful_stop import GracefulStop
 from nc_lightning.callbacks.hard_negative_sampler import HardNegativeSampler
+from nc_lightning.callbacks.initial_weights import InitialWeights
 from nc_lightning.callbacks.neural_collapse_reached import NeuralCollapseReached
 from nc_lightning.callbacks.nonfinite_guard import NonFiniteGuard
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
@@ -18,6 +19,7 @@ __all__ = [
     "GeometryMonitor",
     "GracefulStop",
     "HardNegativeSampler",
+    "InitialWeights",
     "NeuralCollapseReached",
     "NonFiniteGuard",
     "OnlineLinearProbe",

@@ -19,6 +19,7 @@ from nc_lightning.callbacks.geometry_figures import geometry_figures
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.projector import write_projector
 from nc_lightning.files import replace_file, unused_path
+from nc_lightning.geometry import class_mean_spectrum
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.report import SETS, report_html
@@ -185,6 +186,8 @@ class TensorBoardDashboard(Callback):
         figures: dict[str, bytes] = {}
         with self._only_a_warning(trainer, "figures"):
             self._record.settings = run_settings(trainer, pl_module)
+            if "train" in monitor.statistics:
+                self._record.spectrum = class_mean_spectrum(monitor.statistics["train"]).tolist()
             paths = {name: path for name in SETS if (path := self._record.path(name))}
             figures = geometry_figures(monitor, getattr(pl_module, "loss", None), paths, _class_names(trainer))
             self._record.figures = figures

@@ -1,0 +1,60 @@
+"""Starts a training from the weights of another one."""
+
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from nc_lightning.checkpoints import newest_first, newest_whole, read_checkpoint
+from nc_lightning.files import short_path
+
+_PARTS = ("encoder.", "projector.")
+
+
+class InitialWeights(Callback):
+    """Let training begin with the encoder and the projector of a checkpoint, whatever objective it is of.
+
+    Weights and buffers alone are taken: the optimizer, the schedule and the epoch begin anew, as they do not with
+    Lightning's ``ckpt_path``. A training that is resumed goes on from its own checkpoint.
+
+    Args:
+        checkpoint: A checkpoint, or a folder: the newest whole one below it.
+
+    Raises:
+        FileNotFoundError: If there is no whole checkpoint.
+        ValueError: If its weights do not fit the module.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[InitialWeights("lightning_logs/version_0")], logger=False)
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        self.checkpoint = checkpoint
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Load the weights, before Lightning loads what it may have been asked to resume."""
+        if stage != "fit":
+            return
+        path = self._find()
+        weights = read_checkpoint(path)["state_dict"]
+        own = pl_module.state_dict()
+        taken = {key: value for key, value in weights.items() if key.startswith(_PARTS)}
+        for key in (key for key in own if key.startswith(_PARTS)):
+            got = tuple(taken[key].shape) if key in taken else "nothing"
+            if got != tuple(own[key].shape):
+                raise ValueError(
+                    f"InitialWeights: got {got} for {key} in {short_path(path)!r}, expected {tuple(own[key].shape)}, the "
+                    "shape of this module's"
+                )
+        pl_module.load_state_dict({**own, **{key: taken[key] for key in own if key in taken}})
+        rank_zero_info(f"starting from the weights of {short_path(path)}")
+
+    def _find(self) -> Path:
+        given = Path(self.checkpoint).expanduser()
+        found, _ = newest_whole([given] if given.is_file() else newest_first(given.rglob("*.ckpt")))
+        if found is None:
+            raise FileNotFoundError(
+                f"InitialWeights: got {self.checkpoint!r}, expected a whole checkpoint, or a folder with one below it"
+            )
+        return found

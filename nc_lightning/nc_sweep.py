@@ -1,0 +1,149 @@
+"""The command ``nc-sweep``: trains every cell of a grid, and gathers what has come of it.
+
+nc-sweep paper/sweeps/digit_pairs.yaml --jobs 2
+nc-sweep mine.yaml --output runs/mine --trainer.max_epochs 5
+"""
+
+import argparse
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from nc_lightning.cli import find_config
+from nc_lightning.errors import errors_on_one_line
+from nc_lightning.files import replace_file
+from nc_lightning.sweeps.cell_folder import STOPPED, CellFolder
+from nc_lightning.sweeps.local_engine import run_locally
+from nc_lightning.sweeps.plan import Plan, read_plan
+from nc_lightning.sweeps.results import collect, how_many, results_csv, results_markdown, undone
+from nc_lightning.sweeps.sweep_report import sweep_html, write_figures
+from nc_lightning.tables import format_value
+
+SHOWN = {"geometry/train/effective_rank": "effective rank", "geometry/train/nc1": "nc1"}
+"""What is printed of a cell that has ended."""
+
+
+def main(args: Sequence[str] | None = None) -> Path:
+    """Run ``nc-sweep``.
+
+    Args:
+        args: Command line, ``sys.argv[1:]`` if not given.
+
+    Returns:
+        The folder of the sweep.
+
+    Raises:
+        SystemExit: With code 2 and one line on stderr where the input is bad; with 1 if a cell is not done at the end;
+            with 130 or 143 if it was stopped.
+    """
+    options, extra = _parser().parse_known_args(args)
+    with errors_on_one_line("nc-sweep"):
+        return _run(options, _settings(extra))
+
+
+def console_script() -> None:
+    """Run ``nc-sweep`` from a shell, whose exit code is not to be an object."""
+    main()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "nc-sweep",
+        description="Train every cell of a grid and gather the results. Cells that are done are not run again; those "
+        "that were interrupted go on from their last checkpoint.",
+        epilog="Settings of nc-train, such as --trainer.max_epochs 5, are for every cell.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("sweep", metavar="SWEEP.yaml", help="the plan: a file, or a shipped one")
+    parser.add_argument("--output", metavar="FOLDER", help="sweeps/<name of the plan> if not given")
+    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="cells at once on this machine (1)")
+    parser.add_argument("--submit", action="store_true", help="to SLURM, by submitit, in the place of this machine")
+    parser.add_argument("--list", action="store_true", help="print the cells and how they stand, and run none")
+    return parser
+
+
+def _settings(extra: Sequence[str]) -> list[str]:
+    """Join settings of nc-train to one argument each, and refuse what is none."""
+    settings: list[str] = []
+    for argument in extra:
+        if re.match(r"--\w+(\.\w+)+", argument):
+            settings.append(argument)
+        elif settings and "=" not in settings[-1] and not argument.startswith("--"):
+            settings[-1] += f"={argument}"
+        else:
+            raise ValueError(f"got {argument!r}, expected an option of nc-sweep, or a setting such as --model.beta 5")
+    return settings
+
+
+def _run(options: argparse.Namespace, extra: list[str]) -> Path:
+    if options.jobs < 1:
+        raise ValueError(f"--jobs: got {options.jobs}, expected at least 1")
+    path = Path(find_config(options.sweep, "SWEEP"))
+    plan = read_plan(path, extra)
+    root = Path(options.output or Path("sweeps") / path.stem)
+    folders = [CellFolder(root, cell) for cell in plan.cells]
+    if options.list:
+        for result in collect(folders):
+            print(f"{result.status:8}{result.name}")
+        return root
+    for folder in folders:
+        folder.claim()
+    waiting = [folder for folder in folders if not folder.done]
+    print(f"{len(folders)} cells in {root}, {len(folders) - len(waiting)} of them done before")
+    progress = _Progress(len(waiting))
+    if options.submit:
+        from nc_lightning.sweeps.slurm_engine import run_on_slurm
+
+        stopped_by = run_on_slurm(waiting, root, plan.cluster, progress)
+    else:
+        stopped_by = run_locally(waiting, options.jobs, progress)
+    failed = _gather(folders, plan, root)
+    if stopped_by:
+        print("stopped; go on by the same command")
+        raise SystemExit(128 + stopped_by)
+    if failed:
+        raise SystemExit(1)
+    return root
+
+
+class _Progress:
+    """Prints a line for each cell that has ended."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.ended, self.start = count, 0, time.monotonic()
+
+    def __call__(self, folder: CellFolder, code: int) -> None:
+        self.ended += 1
+        if code == 0 and not folder.done:
+            said = "another process is at it"
+        elif code == 0:
+            record = folder.record()
+            values = record.latest("") if record is not None else {}
+            measured = (f"{name} {format_value(values[key])}" for key, name in SHOWN.items() if key in values)
+            said = ", ".join(["done", *measured])
+        elif code in STOPPED:
+            said = "stopped"
+        elif code < 0:
+            said = f"killed by signal {-code}, see {folder.log}"
+        else:
+            ending = folder.ending()
+            said = f"failed: {ending.error if ending else ''} (see {folder.log})"
+        left = (time.monotonic() - self.start) / self.ended * (self.count - self.ended) / 60
+        soon = f", {left:.0f} min left" if self.ended < self.count else ""
+        print(f"[{self.ended}/{self.count}{soon}] {folder.cell.name}: {said}", flush=True)
+
+
+def _gather(folders: Sequence[CellFolder], plan: Plan, root: Path) -> bool:
+    """Write tables, figures and report of what there is; return whether a cell is not done."""
+    results = collect(folders)
+    replace_file(root / "results.csv", results_csv(results, plan.axes))
+    replace_file(root / "results.md", results_markdown(results, plan.axes, root.name))
+    figures = write_figures(results, plan.axes, root / "figures")
+    replace_file(root / "report.html", sweep_html(results, folders, plan.axes, root, figures))
+    print(how_many(results))
+    for result in undone(results):
+        print(f"{result.status}: {result.name}{result.error and ': '}{result.error}")
+    for name in ("results.csv", "results.md", "report.html"):
+        print(f"{name.partition('.')[0]}: {root / name}")
+    return bool(undone(results))

@@ -1,0 +1,217 @@
+"""The folder of a cell: what it is, how it ended, and who is at it; and how it is run, to its end or on from there."""
+
+import hashlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nc_lightning.cli import find_config, main
+from nc_lightning.files import replace_file
+from nc_lightning.run_record import FILE_NAME, RunRecord
+from nc_lightning.sweeps.plan import Cell
+
+STOPPED = (130, 143)
+"""Exit codes of a run that was asked to stop, and has left a checkpoint to go on from."""
+_QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+
+
+@dataclass
+class Ending:
+    """How the latest attempt at a cell has ended.
+
+    Attributes:
+        exit_code: Of ``nc-train``; 0 where it was trained to its end.
+        seconds: Of all attempts that came to an end of their own.
+        finished: When, in UTC.
+        machine: What it was trained on.
+        error: The last line that it has printed, if it failed.
+    """
+
+    exit_code: int
+    seconds: float
+    finished: str
+    machine: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+
+class CellFolder:
+    """A cell's folder below that of its sweep.
+
+    It holds ``cell.json``, ``log.txt``, ``ending.json`` and the runs, one after another if it was interrupted.
+
+    Args:
+        root: Folder of the sweep.
+        cell: The cell.
+    """
+
+    def __init__(self, root: Path, cell: Cell) -> None:
+        self.cell = cell
+        self.path = root / "cells" / cell.name
+
+    @property
+    def log(self) -> Path:
+        """What the run prints."""
+        return self.path / "log.txt"
+
+    def claim(self) -> None:
+        """Note what the cell is made of.
+
+        Raises:
+            ValueError: If the folder is of a cell with other settings, which would be mixed up with this one.
+            FileNotFoundError: If one of its configs is nowhere.
+        """
+        configs = [a.partition("=")[2] for a in self.cell.arguments if a.startswith("--config=")]
+        made_of = {"arguments": self.cell.arguments, "configs": {name: _digest(name) for name in configs}}
+        path = self.path / "cell.json"
+        if not path.is_file():
+            replace_file(path, json.dumps(made_of, indent=1))
+        elif (before := json.loads(path.read_text(encoding="utf-8"))) != made_of:
+            raise ValueError(
+                f"--output: got {str(self.path)!r}, which was run with other settings "
+                f"({_difference(before, made_of)}), expected a new folder for them"
+            )
+
+    def ending(self) -> Ending | None:
+        """How the latest attempt has ended; None if there was none, or it was killed."""
+        try:
+            return Ending(**json.loads((self.path / "ending.json").read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+
+    @property
+    def done(self) -> bool:
+        """Whether it was trained to its end."""
+        ending = self.ending()
+        return ending is not None and ending.exit_code == 0
+
+    def record(self) -> RunRecord | None:
+        """What the latest of its runs has recorded; None where none has."""
+        files = sorted(
+            self.path.glob(f"lightning_logs/version_*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime_ns
+        )
+        return RunRecord.read(files[-1]) if files else None
+
+    def folder_of_run(self) -> Path | None:
+        """Folder of its latest run; None where there is none."""
+        folders = sorted(self.path.glob("lightning_logs/version_*"), key=lambda path: path.stat().st_mtime_ns)
+        return folders[-1] if folders else None
+
+    @contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Keep other processes away from the cell; yields False where one is at it.
+
+        The system itself unlocks what a process has locked that is gone, by whatever end.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows: there, nobody looks after two sweeps in one folder
+            yield True
+            return
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def run_cell(folder: CellFolder) -> int:
+    """Run ``nc-train`` for a cell in this process, on from its last checkpoint if there is one, and note the end.
+
+    Its output goes to ``log.txt``. A cell that is done, or that another process is at, is left alone.
+
+    Returns:
+        The exit code; 0 where it is left alone.
+    """
+    with folder.locked() as mine:
+        if not mine or folder.done:
+            return 0
+        before = folder.ending()
+        start = time.monotonic()
+        (folder.path / "ending.json").unlink(missing_ok=True)
+        arguments = ["fit", *_QUIET, *folder.cell.arguments]
+        arguments += [f"--trainer.default_root_dir={folder.path}", "--ckpt_path=last"]
+        code = 1
+        with _output_to(folder.log):
+            try:
+                code = _nc_train(arguments)
+            finally:
+                seconds = time.monotonic() - start + (before.seconds if before else 0.0)
+                ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
+                error = "" if code in (0, *STOPPED) else _last_line(folder.log)
+                ending = Ending(code, round(seconds, 1), ended, _machine(), error)
+                replace_file(folder.path / "ending.json", json.dumps(asdict(ending), indent=1))
+    return code
+
+
+def _nc_train(arguments: list[str]) -> int:
+    import __main__
+
+    # What Lightning starts again for each further process of a run: nc-train, and not what has started this process.
+    sys.argv = [str(Path(__file__).parents[1] / "__main__.py"), *arguments]
+    __main__.__spec__ = None
+    try:
+        main(arguments)
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Let all that this process and those it starts print go to a file, after what is there."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with path.open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, before in zip((1, 2), kept, strict=True):
+            os.dup2(before, number)
+            os.close(before)
+
+
+def _last_line(path: Path) -> str:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("nc-train: error: ") if lines else ""
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(Path(find_config(name)).read_bytes()).hexdigest()[:16]
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    gone = [argument for argument in before["arguments"] if argument not in now["arguments"]]
+    new = [argument for argument in now["arguments"] if argument not in before["arguments"]]
+    changed = [f"{k} has changed since" for k, v in now["configs"].items() if before["configs"].get(k, v) != v]
+    return "; ".join(
+        [*(f"then {' '.join(gone)}" for _ in gone[:1]), *(f"now {' '.join(new)}" for _ in new[:1]), *changed]
+    )
+
+
+def _machine() -> dict[str, Any]:
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}

@@ -1,0 +1,106 @@
+"""Runs cells on this machine, one after another or several at once, each in a process of its own."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any
+
+import torch
+
+from nc_lightning.sweeps.cell_folder import CellFolder, run_cell
+
+
+def run_locally(folders: Sequence[CellFolder], jobs: int, ended: Callable[[CellFolder, int], None]) -> int:
+    """Run cells until all have ended.
+
+    Processes are forked from a server that has the package loaded, where the system can: a cell then costs its
+    training alone. Each has its share of the CPU's cores and of the GPUs. On Ctrl-C and SIGTERM no further cell is
+    begun, and those under way stop after their step, with a checkpoint; a second Ctrl-C stops them at once.
+
+    Args:
+        folders: Of the cells, in order.
+        jobs: How many at once.
+        ended: Called when a cell has ended, with its exit code, negative for the signal that has killed it.
+
+    Returns:
+        0, or the number of the signal that this was stopped by.
+    """
+    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if can_fork else "spawn")
+    if can_fork:
+        context.set_forkserver_preload(["nc_lightning.sweeps.cell_folder"])
+    threads = max(1, torch.get_num_threads() // jobs)
+    gpus = visible_gpus()
+    waiting, running = list(reversed(folders)), dict[int, tuple[BaseProcess, CellFolder]]()
+    stopped_by = 0
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped_by
+        stopped_by = number
+        for process, _ in running.values():
+            _send(process, number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while (waiting and not stopped_by) or running:
+            free = [slot for slot in range(jobs) if slot not in running]
+            for slot in free if not stopped_by else ():
+                if waiting:
+                    folder = waiting.pop()
+                    environment = {"OMP_NUM_THREADS": str(threads), **share_of_gpus(gpus, jobs, slot)}
+                    process = context.Process(target=_in_a_process, args=(folder, threads, environment))
+                    process.start()
+                    running[slot] = process, folder
+            wait([process.sentinel for process, _ in running.values()], timeout=1.0)
+            for slot, (process, folder) in list(running.items()):
+                if process.exitcode is not None:
+                    del running[slot]
+                    ended(folder, process.exitcode)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for process, _ in running.values():
+            _send(process, signal.SIGKILL)
+    return stopped_by
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, by the names that ``CUDA_VISIBLE_DEVICES`` takes."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip()]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def share_of_gpus(gpus: Sequence[str], jobs: int, slot: int) -> dict[str, str]:
+    """Return what to set so that one of several jobs has its share of the GPUs; with fewer GPUs than jobs, one of them.
+
+    Example:
+        >>> share_of_gpus(["0", "1", "2", "3"], jobs=2, slot=1), share_of_gpus(["0"], 2, 1), share_of_gpus([], 2, 1)
+        ({'CUDA_VISIBLE_DEVICES': '1,3'}, {'CUDA_VISIBLE_DEVICES': '0'}, {})
+    """
+    if not gpus:
+        return {}
+    own = gpus[slot::jobs] or [gpus[slot % len(gpus)]]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(own)}
+
+
+def _in_a_process(folder: CellFolder, threads: int, environment: dict[str, str]) -> None:
+    if hasattr(os, "setsid"):
+        os.setsid()  # a Ctrl-C in the terminal is for the sweep, which hands it on
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+    raise SystemExit(run_cell(folder))
+
+
+def _send(process: BaseProcess, number: int) -> None:
+    assert process.pid is not None
+    try:
+        os.killpg(process.pid, number)
+    except (AttributeError, ProcessLookupError):  # no groups here, or it has not got to make its own
+        if process.is_alive():
+            os.kill(process.pid, number)

@@ -1,0 +1,171 @@
+"""What the cells of a sweep have come to: a row for each, and rows that gather the seeds."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nc_lightning.run_record import RunRecord
+from nc_lightning.sweeps.cell_folder import STOPPED, CellFolder
+from nc_lightning.tables import LOSS_KEYS, format_value
+
+HEADLINES = {
+    "geometry/train/effective_rank": "effective rank",
+    "geometry/train/nc1": "nc1",
+    "geometry/train/equal_inner_product": "equal inner product",
+    "geometry/train/zero_sum": "zero sum",
+    "geometry/train/unit_norm": "unit norm",
+    "loss/optimality_gap": "optimality gap",
+    "geometry/val/ncc_accuracy": "accuracy (val)",
+}
+"""Measures of the table in Markdown, and their names there."""
+
+
+@dataclass
+class Result:
+    """A cell, and what it has come to.
+
+    Attributes:
+        name: Of the cell.
+        settings: What is varied, seed included.
+        status: ``done``, ``failed``, ``stopped``, ``killed`` or ``waiting``.
+        error: Why it failed.
+        seconds: Of training.
+        record: Of its latest run, if there is one.
+        values: Its last measurement, by the keys that are logged.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    status: str
+    error: str = ""
+    seconds: float = math.nan
+    record: RunRecord | None = None
+    values: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Group:
+    """Cells that differ in their seeds alone; ``results`` are of those that are done."""
+
+    settings: dict[str, Any]
+    results: list[Result]
+
+    def spread(self, key: str) -> tuple[float, float, float]:
+        """Return mean, least and greatest value over the seeds, NaN where nothing was measured."""
+        values = [value for result in self.results if not math.isnan(value := result.values.get(key, math.nan))]
+        if not values:
+            return math.nan, math.nan, math.nan
+        return sum(values) / len(values), min(values), max(values)
+
+
+def collect(folders: Sequence[CellFolder]) -> list[Result]:
+    """Return what each cell has come to."""
+    return [_result(folder) for folder in folders]
+
+
+def group_by_settings(results: Sequence[Result]) -> list[Group]:
+    """Return the cells that are done, gathered over seeds, in their order."""
+    groups: dict[str, Group] = {}
+    for result in results:
+        settings = {key: value for key, value in result.settings.items() if key != "seed"}
+        group = groups.setdefault(repr(sorted(settings.items(), key=str)), Group(settings, []))
+        if result.status == "done":
+            group.results.append(result)
+    return list(groups.values())
+
+
+def results_csv(results: Sequence[Result], axes: Sequence[str]) -> str:
+    """Return a table with a row for each cell, and every measure of its last measurement.
+
+    Example:
+        >>> cell = Result("scl-seed=0", {"objective": "scl", "seed": 0}, "done", "", 2.0)
+        >>> print(results_csv([cell], ["objective"]), end="")
+        objective,seed,status,seconds,epochs,error
+        scl,0,done,2.0,,
+    """
+    keys = sorted({key for result in results for key in result.values if "/" in key}, key=_order)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*axes, "seed", "status", "seconds", "epochs", *keys, "error"])
+    for result in results:
+        settings = [result.settings.get(axis, "") for axis in (*axes, "seed")]
+        numbers = [_number(result.values.get(key)) for key in ("epoch", *keys)]
+        writer.writerow([*settings, result.status, _number(result.seconds), *numbers, result.error])
+    return out.getvalue()
+
+
+def results_rows(results: Sequence[Result], axes: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table of headline measures: means over seeds, with the range in brackets."""
+    groups = group_by_settings(results)
+    keys = [key for key in HEADLINES if any(not math.isnan(group.spread(key)[0]) for group in groups)]
+    head = [*axes, "seeds", *(HEADLINES[key] for key in keys), "seconds"]
+    rows = []
+    for group in groups:
+        settings = [str(group.settings.get(axis, "")) for axis in axes]
+        seconds = [result.seconds for result in group.results]
+        time = f"{sum(seconds) / len(seconds):.0f}" if seconds else "-"
+        rows.append([*settings, str(len(group.results)), *(_spread(*group.spread(key)) for key in keys), time])
+    return head, rows
+
+
+def results_markdown(results: Sequence[Result], axes: Sequence[str], title: str) -> str:
+    """Return the table of headline measures in Markdown, and below it the cells that are not done."""
+    head, rows = results_rows(results, axes)
+    lines = [f"# {title}", "", f"{how_many(results)}. Means over seeds, the range in brackets.", ""]
+    lines += [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    left = [f"- `{result.name}`: {result.status}{result.error and ', '}{result.error}" for result in undone(results)]
+    return "\n".join([*lines, *(["", "Not done:", "", *left] if left else [])]) + "\n"
+
+
+def how_many(results: Sequence[Result]) -> str:
+    """Say how many cells there are, and how many have come to which end.
+
+    Example:
+        >>> how_many([Result("a", {}, "done"), Result("b", {}, "failed")])
+        '2 cells: 1 done, 1 failed'
+    """
+    counts = {status: sum(result.status == status for result in results) for status in _STATUS}
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{len(results)} cell{'s' * (len(results) != 1)}: {said}"
+
+
+def undone(results: Sequence[Result]) -> list[Result]:
+    """Return the cells that are not done."""
+    return [result for result in results if result.status != "done"]
+
+
+_STATUS = ("done", "failed", "stopped", "killed", "waiting")
+
+
+def _result(folder: CellFolder) -> Result:
+    ending = folder.ending()
+    cell = folder.cell
+    if ending is None:
+        return Result(cell.name, cell.settings, "killed" if folder.log.is_file() else "waiting")
+    status = "done" if ending.exit_code == 0 else "stopped" if ending.exit_code in STOPPED else "failed"
+    record = folder.record()
+    values = dict(record.history[-1]) if record is not None and record.history else {}
+    return Result(cell.name, cell.settings, status, ending.error, ending.seconds, record, values)
+
+
+def _order(key: str) -> tuple[int, str]:
+    return (LOSS_KEYS.index(key) if key in LOSS_KEYS else len(LOSS_KEYS), key)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else repr(value)
+
+
+def _spread(mean: float, least: float, greatest: float) -> str:
+    if math.isnan(mean):
+        return "-"
+    if least == greatest:
+        return _short(mean)
+    return f"{_short(mean)} ({_short(least)} to {_short(greatest)})"
+
+
+def _short(value: float) -> str:
+    return format_value(float(f"{value:.4g}"))

@@ -1,0 +1,94 @@
+"""Runs cells on a SLURM cluster as one array of jobs, by submitit, an extra: ``pip install 'nc-lightning[slurm]'``."""
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nc_lightning.sweeps.cell_folder import CellFolder, run_cell
+
+_ASK_EVERY = 10.0
+
+
+class CellJob:
+    """What a job of the array does: a cell; asked to make room for other jobs, it is submitted again and goes on.
+
+    Args:
+        folder: Of the cell.
+    """
+
+    def __init__(self, folder: CellFolder) -> None:
+        self.folder = folder
+
+    def __call__(self) -> int:
+        """Run the cell, and return its exit code."""
+        return run_cell(self.folder)
+
+    def checkpoint(self) -> Any:
+        """Tell submitit, when the job's time is up, to submit it again; the cell goes on from its last checkpoint."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def run_on_slurm(
+    folders: Sequence[CellFolder],
+    root: Path,
+    parameters: dict[str, Any],
+    ended: Callable[[CellFolder, int], None],
+    cluster: str | None = None,
+) -> int:
+    """Submit cells as an array of jobs, and wait until all have ended.
+
+    Args:
+        folders: Of the cells, on a file system that the cluster's machines share.
+        root: Folder of the sweep; submitit's own files go to ``submitit`` in it.
+        parameters: For submitit's ``update_parameters``, such as ``timeout_min``, ``gpus_per_node`` or
+            ``slurm_partition``.
+        ended: Called when a cell has ended, with its exit code.
+        cluster: As submitit names it; None for SLURM where it is, else this machine.
+
+    Returns:
+        0, or the number of SIGINT on Ctrl-C: then the jobs go on, and the same command gathers what they have done.
+
+    Raises:
+        ModuleNotFoundError: If submitit is not installed.
+        ValueError: If it does not know a parameter.
+    """
+    try:
+        import submitit
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "--submit: got no submitit, expected it to be installed by pip install 'nc-lightning[slurm]'"
+        ) from error
+    executor = submitit.AutoExecutor(folder=root / "submitit", cluster=cluster)
+    try:
+        executor.update_parameters(**{"name": f"nc-sweep-{root.name}", **parameters})
+    except (NameError, TypeError, ValueError) as error:
+        raise ValueError(f"cluster: {' '.join(str(error).split())}") from error
+    if not folders:
+        return 0
+    with executor.batch():
+        jobs = [executor.submit(CellJob(folder)) for folder in folders]
+    print(f"submitted {len(jobs)} jobs, the first one {jobs[0].job_id}; Ctrl-C leaves them to the cluster", flush=True)
+    under_way = dict(zip(folders, jobs, strict=True))
+    try:
+        while under_way:
+            over = [folder for folder, job in under_way.items() if job.done()]
+            for folder in over:
+                ended(folder, _exit_code(under_way.pop(folder)))
+            if not over:
+                time.sleep(_ASK_EVERY)
+    except KeyboardInterrupt:
+        return int(signal.SIGINT)
+    return 0
+
+
+def _exit_code(job: Any) -> int:
+    """A job that was killed has left no result."""
+    try:
+        code: int = job.result()
+    except Exception:
+        return -int(signal.SIGKILL)
+    return code

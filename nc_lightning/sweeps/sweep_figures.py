@@ -1,0 +1,207 @@
+"""Figures of a sweep: a measure against what is varied, its way over training, and the spectra, with their spread."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nc_lightning.drawing import COLOURS, SMALLEST_SHOWN
+from nc_lightning.sweeps.results import Group
+
+_PANEL = (4.2, 3.2)
+_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (1, 3)), (0, (5, 5)))
+_SMALLEST = 1e-6
+_LINEAR = ("effective_rank", "ncc_accuracy")
+"""Measures that are not distances, whose ideal a logarithm would hide."""
+
+
+@dataclass
+class Layout:
+    """What the axes of a sweep are in its figures.
+
+    Attributes:
+        x: Name of the axis from left to right; empty where nothing but the objective is varied.
+        panels: Names of the axes of which each combination has a panel.
+    """
+
+    x: str
+    panels: list[str]
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], axes: Sequence[str]) -> "Layout":
+        """Take the axis with the most numbers from left to right, without one that with the most values.
+
+        Example:
+            >>> cells = [{"objective": "hscl", "beta": beta, "batches": "random"} for beta in (2, 5)]
+            >>> Layout.of([Group(settings, []) for settings in cells], ["objective", "batches", "beta"])
+            Layout(x='beta', panels=['batches'])
+        """
+        others = [axis for axis in axes if axis != "objective"]
+        values = {axis: {group.settings[axis] for group in groups if axis in group.settings} for axis in others}
+        numeric = {axis: all(isinstance(v, int | float) for v in found) for axis, found in values.items()}
+        x = max(others, key=lambda axis: (numeric[axis], len(values[axis])), default="")
+        return cls(x, [axis for axis in others if axis != x])
+
+    def by_panel(self, groups: Sequence[Group]) -> dict[str, list[Group]]:
+        """Return the groups of each panel by its title."""
+        panels: dict[str, list[Group]] = {}
+        for group in groups:
+            title = ", ".join(f"{axis} {group.settings[axis]}" for axis in self.panels if axis in group.settings)
+            panels.setdefault(title, []).append(group)
+        return panels
+
+
+def measure_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name: str, ideal: float | None) -> Figure:
+    """Draw a measure against what is varied: means over seeds, bars from least to greatest.
+
+    Args:
+        groups: Cells by settings.
+        axes: What is varied.
+        key: Of the measure.
+        name: Of the measure, for people.
+        ideal: Its value at neural collapse, if there is one.
+
+    Returns:
+        A figure with a panel for each combination of the other axes, an objective being a line; one that has nothing to
+        be drawn against, as SCL has no hardness, is a level.
+    """
+    layout = Layout.of(groups, axes)
+    x_values = _in_order(group.settings[layout.x] for group in groups if layout.x in group.settings)
+    numeric = all(isinstance(x, int | float) for x in x_values)
+    colours = _colours(groups)
+
+    def draw(panel: Axes, shown: Sequence[Group]) -> None:
+        for objective, colour in colours.items():
+            own = [group for group in shown if group.settings.get("objective", "") == objective]
+            spreads = {group.settings.get(layout.x): group.spread(key) for group in own}
+            points = [x for x in x_values if x in spreads]
+            if points:
+                mean, least, greatest = np.array([spreads[x] for x in points], dtype=float).T
+                at = points if numeric else [x_values.index(x) for x in points]
+                bars = np.stack([mean - least, greatest - mean])
+                panel.errorbar(at, mean, yerr=bars, color=colour, marker="o", markersize=4, capsize=3, label=objective)
+            elif None in spreads:
+                mean, least, greatest = spreads[None]
+                panel.axhline(mean, color=colour, linewidth=1.2, label=objective)
+                panel.axhspan(least, greatest, color=colour, alpha=0.15, linewidth=0)
+        if ideal is not None and _is_linear(key):
+            panel.axhline(ideal, color="black", linestyle="--", linewidth=1)
+        if not _is_linear(key):
+            panel.set_yscale("symlog", linthresh=_SMALLEST)
+        panel.set_xlabel(layout.x)
+        if not numeric:
+            panel.set_xticks(range(len(x_values)), [str(x) for x in x_values], fontsize=8)
+        elif len(x_values) > 1 and min(x_values) > 0 and max(x_values) > 20 * min(x_values):
+            panel.set_xscale("log")
+
+    said = "" if ideal is None else f" (ideal: {ideal:g})"
+    return _panels(layout.by_panel(groups), draw, f"{name}{said}")
+
+
+def path_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name: str) -> Figure:
+    """Draw the way of a measure over training: a line for each cell, means over seeds in their range.
+
+    Args:
+        groups: Cells by settings.
+        axes: What is varied.
+        key: Of the measure.
+        name: Of the measure, for people.
+
+    Returns:
+        A figure with the panels of `measure_figure`.
+    """
+
+    def series(group: Group) -> list[dict[float, float]]:
+        records = [result.record for result in group.results if result.record is not None]
+        return [{entry["epoch"]: entry[key] for entry in record.history if key in entry} for record in records]
+
+    return _lines(groups, axes, series, f"{name} over training", "epoch", not _is_linear(key))
+
+
+def spectra_figure(groups: Sequence[Group], axes: Sequence[str]) -> Figure:
+    """Draw the eigenvalues of the covariance of the class means over the largest, the last measurement's.
+
+    Args:
+        groups: Cells by settings.
+        axes: What is varied.
+
+    Returns:
+        A figure with the panels of `measure_figure`; at neural collapse all are 1.
+    """
+
+    def series(group: Group) -> list[dict[float, float]]:
+        records = [result.record for result in group.results if result.record is not None]
+        shown = [[max(value, SMALLEST_SHOWN) for value in record.spectrum] for record in records]
+        return [dict(enumerate(values, start=1)) for values in shown]
+
+    return _lines(groups, axes, series, "eigenvalues of the covariance of class means, over the largest", "index", True)
+
+
+def _lines(
+    groups: Sequence[Group],
+    axes: Sequence[str],
+    series: Callable[[Group], list[dict[float, float]]],
+    title: str,
+    x_label: str,
+    logarithmic: bool,
+) -> Figure:
+    layout = Layout.of(groups, axes)
+    x_values = _in_order(group.settings[layout.x] for group in groups if layout.x in group.settings)
+    colours = _colours(groups)
+
+    def draw(panel: Axes, shown: Sequence[Group]) -> None:
+        for group in shown:
+            found = [each for each in series(group) if each]
+            if not found:
+                continue
+            at = sorted(set.intersection(*(set(each) for each in found)))
+            values = np.array([[each[x] for x in at] for each in found])
+            objective, x = group.settings.get("objective", ""), group.settings.get(layout.x)
+            dash = _DASHES[x_values.index(x) % len(_DASHES)] if x in x_values else "-"
+            label = " ".join(str(part) for part in (objective, x) if part not in (None, ""))
+            panel.plot(at, values.mean(0), color=colours[objective], linestyle=dash, linewidth=1.2, label=label)
+            panel.fill_between(at, values.min(0), values.max(0), color=colours[objective], alpha=0.12, linewidth=0)
+        if logarithmic:
+            panel.set_yscale("symlog", linthresh=SMALLEST_SHOWN if x_label == "index" else _SMALLEST)
+        panel.set_xlabel(x_label)
+
+    return _panels(layout.by_panel(groups), draw, title)
+
+
+def _panels(panels: dict[str, list[Group]], draw: Callable[[Axes, Sequence[Group]], None], title: str) -> Figure:
+    columns = min(3, max(1, math.ceil(math.sqrt(len(panels)))))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 0.4), dpi=110, layout="constrained")
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for panel, (name, groups) in zip(grid.flat, panels.items(), strict=False):
+        draw(panel, groups)
+        panel.set_title(name, fontsize=10)
+    for panel in grid.flat[len(panels) :]:
+        panel.set_visible(False)
+    handles = {}
+    for panel in grid.flat:
+        found, labels = panel.get_legend_handles_labels()
+        handles |= dict(zip(labels, found, strict=True))
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def _is_linear(key: str) -> bool:
+    return key.rpartition("/")[2] in _LINEAR
+
+
+def _colours(groups: Sequence[Group]) -> dict[str, str]:
+    names = dict.fromkeys(group.settings.get("objective", "") for group in groups)
+    return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
+
+
+def _in_order(values: Any) -> list[Any]:
+    """Distinct values: numbers by size, others as they come."""
+    found = list(dict.fromkeys(values))
+    return sorted(found) if all(isinstance(value, int | float) for value in found) else found

@@ -1,0 +1,88 @@
+"""The page of a sweep: the table of its cells, the figures, and the way to the report of each run."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from nc_lightning.files import replacing
+from nc_lightning.geometry import ideal
+from nc_lightning.plots import to_png
+from nc_lightning.report import html_image, html_page, html_table
+from nc_lightning.sweeps.cell_folder import CellFolder
+from nc_lightning.sweeps.results import HEADLINES, Result, group_by_settings, how_many, results_rows
+from nc_lightning.sweeps.sweep_figures import measure_figure, path_figure, spectra_figure
+
+_PATHS = ("effective_rank", "nc1", "equal_inner_product", "zero_sum", "unit_norm")
+"""Measures whose way over training is drawn, as in the paper."""
+
+
+def write_figures(results: Sequence[Result], axes: Sequence[str], folder: Path) -> list[Path]:
+    """Draw the figures of the cells that are done into PNG files, in the place of those that were there.
+
+    Args:
+        results: Of all cells.
+        axes: What is varied.
+        folder: Of the files.
+
+    Returns:
+        The files; none where no cell is done.
+    """
+    groups = [group for group in group_by_settings(results) if group.results]
+    records = [result.record for group in groups for result in group.results if result.record is not None]
+    if not records:
+        return []
+    figures = {}
+    for key, name in HEADLINES.items():
+        goal = ideal(key.rpartition("/")[2], records[0].num_classes, records[0].feature_dim)
+        value = 0.0 if key == "loss/optimality_gap" else goal.value if goal else None
+        figures[name] = measure_figure(groups, axes, key, name, value)
+    for measure in _PATHS:
+        name = HEADLINES[f"geometry/train/{measure}"]
+        figures[f"{name} over training"] = path_figure(groups, axes, f"geometry/train/{measure}", name)
+    figures["spectra"] = spectra_figure(groups, axes)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name.replace(' ', '_')}.png")
+        with replacing(paths[-1]) as half:
+            half.write_bytes(to_png(figure))
+    return paths
+
+
+def sweep_html(
+    results: Sequence[Result], folders: Sequence[CellFolder], axes: Sequence[str], root: Path, figures: Sequence[Path]
+) -> str:
+    """Return the page of a sweep, which needs nothing but itself; its links lead to the reports of the runs.
+
+    Args:
+        results: Of all cells.
+        folders: Of all cells.
+        axes: What is varied.
+        root: Folder of the sweep, where the page is to lie.
+        figures: PNG files.
+
+    Returns:
+        A whole HTML document.
+    """
+    head, rows = results_rows(results, axes)
+    images = (html_image(path.read_bytes(), path.stem.replace("_", " ")) for path in figures)
+    parts = [
+        f"<h1>{escape(root.name)}</h1>",
+        f'<p class="note">{escape(how_many(results))}. Means over seeds, the range in brackets.</p>',
+        html_table(head, rows),
+        "<h2>Figures</h2>",
+        *images,
+        "<h2>Cells</h2>",
+        f"<ul>{''.join(_item(result, folder, root) for result, folder in zip(results, folders, strict=True))}</ul>",
+    ]
+    return html_page(f"Sweep {root.name}", parts)
+
+
+def _item(result: Result, folder: CellFolder, root: Path) -> str:
+    said = f"{result.name}: {result.status}{result.error and ', '}{result.error}"
+    run = folder.folder_of_run()
+    if run is None or not (run / "report.html").is_file():
+        return f"<li>{escape(said)}</li>"
+    href = quote((run / "report.html").relative_to(root).as_posix())
+    return f'<li><a href="{href}">{escape(said)}</a></li>'
