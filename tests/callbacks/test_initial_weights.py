@@ -21,7 +21,9 @@ def model(objective=SCL, width=16):
 
 def trainer(*callbacks, epochs=1, steps=2):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    return Trainer(max_epochs=epochs, limit_train_batches=steps, limit_val_batches=0, callbacks=list(callbacks), **quiet)
+    return Trainer(
+        max_epochs=epochs, limit_train_batches=steps, limit_val_batches=0, callbacks=list(callbacks), **quiet
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from nc_lightning.plots import to_png
+from nc_lightning.run_record import RunRecord
+from nc_lightning.sweeps.results import Group, Result
+from nc_lightning.sweeps.sweep_figures import Layout, measure_figure, path_figure, spectra_figure
+
+AXES = ["objective", "batches", "beta"]
+RANK, NC1 = "geometry/train/effective_rank", "geometry/train/nc1"
+
+
+def group(objective, batches, beta, *ranks):
+    settings = {"objective": objective, "batches": batches} | ({} if beta is None else {"beta": beta})
+    results = []
+    for seed, rank in enumerate(ranks):
+        history = [{"epoch": float(e), RANK: rank * e / 2, NC1: 0.1 / e} for e in (1, 2)]
+        record = RunRecord("", 10, 9, history=history, spectrum=[1.0, rank / 10, 0.0])
+        results.append(Result("", {**settings, "seed": seed}, "done", "", 1.0, record, history[-1]))
+    return Group(settings, results)
+
+
+@pytest.fixture
+def groups():
+    return [
+        group(objective, batches, beta, rank, rank + 1)
+        for batches in ("random", "balanced")
+        for objective, beta, rank in (("scl", None, 3.0), ("hscl", 2, 4.0), ("hscl", 10, 8.0))
+    ]
+
+
+def labelled(figure):
+    return {text.get_text() for text in figure.legends[0].get_texts()}
+
+
+def test_a_measure_is_drawn_against_what_is_numeric_with_a_panel_for_the_rest(groups):
+    figure = measure_figure(groups, AXES, RANK, "effective rank", 9.0)
+    assert [panel.get_title() for panel in figure.axes] == ["batches random", "batches balanced"]
+    assert labelled(figure) == {"scl", "hscl"}
+    line = next(c for c in figure.axes[0].containers if c.get_label() == "hscl")
+    x, mean = line.lines[0].get_data()
+    assert list(x) == [2, 10]
+    np.testing.assert_allclose(mean, [4.5, 8.5])
+    (segments,) = (bars.get_segments() for bars in line.lines[2])
+    np.testing.assert_allclose(segments[1][:, 1], [8.0, 9.0])
+    levels = [line.get_ydata()[0] for line in figure.axes[0].get_lines() if line.get_label() == "scl"]
+    assert levels == [3.5], "what has no hardness is a level"
+
+
+def test_the_way_over_training_has_a_line_for_each_cell(groups):
+    figure = path_figure(groups, AXES, RANK, "effective rank")
+    assert labelled(figure) == {"scl", "hscl 2", "hscl 10"}
+    line = next(line for line in figure.axes[1].get_lines() if line.get_label() == "hscl 10")
+    np.testing.assert_allclose(line.get_xydata(), [[1, 4.25], [2, 8.5]])
+
+
+def test_spectra_have_a_floor(groups):
+    figure = spectra_figure(groups, AXES)
+    line = next(line for line in figure.axes[0].get_lines() if line.get_label() == "scl")
+    np.testing.assert_allclose(line.get_ydata(), [1.0, 0.35, 1e-8])
+
+
+@pytest.mark.parametrize("axes", [["objective"], ["objective", "psi"], ["objective", "beta"]])
+def test_whatever_is_varied_can_be_drawn(axes):
+    values = {"psi": ["triplet", "logistic"], "beta": [5, 2]}
+    settings = [{"objective": "hscl", axes[-1]: v} for v in values.get(axes[-1], ["hscl"])]
+    groups = [Group(each, group("hscl", "", None, 2.0).results) for each in settings]
+    for figure in (
+        measure_figure(groups, axes, NC1, "nc1", 0.0),
+        measure_figure(groups, axes, "geometry/train/absent", "absent", None),
+        path_figure(groups, axes, NC1, "nc1"),
+        spectra_figure(groups, axes),
+    ):
+        assert to_png(figure).startswith(b"\x89PNG")
+    assert Layout.of(groups, axes).x == ("" if axes == ["objective"] else axes[-1])
