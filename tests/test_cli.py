@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nc_lightning import HSCL, SCL
 from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler
-from nc_lightning.cli import config_folder, find_config, main, resolve_configs
+from nc_lightning.cli import config_folder, find_config, main, resolve_configs, shipped_configs
 
 OBJECTIVES = ["scl", "hscl", "ucl", "hucl"]
-CONFIGS = sorted(path.name for path in config_folder().glob("*.yaml"))
+CONFIGS = [name for name in shipped_configs() if "sweeps" not in name]
 SHORT = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 
@@ -36,13 +36,21 @@ def run():
 ON_SMALL_IMAGES = ["--data=nc_lightning.data.ArrayDataModule", "--data.path=small.npz", "--data.batch_size=200"]
 
 
+OF_IMAGES = ["cifar100", "paper/official", "paper/cifar10", "paper/tiny_imagenet", "paper/simclr"]
+BEFORE = {"paper/simclr": ["--config", "cifar100.yaml"]}  # augmentation is of data modules of images
+ALSO = {"paper/fast_gpu": ["--model.compile=false"]}  # compiling takes a compiler, and minutes
+
+
 def complete(config):
     """The command line that makes a config complete: an objective stands by itself, an overlay on each of them."""
     stem = config.removesuffix(".yaml")
     if stem in OBJECTIVES:
         return [["--config", config]]
-    data = ON_SMALL_IMAGES if stem == "cifar100" else []
-    return [["--config", f"{objective}.yaml", "--config", config, *data] for objective in OBJECTIVES]
+    also = (ON_SMALL_IMAGES if stem in OF_IMAGES else []) + ALSO.get(stem, [])
+    hardened = [objective for objective in OBJECTIVES if objective.startswith("h")]
+    on = hardened if stem == "paper/polynomial" else OBJECTIVES
+    before = BEFORE.get(stem, [])
+    return [["--config", f"{objective}.yaml", *before, "--config", config, *also] for objective in on]
 
 
 def small_images():
@@ -52,8 +60,8 @@ def small_images():
 
 
 def marked(configs):
-    marks = [pytest.mark.slow] if "cifar100.yaml" in configs else []
-    return pytest.param(configs, marks=marks, id="+".join(configs[1:4:2]))
+    marks = [pytest.mark.slow] if {"cifar100.yaml", "paper/official.yaml"} & set(configs) else []
+    return pytest.param(configs, marks=marks, id="+".join(name for name in configs if name.endswith(".yaml")))
 
 
 @pytest.mark.parametrize("configs", [marked(configs) for name in CONFIGS for configs in complete(name)])
@@ -71,9 +79,8 @@ def test_every_config_runs(configs, request):
 
 
 def test_there_is_a_config_for_each_objective():
-    assert {f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs", "adaptive", "cifar100", "bolts", "ddp")} == set(
-        CONFIGS
-    )
+    ours = {name for name in CONFIGS if "/" not in name}
+    assert {f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs", "adaptive", "cifar100", "bolts", "ddp")} == ours
 
 
 def test_a_run_leaves_logs_config_and_checkpoint(run):

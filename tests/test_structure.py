@@ -38,6 +38,8 @@ FLOORS = [
     "bolts",
     "config_nesting",
     "cli",
+    "sweeps",
+    "nc_sweep",
 ]
 NOT_EVEN_BESIDE = {
     "losses": {"data"},

@@ -1,4 +1,4 @@
-"""Lightning callbacks: sampler, monitor, dashboard, probe and writer; guards of a run, and what begins, resumes and ends it."""
+"""Lightning callbacks: sampler, monitor, dashboard, probe, writer; guards of a run, and what begins and ends it."""
 
 from nc_lightning.callbacks.collapse_watch import CollapseWatch
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor

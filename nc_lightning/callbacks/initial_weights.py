@@ -44,8 +44,8 @@ class InitialWeights(Callback):
             got = tuple(taken[key].shape) if key in taken else "nothing"
             if got != tuple(own[key].shape):
                 raise ValueError(
-                    f"InitialWeights: got {got} for {key} in {short_path(path)!r}, expected {tuple(own[key].shape)}, the "
-                    "shape of this module's"
+                    f"InitialWeights: got {got} for {key} in {short_path(path)!r}, expected {tuple(own[key].shape)}, "
+                    "the shape of this module's"
                 )
         pl_module.load_state_dict({**own, **{key: taken[key] for key in own if key in taken}})
         rank_zero_info(f"starting from the weights of {short_path(path)}")

@@ -22,6 +22,8 @@ from nc_lightning.sweeps.plan import Cell
 
 STOPPED = (130, 143)
 """Exit codes of a run that was asked to stop, and has left a checkpoint to go on from."""
+_SUBMITTED_AGAIN = -1
+"""Exit code by which submitit ends the process of a job that it has submitted again: no end of the cell."""
 _QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 
@@ -129,29 +131,38 @@ class CellFolder:
 def run_cell(folder: CellFolder) -> int:
     """Run ``nc-train`` for a cell in this process, on from its last checkpoint if there is one, and note the end.
 
-    Its output goes to ``log.txt``. A cell that is done, or that another process is at, is left alone.
+    Its output goes to ``log.txt``. A cell that is done, or that another process is at, is left alone. Of several
+    processes that a cluster has started for the cell, the first one looks after all this.
 
     Returns:
         The exit code; 0 where it is left alone.
     """
+    if folder.done:
+        return 0
+    arguments = [
+        "fit",
+        *_QUIET,
+        *folder.cell.arguments,
+        f"--trainer.default_root_dir={folder.path}",
+        "--ckpt_path=last",
+    ]
+    rank = int(os.environ.get("SLURM_PROCID", 0))
+    if rank > 0:
+        with _output_to(folder.log.with_stem(f"log-{rank}")):
+            return _nc_train(arguments)
     with folder.locked() as mine:
-        if not mine or folder.done:
+        if not mine:
             return 0
         before = folder.ending()
         start = time.monotonic()
         (folder.path / "ending.json").unlink(missing_ok=True)
-        arguments = ["fit", *_QUIET, *folder.cell.arguments]
-        arguments += [f"--trainer.default_root_dir={folder.path}", "--ckpt_path=last"]
-        code = 1
         with _output_to(folder.log):
-            try:
-                code = _nc_train(arguments)
-            finally:
-                seconds = time.monotonic() - start + (before.seconds if before else 0.0)
-                ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
-                error = "" if code in (0, *STOPPED) else _last_line(folder.log)
-                ending = Ending(code, round(seconds, 1), ended, _machine(), error)
-                replace_file(folder.path / "ending.json", json.dumps(asdict(ending), indent=1))
+            code = _nc_train(arguments)
+        seconds = time.monotonic() - start + (before.seconds if before else 0.0)
+        ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        error = "" if code in (0, *STOPPED) else _last_line(folder.log)
+        ending = Ending(code, round(seconds, 1), ended, _machine(), error)
+        replace_file(folder.path / "ending.json", json.dumps(asdict(ending), indent=1))
     return code
 
 
@@ -164,6 +175,8 @@ def _nc_train(arguments: list[str]) -> int:
     try:
         main(arguments)
     except SystemExit as exit_:
+        if exit_.code == _SUBMITTED_AGAIN:
+            raise
         return exit_.code if isinstance(exit_.code, int) else 1
     except KeyboardInterrupt:
         return 130
@@ -193,8 +206,6 @@ def _output_to(path: Path) -> Iterator[None]:
 
 
 def _last_line(path: Path) -> str:
-    sys.stdout.flush()
-    sys.stderr.flush()
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1].removeprefix("nc-train: error: ") if lines else ""
 

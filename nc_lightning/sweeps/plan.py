@@ -200,20 +200,16 @@ def _arguments(chosen: dict[str, Any], overlays: list[str], seed: int) -> list[s
 
 
 def _label(value: Any, seed: int) -> Any:
-    """What stands for a value in tables and names: a config without its folder, a class without its package."""
+    """What stands for a value in tables and names: a config without its folder, a class with its numbers alone."""
     if isinstance(value, list):
         return "+".join(str(_label(each, seed)) for each in value)
-    if isinstance(value, Mapping):
-        rest = ",".join(f"{k}={_label(v, seed)}" for k, v in value.get("init_args", {}).items())
+    if isinstance(value, dict):
+        numbers = {k: v for k, v in value.get("init_args", {}).items() if isinstance(v, int | float)}
         name = str(value.get("class_path", json.dumps(value))).rpartition(".")[2]
-        return f"{name}({rest})" if rest else name
-    return (
-        Path(value).stem
-        if _is_config(value)
-        else value.replace("{seed}", str(seed))
-        if isinstance(value, str)
-        else value
-    )
+        return f"{name}({','.join(f'{k}={v}' for k, v in numbers.items())})" if numbers else name
+    if isinstance(value, str):
+        return Path(value).stem if _is_config(value) else value.replace("{seed}", str(seed))
+    return value
 
 
 def _name(settings: Mapping[str, Any], seed: int) -> str:

@@ -26,7 +26,7 @@ class CellJob:
         return run_cell(self.folder)
 
     def checkpoint(self) -> Any:
-        """Tell submitit, when the job's time is up, to submit it again; the cell goes on from its last checkpoint."""
+        """Let submitit submit the job again when its time is up; the cell then goes on from its last checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -37,7 +37,7 @@ def run_on_slurm(
     root: Path,
     parameters: dict[str, Any],
     ended: Callable[[CellFolder, int], None],
-    cluster: str | None = None,
+    cluster: str = "slurm",
 ) -> int:
     """Submit cells as an array of jobs, and wait until all have ended.
 
@@ -47,14 +47,14 @@ def run_on_slurm(
         parameters: For submitit's ``update_parameters``, such as ``timeout_min``, ``gpus_per_node`` or
             ``slurm_partition``.
         ended: Called when a cell has ended, with its exit code.
-        cluster: As submitit names it; None for SLURM where it is, else this machine.
+        cluster: As submitit names it; ``local`` runs all jobs at once on this machine, to try it.
 
     Returns:
         0, or the number of SIGINT on Ctrl-C: then the jobs go on, and the same command gathers what they have done.
 
     Raises:
         ModuleNotFoundError: If submitit is not installed.
-        ValueError: If it does not know a parameter.
+        ValueError: If there is no such cluster, or it does not know a parameter.
     """
     try:
         import submitit
@@ -62,7 +62,10 @@ def run_on_slurm(
         raise ModuleNotFoundError(
             "--submit: got no submitit, expected it to be installed by pip install 'nc-lightning[slurm]'"
         ) from error
-    executor = submitit.AutoExecutor(folder=root / "submitit", cluster=cluster)
+    try:
+        executor = submitit.AutoExecutor(folder=root / "submitit", cluster=cluster)
+    except RuntimeError as error:
+        raise ValueError(f"--submit: got a machine without SLURM, expected one with its srun: {error}") from error
     try:
         executor.update_parameters(**{"name": f"nc-sweep-{root.name}", **parameters})
     except (NameError, TypeError, ValueError) as error:

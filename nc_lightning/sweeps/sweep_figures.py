@@ -182,12 +182,12 @@ def _panels(panels: dict[str, list[Group]], draw: Callable[[Axes, Sequence[Group
         panel.set_title(name, fontsize=10)
     for panel in grid.flat[len(panels) :]:
         panel.set_visible(False)
-    handles = {}
+    handles: dict[str, Any] = {}
     for panel in grid.flat:
         found, labels = panel.get_legend_handles_labels()
         handles |= dict(zip(labels, found, strict=True))
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8, frameon=False)
+        figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=12)
     return figure
 

@@ -1,0 +1,72 @@
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nc_lightning import HSCL
+from nc_lightning.cli import find_config, main, shipped_configs
+from nc_lightning.encoders import MLP
+from nc_lightning.sweeps.plan import read_plan
+
+SWEEPS = [name for name in shipped_configs() if name.startswith("paper/sweeps/")]
+FOR_GPUS = "--config=paper/official.yaml"
+
+
+def one_of_each_kind(name):
+    """Cells that differ in their configs or in what is set, and not in its values alone."""
+    kinds = {}
+    for cell in read_plan(find_config(name)).cells:
+        kind = tuple(a if a.startswith("--config") else a.partition("=")[0] for a in cell.arguments)
+        kinds.setdefault(kind, cell)
+    return list(kinds.values())
+
+
+def parameters():
+    for name in SWEEPS:
+        for cell in one_of_each_kind(name):
+            yield pytest.param(cell.arguments, id=f"{name.removeprefix('paper/sweeps/')}-{cell.name}")
+
+
+@pytest.fixture
+def start(in_tmp):
+    """What initialisation.yaml begins with."""
+    module = HSCL(encoder=MLP((1, 8, 16), [512, 512]), num_classes=100)
+    folder = in_tmp / "sweeps/digit_pairs/cells/hscl-normalization=unit_ball-batches=balanced-beta=10-seed=0"
+    folder.mkdir(parents=True)
+    torch.save({"state_dict": module.state_dict(), "objective": "HSCL"}, folder / "last.ckpt")
+
+
+def test_there_is_one_for_each_experiment_of_the_paper():
+    names = {name.removeprefix("paper/sweeps/").removesuffix(".yaml") for name in SWEEPS}
+    assert names == {"digit_pairs", "balance", "initialisation", "eta", "psi", "batch_size", "views", "official"}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_it_has_as_many_cells_as_it_says(name):
+    path = Path(find_config(name))
+    said = re.search(r": (\d+) cells", path.read_text().partition("\n")[0])
+    assert len(read_plan(path).cells) == int(said[1])
+
+
+def test_the_cells_that_initialisation_begins_with_are_in_the_grid():
+    (checkpoint,) = {
+        re.search(r"sweeps/digit_pairs/cells/([^\"]+)", " ".join(cell.arguments))[1]
+        for cell in read_plan(find_config("paper/sweeps/initialisation.yaml")).cells
+        if cell.settings["seed"] == 1
+    }
+    assert checkpoint in {cell.name for cell in read_plan(find_config("paper/sweeps/digit_pairs.yaml")).cells}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", list(parameters()))
+def test_its_cells_run(arguments, start, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["nc-train"])
+    if FOR_GPUS in arguments:
+        with pytest.raises(SystemExit) as exit_:
+            main(["fit", *arguments, "--print_config"])
+        assert exit_.value.code in (0, None)
+        assert "class_path: nc_lightning.data." in capsys.readouterr().out
+    else:
+        assert main(["fit", *arguments, "--trainer.fast_dev_run=2"]).trainer.global_step == 2

@@ -1,0 +1,311 @@
+import csv
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from nc_lightning import nc_sweep
+from nc_lightning.sweeps.cell_folder import CellFolder, run_cell
+from nc_lightning.sweeps.plan import read_plan
+
+SMALL = {
+    "trainer.max_epochs": 2,
+    "model.encoder.init_args.hidden_features": "[16]",
+    "geometry.every_n_epochs": 1,
+    "dashboard.every_n_epochs": 9,
+}
+"""Of five steps an epoch."""
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(in_tmp, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nc-sweep"])
+
+
+def write(**said):
+    said["all"] = {**SMALL, **said.get("all", {})}
+    Path("mine.yaml").write_text(yaml.safe_dump(said, sort_keys=False))
+
+
+def cell(name):
+    return Path("sweeps/mine/cells", name)
+
+
+def rows():
+    with open("sweeps/mine/results.csv") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_a_grid_is_trained_gathered_and_not_trained_again(capfd):
+    write(seeds=[0, 1], cells=[{"objective": "scl.yaml"}, {"objective": "hscl.yaml", "model.beta": [5]}])
+    assert nc_sweep.main(["mine.yaml", "--jobs", "2", "--data.batch_size", "250"]) == Path("sweeps/mine")
+    said = capfd.readouterr().out
+    assert said.startswith("4 cells in sweeps/mine, 0 of them done before\n[1/4, ")
+    assert "\n4 cells: 4 done\n" in said
+    assert "epoch" not in said.lower(), "what the runs print is in their logs"
+    assert "Geometry of 10 classes" in (cell("scl-seed=0") / "log.txt").read_text()
+    found = rows()
+    assert [(row["objective"], row["beta"], row["seed"], row["status"]) for row in found] == [
+        *(("scl", "", "0", "done"), ("scl", "", "1", "done")),
+        *(("hscl", "5", "0", "done"), ("hscl", "5", "1", "done")),
+    ]
+    ranks = [float(row["geometry/train/effective_rank"]) for row in found]
+    assert len(set(ranks)) == 4, "seeds differ, and objectives"
+    record = json.loads((cell("hscl-beta=5-seed=1") / "lightning_logs/version_0/report.json").read_text())
+    assert record["history"][-1]["geometry/train/effective_rank"] == ranks[3]
+    assert len(record["spectrum"]) == 9
+    assert record["settings"]["seed"] == 1
+    assert "| hscl | 5 | 2 |" in Path("sweeps/mine/results.md").read_text()
+    page = Path("sweeps/mine/report.html").read_text()
+    assert 'href="cells/hscl-beta%3D5-seed%3D1/lightning_logs/version_0/report.html"' in page
+    assert page.count("<img") == len(list(Path("sweeps/mine/figures").glob("*.png"))) == 13
+
+    before = {path: path.read_bytes() for path in Path("sweeps/mine/cells").rglob("*") if path.is_file()}
+    nc_sweep.main(["mine.yaml", "--data.batch_size=250"])
+    assert capfd.readouterr().out.startswith("4 cells in sweeps/mine, 4 of them done before\n4 cells: 4 done\n")
+    assert {path: path.read_bytes() for path in Path("sweeps/mine/cells").rglob("*") if path.is_file()} == before
+
+    with pytest.raises(SystemExit) as exit_:
+        nc_sweep.main(["mine.yaml", "--data.batch_size=300"])
+    assert exit_.value.code == 2
+    assert (
+        "--output: got 'sweeps/mine/cells/scl-seed=0', which was run with other settings (then "
+        "--data.batch_size=250; now --data.batch_size=300), expected a new folder" in capfd.readouterr().err
+    )
+
+
+@pytest.mark.slow
+def test_a_config_that_has_changed_is_noticed(capfd):
+    Path("own.yaml").write_text("trainer: {max_epochs: 1}")
+    write(objective="scl.yaml", overlays="own.yaml")
+    nc_sweep.main(["mine.yaml"])
+    Path("own.yaml").write_text("trainer: {max_epochs: 2}")
+    with pytest.raises(SystemExit):
+        nc_sweep.main(["mine.yaml"])
+    assert "(own.yaml has changed since)" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(capfd):
+    write(objective="hscl.yaml", all={"model.temperature": [-1, 0.5]})
+    for _ in range(2):
+        with pytest.raises(SystemExit) as exit_:
+            nc_sweep.main(["mine.yaml"])
+        assert exit_.value.code == 1
+        said = capfd.readouterr().out
+        assert "failed: hscl-temperature=-1-seed=0: temperature: got -1" in said
+    assert said.startswith("2 cells in sweeps/mine, 1 of them done before"), "what has failed is tried again"
+    assert [row["status"] for row in rows()] == ["failed", "done"]
+    assert "- `hscl-temperature=-1-seed=0`: failed, temperature: got -1" in Path("sweeps/mine/results.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_cell_that_was_killed_goes_on_and_ends_as_one_that_was_not(capfd):
+    killed = {"class_path": "faults.KilledOnce", "init_args": {"step": 13, "file": "was-killed"}}
+    write(objective="hscl.yaml", all={"trainer.max_epochs": 4, "trainer.callbacks": killed})
+    with pytest.raises(SystemExit) as exit_:
+        nc_sweep.main(["mine.yaml"])
+    assert exit_.value.code == 1
+    assert "hscl-seed=0: killed by signal 9, see sweeps/mine/cells/hscl-seed=0/log.txt" in capfd.readouterr().out
+    assert rows()[0]["status"] == "killed"
+    nc_sweep.main(["mine.yaml"])
+    nc_sweep.main(["mine.yaml", "--output", "whole"])
+    versions = sorted(path.name for path in cell("hscl-seed=0").glob("lightning_logs/*"))
+    assert versions == ["version_0", "version_1"], "it has gone on, in a new run"
+    resumed, whole = (
+        torch.load(next(Path(root).rglob(f"{version}/checkpoints/last.ckpt")), weights_only=True)
+        for root, version in (("sweeps/mine", "version_1"), ("whole", "version_0"))
+    )
+    assert resumed["global_step"] == whole["global_step"] == 20
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][key], value), key
+    history = CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0]).record().history
+    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
+
+
+def start(*arguments):
+    """The command in a process of its own, once its first cell has begun to train."""
+    command = "import sys; from nc_lightning.nc_sweep import main; main(sys.argv[1:])"
+    sweep = subprocess.Popen([sys.executable, "-c", command, *arguments], stdout=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not list(Path("sweeps/mine").rglob("*.ckpt")):
+        assert sweep.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    return sweep
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_sweep_that_is_stopped_goes_on(number, code, capfd):
+    write(objective=["scl.yaml", "hscl.yaml"], all={"trainer.max_epochs": 2000})
+    sweep = start("mine.yaml", "--trainer.check_val_every_n_epoch=50")
+    sweep.send_signal(number)
+    said, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == code
+    assert "scl-seed=0: stopped\n" in said
+    assert "stopped; go on by the same command\n" in said
+    assert [row["status"] for row in rows()] == ["stopped", "waiting"], "no further cell is begun"
+    with CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0]).locked() as mine:
+        assert mine, "nobody is at it any more"
+
+
+@pytest.mark.slow
+def test_what_another_process_is_at_is_left_alone(capfd):
+    write(objective="scl.yaml")
+    folder = CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0])
+    folder.claim()
+    with (folder.path / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit) as exit_:
+            nc_sweep.main(["mine.yaml"])
+    assert exit_.value.code == 1
+    assert "scl-seed=0: another process is at it\n" in capfd.readouterr().out
+    assert not folder.log.exists()
+
+
+@pytest.mark.slow
+def test_several_processes_can_train_a_cell(capfd):
+    write(objective="scl.yaml", overlays="ddp.yaml", all={"data.batch_size": 120})
+    nc_sweep.main(["mine.yaml", "--trainer.devices=2", "--trainer.accelerator=cpu"])
+    log = (cell("scl-seed=0") / "log.txt").read_text()
+    assert "All distributed processes registered. Starting with 2 processes" in log
+
+
+def test_of_the_processes_of_a_cluster_s_job_the_first_one_takes_notes(monkeypatch):
+    write(objective="scl.yaml")
+    folder = CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0])
+    folder.claim()
+    seen = []
+    monkeypatch.setattr(
+        "nc_lightning.sweeps.cell_folder.main", lambda arguments: (seen.append(arguments), os.write(1, b"hi\n"))
+    )
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert run_cell(folder) == 0
+    assert sorted(path.name for path in folder.path.iterdir()) == ["cell.json", "log-1.txt"]
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert run_cell(folder) == 0
+    assert folder.done
+    assert seen[0] == seen[1]
+    assert f"--trainer.default_root_dir={folder.path}" in seen[0]
+    assert folder.log.read_text() == "hi\n"
+    assert run_cell(folder) == 0
+    assert len(seen) == 2, "what is done is left alone"
+
+
+def test_a_job_that_is_submitted_again_has_not_ended(monkeypatch):
+    write(objective="scl.yaml")
+    folder = CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0])
+    folder.claim()
+    monkeypatch.setattr("nc_lightning.sweeps.cell_folder.main", lambda arguments: sys.exit(-1))
+    with pytest.raises(SystemExit):
+        run_cell(folder)
+    assert folder.ending() is None
+
+
+def test_the_cells_can_be_listed(capsys):
+    write(objective="scl.yaml", seeds=[0, 1])
+    nc_sweep.main(["mine.yaml", "--list"])
+    assert capsys.readouterr().out == "waiting scl-seed=0\nwaiting scl-seed=1\n"
+    assert not Path("sweeps").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no.yaml"], "SWEEP: got 'no.yaml', expected a file that exists or a shipped one (adaptive.yaml, "),
+        (["bad.yaml"], "SWEEP: got ['trainer'] in 'bad.yaml', expected a mapping of objective"),
+        (["mine.yaml", "--jobs=0"], "--jobs: got 0, expected at least 1"),
+        (["mine.yaml", "--job=2"], "got '--job=2', expected an option of nc-sweep, or a setting such as"),
+        (["mine.yaml", "more"], "got 'more', expected an option"),
+        (["lost.yaml"], "--config: got 'nowhere.yaml', expected a file that exists"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):
+    write(objective="scl.yaml")
+    Path("bad.yaml").write_text("trainer: {}")
+    Path("lost.yaml").write_text("objective: nowhere.yaml")
+    with pytest.raises(SystemExit) as exit_:
+        nc_sweep.main(arguments)
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"nc-sweep: error: {message}")
+    assert not list(Path().rglob("log.txt"))
+
+
+def test_settings_of_nc_train_may_be_in_two_words(capsys):
+    write(objective="scl.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        seen = []
+        patch.setattr(nc_sweep, "run_locally", lambda folders, jobs, ended: seen.extend(folders) or 0)
+        with pytest.raises(SystemExit):
+            nc_sweep.main(["mine.yaml", "--model.temperature", "0.5", "--trainer.max_epochs=1"])
+    assert seen[0].cell.arguments[-2:] == ["--model.temperature=0.5", "--trainer.max_epochs=1"]
+
+
+STAND_INS = {
+    "srun": '#!/bin/bash\nwhile [[ $1 != *python* ]]; do shift; done\nexec "$@"\n',
+    "sbatch": """#!/bin/bash
+count=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
+for task in $(seq 0 $count); do
+  SLURM_JOB_ID=7$task SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task bash "$1" > sbatch-$task.txt 2>&1 &
+done
+echo "Submitted batch job 7"
+""",
+    "sacct": "#!/bin/bash\necho 'JobID|State|NodeList'\n",
+}
+
+
+@pytest.mark.slow
+def test_a_cluster_is_given_an_array_of_jobs(in_tmp, monkeypatch, capfd):
+    """SLURM's commands have stand-ins here, which run the jobs at once."""
+    for name, text in STAND_INS.items():
+        (in_tmp / name).write_text(text)
+        (in_tmp / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{in_tmp}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("nc_lightning.sweeps.slurm_engine._ASK_EVERY", 0.5)
+    write(
+        objective="scl.yaml", all={"model.temperature": [0.5, -1]}, cluster={"timeout_min": 5, "slurm_partition": "x"}
+    )
+    with pytest.raises(SystemExit) as exit_:
+        nc_sweep.main(["mine.yaml", "--submit"])
+    assert exit_.value.code == 1
+    said = capfd.readouterr().out
+    assert "submitted 2 jobs, the first one 7_0; Ctrl-C leaves them to the cluster\n" in said
+    assert "2 cells: 1 done, 1 failed\n" in said
+    scripts = [path.read_text() for path in Path("sweeps/mine/submitit").glob("*.sh")]
+    (script,) = {text for text in scripts if "#SBATCH --array=0-1" in text}
+    assert "#SBATCH --partition=x\n" in script
+    assert "#SBATCH --time=5\n" in script
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [({}, "--submit: got a machine without SLURM"), ({"pets": 3}, "cluster: ")],
+)
+def test_what_a_cluster_cannot_do(cluster, message, in_tmp, monkeypatch, capsys):
+    if cluster:
+        (in_tmp / "srun").touch(mode=0o755)
+        monkeypatch.setenv("PATH", f"{in_tmp}{os.pathsep}{os.environ['PATH']}")
+    write(objective="scl.yaml", cluster=cluster)
+    with pytest.raises(SystemExit) as exit_:
+        nc_sweep.main(["mine.yaml", "--submit"])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.startswith(f"nc-sweep: error: {message}")
+
+
+def test_without_submitit_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    write(objective="scl.yaml")
+    with pytest.raises(SystemExit):
+        nc_sweep.main(["mine.yaml", "--submit"])
+    assert "pip install 'nc-lightning[slurm]'" in capsys.readouterr().err
