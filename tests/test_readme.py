@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from nc_lightning import nc_measure, nc_report
+from nc_lightning import nc_measure, nc_report, nc_sweep
 from nc_lightning.callbacks import HardNegativeSampler, OnlineLinearProbe
-from nc_lightning.cli import config_folder, main
+from nc_lightning.cli import main, shipped_configs
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_commands(readme, in_tmp, monkeypatch, bolts):
 @pytest.mark.slow
 def test_settings_of_one_s_own(readme, in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
-    configs = blocks(readme, "yaml")
+    configs = [text for text in blocks(readme, "yaml") if text.startswith("trainer:")]
     assert len(configs) == 3
     callbacks = []
     for config in configs:
@@ -80,12 +80,23 @@ def test_settings_of_one_s_own(readme, in_tmp, monkeypatch):
     assert sum(isinstance(callback, OnlineLinearProbe) for callback in callbacks) == 3  # one each
 
 
+def test_sweeps(readme, in_tmp, capsys):
+    (plan,) = (text for text in blocks(readme, "yaml") if not text.startswith("trainer:"))
+    (in_tmp / "mine.yaml").write_text(plan)
+    lines = [shlex.split(line) for block in blocks(readme, "bash") for line in block.splitlines()]
+    commands = [command[1:] for command in lines if command[0] == "nc-sweep"]
+    assert len(commands) == 2
+    for command, cells in zip([*commands, ["mine.yaml"]], (186, 48, 24), strict=True):
+        nc_sweep.main([*command, "--list"])
+        assert len(capsys.readouterr().out.splitlines()) == cells
+
+
 def test_what_it_names_is_there(readme, repository):
     makefile = (repository / "Makefile").read_text()
     for target in set(re.findall(r"make ([a-z-]+)", readme)):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-    for config in set(re.findall(r"\b([a-z_]+\.yaml)", readme)) - {"config.yaml"}:
-        assert (config_folder() / config).is_file(), config
+    names = {name.rpartition("/")[2] for name in shipped_configs()}
+    assert set(re.findall(r"\b([a-z_]+\.yaml)", readme)) <= names | {"config.yaml"}
     for path in set(re.findall(r"\b(?:examples|benchmarks|docs)/\w+\.(?:py|sh|md)", readme)):
         assert (repository / path).is_file(), path
 

@@ -1,0 +1,18 @@
+import sys
+
+import pytest
+
+
+@pytest.mark.slow
+def test_neural_collapse_is_the_minimum_of_balanced_batches_alone(repository, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(repository / "examples" / "paper"), *sys.path])
+    import random_batches
+
+    found = random_batches.main(batches=25)
+    for beta in (0, 10):
+        assert found[f"gradient/balanced/{beta}"] < 1e-12
+        assert abs(found[f"minimum/balanced/{beta}"]) < 1e-8
+        assert found[f"gradient/random/{beta}"] > 1e-3
+        assert found[f"minimum/random/{beta}"] < -5e-4, "below the bound, which is for balanced batches"
+        noise = found[f"mean_gradient/random/{beta}"] / found[f"gradient/random/{beta}"]
+        assert 0.15 < noise < 0.25, "a mean of 25 that falls as that of noise does"
