@@ -168,9 +168,12 @@ def test_what_another_process_is_at_is_left_alone(capfd):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(SystemExit) as exit_:
             nc_sweep.main(["mine.yaml"])
-    assert exit_.value.code == 1
-    assert "scl-seed=0: another process is at it\n" in capfd.readouterr().out
+        assert exit_.value.code == 1
+        said = capfd.readouterr().out
+        assert "scl-seed=0: another process is at it\n1 cell: 1 running\n" in said
     assert not folder.log.exists()
+    nc_sweep.main(["mine.yaml", "--list"])
+    assert capfd.readouterr().out == "waiting scl-seed=0\n"
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_sweeps(readme, in_tmp, capsys):
     lines = [shlex.split(line) for block in blocks(readme, "bash") for line in block.splitlines()]
     commands = [command[1:] for command in lines if command[0] == "nc-sweep"]
     assert len(commands) == 2
-    for command, cells in zip([*commands, ["mine.yaml"]], (186, 48, 24), strict=True):
+    for command, cells in zip([*commands, ["mine.yaml"]], (186, 36, 24), strict=True):
         nc_sweep.main([*command, "--list"])
         assert len(capsys.readouterr().out.splitlines()) == cells
 

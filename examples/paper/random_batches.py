@@ -44,7 +44,7 @@ def minimum(loss: HSCLLoss, labels: torch.Tensor) -> tuple[float, torch.Tensor]:
         value.backward()
         return value
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     return float(loss(means.detach()[labels], labels)), unit_ball(means.detach())
 
 

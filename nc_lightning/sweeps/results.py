@@ -30,7 +30,7 @@ class Result:
     Attributes:
         name: Of the cell.
         settings: What is varied, seed included.
-        status: ``done``, ``failed``, ``stopped``, ``killed`` or ``waiting``.
+        status: ``done``, ``failed``, ``stopped``, ``killed``, ``running`` or ``waiting``.
         error: Why it failed.
         seconds: Of training.
         record: Of its latest run, if there is one.
@@ -137,18 +137,24 @@ def undone(results: Sequence[Result]) -> list[Result]:
     return [result for result in results if result.status != "done"]
 
 
-_STATUS = ("done", "failed", "stopped", "killed", "waiting")
+_STATUS = ("done", "failed", "stopped", "killed", "running", "waiting")
 
 
 def _result(folder: CellFolder) -> Result:
-    ending = folder.ending()
-    cell = folder.cell
+    ending, cell = folder.ending(), folder.cell
     if ending is None:
-        return Result(cell.name, cell.settings, "killed" if folder.log.is_file() else "waiting")
+        return Result(cell.name, cell.settings, _status_without_ending(folder))
     status = "done" if ending.exit_code == 0 else "stopped" if ending.exit_code in STOPPED else "failed"
     record = folder.record()
     values = dict(record.history[-1]) if record is not None and record.history else {}
     return Result(cell.name, cell.settings, status, ending.error, ending.seconds, record, values)
+
+
+def _status_without_ending(folder: CellFolder) -> str:
+    if not folder.path.is_dir():
+        return "waiting"
+    with folder.locked() as mine:
+        return "running" if not mine else "killed" if folder.log.is_file() else "waiting"
 
 
 def _order(key: str) -> tuple[int, str]:

@@ -1,5 +1,6 @@
 """The page of a sweep: the table of its cells, the figures, and the way to the report of each run."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -44,7 +45,7 @@ def write_figures(results: Sequence[Result], axes: Sequence[str], folder: Path) 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
-        paths.append(folder / f"{name.replace(' ', '_')}.png")
+        paths.append(folder / f"{'_'.join(re.findall(r'[a-z0-9]+', name))}.png")
         with replacing(paths[-1]) as half:
             half.write_bytes(to_png(figure))
     return paths
