@@ -167,11 +167,11 @@ def run_cell(folder: CellFolder) -> int:
 
 
 def _nc_train(arguments: list[str]) -> int:
-    import __main__
+    import __main__  # another one in each process
 
+    given = sys.argv, __main__.__spec__
     # What Lightning starts again for each further process of a run: nc-train, and not what has started this process.
-    sys.argv = [str(Path(__file__).parents[1] / "__main__.py"), *arguments]
-    __main__.__spec__ = None
+    sys.argv, __main__.__spec__ = [str(Path(__file__).parents[1] / "__main__.py"), *arguments], None
     try:
         main(arguments)
     except SystemExit as exit_:
@@ -183,6 +183,8 @@ def _nc_train(arguments: list[str]) -> int:
     except Exception:
         traceback.print_exc()
         return 1
+    finally:
+        sys.argv, __main__.__spec__ = given
     return 0
 
 
