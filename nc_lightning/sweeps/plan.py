@@ -204,7 +204,9 @@ def _label(value: Any, seed: int) -> Any:
     if isinstance(value, list):
         return "+".join(str(_label(each, seed)) for each in value)
     if isinstance(value, dict):
-        numbers = {k: v for k, v in value.get("init_args", {}).items() if isinstance(v, int | float)}
+        arguments = value.get("init_args")
+        arguments = arguments if isinstance(arguments, dict) else {}
+        numbers = {k: v for k, v in arguments.items() if isinstance(v, int | float)}
         name = str(value.get("class_path", json.dumps(value))).rpartition(".")[2]
         return f"{name}({','.join(f'{k}={v}' for k, v in numbers.items())})" if numbers else name
     if isinstance(value, str):

@@ -100,6 +100,28 @@ def test_every_combination_comes_once(tmp_path_factory, objectives, betas, norms
     assert len(cells) == len(objectives) * len(betas) * len(norms) * len(seeds)
 
 
+KEYS = st.sampled_from(["objective", "overlays", "seeds", "all", "cells", "cluster", "class_path", "init_args", "a.b"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | st.floats() | st.sampled_from(["scl.yaml", "x", "{seed}"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(said=st.dictionaries(KEYS, VALUES, max_size=4))
+def test_whatever_a_file_holds_is_a_plan_or_an_error_for_people(tmp_path_factory, said):
+    path = tmp_path_factory.mktemp("plan") / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"objective": "hscl.yaml", **said}))
+    cells, message = [], "expected"
+    try:
+        cells = read_plan(path).cells
+    except ValueError as error:
+        message = str(error)
+    assert "expected" in message
+    assert all(isinstance(argument, str) for cell in cells for argument in cell.arguments)
+    assert all("/" not in cell.name and cell.name for cell in cells)
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [
