@@ -10,7 +10,7 @@ import tensorboard_page
 from PIL import Image
 from tensorboard_page import Tab, browser, colours, tensorboard, when_loaded
 
-from nc_lightning import nc_report
+from nc_lightning import nc_report, nc_sweep
 from nc_lightning.cli import main
 
 pytestmark = pytest.mark.browser
@@ -159,4 +159,26 @@ def test_report(chromium, runs, tmp_path, monkeypatch, which):
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.set_viewport_size({"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "on a phone"
+    page.close()
+
+
+def test_report_of_a_sweep(chromium, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = "{objective: [scl.yaml, hscl.yaml], all: {data.batches: [random, balanced], trainer.max_epochs: 1}}"
+    (tmp_path / "mine.yaml").write_text(plan)
+    nc_sweep.main(["mine.yaml", "--jobs", "2"])
+    page = chromium.new_page(viewport={"width": 1200, "height": 900})
+    page.context.set_offline(True)
+    page.goto((tmp_path / "sweeps" / "mine" / "report.html").as_uri())
+    for text in ("4 cells: 4 done", "effective rank", "balanced"):
+        assert page.get_by_text(text).count() > 0
+    figures = page.locator("figure img")
+    assert figures.count() == 13
+    for figure in figures.all():
+        assert figure.evaluate("image => image.complete && image.naturalWidth > 400")
+        assert colours(Image.open(BytesIO(figure.screenshot())).convert("RGB")) > 10
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "on a phone"
+    page.get_by_text("hscl-batches=balanced-seed=0: done").click()
+    page.get_by_text("Geometry of HSCL, version_0").wait_for()
     page.close()
