@@ -72,12 +72,13 @@ def config_folder() -> Path:
     return next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
 
 
-def find_config(name: str, argument: str = "--config") -> str:
+def find_config(name: str, argument: str = "--config", folder: str = "") -> str:
     """Return the path of a config: the user's file of that name, else the one that we ship.
 
     Args:
         name: Of a file, or of a shipped one by its path in the folder of these, such as ``paper/official.yaml``.
         argument: What to call it where there is none.
+        folder: Folder of shipped ones that are suggested then; that of ``name`` if not given.
 
     Raises:
         FileNotFoundError: If there is neither.
@@ -93,8 +94,10 @@ def find_config(name: str, argument: str = "--config") -> str:
         return name
     if name in shipped_configs():
         return str(shipped)
+    folder = folder or name.rpartition("/")[0]
+    known = ", ".join(other for other in shipped_configs() if other.rpartition("/")[0] == folder)
     raise FileNotFoundError(
-        f"{argument}: got {name!r}, expected a file that exists or a shipped one ({', '.join(shipped_configs())})"
+        f"{argument}: got {name!r}, expected a file that exists{f' or a shipped one ({known})' if known else ''}"
     )
 
 

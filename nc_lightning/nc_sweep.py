@@ -79,7 +79,7 @@ def _settings(extra: Sequence[str]) -> list[str]:
 def _run(options: argparse.Namespace, extra: list[str]) -> Path:
     if options.jobs < 1:
         raise ValueError(f"--jobs: got {options.jobs}, expected at least 1")
-    path = Path(find_config(options.sweep, "SWEEP"))
+    path = Path(find_config(options.sweep, "SWEEP", "paper/sweeps"))
     plan = read_plan(path, extra)
     root = Path(options.output or Path("sweeps") / path.stem)
     folders = [CellFolder(root, cell) for cell in plan.cells]

@@ -225,7 +225,10 @@ def test_the_cells_can_be_listed(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no.yaml"], "SWEEP: got 'no.yaml', expected a file that exists or a shipped one (adaptive.yaml, "),
+        (
+            ["no.yaml"],
+            "SWEEP: got 'no.yaml', expected a file that exists or a shipped one (paper/sweeps/balance.yaml, ",
+        ),
         (["bad.yaml"], "SWEEP: got ['trainer'] in 'bad.yaml', expected a mapping of objective"),
         (["mine.yaml", "--jobs=0"], "--jobs: got 0, expected at least 1"),
         (["mine.yaml", "--job=2"], "got '--job=2', expected an option of nc-sweep, or a setting such as"),
