@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nc_lightning.drawing import COLOURS, SMALLEST_SHOWN
+from nc_lightning.drawing import SMALLEST_SHOWN, colours_for
 from nc_lightning.sweeps.results import Group
 
 _PANEL = (4.2, 3.2)
@@ -25,11 +25,13 @@ class Layout:
 
     Attributes:
         x: Name of the axis from left to right; empty where nothing but the objective is varied.
-        panels: Names of the axes of which each combination has a panel.
+        panels: Names of the axes of which each combination has a panel: those that every cell has.
+        lines: Names of the others, which tell lines apart beside the objective.
     """
 
     x: str
     panels: list[str]
+    lines: list[str]
 
     @classmethod
     def of(cls, groups: Sequence[Group], axes: Sequence[str]) -> "Layout":
@@ -37,22 +39,30 @@ class Layout:
 
         Example:
             >>> cells = [{"objective": "hscl", "beta": beta, "batches": "random"} for beta in (2, 5)]
-            >>> Layout.of([Group(settings, []) for settings in cells], ["objective", "batches", "beta"])
-            Layout(x='beta', panels=['batches'])
+            >>> cells += [{"objective": "hscl", "batches": "random", "hardness": "adaptive"}]
+            >>> Layout.of([Group(each, []) for each in cells], ["objective", "batches", "beta", "hardness"])
+            Layout(x='beta', panels=['batches'], lines=['hardness'])
         """
         others = [axis for axis in axes if axis != "objective"]
         values = {axis: {group.settings[axis] for group in groups if axis in group.settings} for axis in others}
         numeric = {axis: all(isinstance(v, int | float) for v in found) for axis, found in values.items()}
         x = max(others, key=lambda axis: (numeric[axis], len(values[axis])), default="")
-        return cls(x, [axis for axis in others if axis != x])
+        rest = [axis for axis in others if axis != x]
+        panels = [axis for axis in rest if all(axis in group.settings for group in groups)]
+        return cls(x, panels, [axis for axis in rest if axis not in panels])
 
     def by_panel(self, groups: Sequence[Group]) -> dict[str, list[Group]]:
         """Return the groups of each panel by its title."""
         panels: dict[str, list[Group]] = {}
         for group in groups:
-            title = ", ".join(f"{axis} {group.settings[axis]}" for axis in self.panels if axis in group.settings)
+            title = ", ".join(f"{axis} {group.settings[axis]}" for axis in self.panels)
             panels.setdefault(title, []).append(group)
         return panels
+
+    def line(self, group: Group) -> str:
+        """Return the name of the line that a group belongs to."""
+        parts = (group.settings.get(axis) for axis in ("objective", *self.lines))
+        return " ".join(str(part) for part in parts if part is not None)
 
 
 def measure_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name: str, ideal: float | None) -> Figure:
@@ -66,27 +76,27 @@ def measure_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name:
         ideal: Its value at neural collapse, if there is one.
 
     Returns:
-        A figure with a panel for each combination of the other axes, an objective being a line; one that has nothing to
-        be drawn against, as SCL has no hardness, is a level.
+        A figure with a panel for each combination of the other axes, an objective being a line; one that has nothing
+        to be drawn against, as SCL has no hardness, is a level.
     """
     layout = Layout.of(groups, axes)
     x_values = _in_order(group.settings[layout.x] for group in groups if layout.x in group.settings)
     numeric = all(isinstance(x, int | float) for x in x_values)
-    colours = _colours(groups)
+    colours = _colours(groups, layout)
 
     def draw(panel: Axes, shown: Sequence[Group]) -> None:
-        for objective, colour in colours.items():
-            own = [group for group in shown if group.settings.get("objective", "") == objective]
+        for line, colour in colours.items():
+            own = [group for group in shown if layout.line(group) == line]
             spreads = {group.settings.get(layout.x): group.spread(key) for group in own}
             points = [x for x in x_values if x in spreads]
             if points:
                 mean, least, greatest = np.array([spreads[x] for x in points], dtype=float).T
                 at = points if numeric else [x_values.index(x) for x in points]
                 bars = np.stack([mean - least, greatest - mean])
-                panel.errorbar(at, mean, yerr=bars, color=colour, marker="o", markersize=4, capsize=3, label=objective)
+                panel.errorbar(at, mean, yerr=bars, color=colour, marker="o", markersize=4, capsize=3, label=line)
             elif None in spreads:
                 mean, least, greatest = spreads[None]
-                panel.axhline(mean, color=colour, linewidth=1.2, label=objective)
+                panel.axhline(mean, color=colour, linewidth=1.2, label=line)
                 panel.axhspan(least, greatest, color=colour, alpha=0.15, linewidth=0)
         if ideal is not None and _is_linear(key):
             panel.axhline(ideal, color="black", linestyle="--", linewidth=1)
@@ -151,7 +161,7 @@ def _lines(
 ) -> Figure:
     layout = Layout.of(groups, axes)
     x_values = _in_order(group.settings[layout.x] for group in groups if layout.x in group.settings)
-    colours = _colours(groups)
+    colours = _colours(groups, layout)
 
     def draw(panel: Axes, shown: Sequence[Group]) -> None:
         for group in shown:
@@ -160,11 +170,11 @@ def _lines(
                 continue
             at = sorted(set.intersection(*(set(each) for each in found)))
             values = np.array([[each[x] for x in at] for each in found])
-            objective, x = group.settings.get("objective", ""), group.settings.get(layout.x)
+            line, x = layout.line(group), group.settings.get(layout.x)
             dash = _DASHES[x_values.index(x) % len(_DASHES)] if x in x_values else "-"
-            label = " ".join(str(part) for part in (objective, x) if part not in (None, ""))
-            panel.plot(at, values.mean(0), color=colours[objective], linestyle=dash, linewidth=1.2, label=label)
-            panel.fill_between(at, values.min(0), values.max(0), color=colours[objective], alpha=0.12, linewidth=0)
+            label = line if x is None else f"{line} {x}"
+            panel.plot(at, values.mean(0), color=colours[line], linestyle=dash, linewidth=1.2, label=label)
+            panel.fill_between(at, values.min(0), values.max(0), color=colours[line], alpha=0.12, linewidth=0)
         if logarithmic:
             panel.set_yscale("symlog", linthresh=SMALLEST_SHOWN if x_label == "index" else _SMALLEST)
         panel.set_xlabel(x_label)
@@ -196,9 +206,9 @@ def _is_linear(key: str) -> bool:
     return key.rpartition("/")[2] in _LINEAR
 
 
-def _colours(groups: Sequence[Group]) -> dict[str, str]:
-    names = dict.fromkeys(group.settings.get("objective", "") for group in groups)
-    return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
+def _colours(groups: Sequence[Group], layout: Layout) -> dict[str, str]:
+    names = dict.fromkeys(layout.line(group) for group in groups)
+    return dict(zip(names, colours_for(names), strict=True))
 
 
 def _in_order(values: Any) -> list[Any]:

@@ -60,6 +60,13 @@ def test_spectra_have_a_floor(groups):
     np.testing.assert_allclose(line.get_ydata(), [1.0, 0.35, 1e-8])
 
 
+def test_what_only_some_cells_have_tells_lines_apart(groups):
+    some = Group({**groups[0].settings, "objective": "hucl", "hardness": "adaptive"}, groups[0].results)
+    figure = measure_figure([*groups, some], [*AXES, "hardness"], RANK, "effective rank", 9.0)
+    assert [panel.get_title() for panel in figure.axes] == ["batches random", "batches balanced"]
+    assert labelled(figure) == {"scl", "hscl", "hucl adaptive"}
+
+
 @pytest.mark.parametrize("axes", [["objective"], ["objective", "psi"], ["objective", "beta"]])
 def test_whatever_is_varied_can_be_drawn(axes):
     values = {"psi": ["triplet", "logistic"], "beta": [5, 2]}
