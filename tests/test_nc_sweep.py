@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -132,25 +133,31 @@ def test_a_cell_that_was_killed_goes_on_and_ends_as_one_that_was_not(capfd):
     assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
 
 
-def start(*arguments):
-    """The command in a process of its own, once its first cell has begun to train."""
+@contextmanager
+def started(*arguments):
+    """The command in a process of its own, once its first cell has begun to train; gone at the end, with its cells."""
     command = "import sys; from nc_lightning.nc_sweep import main; main(sys.argv[1:])"
     sweep = subprocess.Popen([sys.executable, "-c", command, *arguments], stdout=subprocess.PIPE, text=True)
-    end = time.monotonic() + 120
-    while not list(Path("sweeps/mine").rglob("*.ckpt")):
-        assert sweep.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.2)
-    return sweep
+    try:
+        end = time.monotonic() + 240
+        while not list(Path("sweeps/mine").rglob("*.ckpt")):
+            assert sweep.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        yield sweep
+    finally:
+        while sweep.poll() is None:
+            sweep.send_signal(signal.SIGINT)  # the second one stops at once
+            time.sleep(2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_sweep_that_is_stopped_goes_on(number, code, capfd):
-    write(objective=["scl.yaml", "hscl.yaml"], all={"trainer.max_epochs": 2000})
-    sweep = start("mine.yaml", "--trainer.check_val_every_n_epoch=50")
-    sweep.send_signal(number)
-    said, _ = sweep.communicate(timeout=120)
+def test_a_sweep_that_is_stopped_goes_on(number, code):
+    write(objective=["scl.yaml", "hscl.yaml"], all={"trainer.max_epochs": 2000, "geometry.every_n_epochs": 1000})
+    with started("mine.yaml") as sweep:
+        sweep.send_signal(number)
+        said, _ = sweep.communicate(timeout=240)
     assert sweep.returncode == code
     assert "scl-seed=0: stopped\n" in said
     assert "stopped; go on by the same command\n" in said
