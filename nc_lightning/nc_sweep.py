@@ -16,11 +16,11 @@ from nc_lightning.files import replace_file
 from nc_lightning.sweeps.cell_folder import STOPPED, CellFolder
 from nc_lightning.sweeps.local_engine import run_locally
 from nc_lightning.sweeps.plan import Plan, read_plan
-from nc_lightning.sweeps.results import collect, how_many, results_csv, results_markdown, undone
+from nc_lightning.sweeps.results import HEADLINES, collect, how_many, results_csv, results_markdown, undone
 from nc_lightning.sweeps.sweep_report import sweep_html, write_figures
 from nc_lightning.tables import format_value
 
-SHOWN = {"geometry/train/effective_rank": "effective rank", "geometry/train/nc1": "nc1"}
+SHOWN = ("geometry/train/effective_rank", "geometry/train/nc1")
 """What is printed of a cell that has ended."""
 
 
@@ -120,7 +120,7 @@ class _Progress:
         elif code == 0:
             record = folder.record()
             values = record.latest("") if record is not None else {}
-            measured = (f"{name} {format_value(values[key])}" for key, name in SHOWN.items() if key in values)
+            measured = (f"{HEADLINES[key]} {format_value(values[key])}" for key in SHOWN if key in values)
             said = ", ".join(["done", *measured])
         elif code in STOPPED:
             said = "stopped"
@@ -140,7 +140,7 @@ def _gather(folders: Sequence[CellFolder], plan: Plan, root: Path) -> bool:
     replace_file(root / "results.csv", results_csv(results, plan.axes))
     replace_file(root / "results.md", results_markdown(results, plan.axes, root.name))
     figures = write_figures(results, plan.axes, root / "figures")
-    replace_file(root / "report.html", sweep_html(results, folders, plan.axes, root, figures))
+    replace_file(root / "report.html", sweep_html(results, plan.axes, root, figures))
     print(how_many(results))
     for result in undone(results):
         print(f"{result.status}: {result.name}{result.error and ': '}{result.error}")

@@ -59,6 +59,20 @@ def repository():
 
 
 @pytest.fixture
+def refusal(capsys):
+    """Call a command that refuses its arguments: it ends with code 2, and one line on stderr, which is returned."""
+
+    def call(command, arguments):
+        with pytest.raises(SystemExit) as exit_:
+            command(arguments)
+        assert exit_.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    return call
+
+
+@pytest.fixture
 def gloo():
     """Need a process group: in CI its absence is a failure, elsewhere a skip."""
     if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):

@@ -44,12 +44,8 @@ def test_the_output_can_be_chosen():
         (["a/version_0", "--output", "there.html"], "nc-report: error: --output: got 'there.html', which exists"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, refusal):
     Path("broken.json").write_text("{")
     Path("there.html").write_text("mine")
-    with pytest.raises(SystemExit) as exit_:
-        nc_report.main(arguments)
-    assert exit_.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(message)
+    assert refusal(nc_report.main, arguments).startswith(message)
     assert Path("there.html").read_text() == "mine"

@@ -243,15 +243,11 @@ def test_the_cells_can_be_listed(capsys):
         (["lost.yaml"], "--config: got 'nowhere.yaml', expected a file that exists"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, capsys):
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, refusal):
     write(objective="scl.yaml")
     Path("bad.yaml").write_text("trainer: {}")
     Path("lost.yaml").write_text("objective: nowhere.yaml")
-    with pytest.raises(SystemExit) as exit_:
-        nc_sweep.main(arguments)
-    assert exit_.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"nc-sweep: error: {message}")
+    assert refusal(nc_sweep.main, arguments).startswith(f"nc-sweep: error: {message}")
     assert not list(Path().rglob("log.txt"))
 
 
@@ -305,20 +301,15 @@ def test_a_cluster_is_given_an_array_of_jobs(in_tmp, monkeypatch, capfd):
     ("cluster", "message"),
     [({}, "--submit: got a machine without SLURM"), ({"pets": 3}, "cluster: ")],
 )
-def test_what_a_cluster_cannot_do(cluster, message, in_tmp, monkeypatch, capsys):
+def test_what_a_cluster_cannot_do(cluster, message, in_tmp, monkeypatch, refusal):
     if cluster:
         (in_tmp / "srun").touch(mode=0o755)
         monkeypatch.setenv("PATH", f"{in_tmp}{os.pathsep}{os.environ['PATH']}")
     write(objective="scl.yaml", cluster=cluster)
-    with pytest.raises(SystemExit) as exit_:
-        nc_sweep.main(["mine.yaml", "--submit"])
-    assert exit_.value.code == 2
-    assert capsys.readouterr().err.startswith(f"nc-sweep: error: {message}")
+    assert refusal(nc_sweep.main, ["mine.yaml", "--submit"]).startswith(f"nc-sweep: error: {message}")
 
 
-def test_without_submitit_it_says_what_to_install(monkeypatch, capsys):
+def test_without_submitit_it_says_what_to_install(monkeypatch, refusal):
     monkeypatch.setitem(sys.modules, "submitit", None)
     write(objective="scl.yaml")
-    with pytest.raises(SystemExit):
-        nc_sweep.main(["mine.yaml", "--submit"])
-    assert "pip install 'nc-lightning[slurm]'" in capsys.readouterr().err
+    assert "pip install 'nc-lightning[slurm]'" in refusal(nc_sweep.main, ["mine.yaml", "--submit"])

@@ -24,6 +24,12 @@ def blocks(text, language):
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
+def commands_of(text, program):
+    """The arguments of each command line of a program."""
+    lines = [shlex.split(line) for block in blocks(text, "bash") for line in block.splitlines()]
+    return [line[1:] for line in lines if line[0] == program]
+
+
 def test_python_examples(readme, in_tmp, capsys):
     examples = blocks(readme, "python")
     assert len(examples) == 5
@@ -35,10 +41,8 @@ def test_python_examples(readme, in_tmp, capsys):
 @pytest.mark.slow
 def test_commands(readme, in_tmp, monkeypatch, bolts):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
-    commands = [shlex.split(line) for block in blocks(readme, "bash") for line in block.splitlines()]
-    measuring = [command[1:] for command in commands if command[0] == "nc-measure"]
-    reporting = [command[1:] for command in commands if command[0] == "nc-report"]
-    commands = [command[1:] for command in commands if command[0] == "nc-train"]
+    measuring, reporting = commands_of(readme, "nc-measure"), commands_of(readme, "nc-report")
+    commands = commands_of(readme, "nc-train")
     assert (len(commands), len(measuring), len(reporting)) == (18, 2, 2)
     images, labels = np.random.default_rng(0).integers(0, 256, (200, 8, 8), dtype=np.uint8), np.arange(200) % 10
     np.savez("mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
@@ -83,8 +87,7 @@ def test_settings_of_one_s_own(readme, in_tmp, monkeypatch):
 def test_sweeps(readme, in_tmp, capsys):
     (plan,) = (text for text in blocks(readme, "yaml") if not text.startswith("trainer:"))
     (in_tmp / "mine.yaml").write_text(plan)
-    lines = [shlex.split(line) for block in blocks(readme, "bash") for line in block.splitlines()]
-    commands = [command[1:] for command in lines if command[0] == "nc-sweep"]
+    commands = commands_of(readme, "nc-sweep")
     assert len(commands) == 2
     for command, cells in zip([*commands, ["mine.yaml"]], (186, 36, 24), strict=True):
         nc_sweep.main([*command, "--list"])

@@ -38,16 +38,15 @@ class InitialWeights(Callback):
             return
         path = self._find()
         weights = read_checkpoint(path)["state_dict"]
-        own = pl_module.state_dict()
-        taken = {key: value for key, value in weights.items() if key.startswith(_PARTS)}
-        for key in (key for key in own if key.startswith(_PARTS)):
-            got = tuple(taken[key].shape) if key in taken else "nothing"
-            if got != tuple(own[key].shape):
+        own = {key: tuple(value.shape) for key, value in pl_module.state_dict().items() if key.startswith(_PARTS)}
+        for key, shape in own.items():
+            got = tuple(weights[key].shape) if key in weights else "nothing"
+            if got != shape:
                 raise ValueError(
-                    f"InitialWeights: got {got} for {key} in {short_path(path)!r}, expected {tuple(own[key].shape)}, "
-                    "the shape of this module's"
+                    f"InitialWeights: got {got} for {key} in {short_path(path)!r}, expected {shape}, the shape of this "
+                    "module's"
                 )
-        pl_module.load_state_dict({**own, **{key: taken[key] for key in own if key in taken}})
+        pl_module.load_state_dict({key: weights[key] for key in own}, strict=False)
         rank_zero_info(f"starting from the weights of {short_path(path)}")
 
     def _find(self) -> Path:

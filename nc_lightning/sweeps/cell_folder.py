@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from nc_lightning.checkpoints import newest_first
 from nc_lightning.cli import find_config, main
 from nc_lightning.files import replace_file
 from nc_lightning.run_record import FILE_NAME, RunRecord
@@ -96,17 +97,15 @@ class CellFolder:
         ending = self.ending()
         return ending is not None and ending.exit_code == 0
 
+    def record_path(self) -> Path | None:
+        """The file in which the latest of its runs has recorded itself; None where none has."""
+        files = newest_first(self.path.glob(f"lightning_logs/version_*/{FILE_NAME}"))
+        return files[0] if files else None
+
     def record(self) -> RunRecord | None:
         """What the latest of its runs has recorded; None where none has."""
-        files = sorted(
-            self.path.glob(f"lightning_logs/version_*/{FILE_NAME}"), key=lambda path: path.stat().st_mtime_ns
-        )
-        return RunRecord.read(files[-1]) if files else None
-
-    def folder_of_run(self) -> Path | None:
-        """Folder of its latest run; None where there is none."""
-        folders = sorted(self.path.glob("lightning_logs/version_*"), key=lambda path: path.stat().st_mtime_ns)
-        return folders[-1] if folders else None
+        path = self.record_path()
+        return RunRecord.read(path) if path is not None else None
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
@@ -217,12 +216,10 @@ def _digest(name: str) -> str:
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    gone = [argument for argument in before["arguments"] if argument not in now["arguments"]]
-    new = [argument for argument in now["arguments"] if argument not in before["arguments"]]
+    gone = " ".join(argument for argument in before["arguments"] if argument not in now["arguments"])
+    new = " ".join(argument for argument in now["arguments"] if argument not in before["arguments"])
     changed = [f"{k} has changed since" for k, v in now["configs"].items() if before["configs"].get(k, v) != v]
-    return "; ".join(
-        [*(f"then {' '.join(gone)}" for _ in gone[:1]), *(f"now {' '.join(new)}" for _ in new[:1]), *changed]
-    )
+    return "; ".join([*([f"then {gone}"] if gone else []), *([f"now {new}"] if new else []), *changed])
 
 
 def _machine() -> dict[str, Any]:

@@ -4,7 +4,8 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nc_lightning.run_record import RunRecord
@@ -34,7 +35,7 @@ class Result:
         error: Why it failed.
         seconds: Of training.
         record: Of its latest run, if there is one.
-        values: Its last measurement, by the keys that are logged.
+        record_path: The file of the record.
     """
 
     name: str
@@ -43,7 +44,17 @@ class Result:
     error: str = ""
     seconds: float = math.nan
     record: RunRecord | None = None
-    values: dict[str, float] = field(default_factory=dict)
+    record_path: Path | None = None
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Its last measurement, by the keys that are logged."""
+        return self.record.latest("") if self.record is not None else {}
+
+    @property
+    def outcome(self) -> str:
+        """The status, and why it failed."""
+        return f"{self.status}, {self.error}" if self.error else self.status
 
 
 @dataclass
@@ -52,6 +63,11 @@ class Group:
 
     settings: dict[str, Any]
     results: list[Result]
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """Of the runs, one for each seed."""
+        return [result.record for result in self.results if result.record is not None]
 
     def spread(self, key: str) -> tuple[float, float, float]:
         """Return mean, least and greatest value over the seeds, NaN where nothing was measured."""
@@ -71,7 +87,7 @@ def group_by_settings(results: Sequence[Result]) -> list[Group]:
     groups: dict[str, Group] = {}
     for result in results:
         settings = {key: value for key, value in result.settings.items() if key != "seed"}
-        group = groups.setdefault(repr(sorted(settings.items(), key=str)), Group(settings, []))
+        group = groups.setdefault(repr(settings), Group(settings, []))
         if result.status == "done":
             group.results.append(result)
     return list(groups.values())
@@ -116,7 +132,7 @@ def results_markdown(results: Sequence[Result], axes: Sequence[str], title: str)
     head, rows = results_rows(results, axes)
     lines = [f"# {title}", "", f"{how_many(results)}. Means over seeds, the range in brackets.", ""]
     lines += [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
-    left = [f"- `{result.name}`: {result.status}{result.error and ', '}{result.error}" for result in undone(results)]
+    left = [f"- `{result.name}`: {result.outcome}" for result in undone(results)]
     return "\n".join([*lines, *(["", "Not done:", "", *left] if left else [])]) + "\n"
 
 
@@ -145,9 +161,8 @@ def _result(folder: CellFolder) -> Result:
     if ending is None:
         return Result(cell.name, cell.settings, _status_without_ending(folder))
     status = "done" if ending.exit_code == 0 else "stopped" if ending.exit_code in STOPPED else "failed"
-    record = folder.record()
-    values = dict(record.history[-1]) if record is not None and record.history else {}
-    return Result(cell.name, cell.settings, status, ending.error, ending.seconds, record, values)
+    runs = folder.record(), folder.record_path()
+    return Result(cell.name, cell.settings, status, ending.error, ending.seconds, *runs)
 
 
 def _status_without_ending(folder: CellFolder) -> str:

@@ -33,11 +33,7 @@ class CellJob:
 
 
 def run_on_slurm(
-    folders: Sequence[CellFolder],
-    root: Path,
-    parameters: dict[str, Any],
-    ended: Callable[[CellFolder, int], None],
-    cluster: str = "slurm",
+    folders: Sequence[CellFolder], root: Path, parameters: dict[str, Any], ended: Callable[[CellFolder, int], None]
 ) -> int:
     """Submit cells as an array of jobs, and wait until all have ended.
 
@@ -47,14 +43,13 @@ def run_on_slurm(
         parameters: For submitit's ``update_parameters``, such as ``timeout_min``, ``gpus_per_node`` or
             ``slurm_partition``.
         ended: Called when a cell has ended, with its exit code.
-        cluster: As submitit names it; ``local`` runs all jobs at once on this machine, to try it.
 
     Returns:
         0, or the number of SIGINT on Ctrl-C: then the jobs go on, and the same command gathers what they have done.
 
     Raises:
         ModuleNotFoundError: If submitit is not installed.
-        ValueError: If there is no such cluster, or it does not know a parameter.
+        ValueError: If there is no SLURM here, or submitit does not know a parameter.
     """
     try:
         import submitit
@@ -63,7 +58,7 @@ def run_on_slurm(
             "--submit: got no submitit, expected it to be installed by pip install 'nc-lightning[slurm]'"
         ) from error
     try:
-        executor = submitit.AutoExecutor(folder=root / "submitit", cluster=cluster)
+        executor = submitit.AutoExecutor(folder=root / "submitit", cluster="slurm")
     except RuntimeError as error:
         raise ValueError(f"--submit: got a machine without SLURM, expected one with its srun: {error}") from error
     try:

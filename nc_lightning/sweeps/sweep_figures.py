@@ -59,6 +59,16 @@ class Layout:
             panels.setdefault(title, []).append(group)
         return panels
 
+    def x_values(self, groups: Sequence[Group]) -> list[Any]:
+        """Return the distinct values from left to right: numbers by size, others as they come."""
+        found = list(dict.fromkeys(group.settings[self.x] for group in groups if self.x in group.settings))
+        return sorted(found) if all(isinstance(value, int | float) for value in found) else found
+
+    def colours(self, groups: Sequence[Group]) -> dict[str, str]:
+        """Return the colour of each line by its name."""
+        names = dict.fromkeys(self.line(group) for group in groups)
+        return dict(zip(names, colours_for(names), strict=True))
+
     def line(self, group: Group) -> str:
         """Return the name of the line that a group belongs to."""
         parts = (group.settings.get(axis) for axis in ("objective", *self.lines))
@@ -80,9 +90,8 @@ def measure_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name:
         to be drawn against, as SCL has no hardness, is a level.
     """
     layout = Layout.of(groups, axes)
-    x_values = _in_order(group.settings[layout.x] for group in groups if layout.x in group.settings)
+    x_values, colours = layout.x_values(groups), layout.colours(groups)
     numeric = all(isinstance(x, int | float) for x in x_values)
-    colours = _colours(groups, layout)
 
     def draw(panel: Axes, shown: Sequence[Group]) -> None:
         for line, colour in colours.items():
@@ -126,10 +135,9 @@ def path_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name: st
     """
 
     def series(group: Group) -> list[dict[float, float]]:
-        records = [result.record for result in group.results if result.record is not None]
-        return [{entry["epoch"]: entry[key] for entry in record.history if key in entry} for record in records]
+        return [{entry["epoch"]: entry[key] for entry in record.history if key in entry} for record in group.records]
 
-    return _lines(groups, axes, series, f"{name} over training", "epoch", not _is_linear(key))
+    return _lines(groups, axes, series, f"{name} over training", "epoch", None if _is_linear(key) else _SMALLEST)
 
 
 def spectra_figure(groups: Sequence[Group], axes: Sequence[str]) -> Figure:
@@ -144,11 +152,11 @@ def spectra_figure(groups: Sequence[Group], axes: Sequence[str]) -> Figure:
     """
 
     def series(group: Group) -> list[dict[float, float]]:
-        records = [result.record for result in group.results if result.record is not None]
-        shown = [[max(value, SMALLEST_SHOWN) for value in record.spectrum] for record in records]
+        shown = [[max(value, SMALLEST_SHOWN) for value in record.spectrum] for record in group.records]
         return [dict(enumerate(values, start=1)) for values in shown]
 
-    return _lines(groups, axes, series, "eigenvalues of the covariance of class means, over the largest", "index", True)
+    title = "eigenvalues of the covariance of class means, over the largest"
+    return _lines(groups, axes, series, title, "index", SMALLEST_SHOWN)
 
 
 def _lines(
@@ -157,11 +165,11 @@ def _lines(
     series: Callable[[Group], list[dict[float, float]]],
     title: str,
     x_label: str,
-    logarithmic: bool,
+    least: float | None,
 ) -> Figure:
+    """Draw the series of each group, on a logarithmic scale down to ``least`` unless that is None."""
     layout = Layout.of(groups, axes)
-    x_values = _in_order(group.settings[layout.x] for group in groups if layout.x in group.settings)
-    colours = _colours(groups, layout)
+    x_values, colours = layout.x_values(groups), layout.colours(groups)
 
     def draw(panel: Axes, shown: Sequence[Group]) -> None:
         for group in shown:
@@ -175,8 +183,8 @@ def _lines(
             label = line if x is None else f"{line} {x}"
             panel.plot(at, values.mean(0), color=colours[line], linestyle=dash, linewidth=1.2, label=label)
             panel.fill_between(at, values.min(0), values.max(0), color=colours[line], alpha=0.12, linewidth=0)
-        if logarithmic:
-            panel.set_yscale("symlog", linthresh=SMALLEST_SHOWN if x_label == "index" else _SMALLEST)
+        if least is not None:
+            panel.set_yscale("symlog", linthresh=least)
         panel.set_xlabel(x_label)
 
     return _panels(layout.by_panel(groups), draw, title)
@@ -204,14 +212,3 @@ def _panels(panels: dict[str, list[Group]], draw: Callable[[Axes, Sequence[Group
 
 def _is_linear(key: str) -> bool:
     return key.rpartition("/")[2] in _LINEAR
-
-
-def _colours(groups: Sequence[Group], layout: Layout) -> dict[str, str]:
-    names = dict.fromkeys(layout.line(group) for group in groups)
-    return dict(zip(names, colours_for(names), strict=True))
-
-
-def _in_order(values: Any) -> list[Any]:
-    """Distinct values: numbers by size, others as they come."""
-    found = list(dict.fromkeys(values))
-    return sorted(found) if all(isinstance(value, int | float) for value in found) else found

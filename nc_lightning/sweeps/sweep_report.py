@@ -10,7 +10,6 @@ from nc_lightning.files import replacing
 from nc_lightning.geometry import ideal
 from nc_lightning.plots import to_png
 from nc_lightning.report import html_image, html_page, html_table
-from nc_lightning.sweeps.cell_folder import CellFolder
 from nc_lightning.sweeps.results import HEADLINES, Result, group_by_settings, how_many, results_rows
 from nc_lightning.sweeps.sweep_figures import measure_figure, path_figure, spectra_figure
 
@@ -30,7 +29,7 @@ def write_figures(results: Sequence[Result], axes: Sequence[str], folder: Path) 
         The files; none where no cell is done.
     """
     groups = [group for group in group_by_settings(results) if group.results]
-    records = [result.record for group in groups for result in group.results if result.record is not None]
+    records = [record for group in groups for record in group.records]
     if not records:
         return []
     figures = {}
@@ -51,14 +50,11 @@ def write_figures(results: Sequence[Result], axes: Sequence[str], folder: Path) 
     return paths
 
 
-def sweep_html(
-    results: Sequence[Result], folders: Sequence[CellFolder], axes: Sequence[str], root: Path, figures: Sequence[Path]
-) -> str:
+def sweep_html(results: Sequence[Result], axes: Sequence[str], root: Path, figures: Sequence[Path]) -> str:
     """Return the page of a sweep, which needs nothing but itself; its links lead to the reports of the runs.
 
     Args:
         results: Of all cells.
-        folders: Of all cells.
         axes: What is varied.
         root: Folder of the sweep, where the page is to lie.
         figures: PNG files.
@@ -75,15 +71,14 @@ def sweep_html(
         "<h2>Figures</h2>",
         *images,
         "<h2>Cells</h2>",
-        f"<ul>{''.join(_item(result, folder, root) for result, folder in zip(results, folders, strict=True))}</ul>",
+        f"<ul>{''.join(_item(result, root) for result in results)}</ul>",
     ]
     return html_page(f"Sweep {root.name}", parts)
 
 
-def _item(result: Result, folder: CellFolder, root: Path) -> str:
-    said = f"{result.name}: {result.status}{result.error and ', '}{result.error}"
-    run = folder.folder_of_run()
-    if run is None or not (run / "report.html").is_file():
-        return f"<li>{escape(said)}</li>"
-    href = quote((run / "report.html").relative_to(root).as_posix())
-    return f'<li><a href="{href}">{escape(said)}</a></li>'
+def _item(result: Result, root: Path) -> str:
+    said = escape(f"{result.name}: {result.outcome}")
+    page = result.record_path.with_suffix(".html") if result.record_path is not None else None
+    if page is None or not page.is_file():
+        return f"<li>{said}</li>"
+    return f'<li><a href="{quote(page.relative_to(root.resolve()).as_posix())}">{said}</a></li>'

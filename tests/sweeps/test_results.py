@@ -16,7 +16,7 @@ def result(objective, beta, seed, status="done", **values):
     found = {"epoch": 5.0, "step": 10.0, **values}
     record = RunRecord("", 10, 9, history=[found])
     error = "loss: got NaN" if status == "failed" else ""
-    return Result(f"{objective}-{beta}-{seed}", settings, status, error, 2.0 + seed, record, found)
+    return Result(f"{objective}-{beta}-{seed}", settings, status, error, 2.0 + seed, record)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ def group(objective, batches, beta, *ranks):
     for seed, rank in enumerate(ranks):
         history = [{"epoch": float(e), RANK: rank * e / 2, NC1: 0.1 / e} for e in (1, 2)]
         record = RunRecord("", 10, 9, history=history, spectrum=[1.0, rank / 10, 0.0])
-        results.append(Result("", {**settings, "seed": seed}, "done", "", 1.0, record, history[-1]))
+        results.append(Result("", {**settings, "seed": seed}, "done", "", 1.0, record))
     return Group(settings, results)
 
 
