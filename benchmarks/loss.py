@@ -48,8 +48,8 @@ def paper_loop(z: Tensor, labels: Tensor, beta: float, temperature: float = 1.0,
         similarity = z @ z[i]
         positive = torch.nonzero(labels == labels[i]).squeeze(1)
         negative = torch.nonzero(labels != labels[i]).squeeze(1)
-        weights = torch.softmax(beta * similarity[negative].detach(), 0).double().numpy()
-        drawn = np.random.choice(negative.numpy(), len(positive) * num_negatives, p=weights / weights.sum())
+        weights = torch.softmax(beta * similarity[negative].detach(), 0).double().cpu().numpy()
+        drawn = np.random.choice(negative.cpu().numpy(), len(positive) * num_negatives, p=weights / weights.sum())
         logits = similarity / temperature
         hard = logits[torch.from_numpy(drawn)].view(len(positive), num_negatives).exp().mean(1)
         easy = logits[positive].exp()

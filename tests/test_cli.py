@@ -36,8 +36,8 @@ def run():
 ON_SMALL_IMAGES = ["--data=nc_lightning.data.ArrayDataModule", "--data.path=small.npz", "--data.batch_size=200"]
 
 
-OF_IMAGES = ["cifar100", "paper/official", "paper/cifar10", "paper/tiny_imagenet", "paper/simclr"]
-BEFORE = {"paper/simclr": ["--config", "cifar100.yaml"]}  # augmentation is of data modules of images
+OF_IMAGES = ["cifar100", "paper/official", "paper/cifar10", "paper/tiny_imagenet", "paper/fast_gpu"]
+BEFORE = {"paper/fast_gpu": ["--config", "cifar100.yaml"]}  # a cache is of data modules of images
 ALSO = {"paper/fast_gpu": ["--model.compile=false"]}  # compiling takes a compiler, and minutes
 
 

@@ -134,6 +134,7 @@ def test_three_lines_of_the_classifier_are_new(repository):
     [
         ("loss.py --rounds 1 --sizes 64", "paper / ours"),
         ("loss_memory.py --sizes 64", "ours"),
+        ("training.py --rounds 1 --steps 2 --config hscl.yaml", "paper / ours"),
         ("input.py --rounds 1 --images 1024", "ours is"),
         ("dashboard.py --rounds 1 --epochs 1 --classes 10", "training with dashboard / without"),
         ("metrics.py --rounds 1 --samples 2000 --feature_dim 16", "two-pass / ours"),

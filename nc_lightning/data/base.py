@@ -15,7 +15,7 @@ from nc_lightning.data.samplers import (
     RandomBatchSampler,
     StratifiedBatchSampler,
 )
-from nc_lightning.data.views import Views
+from nc_lightning.data.views import Augmentation, Views
 from nc_lightning.geometry.checks import check_choice, check_count
 from nc_lightning.processes import this_process
 
@@ -34,6 +34,8 @@ class LabelledDataModule(LightningDataModule):
             holds it in its share of the data set; ``random`` shuffles.
         seed: Of the splits, of the order of batches and of augmentation; the network has its own, ``seed_everything``.
         classes_per_batch: Number of different classes in a balanced batch; None for all.
+        views: Number of views of each input in training.
+        augmentation: What makes a view, such as `SimCLR`; None for the input as it is.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -44,7 +46,13 @@ class LabelledDataModule(LightningDataModule):
     class_names: list[str] | None = None
 
     def __init__(
-        self, batch_size: int, batches: Batches = "balanced", seed: int = 0, classes_per_batch: int | None = None
+        self,
+        batch_size: int,
+        batches: Batches = "balanced",
+        seed: int = 0,
+        classes_per_batch: int | None = None,
+        views: int = 1,
+        augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
         check_count("batch_size", batch_size)
@@ -54,10 +62,15 @@ class LabelledDataModule(LightningDataModule):
             check_count("classes_per_batch", classes_per_batch, at_least=2)
             if batches != "balanced":
                 raise ValueError(f"classes_per_batch: got {classes_per_batch} with {batches} batches, expected None")
+        check_count("views", views)
         self.batch_size = batch_size
         self.batches = batches
         self.seed = seed
         self.classes_per_batch = classes_per_batch
+        self.views = views
+        self.augmentation = augmentation
+        self.mean: Tensor | None = None
+        self.std: Tensor | None = None
         self.num_workers = 0
         self._splits: dict[Split, Any] = {}
 
@@ -71,8 +84,9 @@ class LabelledDataModule(LightningDataModule):
             self._splits = self.make_splits()
 
     def make_views(self, training: bool) -> Views:
-        """Return what turns inputs into views; inputs are taken as they are."""
-        return Views()
+        """Return what turns inputs into views: augmented ones in training, else one as it is."""
+        count, augmentation = (self.views, self.augmentation) if training else (1, None)
+        return Views(count, augmentation, self.mean, self.std)
 
     def train_dataloader(self) -> BatchLoader:
         """Training batches, in an order that depends on the seed and the epoch alone."""

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from nc_lightning.data.base import Batches, LabelledDataModule, Split
 from nc_lightning.data.loader import LabelledTensors
+from nc_lightning.data.views import Augmentation
 from nc_lightning.geometry.checks import check_count
 
 _SHARES: dict[Split, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -44,7 +45,9 @@ class DigitsDataModule(LabelledDataModule):
     Args:
         batch_size: Images in a batch.
         batches: ``balanced`` or ``random``.
-        seed: Of the splits and of the order of batches.
+        seed: Of the splits, of the order of batches and of augmentation.
+        views: Number of views of each image in training.
+        augmentation: What makes a view, such as `SimCLR`; None for the image as it is.
 
     Source:
         scikit-learn's ``load_digits``: Alpaydin, Kaynak (1998), Optical recognition of handwritten digits.
@@ -62,8 +65,15 @@ class DigitsDataModule(LabelledDataModule):
     num_classes = 10
     input_shape = (1, 8, 8)
 
-    def __init__(self, batch_size: int = 250, batches: Batches = "balanced", seed: int = 0) -> None:
-        super().__init__(batch_size, batches, seed)
+    def __init__(
+        self,
+        batch_size: int = 250,
+        batches: Batches = "balanced",
+        seed: int = 0,
+        views: int = 1,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        super().__init__(batch_size, batches, seed, views=views, augmentation=augmentation)
 
     def make_splits(self) -> dict[Split, LabelledTensors]:
         """Split the digits 70 : 15 : 15, class by class."""
@@ -81,8 +91,11 @@ class DigitPairsDataModule(LabelledDataModule):
     Args:
         batch_size: Pairs in a batch.
         batches: ``balanced`` or ``random``.
-        seed: Of the splits, of the pairing and of the order of batches.
+        seed: Of the splits, of the pairing, of the order of batches and of augmentation.
         pairs_per_class: Training pairs of each class; a fifth as many for validation and test.
+        views: Number of views of each pair in training.
+        augmentation: What makes a view, such as `SimCLR`, whose flips should be left out: they exchange the digits.
+            None for the pair as it is.
 
     Example:
         >>> data = DigitPairsDataModule(pairs_per_class=10)
@@ -94,9 +107,15 @@ class DigitPairsDataModule(LabelledDataModule):
     input_shape = (1, 8, 16)
 
     def __init__(
-        self, batch_size: int = 500, batches: Batches = "balanced", seed: int = 0, pairs_per_class: int = 100
+        self,
+        batch_size: int = 500,
+        batches: Batches = "balanced",
+        seed: int = 0,
+        pairs_per_class: int = 100,
+        views: int = 1,
+        augmentation: Augmentation | None = None,
     ) -> None:
-        super().__init__(batch_size, batches, seed)
+        super().__init__(batch_size, batches, seed, views=views, augmentation=augmentation)
         check_count("pairs_per_class", pairs_per_class, at_least=2)
         self.pairs_per_class = pairs_per_class
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from nc_lightning.data.base import Batches, LabelledDataModule, Split
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
 from nc_lightning.data.samplers import members_by_class
-from nc_lightning.data.views import Augmentation, Views
+from nc_lightning.data.views import Augmentation
 from nc_lightning.geometry.checks import check_choice
 
 Cache = Literal["ram", "device"]
@@ -61,20 +61,15 @@ class ImageDataModule(LabelledDataModule):
         classes_per_batch: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size, batches, seed, classes_per_batch)
+        super().__init__(batch_size, batches, seed, classes_per_batch, views, augmentation)
         if not 0 <= val_share < 1:
             raise ValueError(f"val_share: got {val_share!r}, expected a share in [0, 1)")
         if isinstance(classes, list) and (len(classes) < 2 or len(set(classes)) < len(classes)):
             raise ValueError(f"classes: got {classes}, expected at least two different labels")
         check_choice("cache", cache, self._caches)
-        Views(views)
         self.classes = classes
         self.val_share = val_share
-        self.views = views
-        self.augmentation = augmentation
         self.cache = cache
-        self.mean: Tensor | None = None
-        self.std: Tensor | None = None
         self._labels: list[int] = []
 
     @abstractmethod
@@ -134,11 +129,6 @@ class ImageDataModule(LabelledDataModule):
             device = self.trainer.strategy.root_device
             return {name: LabelledTensors(s.x.to(device), s.labels) for name, s in splits.items()}  # type: ignore[attr-defined]
         return splits
-
-    def make_views(self, training: bool) -> Views:
-        """Return what turns images into views: augmented ones in training, else one as it is."""
-        count, augmentation = (self.views, self.augmentation) if training else (1, None)
-        return Views(count, augmentation, self.mean, self.std)
 
     def _chosen(self, images: LabelledImages) -> LabelledImages:
         number = torch.full((int(images.labels.max()) + 1,), -1)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nc_lightning.data import DigitPairsDataModule, DigitsDataModule, LatentClassDataModule
+from nc_lightning.data import DigitPairsDataModule, DigitsDataModule, LatentClassDataModule, SimCLR
 from nc_lightning.data.digits import load_digits
 
 MODULES = [
@@ -58,6 +58,21 @@ def test_random_batches():
     assert any(c.unique().numel() > 1 for c in counts)
 
 
+@pytest.mark.parametrize("make", MODULES[:2])
+def test_views_of_digits_are_for_training_alone(make):
+    plain, data = make(batch_size=200), make(batch_size=200, views=2, augmentation=SimCLR(flip=0.0, smallest_crop=0.6))
+    plain.setup()
+    data.setup()
+    (image, labels), ((first, second), same_labels) = (next(iter(d.train_dataloader())) for d in (plain, data))
+    assert torch.equal(labels, same_labels)
+    assert first.shape == second.shape == image.shape
+    assert not torch.equal(first, second)
+    nearest = torch.cdist(first.flatten(1), image.flatten(1)).argmin(1)
+    assert (nearest == torch.arange(len(image))).float().mean() > 0.5, "a view is of its own image"
+    for name in ("geometry_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"):
+        assert torch.equal(*(epoch(getattr(d, name)())[0] for d in (plain, data)))
+
+
 def test_digits_splits_are_disjoint_and_complete():
     images, _ = load_digits()
     data = DigitsDataModule()
@@ -99,6 +114,7 @@ def test_the_class_of_a_pair_is_its_number():
         (lambda: DigitsDataModule(batch_size=0), "batch_size: got 0"),
         (lambda: DigitsDataModule(batches="sorted"), "batches: got 'sorted', expected one of balanced, random"),
         (lambda: DigitsDataModule(seed=-1), "seed: got -1"),
+        (lambda: DigitsDataModule(views=0), "views: got 0"),
         (lambda: DigitPairsDataModule(pairs_per_class=1), "pairs_per_class: got 1"),
         (lambda: LatentClassDataModule(num_classes=1), "num_classes: got 1"),
         (lambda: LatentClassDataModule(noise=-1.0), "noise: got -1.0"),

@@ -1,0 +1,102 @@
+"""Seconds of a training step and of an epoch, with our loss and with the paper's loop over anchors in its place.
+
+    python benchmarks/training.py [--steps 20] [--rounds 3] --config hscl.yaml --config paper/short.yaml
+    python benchmarks/training.py --config hscl.yaml --config paper/official.yaml --config paper/fast_gpu.yaml
+
+All other arguments go to `nc-train fit`, and all but the loss is as there. Both are trained in turns, round by round;
+a step lasts from the end of one batch to the end of the next, data and callbacks included. The first five of each
+training are not counted. Reported are the medians over rounds of each one's median step, and the ratio of a round.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from loss import paper_loop
+from torch import Tensor
+
+from nc_lightning import cli
+from nc_lightning.losses import ContrastiveLoss
+
+WARM_UP = 5
+
+
+class Steps(Callback):
+    """Notes when each batch has ended, on the device as well."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.per_epoch = 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Wait for the device, and note the time."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
+        self.per_epoch = int(trainer.num_training_batches)
+
+    def seconds(self) -> float:
+        """Median of the steps that count."""
+        return statistics.median(b - a for a, b in zip(self.ends[WARM_UP:], self.ends[WARM_UP + 1 :], strict=False))
+
+
+def by_the_paper(loss: ContrastiveLoss) -> None:
+    """Have a loss computed by the loop over anchors."""
+
+    def forward(z: Tensor, labels: Tensor, instances: Tensor | None = None) -> Tensor:
+        loss.batch_size = loss.num_pairs = len(z)
+        with torch.autocast(z.device.type, enabled=False):
+            return paper_loop(z, labels, loss.beta, loss.tau)
+
+    loss.forward = forward  # type: ignore[method-assign, assignment]
+
+
+def train(arguments: list[str], steps: int, loop: bool) -> Steps:
+    """Run `nc-train fit` for some steps."""
+    timing = Steps()
+
+    class Timed(cli.ContrastiveCLI):
+        def before_fit(self) -> None:
+            self.trainer.callbacks.append(timing)  # type: ignore[attr-defined]
+            if loop:
+                by_the_paper(self.model.loss)
+
+    shipped, cli.ContrastiveCLI = cli.ContrastiveCLI, Timed  # type: ignore[misc]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            only = [f"--trainer.max_steps={WARM_UP + 1 + steps}", "--trainer.limit_val_batches=0"]
+            quiet = ["--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={folder}"]
+            cli.main(["fit", *arguments, *only, *quiet])
+    finally:
+        cli.ContrastiveCLI = shipped  # type: ignore[misc]
+    return timing
+
+
+def main() -> None:
+    """Print a row for each of the two, and their ratio."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    options, arguments = parser.parse_known_args()
+    rounds = []
+    for _ in range(options.rounds):
+        timings = {name: train(arguments, options.steps, name == "paper") for name in ("ours", "paper")}
+        rounds.append({name: timing.seconds() for name, timing in timings.items()})
+        per_epoch = timings["ours"].per_epoch
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    print(f"nc-train fit {' '.join(arguments)}, {device}, {per_epoch} steps an epoch")
+    for name in ("ours", "paper"):
+        step = statistics.median(r[name] for r in rounds)
+        print(f"{name:>5}: {step:.4f} s a step, {step * per_epoch:.2f} s an epoch")
+    ratios = sorted(r["paper"] / r["ours"] for r in rounds)
+    print(f"paper / ours: {statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})")
+
+
+if __name__ == "__main__":
+    main()
