@@ -60,7 +60,8 @@ def test_random_batches():
 
 @pytest.mark.parametrize("make", MODULES[:2])
 def test_views_of_digits_are_for_training_alone(make):
-    plain, data = make(batch_size=200), make(batch_size=200, views=2, augmentation=SimCLR(flip=0.0, smallest_crop=0.6))
+    mild = SimCLR(strength=0.2, flip=0.0, smallest_crop=1.0)
+    plain, data = make(batch_size=200), make(batch_size=200, views=2, augmentation=mild)
     plain.setup()
     data.setup()
     (image, labels), ((first, second), same_labels) = (next(iter(d.train_dataloader())) for d in (plain, data))
@@ -68,7 +69,7 @@ def test_views_of_digits_are_for_training_alone(make):
     assert first.shape == second.shape == image.shape
     assert not torch.equal(first, second)
     nearest = torch.cdist(first.flatten(1), image.flatten(1)).argmin(1)
-    assert (nearest == torch.arange(len(image))).float().mean() > 0.5, "a view is of its own image"
+    assert (nearest == torch.arange(len(image))).float().mean() > 0.9, "a view is of its own image"
     for name in ("geometry_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"):
         assert torch.equal(*(epoch(getattr(d, name)())[0] for d in (plain, data)))
 
