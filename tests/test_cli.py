@@ -48,7 +48,7 @@ def complete(config):
         return [["--config", config]]
     also = (ON_SMALL_IMAGES if stem in OF_IMAGES else []) + ALSO.get(stem, [])
     hardened = [objective for objective in OBJECTIVES if objective.startswith("h")]
-    on = hardened if stem == "paper/polynomial" else OBJECTIVES
+    on = hardened if stem in ("paper/exponential", "paper/polynomial") else OBJECTIVES
     before = BEFORE.get(stem, [])
     return [["--config", f"{objective}.yaml", *before, "--config", config, *also] for objective in on]
 
