@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ USER_ERRORS = (
 )
 """What bad input may raise; see `is_user_error`."""
 
+_SIGPIPE = 141
+"""Exit code of a program that wrote where nobody reads."""
 _STATE_DICT = "Error(s) in loading state_dict"
 _SKIPPED = re.compile(
     r"\s*(-\s*)?(Does not validate against any of the Union subtypes|Subtypes:|Errors:|Given value( type)?:"
@@ -33,6 +36,8 @@ _LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
 def errors_on_one_line(command: str) -> Iterator[None]:
     """End a command with code 2 and one line on stderr where its input is bad; ``NC_DEBUG=1`` shows the traceback.
 
+    Where nobody reads its output any more, as behind ``| head``, it ends without a word.
+
     Raises:
         SystemExit: In the place of what bad input raises.
 
@@ -47,7 +52,10 @@ def errors_on_one_line(command: str) -> Iterator[None]:
     threading.excepthook = lambda args: None if _is_of_a_writer(args) else in_threads(args)
     try:
         yield
+        sys.stdout.flush()
     except USER_ERRORS as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise SystemExit(_SIGPIPE) from None
         if os.environ.get("NC_DEBUG") == "1" or not is_user_error(error):
             raise
         # In one piece: the lines of several processes come at the same time.
@@ -107,6 +115,19 @@ def _printable(text: str) -> str:
 def _is_of_a_writer(args: threading.ExceptHookArgs) -> bool:
     """Tell a full disk in the thread of TensorBoard's writer, which raises it again where it is used."""
     return issubclass(args.exc_type, OSError) and os.environ.get("NC_DEBUG") != "1"
+
+
+def _nobody_reads() -> bool:
+    """Tell whether our output goes nowhere, and let what is left of it go there without complaint."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+    except (AttributeError, OSError):  # no polls in this system, or no file
+        return False
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _flat(text: str) -> str:

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -35,3 +38,25 @@ def test_threads_are_left_alone_after_an_error(monkeypatch):
     with pytest.raises(SystemExit), errors_on_one_line("nc-train"):
         raise ValueError
     assert threading.excepthook is before
+
+
+@pytest.mark.parametrize(("lines", "unbuffered"), [(1, ""), (10_000, "1")])
+def test_a_reader_that_has_left_is_no_error(lines, unbuffered):
+    read, write = os.pipe()
+    os.close(read)
+    program = (
+        f"from nc_lightning.errors import errors_on_one_line\nwith errors_on_one_line('x'):\n print('y\\n' * {lines})"
+    )
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_one(capsys):
+    with pytest.raises(SystemExit) as ended, errors_on_one_line("nc-train"):
+        raise BrokenPipeError(32, "Broken pipe")
+    assert ended.value.code == 2
+    assert "Broken pipe" in capsys.readouterr().err
