@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         "nc-sweep",
         description="Train every cell of a grid and gather the results. Cells that are done are not run again; those "
         "that were interrupted go on from their last checkpoint.",
-        epilog="Settings of nc-train, such as --trainer.max_epochs 5, are for every cell.",
+        epilog="Settings of nc-train, such as --trainer.max_epochs 5 or --data CLASS, are for every cell.",
         allow_abbrev=False,
     )
     parser.add_argument("sweep", metavar="SWEEP.yaml", help="the plan: a file, or a shipped one")
@@ -67,7 +67,7 @@ def _settings(extra: Sequence[str]) -> list[str]:
     """Join settings of nc-train to one argument each, and refuse what is none."""
     settings: list[str] = []
     for argument in extra:
-        if re.match(r"--\w+(\.\w+)+", argument):
+        if re.match(r"--(data(=|$)|\w+\.\w)", argument):
             settings.append(argument)
         elif settings and "=" not in settings[-1] and not argument.startswith("--"):
             settings[-1] += f"={argument}"

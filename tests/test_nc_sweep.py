@@ -239,6 +239,7 @@ def test_the_cells_can_be_listed(capsys):
         (["bad.yaml"], "SWEEP: got ['trainer'] in 'bad.yaml', expected a mapping of objective"),
         (["mine.yaml", "--jobs=0"], "--jobs: got 0, expected at least 1"),
         (["mine.yaml", "--job=2"], "got '--job=2', expected an option of nc-sweep, or a setting such as"),
+        (["mine.yaml", "--dat=2"], "got '--dat=2', expected an option of nc-sweep, or a setting such as"),
         (["mine.yaml", "more"], "got 'more', expected an option"),
         (["lost.yaml"], "--config: got 'nowhere.yaml', expected a file that exists"),
     ],
@@ -257,8 +258,8 @@ def test_settings_of_nc_train_may_be_in_two_words(capsys):
         seen = []
         patch.setattr(nc_sweep, "run_locally", lambda folders, jobs, ended: seen.extend(folders) or 0)
         with pytest.raises(SystemExit):
-            nc_sweep.main(["mine.yaml", "--model.temperature", "0.5", "--trainer.max_epochs=1"])
-    assert seen[0].cell.arguments[-2:] == ["--model.temperature=0.5", "--trainer.max_epochs=1"]
+            nc_sweep.main(["mine.yaml", "--model.temperature", "0.5", "--trainer.max_epochs=1", "--data", "a.Module"])
+    assert seen[0].cell.arguments[-3:] == ["--model.temperature=0.5", "--trainer.max_epochs=1", "--data=a.Module"]
 
 
 STAND_INS = {

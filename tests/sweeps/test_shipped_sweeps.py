@@ -11,7 +11,8 @@ from nc_lightning.encoders import MLP
 from nc_lightning.sweeps.plan import read_plan
 
 SWEEPS = [name for name in shipped_configs() if name.startswith("paper/sweeps/")]
-FOR_GPUS = "--config=paper/official.yaml"
+OF_CIFAR = {"--config=paper/official.yaml", "--data=nc_lightning.data.CIFAR100DataModule"}
+"""What is only parsed, as tests download nothing."""
 
 
 def one_of_each_kind(name):
@@ -40,8 +41,9 @@ def start(in_tmp):
 
 def test_there_is_one_for_each_experiment_of_the_paper():
     names = {name.removeprefix("paper/sweeps/").removesuffix(".yaml") for name in SWEEPS}
-    on_digit_pairs = {"digit_pairs", "balance", "initialisation", "eta", "psi", "batch_size", "views"}
-    assert names == on_digit_pairs | {"official", "official_views"}
+    on_digit_pairs = {"digit_pairs", "balance", "initialisation", "eta", "psi", "views"}
+    on_cifar = {"official", "official_views", "cifar100_mlp"}
+    assert names == on_digit_pairs | on_cifar | {"batch_size", "batch_size_epochs"}
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -64,7 +66,7 @@ def test_the_cells_that_initialisation_begins_with_are_in_the_grid():
 @pytest.mark.parametrize("arguments", list(parameters()))
 def test_its_cells_run(arguments, start, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
-    if FOR_GPUS in arguments:
+    if OF_CIFAR & set(arguments):
         with pytest.raises(SystemExit) as exit_:
             main(["fit", *arguments, "--print_config"])
         assert exit_.value.code in (0, None)
