@@ -1,0 +1,14 @@
+import warnings
+
+import pytest
+import torch
+from pretend_device import DEVICE, Generator
+
+
+@pytest.fixture(autouse=True)
+def _pretend(monkeypatch):
+    """Generators of the pretend device; without torch's hook, `test_the_hook_of_torch` fails for all of these."""
+    if DEVICE is None:
+        pytest.skip("this torch has no device made in Python: see test_the_hook_of_torch")
+    monkeypatch.setattr(torch, "Generator", Generator)
+    warnings.filterwarnings("ignore")

@@ -1,0 +1,270 @@
+"""A pretend accelerator: shows without a GPU what would break, wait or launch too much on one.
+
+torch's backend for devices of one's own (PrivateUse1) is filled from Python. A tensor says that it is on ``pretend:0``,
+holds real values, and each operation is computed on the CPU. As on a GPU, an operation on tensors of both devices
+raises, and so does a generator of the wrong device, or a tensor of the CPU in a collective (NCCL's rule). What makes
+the host wait for the device (a value read, a blocking copy, a size that depends on values) is noted with the line of
+the package that asked for it, and every operation that runs a kernel at least is counted. Ask for a `Machine` without
+float64 for Apple's devices, and for one without values to count the kernels of sizes that nobody could compute here.
+
+Not covered: speed and memory of real kernels, numbers of CUDA's own random streams, its autocast lists and its
+nondeterminism, torch.compile for a GPU, streams, and NCCL itself. A random number drawn on the device is the CPU's.
+"""
+
+import collections
+import os
+import sys
+
+import torch
+from torch.utils import _pytree as pytree
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from work import is_kernel
+
+import nc_lightning
+
+NAME = "pretend"
+HOOK = "_setup_privateuseone_for_python_backend"
+"""What torch calls its private way to make a device in Python; `test_the_hook_of_torch` asks for it."""
+PACKAGE = os.path.dirname(nc_lightning.__file__) + os.sep
+
+# On CUDA the size of their result, or an error, is read back from the device.
+READ_BACK = {
+    "nonzero",
+    "masked_select",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "repeat_interleave",
+    "bincount",
+}
+READ_BACK |= {"equal", "histc", "_linalg_check_errors"}
+# Those that raise on CUDA under torch.use_deterministic_algorithms, as far as a network or a loss may use them.
+NOT_DETERMINISTIC = {"histc", "put_", "median.dim", "kthvalue", "_adaptive_avg_pool2d_backward", "nll_loss2d_forward"}
+NOT_DETERMINISTIC |= {"adaptive_max_pool2d_backward", "upsample_bilinear2d_backward", "reflection_pad2d_backward"}
+
+
+class Backend:
+    """What torch asks of a device's module, as `torch.cuda` is."""
+
+    is_initialized = is_available = staticmethod(lambda: True)
+    current_device = staticmethod(lambda: 0)
+    set_device = staticmethod(lambda device: None)
+    device_count = staticmethod(lambda: 1)
+    manual_seed_all = staticmethod(lambda seed: None)
+    _is_in_bad_fork = staticmethod(lambda: False)
+    get_amp_supported_dtype = staticmethod(lambda: [torch.bfloat16, torch.float16])
+    get_rng_state = staticmethod(lambda device=None: torch.get_rng_state())
+    set_rng_state = staticmethod(lambda state, device=None: torch.set_rng_state(state))
+    memory = 2**36
+
+    @classmethod
+    def mem_get_info(cls, device=None):
+        return cls.memory, cls.memory
+
+    class Event:
+        """On a device that has finished whatever it is asked."""
+
+        def record(self): ...
+        def synchronize(self): ...
+
+
+DEVICE = None
+if hasattr(backend_registration, HOOK):
+    getattr(backend_registration, HOOK)(NAME, backend_module=Backend())
+    DEVICE = torch.device(NAME, 0)
+
+
+class OnDevice(torch.Tensor):
+    """A tensor of the device: ``held`` has its values."""
+
+    @staticmethod
+    def __new__(cls, held):
+        layout = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
+        return torch.Tensor._make_wrapper_subclass(cls, held.shape, device=DEVICE, **layout)
+
+    def __init__(self, held):
+        self.held = held
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return _compute(func, args, kwargs or {})
+
+    def __repr__(self, **_):
+        return f"{NAME}({self.held})"
+
+    def tolist(self):
+        return self.cpu().tolist()
+
+    def __reduce_ex__(self, protocol):
+        return self.detach().cpu().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo):
+        return memo.setdefault(id(self), OnDevice(self.held.clone()).requires_grad_(self.requires_grad))
+
+
+class Generator(torch.Generator):
+    """A generator of either device; it stands in for `torch.Generator`."""
+
+    of_device = set()
+
+    def __new__(cls, device="cpu"):
+        generator = super().__new__(cls, "cpu")
+        generator.place = torch.device(device)
+        (cls.of_device.add if generator.place.type == NAME else cls.of_device.discard)(generator._cdata)
+        return generator
+
+    def __init__(self, device="cpu"):
+        pass
+
+    @property
+    def device(self):
+        return self.place
+
+
+class Machine(TorchDispatchMode):
+    """The device, while this is entered, and what it has seen.
+
+    Args:
+        float64: Whether it has float64; Apple's devices do not.
+        values: Whether floating-point tensors have values; without, they have shapes alone and cost nothing.
+
+    Attributes:
+        phase: Set by tests; everything is counted under the phase it happens in.
+        waits: How often each place of the package made the host wait, by (phase, what, "file function").
+        launches: Operations that run a kernel at least, by (phase, "file function").
+    """
+
+    now = None
+
+    def __init__(self, float64=True, values=True):
+        super().__init__()
+        self.float64, self.values = float64, values
+        self.phase, self.waits, self.launches = "", collections.Counter(), collections.Counter()
+
+    def __enter__(self):
+        self.before = torch._C._only_lift_cpu_tensors(), Machine.now
+        torch._C._set_only_lift_cpu_tensors(True)  # otherwise torch.tensor(..., device=) would not ask this device
+        Machine.now = self
+        return super().__enter__()
+
+    def __exit__(self, *exception):
+        torch._C._set_only_lift_cpu_tensors(self.before[0])
+        Machine.now = self.before[1]
+        return super().__exit__(*exception)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return _compute(func, args, kwargs or {})
+
+    def waits_in(self, phase):
+        """Waits of a phase, by (what, place)."""
+        return {(what, place): n for (p, what, place), n in self.waits.items() if p == phase}
+
+    def launches_in(self, phase, *files):
+        """Number of launches of a phase, of all places or of those in some files of the package."""
+        chosen = (n for (p, place), n in self.launches.items() if p == phase and place.startswith(files or ""))
+        return sum(chosen)
+
+    def note(self, func, args, kwargs, ours, theirs, asked):
+        place = _place()
+        waits = _what_waits(func._schema.name.partition("::")[2], args, kwargs, ours, theirs, asked)
+        if waits is not None:
+            self.waits[self.phase, waits, place] += 1
+        if is_kernel(func):
+            self.launches[self.phase, place] += 1
+
+
+def _compute(func, args, kwargs):
+    name = func._schema.name.partition("::")[2]
+    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+    ours = [t for t in tensors if isinstance(t, OnDevice)]
+    theirs = [t for t in tensors if not isinstance(t, OnDevice)]
+    asked = kwargs.get("device")
+    place = asked if asked is not None else DEVICE if ours else torch.device("cpu")
+    _refuse(func, name, args, kwargs, ours, theirs, place)
+    machine = Machine.now
+    if machine is not None and (ours or place.type == NAME):
+        machine.note(func, args, kwargs, ours, theirs, asked)
+    if place.type == NAME and "device" in kwargs:
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    if kwargs.get("pin_memory"):
+        kwargs = {**kwargs, "pin_memory": False}
+    given = {id(t.held): t for t in ours}  # to be found again in results of operations in place, and out=
+    args, kwargs = pytree.tree_map_only(OnDevice, lambda t: t.held, (args, kwargs))
+    if machine is not None and not machine.values and place.type == NAME:
+        args, kwargs, given = _without_values(args, kwargs, given)
+    result = func(*args, **kwargs)
+    if name == "copy_" and not given:
+        return args[0]
+
+    def on_device(t):
+        if id(t) in given:
+            return given[id(t)]
+        if machine is not None and not machine.float64 and t.dtype == torch.float64:
+            raise TypeError(f"{func}: this device does not support float64")
+        if machine is not None and not machine.values and t.dtype.is_floating_point:
+            t = t.to("meta")
+        return OnDevice(t)
+
+    return pytree.tree_map_only(torch.Tensor, on_device, result) if place.type == NAME else result
+
+
+def _without_values(args, kwargs, given):
+    """Move all operands to meta where one of them has a shape alone."""
+    leaves = pytree.tree_leaves((args, kwargs))
+    if not any(isinstance(t, torch.Tensor) and t.is_meta for t in leaves):
+        return args, kwargs, given
+    moved = {id(t): t if t.is_meta else t.to("meta") for t in leaves if isinstance(t, torch.Tensor)}
+    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda t: moved[id(t)], (args, kwargs))
+    return args, kwargs, {id(moved[key]): t for key, t in given.items() if key in moved}
+
+
+def _refuse(func, name, args, kwargs, ours, theirs, place):
+    """Raise what a GPU raises."""
+    if func._schema.name.startswith("c10d::") and theirs:
+        raise RuntimeError("No backend type associated with device type cpu")
+    if ours and theirs and name not in ("_to_copy", "copy_"):
+        indexing = name in ("index", "index_put_") and isinstance(args[0], OnDevice)
+        if not indexing and any(t.ndim > 0 for t in theirs):
+            raise RuntimeError(f"{func}: expected all tensors to be on the same device, found {NAME}:0 and cpu")
+    generator = kwargs.get("generator")
+    if generator is not None and (generator._cdata in Generator.of_device) != (place.type == NAME):
+        raise RuntimeError(f"{func}: expected a generator of {place}")
+    if ours and torch.are_deterministic_algorithms_enabled():
+        weighted = name == "bincount" and len(args) > 1 and args[1] is not None
+        if weighted or name in NOT_DETERMINISTIC or str(func).removeprefix("aten.") in NOT_DETERMINISTIC:
+            raise RuntimeError(f"{func} does not have a deterministic implementation")
+
+
+def _what_waits(name, args, kwargs, ours, theirs, asked):
+    if name == "_local_scalar_dense" and ours:
+        return "item"
+    if name == "_to_copy" and not kwargs.get("non_blocking"):
+        if ours and asked is not None and asked.type == "cpu":
+            return "to the CPU"
+        if theirs and asked is not None and asked.type == NAME:
+            return "from the CPU"
+    if name == "copy_" and isinstance(args[0], OnDevice) != isinstance(args[1], OnDevice):
+        return None if len(args) > 2 and args[2] else "copy"
+    if name in READ_BACK and ours:
+        return name
+    if name in ("index", "index_put_") and isinstance(args[0], OnDevice):
+        indices = [index for index in args[1] if isinstance(index, torch.Tensor)]
+        if any(not isinstance(index, OnDevice) for index in indices):
+            return "index from the CPU"
+        if any(index.dtype == torch.bool for index in indices) and (name == "index" or args[2].numel() > 1):
+            return "index by mask"
+    return None
+
+
+def _place():
+    """The innermost function of the package that is being run, as "file function"."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if path.startswith(PACKAGE):
+            return f"{path[len(PACKAGE) :]} {frame.f_code.co_name}"
+        frame = frame.f_back
+    return "elsewhere"
