@@ -14,6 +14,7 @@ nondeterminism, torch.compile for a GPU, streams, and NCCL itself. A random numb
 import collections
 import os
 import sys
+import types
 
 import torch
 from torch.utils import _pytree as pytree
@@ -61,6 +62,10 @@ class Backend:
     @classmethod
     def mem_get_info(cls, device=None):
         return cls.memory, cls.memory
+
+    @classmethod
+    def get_device_properties(cls, device=None):
+        return types.SimpleNamespace(total_memory=cls.memory)
 
     class Event:
         """On a device that has finished whatever it is asked."""
@@ -248,7 +253,7 @@ def _what_waits(name, args, kwargs, ours, theirs, asked):
             return "from the CPU"
     if name == "copy_" and isinstance(args[0], OnDevice) != isinstance(args[1], OnDevice):
         return None if len(args) > 2 and args[2] else "copy"
-    if name in READ_BACK and ours:
+    if name in READ_BACK and ours and kwargs.get("output_size") is None:
         return name
     if name in ("index", "index_put_") and isinstance(args[0], OnDevice):
         indices = [index for index in args[1] if isinstance(index, torch.Tensor)]

@@ -97,7 +97,7 @@ def normalize_rows_(z: Tensor, normalization: Normalization) -> Tensor | None:
         normalization: Which one.
 
     Returns:
-        What `pull_back_rows_` needs: the norms (N, 1) from before, None for ``none``.
+        What `pull_back_rows_` needs: what the rows (N, 1) were divided by, None for ``none``.
 
     Example:
         >>> z = torch.tensor([[3.0, 4.0]])
@@ -106,12 +106,12 @@ def normalize_rows_(z: Tensor, normalization: Normalization) -> Tensor | None:
     """
     if normalization == "none":
         return None
-    norms = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-    z /= _divisors(norms, normalization)
-    return norms
+    divisors = _divisors(torch.linalg.vector_norm(z, dim=1, keepdim=True), normalization)
+    z /= divisors
+    return divisors
 
 
-def pull_back_rows_(gradient: Tensor, z: Tensor, norms: Tensor | None, normalization: Normalization) -> None:
+def pull_back_rows_(gradient: Tensor, z: Tensor, divisors: Tensor | None, normalization: Normalization) -> None:
     """Turn the gradient with respect to normalised rows into that with respect to rows before, in place.
 
     Where a row was scaled, its gradient loses the part along the row.
@@ -119,7 +119,7 @@ def pull_back_rows_(gradient: Tensor, z: Tensor, norms: Tensor | None, normaliza
     Args:
         gradient: (N, d) with respect to ``z``.
         z: (N, d) normalised rows.
-        norms: What `normalize_rows_` returned.
+        divisors: What `normalize_rows_` returned.
         normalization: Which one.
 
     Example:
@@ -128,7 +128,7 @@ def pull_back_rows_(gradient: Tensor, z: Tensor, norms: Tensor | None, normaliza
         >>> gradient
         tensor([[ 0.1280, -0.0960]])
     """
-    if norms is None:
+    if divisors is None:
         return
-    along = torch.linalg.vecdot(gradient, z)[:, None] * (norms > _SMALLEST[normalization])
-    gradient.addcmul_(z, along, value=-1).div_(_divisors(norms, normalization))
+    along = torch.linalg.vecdot(gradient, z)[:, None] * (divisors > _SMALLEST[normalization])
+    gradient.addcmul_(z, along, value=-1).div_(divisors)

@@ -13,7 +13,7 @@ from nc_lightning.losses.hardening import Exponential, Hardening
 from nc_lightning.losses.hardness import negative_statistics
 from nc_lightning.losses.layout import Layout, sorted_layout
 from nc_lightning.losses.links import InfoNCE, Link
-from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, past_ids, positive_ids
+from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, numbered, past_ids, positive_ids
 from nc_lightning.losses.queue import FeatureQueue
 from nc_lightning.losses.sampled import sampled_loss
 from nc_lightning.losses.shares import Shares, Sync, share_rows, sum_over_processes
@@ -51,7 +51,8 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
             others are of other classes.
         tau_plus: Probability in [0, 1) that a negative is of the anchor's class, taken out of the mean (debiasing); for
             unsupervised InfoNCE only.
-        replacement: Whether a negative may be drawn more than once for a pair.
+        replacement: Whether a negative may be drawn more than once for a pair. Without it, a training batch must hold
+            ``num_negatives`` negatives of every anchor; in eval mode, a smaller one draws as many as there are.
         share_draws: Draw once for each anchor instead of once for each of its positives.
         sync: Where torch.distributed is up, ``global`` is the loss of the batches of all processes together, for
             DistributedDataParallel: each process has its value, and the averaged gradients are those of one process
@@ -179,35 +180,47 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         """
         with torch.autocast(z.device.type, enabled=False):
             z, ids, past, past_id, shares = self._prepare(z, labels, instances)
-            check_number("temperature", self.tau, above=0)
+            tau = self.tau
+            check_number("temperature", tau, above=0)
             layout = sorted_layout(ids, self.negatives, self.include_self, past_id)
             self.batch_size, self.num_pairs = len(ids), 0 if layout is None else layout.num_pairs
             if layout is None:
                 return self._nothing(z)
             if self._is_tiled(past):
-                return self._tiled(z, layout, past, shares)
+                return self._tiled(z, layout, tau, past, shares)
 
-            def part(z: Tensor, tau: float | Tensor) -> Tensor:
+            def part(z: Tensor, temperature: float | Tensor) -> Tensor:
                 rows = slice(0, len(z)) if shares is None else shares.own
                 pairs = label_pairs(ids, self.negatives, self.include_self, past_id, rows)
-                given = (z, pairs, self.link, self.hardening, tau)
+                given = (z, pairs, layout.pairs(rows), self.link, self.hardening, temperature)
                 if self.num_negatives is None:
                     return general_loss(*given, self.differentiate_weights, self.tau_plus, past, rows)
-                draws = (self.num_negatives, layout.pairs_per_sample(), self.replacement, self.share_draws, generator)
-                return sampled_loss(*given, *draws, self.tau_plus, past, rows)
+                return sampled_loss(
+                    *given,
+                    self.num_negatives,
+                    layout.pairs_per_sample(),
+                    replacement=self.replacement,
+                    fewer_if_scarce=not self.training,
+                    share_draws=self.share_draws,
+                    generator=generator,
+                    tau_plus=self.tau_plus,
+                    past=past,
+                    rows=rows,
+                )
 
-            z, tau = normalize(z, self.normalization), self.temperature
-            total = part(z, tau) if shares is None else sum_over_processes(z, tau, shares, part)
+            z, temperature = normalize(z, self.normalization), self.temperature
+            total = part(z, temperature) if shares is None else sum_over_processes(z, temperature, shares, part)
             return total / layout.num_pairs
 
-    def _tiled(self, z: Tensor, layout: Layout, past: Tensor | None, shares: Shares | None) -> Tensor:
+    def _tiled(self, z: Tensor, layout: Layout, tau: float, past: Tensor | None, shares: Shares | None) -> Tensor:
         assert isinstance(self.link, InfoNCE)
         options: dict[str, Any] = {
             "link": self.link,
             "beta": self.beta,
-            "temperature": self.temperature,
+            "temperature": tau,
             "differentiate": self.differentiate_weights,
             "past": past,
+            "learnt": self.temperature if isinstance(self.temperature, Tensor) else None,
         }
         if shares is None:
             return tiled_loss(z, layout, normalization=self.normalization, **options)
@@ -234,7 +247,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         shares = share_rows(z) if self.sync == "global" else None
         if shares is not None:
             # Numbers of views may be equal on several processes and mean different images.
-            view = torch.arange(len(z)) if instances is None else instances.unique(return_inverse=True)[1]
+            view = torch.arange(len(z), device=labels.device) if instances is None else numbered(instances)
             instances = view.to(labels.device) + shares.own.start
         ids = positive_ids(labels, instances, self.positives).to(z.device, torch.int64)
         ids = ids if shares is None else shares.gather(ids)
@@ -258,6 +271,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
     def whole_batch(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features (N, d), without gradient, and labels (N,) that the loss is of: those of all processes."""
         shares = share_rows(z) if self.sync == "global" else None
+        labels = labels.to(z.device)
         return (z.detach(), labels) if shares is None else (shares.gather(z), shares.gather(labels))
 
     @torch.no_grad()

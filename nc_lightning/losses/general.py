@@ -17,6 +17,7 @@ PAIRS_AT_ONCE = 2**22
 def general_loss(
     z: Tensor,
     pairs: Pairs,
+    usable: tuple[Tensor, Tensor],
     link: Link,
     hardening: Hardening,
     temperature: float | Tensor,
@@ -33,6 +34,7 @@ def general_loss(
     Args:
         z: (N, d) normalised features, float32 or float64, whose inner products are s.
         pairs: Positives and negatives of each anchor.
+        usable: Its usable pairs, (P,) anchors and (P,) positives.
         link: psi.
         hardening: eta, the weights of the negatives.
         temperature: tau.
@@ -46,7 +48,7 @@ def general_loss(
     """
     similarity = z[rows] @ (z if past is None else torch.cat([z, past])).T
     log_weights = hardening.log_weights(similarity if differentiate else similarity.detach(), pairs.negatives)
-    anchor, positive = pairs.usable()
+    anchor, positive = usable
     count = pairs.negatives.sum(1).to(z)
     scaled = similarity / temperature
     if isinstance(link, InfoNCE):
@@ -61,7 +63,7 @@ def general_loss(
     size = max(1, PAIRS_AT_ONCE // similarity.shape[1])
     total = similarity.sum() * 0.0  # with a path for the gradient, also where there is no pair
     for part in torch.arange(len(anchor), device=z.device).split(size):
-        total = total + checkpoint(chunk, scaled, log_weights, anchor[part], positive[part], use_reentrant=False)
+        total = total + checkpoint(chunk, scaled, log_weights, anchor[part], positive[part], use_reentrant=False, preserve_rng_state=False)
     return total
 
 

@@ -16,6 +16,9 @@ from nc_lightning.geometry.checks import check_number
 class Hardening(ABC):
     """Weights of an anchor's negatives; subclasses say how they grow."""
 
+    never_nan = False
+    """Whether eta is a number for every similarity, so that nobody has to look, which waits for a device."""
+
     @abstractmethod
     def log_eta(self, similarity: Tensor, negatives: Tensor) -> Tensor:
         """Logarithm of eta, up to a constant for each row.
@@ -46,7 +49,7 @@ class Hardening(ABC):
         # Where features are not finite the loss is NaN whatever they weigh; but one cannot draw by weights of NaN.
         similarity = similarity.nan_to_num(0.0, 0.0, 0.0)
         log_eta = self.log_eta(similarity, negatives).masked_fill(~negatives, -torch.inf)
-        if log_eta.isnan().any():
+        if not self.never_nan and log_eta.isnan().any():
             raise ValueError(f"hardening: got NaN weights from {self!r}, expected eta(s) >= 0 for every similarity")
         vanishing = (log_eta == -torch.inf).all(1, keepdim=True)
         log_eta = torch.where(vanishing & negatives, 0.0, log_eta)
@@ -73,6 +76,8 @@ class Exponential(Hardening):
         tensor([[0.2689, 0.7311]])
     """
 
+    never_nan = True
+
     def __init__(self, beta: float) -> None:
         check_number("beta", beta, at_least=0)
         self.beta = beta
@@ -96,6 +101,8 @@ class Polynomial(Hardening):
         >>> Polynomial(beta=2.0).log_weights(s, mask).exp()
         tensor([[0.2000, 0.8000]])
     """
+
+    never_nan = True
 
     def __init__(self, beta: float) -> None:
         check_number("beta", beta, at_least=0)
@@ -123,6 +130,8 @@ class Threshold(Hardening):
         >>> Threshold(fraction=0.5).log_weights(s, mask).exp()
         tensor([[0.0000, 0.5000, 0.5000, 0.0000]])
     """
+
+    never_nan = True
 
     def __init__(self, fraction: float) -> None:
         check_number("fraction", fraction, above=0)

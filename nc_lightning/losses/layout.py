@@ -9,74 +9,100 @@ from torch import Tensor
 from nc_lightning.losses.pairs import Negatives
 
 
+class Windows(NamedTuple):
+    """Where the class of each anchor begins and ends, on the host, where reading a bound waits for no device.
+
+    Attributes:
+        first: Of each anchor, where its class begins in the batch.
+        end: Of each anchor, where its class ends in the batch.
+        past_first: Of each anchor, where its class begins behind the batch.
+        past_end: Of each anchor, where its class ends behind the batch.
+        order: (N,) where the sorted samples of the batch were before.
+    """
+
+    first: Tensor
+    end: Tensor
+    past_first: Tensor
+    past_end: Tensor
+    order: Tensor
+
+
 class Layout(NamedTuple):
     """The N samples of a batch sorted by label, and behind them M past ones by label, which are negatives only.
 
     Attributes:
         order: (N,) where the sorted samples were before.
-        past_order: (M,) the same of the past ones.
+        past_order: (M,) the same of the past ones; None without any.
         label: (N + M,)
         anchor_label: Of each anchor; all samples are anchors but for `of_anchors`.
         position: Of each anchor, where it stands among the sorted samples; None if all are anchors.
-        first: Of each anchor, where its class begins in the batch.
-        end: Of each anchor, where its class ends in the batch.
-        past_first: Of each anchor, where its class begins behind the batch.
-        past_end: Of each anchor, where its class ends behind the batch.
+        end: (N,) where the class of each sample ends in the batch.
+        size: (N,) how many samples its class has there.
         num_negatives: Of each anchor.
-        usable: Of each anchor, whether it has a positive and a negative; pairs are theirs.
+        windows: What of this is on the host.
         num_pairs: How many pairs there are in the whole batch.
         other_classes: Whether only samples of other classes are negatives.
         include_self: Whether an anchor is its own positive, and among all its own negative.
     """
 
     order: Tensor
-    past_order: Tensor
+    past_order: Tensor | None
     label: Tensor
     anchor_label: Tensor
     position: Tensor | None
-    first: Tensor
     end: Tensor
-    past_first: Tensor
-    past_end: Tensor
+    size: Tensor
     num_negatives: Tensor
-    usable: Tensor
+    windows: Windows
     num_pairs: int
     other_classes: bool
     include_self: bool
 
-    def windows_on_cpu(self) -> "Layout":
-        """Return the same with the windows where reading one of their bounds does not wait for a device."""
-        return self._replace(
-            first=self.first.cpu(),
-            end=self.end.cpu(),
-            past_first=self.past_first.cpu(),
-            past_end=self.past_end.cpu(),
-        )
+    def of_anchors(self, own: slice) -> tuple["Layout", Tensor]:
+        """Return the same with some of the samples as anchors, and where each of these was among them before.
 
-    def of_anchors(self, position: Tensor) -> "Layout":
-        """Return the same with some of the samples as anchors, those at ``position`` in ascending order."""
-        return self._replace(
+        Args:
+            own: Which samples, in the order from before they were sorted.
+        """
+        position, before = _inverse(self.order)[own].sort()
+        at = _inverse(self.windows.order)[own].sort().values
+        first, end, past_first, past_end, order = self.windows
+        anchors = self._replace(
             anchor_label=self.anchor_label[position],
             position=position,
-            first=self.first[position],
-            end=self.end[position],
-            past_first=self.past_first[position],
-            past_end=self.past_end[position],
             num_negatives=self.num_negatives[position],
-            usable=self.usable[position],
+            windows=Windows(first[at], end[at], past_first[at], past_end[at], order),
         )
+        return anchors, before
 
     def pairs_per_sample(self) -> Tensor:
-        """Return how many pairs each sample (N,) is the anchor of, in the order from before it was sorted."""
-        pairs = (self.end - self.first - int(not self.include_self)) * self.usable
-        return torch.empty_like(pairs).index_copy_(0, self.order, pairs)
+        """Return how many pairs each sample (N,) is the anchor of, on the host, in the order from before."""
+        pairs = self.windows.end - self.windows.first - int(not self.include_self)
+        return torch.empty_like(pairs).index_copy_(0, self.windows.order, pairs)
+
+    def pairs(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Return the pairs of some anchors, by where these and their positives were before: two of (P,).
+
+        In ascending order, as `torch.nonzero` would find them, for which the host would wait.
+
+        Args:
+            rows: Which samples are anchors, in the order from before; anchors are counted from its start.
+        """
+        n, per_sample = len(self.order), self.pairs_per_sample()
+        anchor, other = self.same_class()
+        key = self.order[anchor] * n + self.order[other]
+        if not self.include_self:
+            key.masked_fill_(anchor == other, n * n)
+        start = int(per_sample[: rows.start].sum())
+        key = key.sort().values[start : start + int(per_sample[rows].sum())]
+        return torch.div(key, n, rounding_mode="floor") - rows.start, key % n
 
     def tiles(self, num_rows: int, num_columns: int) -> Iterator[tuple[slice, slice]]:
         """Cut the upper half of the matrix, and past columns: squares on the diagonal, then what holds any negative."""
         n = len(self.order)
         for rows in blocks(0, n, num_rows):
             yield rows, rows
-            start = max(rows.stop, int(self.end[rows.start])) if self.other_classes else rows.stop
+            start = max(rows.stop, int(self.windows.end[rows.start])) if self.other_classes else rows.stop
             for columns in blocks(start, n, num_columns):
                 yield rows, columns
             for columns in blocks(n, len(self.label), num_columns):
@@ -84,12 +110,12 @@ class Layout(NamedTuple):
 
     def window(self, rows: slice) -> slice:
         """Return the columns that hold all positives of these rows."""
-        return slice(int(self.first[rows.start]), int(self.end[rows.stop - 1]))
+        return slice(int(self.windows.first[rows.start]), int(self.windows.end[rows.stop - 1]))
 
     def hide(self, tile: Tensor, rows: slice, columns: slice) -> None:
         """Set the entries of a tile that are not of negatives to -inf."""
         if self.other_classes:
-            past = slice(int(self.past_first[rows.start]), int(self.past_end[rows.stop - 1]))
+            past = slice(int(self.windows.past_first[rows.start]), int(self.windows.past_end[rows.stop - 1]))
             for window in (self.window(rows), past):
                 start, stop = max(columns.start, window.start), min(columns.stop, window.stop)
                 if start < stop:
@@ -116,18 +142,16 @@ class Layout(NamedTuple):
 
     def same_class(self) -> tuple[Tensor, Tensor]:
         """Return all (anchor, other) of the batch with the same label, an anchor with itself included: two of (P,)."""
-        size = self.end - self.first
-        position = torch.arange(len(size), device=size.device)
-        anchor = position.repeat_interleave(size)
-        before = size.cumsum(0) - size
-        other = torch.arange(len(anchor), device=size.device) + (self.first - before)[anchor]
+        count = self.num_pairs + (0 if self.include_self else len(self.order))
+        anchor = torch.repeat_interleave(self.size, output_size=count)
+        other = torch.arange(count, device=anchor.device) + (self.end - self.size.cumsum(0))[anchor]
         return anchor, other
 
 
 def sorted_layout(
     labels: Tensor, negatives: Negatives, include_self: bool, past: Tensor | None = None
 ) -> Layout | None:
-    """Sort a batch and what is past.
+    """Sort a batch and what is past; the host waits for the device once, for all that it has to know.
 
     Args:
         labels: (N,) integers; equal labels are positives of each other.
@@ -140,31 +164,41 @@ def sorted_layout(
 
     Example:
         >>> layout = sorted_layout(torch.tensor([1, 0, 1]), "other_classes", False)
-        >>> layout.label.tolist(), layout.first.tolist(), layout.end.tolist(), layout.usable.tolist()
-        ([0, 1, 1], [0, 1, 1], [1, 3, 3], [False, True, True])
+        >>> layout.label.tolist(), layout.windows.first.tolist(), layout.end.tolist(), layout.num_pairs
+        ([0, 1, 1], [0, 1, 1], [1, 3, 3], 2)
     """
-    other_classes = negatives == "other_classes"
+    other_classes, myself = negatives == "other_classes", int(not include_self)
+    n = len(labels)
     label, order = labels.sort()
-    past_label, past_order = labels.new_empty(0).sort() if past is None else past.sort()
     first, end = torch.searchsorted(label, label), torch.searchsorted(label, label, right=True)
-    past_first = torch.searchsorted(past_label, label)
-    past_end = torch.searchsorted(past_label, label, right=True)
-    size, past_size = end - first, past_end - past_first
-    myself = int(not include_self)
-    num_negatives = len(label) + len(past_label) - (size + past_size if other_classes else myself)
-    num_negatives = torch.as_tensor(num_negatives, device=label.device).expand(len(label))
-    usable = (size > myself) & (num_negatives > 0)
-    num_pairs = int(((size - myself) * usable).sum())
-    if num_pairs == 0:
+    bounds, everyone, past_order, total = [first, end, order], label, None, n
+    if past is not None:
+        past_label, past_order = past.sort()
+        bounds += [torch.searchsorted(past_label, label), torch.searchsorted(past_label, label, right=True)]
+        everyone, total = torch.cat([label, past_label]), n + len(past)
+    on_host = torch.stack(bounds).cpu()
+    past_first, past_end = on_host[3:] + n if past is not None else torch.full_like(on_host[:2], n)
+    windows = Windows(on_host[0], on_host[1], past_first, past_end, on_host[2])
+    num_pairs = int((windows.end - windows.first - myself).sum())
+    # Only of a single class is nobody of another class, and then for no anchor.
+    own_class = int(windows.end[0] - windows.first[0] + past_end[0] - past_first[0]) if n > 0 else 0
+    if num_pairs == 0 or (other_classes and own_class == total):
         return None
-    past_first, past_end = past_first + len(label), past_end + len(label)
-    everyone = torch.cat([label, past_label])
+    size = end - first
+    num_negatives = total - size if other_classes else torch.full_like(size, total - myself)
+    if other_classes and past is not None:
+        num_negatives -= bounds[4] - bounds[3]
     return Layout(
-        order, past_order, everyone, label, None, first, end, past_first, past_end, num_negatives, usable, num_pairs,
-        other_classes, include_self,
+        order, past_order, everyone, label, None, end, size, num_negatives, windows, num_pairs, other_classes,
+        include_self,
     )  # fmt: skip
 
 
 def blocks(start: int, stop: int, size: int) -> Iterator[slice]:
     """Cut [start, stop) into slices of at most a size."""
     return (slice(begin, min(begin + size, stop)) for begin in range(start, stop, size))
+
+
+def _inverse(permutation: Tensor) -> Tensor:
+    places = torch.arange(len(permutation), device=permutation.device)
+    return torch.empty_like(permutation).index_copy_(0, permutation, places)

@@ -52,6 +52,18 @@ def positive_ids(labels: Tensor, instances: Tensor | None, positives: Positives)
     return torch.where(labels >= 0, labels, -1 - instances.to(labels.device))
 
 
+def numbered(ids: Tensor) -> Tensor:
+    """Number the different ids (N,) from 0 in ascending order, as `torch.unique` does, which waits for a device.
+
+    Example:
+        >>> numbered(torch.tensor([7, 3, 7, 12])).tolist()
+        [1, 0, 1, 2]
+    """
+    ascending, order = ids.sort()
+    number = (ascending.diff(prepend=ascending[:1]) != 0).cumsum(0)
+    return torch.empty_like(number).index_copy_(0, order, number)
+
+
 def past_ids(labels: Tensor, positives: Positives) -> Tensor:
     """Reduce the labels of a queue to ids that compare with `positive_ids`.
 

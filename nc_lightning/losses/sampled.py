@@ -14,12 +14,15 @@ from nc_lightning.losses.pairs import Pairs
 def sampled_loss(
     z: Tensor,
     pairs: Pairs,
+    usable: tuple[Tensor, Tensor],
     link: Link,
     hardening: Hardening,
     temperature: float | Tensor,
     num_negatives: int,
     pairs_per_sample: Tensor,
+    *,
     replacement: bool = True,
+    fewer_if_scarce: bool = False,
     share_draws: bool = False,
     generator: torch.Generator | None = None,
     tau_plus: float = 0.0,
@@ -34,12 +37,14 @@ def sampled_loss(
     Args:
         z: (N, d) normalised features, float32 or float64, whose inner products are s.
         pairs: Positives and negatives of each anchor.
+        usable: Its usable pairs, (P,) anchors and (P,) positives, in ascending order.
         link: psi; its negatives weigh alike, as hardness is in the draws.
         hardening: eta, the weights that negatives are drawn with.
         temperature: tau.
         num_negatives: k, draws for each pair; 256 in the paper.
-        pairs_per_sample: (N,) how many usable pairs each sample of the batch is the anchor of.
+        pairs_per_sample: (N,) how many usable pairs each sample of the batch is the anchor of, on the CPU.
         replacement: Whether a negative may be drawn more than once for a pair, as in the paper.
+        fewer_if_scarce: Whether to draw fewer without replacement where an anchor has fewer than k negatives.
         share_draws: Draw once for each anchor instead of once for each of its positives: faster, and as unbiased.
         generator: Source of the draws, on the device of z; None for torch's own.
         tau_plus: Probability that a negative is of the anchor's class, to be taken out of the mean; InfoNCE only.
@@ -56,16 +61,17 @@ def sampled_loss(
         raise ValueError(f"generator: got one on {generator.device}, expected one on {z.device}, where z is")
     similarity = z[rows] @ (z if past is None else torch.cat([z, past])).T
     log_weights = hardening.log_weights(similarity.detach(), pairs.negatives)
-    anchor, positive = pairs.usable()
-    drawers = torch.nonzero(pairs.anchors).squeeze(1) if share_draws else anchor
+    anchor, positive = usable
     draws = pairs_per_sample.clamp(max=1) if share_draws else pairs_per_sample
+    drawers = torch.nonzero(draws[rows]).squeeze(1).to(z.device, non_blocking=True) if share_draws else anchor
     width = num_negatives if replacement else log_weights.shape[1]
     uniform = torch.rand(int(draws.sum()), width, dtype=torch.float64, device=z.device, generator=generator)
     uniform = uniform[int(draws[: rows.start or 0].sum()) :][: len(drawers)]
     if replacement:
         drawn = _draw(log_weights, drawers, uniform)
     else:
-        drawn = _draw_without_replacement(log_weights[drawers], num_negatives, uniform)
+        drawn = _draw_without_replacement(log_weights[drawers], num_negatives, uniform, fewer_if_scarce)
+        num_negatives = drawn.shape[1]
     if share_draws:
         row = torch.empty_like(pairs.anchors, dtype=torch.long)
         row[drawers] = torch.arange(len(drawers), device=z.device)
@@ -92,14 +98,16 @@ def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cumulated.view(-1), at, right=True) - drawers[:, None] * log_weights.shape[1]
 
 
-def _draw_without_replacement(log_weights: Tensor, k: int, uniform: Tensor) -> Tensor:
+def _draw_without_replacement(log_weights: Tensor, k: int, uniform: Tensor, fewer_if_scarce: bool = False) -> Tensor:
     """Draw k different columns of each row: the largest of log-weight plus Gumbel noise, which no weight underflows."""
     available = (log_weights > torch.finfo(log_weights.dtype).min / 2).sum(1)
-    if len(available) > 0 and int(available.min()) < k:
+    fewest = int(available.min()) if len(available) > 0 else k
+    if fewest < k and not fewer_if_scarce:
         raise ValueError(
-            f"num_negatives: got {k} without replacement, expected at most {int(available.min())}, the negatives of an "
-            "anchor in this batch; use replacement=True or larger batches"
+            f"num_negatives: got {k} without replacement, expected at most {fewest}, the negatives of an anchor in this "
+            "batch; use replacement=True or larger batches"
         )
+    k = min(k, fewest)
     tiny = torch.finfo(uniform.dtype).tiny
     gumbel = -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
     return (log_weights + gumbel).topk(k, dim=1).indices

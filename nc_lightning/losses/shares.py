@@ -59,7 +59,7 @@ def share_rows(z: Tensor) -> Shares | None:
     rank, world_size = this_process()
     if world_size == 1:
         return None
-    mine = torch.tensor([len(z), z.shape[1], z.element_size()], device=z.device)
+    mine = torch.tensor([len(z), z.shape[1], z.element_size()]).to(z.device, non_blocking=True)
     parts = [torch.empty_like(mine) for _ in range(world_size)]
     dist.all_gather(parts, mine)
     sizes, *kinds = torch.stack(parts).T.tolist()

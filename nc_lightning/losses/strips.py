@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from nc_lightning.losses.layout import Layout, blocks
+from nc_lightning.losses.tile_sizes import tile_sizes
 from nc_lightning.losses.tilt import Tilt
 
-# Found by timing: a strip stays in the cache.
-STRIP_ELEMENTS = 2**19
 # Beside the largest shifted term, which is 1, 2^-65 is nothing, and its products are no slow denormal numbers.
 SMALLEST_EXPONENT = -65.0
 
@@ -45,20 +44,19 @@ def strips(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, loss: Tensor
 
     A strip may be written into, and is overwritten by the next.
     """
-    columns, height = slice(0, len(everyone)), max(1, STRIP_ELEMENTS // len(everyone))
-    memory, sums = z.new_empty(2 * min(height, len(z)) * len(everyone)), tilt.empty_sums(z, layout)
+    columns, height = slice(0, len(everyone)), max(1, tile_sizes(z).strip // len(everyone))
+    memory = z.new_empty(2 * min(height, len(z)) * len(everyone))
     for rows in blocks(0, len(z), height):
         tiles = view(memory, tilt.kinds_summed, rows, columns)
         torch.mm(z[rows] * tilt.exponent, everyone.T, out=tiles[0])
         margin = tiles[0, :, layout.window(rows)] / (tilt.exponent * tilt.temperature)
         layout.hide(tiles[0], rows, columns)
         hardest = tiles[0].amax(1)
-        hardest.masked_fill_(hardest == -torch.inf, 0.0)
         tiles[0].sub_(hardest[:, None])
-        sums[: len(tiles), rows] += tilt.terms(tiles, SMALLEST_EXPONENT).sum(2)
-        negative = tilt.of_negatives(sums[:, rows], layout, rows) + hardest / (tilt.exponent * tilt.temperature)
+        sums = tilt.terms(tiles, SMALLEST_EXPONENT).sum(2)
+        negative = tilt.of_negatives(sums, layout, rows) + hardest / (tilt.exponent * tilt.temperature)
         pull = softplus(margin, negative, layout, rows, loss)
-        yield Strip(rows, tiles, hardest, negative, pull, tilt.pushes(pull.sum(1), sums[:, rows]))
+        yield Strip(rows, tiles, hardest, negative, pull, tilt.pushes(pull.sum(1), sums))
 
 
 def softplus(margin: Tensor, negative: Tensor, layout: Layout, rows: slice, loss: Tensor) -> Tensor:

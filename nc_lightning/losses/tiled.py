@@ -6,6 +6,7 @@ Samples are sorted by label, so that a class is a window.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,13 +19,11 @@ from nc_lightning.geometry.normalization import normalize_rows_, pull_back_rows_
 from nc_lightning.losses.layout import Layout, blocks
 from nc_lightning.losses.links import InfoNCE
 from nc_lightning.losses.strips import softplus, strips, view
+from nc_lightning.losses.tile_sizes import tile_sizes
 from nc_lightning.losses.tilt import Tilt
 
-# Found by timing. Tiles stay in the cache, and kept ones save the second sweep their product.
-SQUARE_ELEMENTS, SQUARE_PAIRS = 2**20, 1 / 6
-TILE_ROWS, TILE_COLUMNS = 256, 2048
-POSITIVE_ROWS = 64
-KEPT_ELEMENTS = 2**22
+# Found by timing: up to this share of all pairs, positives are looked at one by one.
+SQUARE_PAIRS = 1 / 6
 # Share of the exponents which the dtype can represent that sums without a shift may use.
 SAFE_SHARE = 0.95
 
@@ -35,10 +34,11 @@ def tiled_loss(
     *,
     link: InfoNCE,
     beta: float,
-    temperature: float | Tensor,
+    temperature: float,
     differentiate: bool,
     normalization: Normalization = "none",
     past: Tensor | None = None,
+    learnt: Tensor | None = None,
 ) -> Tensor:
     """Mean over all (anchor, positive) pairs of log(alpha + sum_n w_n e^{t_n}), t_n = (s_in - s_ij) / temperature.
 
@@ -51,10 +51,11 @@ def tiled_loss(
         layout: Who is whose positive and negative.
         link: InfoNCE with alpha > 0; its sum form multiplies the sum by the number of the anchor's negatives.
         beta: Hardness of the weights w_n ~ e^{beta s_in}.
-        temperature: tau; a tensor of shape () for a gradient of its own, which detached weights and no past allow.
+        temperature: tau.
         differentiate: Whether gradients flow through the weights.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
         past: (M, d) normalised features that are negatives only.
+        learnt: The temperature as a tensor of shape () that gets a gradient, which detached weights and no past allow.
 
     Returns:
         0-dimensional loss in nats. First derivatives only.
@@ -69,9 +70,8 @@ def tiled_loss(
         >>> tiled_loss(z, layout, link=InfoNCE(), beta=5.0, temperature=1.0, differentiate=False)
         tensor(0.1269)
     """
-    tau = temperature.item() if isinstance(temperature, Tensor) else temperature
-    tilt = Tilt(link, beta, tau, differentiate)
-    loss: Tensor = _TiledLoss.apply(z, temperature, past, layout, tilt, normalization)
+    tilt = Tilt(link, beta, temperature, differentiate)
+    loss: Tensor = _TiledLoss.apply(z, learnt, past, layout, tilt, normalization)
     return loss
 
 
@@ -80,90 +80,101 @@ class _TiledLoss(torch.autograd.Function):
     def forward(
         ctx: Any,
         z: Tensor,
-        temperature: float | Tensor,
+        learnt: Tensor | None,
         past: Tensor | None,
         layout: Layout,
         tilt: Tilt,
         normalization: Normalization,
     ) -> Tensor:
         z = z[layout.order]
-        norms = normalize_rows_(z, normalization)
-        everyone = z if past is None else torch.cat([z, past[layout.past_order]])
-        gradient = torch.zeros_like(z) if any(ctx.needs_input_grad) else None
-        largest = 1.0
-        if normalization == "none":
-            largest = torch.linalg.vector_norm(everyone, dim=1).max().square().item()
-        exponents = tilt.exponent * largest + math.log2(len(everyone))
-        elements = len(z) * len(everyone)
-        safe, small = exponents < SAFE_SHARE * math.log2(torch.finfo(z.dtype).max), elements <= SQUARE_ELEMENTS
-        if safe and small and layout.num_pairs <= SQUARE_PAIRS * elements:
-            loss = _square(z, everyone, layout, tilt, gradient)
-        else:
-            sweep = _triangle if safe and not small else _strips
-            loss = sweep(z, everyone, layout.windows_on_cpu(), tilt, gradient)
+        divisors = normalize_rows_(z, normalization)
+        everyone = z if past is None or layout.past_order is None else torch.cat([z, past[layout.past_order]])
+        engine = _engine(z, everyone, layout, tilt, normalization)
+        loss, gradient = engine(z, everyone, layout, tilt, any(ctx.needs_input_grad))
         if gradient is not None:
             gradient /= layout.num_pairs * tilt.temperature
-            # Similarities enter divided by the temperature, and each reaches two rows.
-            of_temperature = -torch.linalg.vecdot(gradient, z).sum() / (2 * tilt.temperature)
-            pull_back_rows_(gradient, z, norms, normalization)
+            of_temperature = tilt.gradient_of_temperature(gradient, z) if ctx.needs_input_grad[1] else None
+            pull_back_rows_(gradient, z, divisors, normalization)
             ctx.save_for_backward(torch.empty_like(gradient).index_copy_(0, layout.order, gradient), of_temperature)
-        return loss / layout.num_pairs + math.log(tilt.link.alpha)
+        loss = loss / layout.num_pairs
+        return loss if tilt.link.alpha == 1 else loss + math.log(tilt.link.alpha)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         gradient, of_temperature = ctx.saved_tensors
-        of_temperature = of_temperature * grad_output if ctx.needs_input_grad[1] else None
+        of_temperature = None if of_temperature is None else of_temperature * grad_output
         return gradient * grad_output, of_temperature, None, None, None, None
 
 
-def _square(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient: Tensor | None) -> Tensor:
-    """Return the sum of the pairs' losses, and add its gradient times temperature to ``gradient``.
+Engine = Callable[[Tensor, Tensor, Layout, Tilt, bool], tuple[Tensor, Tensor | None]]
+"""Of features (N, d), and everyone's, returns the sum of the pairs' losses, and its gradient times the temperature."""
 
-    For small batches: a single tile, and pairs one by one.
-    """
-    rows, columns = slice(0, len(z)), slice(0, len(everyone))
+
+def _engine(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, normalization: Normalization) -> Engine:
+    """Return the fastest engine that exponents and number of pairs allow."""
+    largest = 1.0
+    if normalization == "none":
+        # To read it would make the host wait for a device, where strips cost little more.
+        is_read = z.device.type == "cpu"
+        largest = torch.linalg.vector_norm(everyone, dim=1).max().square().item() if is_read else math.inf
+    exponents = tilt.exponent * largest + math.log2(len(everyone))
+    if not exponents < SAFE_SHARE * math.log2(torch.finfo(z.dtype).max):
+        return _strips
+    elements = len(z) * len(everyone)
+    if elements > tile_sizes(z).square:
+        return _triangle
+    return _square if layout.num_pairs <= SQUARE_PAIRS * elements else _strips
+
+
+def _square(
+    z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Look at a small batch as a single tile, and at its pairs one by one."""
+    rows, past = slice(0, len(z)), slice(len(z), len(everyone))
     tiles = z.new_empty(tilt.kinds_summed, len(z), len(everyone))
     torch.mm(z * tilt.exponent, everyone.T, out=tiles[0])
-    anchor, other = layout.same_class()
-    at = anchor * len(everyone) + other
-    margin = tiles[0].view(-1)[at].div_(tilt.exponent * tilt.temperature)
     if not layout.include_self:
-        margin.masked_fill_(anchor == other, torch.inf)
+        tiles[0].diagonal().fill_(torch.inf)  # nothing is pulled that is as near as can be
+    anchor, other = layout.same_class()
+    at = other.add(anchor, alpha=len(everyone))
+    margin = tiles[0].view(-1)[at].div_(tilt.exponent * tilt.temperature)
     if layout.other_classes:
         tiles[0].view(-1).index_fill_(0, at, -torch.inf)
-        columns = slice(len(z), len(everyone))
-    layout.hide(tiles[0, :, columns], rows, columns)
+        layout.hide(tiles[0, :, past], rows, past)
+    else:
+        layout.hide(tiles[0], rows, slice(0, len(everyone)))
     tilt.terms(tiles)
 
-    sums = tilt.empty_sums(z, layout)
-    torch.sum(tiles, 2, out=sums[: len(tiles)])
+    sums = tiles.sum(2)
     margin -= tilt.of_negatives(sums, layout)[anchor]
     loss = -logsigmoid(margin).sum()
-    if gradient is not None:
-        pull = margin.neg_().sigmoid_()
-        push = torch.zeros_like(sums[0]).index_add_(0, anchor, pull)
-        pushes = tilt.pushes(push, sums)
-        matrix = _weigh(tiles[: len(pushes)], pushes[:, :, None].add(_mirrored(pushes, len(everyone))[:, None]))
-        matrix.view(-1).index_add_(0, at, pull, alpha=-1)
-        matrix.view(-1).index_add_(0, other * len(everyone) + anchor, pull, alpha=-1)
-        torch.mm(matrix, everyone, out=gradient)
-    return loss
+    if not with_gradient:
+        return loss, None
+
+    pull = margin.neg_().sigmoid_()
+    push = torch.zeros_like(sums[0]).index_add_(0, anchor, pull)
+    pushes = tilt.pushes(push, sums)
+    matrix = _weigh(tiles[: len(pushes)], pushes[:, :, None].add(_mirrored(pushes, len(everyone))[:, None]))
+    matrix.view(-1).index_add_(0, at, pull, alpha=-1)
+    matrix.view(-1).index_add_(0, anchor.add(other, alpha=len(everyone)), pull, alpha=-1)
+    return loss, matrix @ everyone
 
 
 def _mirrored(pushes: Tensor, columns: int) -> Tensor:
     """Return what columns push as anchors; past ones are none."""
-    return torch.nn.functional.pad(pushes, (0, columns - pushes.shape[1]))
+    past = columns - pushes.shape[1]
+    return torch.nn.functional.pad(pushes, (0, past)) if past > 0 else pushes
 
 
-def _triangle(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient: Tensor | None) -> Tensor:
-    """Return the sum of the pairs' losses, and add its gradient times temperature to ``gradient``.
-
-    A sweep over the tiles sums the negatives of each anchor, a second one weighs them by what the positives leave.
-    """
-    n, num_tiled = len(z), len(z) * (len(z) // 2 + TILE_ROWS + len(everyone) - len(z))
-    room = 0 if gradient is None else min(KEPT_ELEMENTS, tilt.kinds_pushed * num_tiled)
-    memory, used, loss = z.new_empty(room + 2 * TILE_ROWS * TILE_COLUMNS), 0, z.new_zeros(())
+def _triangle(
+    z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Sum the negatives of each anchor in a sweep over tiles; weigh them by what positives leave in a second one."""
+    sizes, n, gradient = tile_sizes(z), len(z), torch.zeros_like(z) if with_gradient else None
+    tile, num_tiled = 2 * sizes.rows * sizes.columns, n * (n // 2 + sizes.rows + len(everyone) - n)
+    room = 0 if gradient is None else min(sizes.kept, tilt.kinds_pushed * num_tiled)
+    memory, used, loss = z.new_empty(room + tile), 0, z.new_zeros(())
     kept: dict[tuple[int, int], Tensor] = {}
 
     def terms(rows: slice, columns: slice, kinds: int) -> Tensor:
@@ -172,12 +183,12 @@ def _triangle(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient:
         layout.hide(tiles[0], rows, columns)
         return tilt.terms(tiles)
 
-    sums = tilt.empty_sums(z, layout)
-    for rows, columns in layout.tiles(TILE_ROWS, TILE_COLUMNS):
+    sums = tilt.empty_sums(z)
+    for rows, columns in layout.tiles(sizes.rows, sizes.columns):
         tiles = terms(rows, columns, tilt.kinds_summed)
-        sums[: len(tiles), rows] += tiles.sum(2)
+        sums[:, rows] += tiles.sum(2)
         if rows.start < columns.start < n:
-            sums[: len(tiles), columns] += tiles.sum(1)
+            sums[:, columns] += tiles.sum(1)
         tiles = tiles[: tilt.kinds_pushed]
         if used + tiles.numel() <= room:
             kept[rows.start, columns.start] = tiles
@@ -185,11 +196,11 @@ def _triangle(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient:
 
     push = _pull(z, layout, tilt, tilt.of_negatives(sums, layout), loss, gradient)
     if gradient is None:
-        return loss
+        return loss, None
 
     pushes = tilt.pushes(push, sums)
-    mirrored, buffer = _mirrored(pushes, len(everyone)), z.new_empty(2 * TILE_ROWS * TILE_COLUMNS)
-    for rows, columns in layout.tiles(TILE_ROWS, TILE_COLUMNS):
+    mirrored, buffer = _mirrored(pushes, len(everyone)), z.new_empty(tile)
+    for rows, columns in layout.tiles(sizes.rows, sizes.columns):
         at = rows.start, columns.start
         tiles = kept[at] if at in kept else terms(rows, columns, tilt.kinds_pushed)
         weights = view(buffer, len(tiles), rows, columns)
@@ -198,7 +209,7 @@ def _triangle(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient:
         gradient[rows].addmm_(matrix, everyone[columns])
         if rows.start < columns.start < n:
             gradient[columns].addmm_(matrix.T, z[rows])
-    return loss
+    return loss, gradient
 
 
 def _weigh(tiles: Tensor, weights: Tensor) -> Tensor:
@@ -210,7 +221,7 @@ def _weigh(tiles: Tensor, weights: Tensor) -> Tensor:
 def _pull(z: Tensor, layout: Layout, tilt: Tilt, negative: Tensor, loss: Tensor, gradient: Tensor | None) -> Tensor:
     """Add the pairs' losses to ``loss`` and what positives pull to ``gradient``; return what negatives are to push."""
     push = torch.zeros_like(negative)
-    for rows in blocks(0, len(z), POSITIVE_ROWS):
+    for rows in blocks(0, len(z), tile_sizes(z).positive_rows):
         window = layout.window(rows)
         margin = torch.mm(z[rows] / tilt.temperature, z[window].T)
         pull = softplus(margin, negative[rows], layout, rows, loss)
@@ -221,12 +232,14 @@ def _pull(z: Tensor, layout: Layout, tilt: Tilt, negative: Tensor, loss: Tensor,
     return push
 
 
-def _strips(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient: Tensor | None) -> Tensor:
-    """Return and add the same as `_triangle`, for exponents of any size, in one sweep over strips of whole rows.
+def _strips(
+    z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Sweep once over strips of whole rows, for exponents of any size.
 
     Exponents are relative to each anchor's largest negative: terms neither overflow nor all vanish.
     """
-    n, loss = len(z), z.new_zeros(())
+    n, loss, gradient = len(z), z.new_zeros(()), torch.zeros_like(z) if with_gradient else None
     for strip in strips(z, everyone, layout, tilt, loss):
         if gradient is not None:
             rows = strip.rows
@@ -234,4 +247,4 @@ def _strips(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, gradient: T
             matrix[:, layout.window(rows)].sub_(strip.pull)
             gradient[rows].addmm_(matrix, everyone)
             gradient.addmm_(matrix[:, :n].T, z[rows])
-    return loss
+    return loss, gradient

@@ -17,6 +17,7 @@ from nc_lightning.losses import strips
 from nc_lightning.losses.layout import Layout, blocks
 from nc_lightning.losses.links import InfoNCE
 from nc_lightning.losses.shares import Shares
+from nc_lightning.losses.tile_sizes import tile_sizes
 from nc_lightning.losses.tilt import Tilt
 
 
@@ -27,9 +28,10 @@ def tiled_share_loss(
     *,
     link: InfoNCE,
     beta: float,
-    temperature: float | Tensor,
+    temperature: float,
     differentiate: bool,
     past: Tensor | None = None,
+    learnt: Tensor | None = None,
 ) -> Tensor:
     """Return what `nc_lightning.losses.tiled.tiled_loss` does of the batch of all processes, on each of them.
 
@@ -39,16 +41,17 @@ def tiled_share_loss(
         layout: Of the whole batch, as for the other arguments.
         link: InfoNCE with alpha > 0.
         beta: Hardness.
-        temperature: tau; a tensor of shape () for a gradient of its own, which detached weights and no past allow.
+        temperature: tau.
         differentiate: Whether gradients flow through the weights.
         past: (M, d) normalised features that are negatives only, the same on all processes.
+        learnt: The temperature as a tensor of shape () that gets a gradient, which detached weights and no past allow.
 
     Returns:
         0-dimensional loss in nats, whose gradient is the share of this process in one that is averaged over processes.
         First derivatives only.
     """
-    tau = temperature.item() if isinstance(temperature, Tensor) else temperature
-    loss: Tensor = _TiledShareLoss.apply(z, temperature, past, shares, layout, Tilt(link, beta, tau, differentiate))
+    tilt = Tilt(link, beta, temperature, differentiate)
+    loss: Tensor = _TiledShareLoss.apply(z, learnt, past, shares, layout, tilt)
     return loss
 
 
@@ -57,17 +60,17 @@ class _TiledShareLoss(torch.autograd.Function):
     def forward(
         ctx: Any,
         z: Tensor,
-        temperature: float | Tensor,
+        learnt: Tensor | None,
         past: Tensor | None,
         shares: Shares,
         layout: Layout,
         tilt: Tilt,
     ) -> Tensor:
         everyone = shares.gather(z)[layout.order]
-        if past is not None:
+        if past is not None and layout.past_order is not None:
             everyone = torch.cat([everyone, past[layout.past_order]])
-        position, order = layout.order.argsort()[shares.own].sort()
-        anchors, mine = layout.of_anchors(position).windows_on_cpu(), everyone[position]
+        anchors, order = layout.of_anchors(shares.own)
+        mine = everyone[anchors.position]
         known = _know(mine, everyone, anchors, tilt)
         # All processes need all rows even where they want no gradient: another one may.
         unsorted = torch.empty_like(known.T).index_copy_(0, order, known.T)
@@ -75,8 +78,7 @@ class _TiledShareLoss(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             gradient = _gradient(mine, everyone, anchors, tilt, known, everyone_s)
             gradient *= len(shares.sizes) / (layout.num_pairs * tilt.temperature)
-            # Similarities enter divided by the temperature, and each reaches two rows.
-            of_temperature = -torch.linalg.vecdot(gradient, mine).sum() / (2 * tilt.temperature)
+            of_temperature = tilt.gradient_of_temperature(gradient, mine) if ctx.needs_input_grad[1] else None
             ctx.save_for_backward(torch.empty_like(gradient).index_copy_(0, order, gradient), of_temperature)
         return everyone_s[0].sum() / layout.num_pairs + math.log(tilt.link.alpha)
 
@@ -84,7 +86,7 @@ class _TiledShareLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         gradient, of_temperature = ctx.saved_tensors
-        of_temperature = of_temperature * grad_output if ctx.needs_input_grad[1] else None
+        of_temperature = None if of_temperature is None else of_temperature * grad_output
         return gradient * grad_output, of_temperature, None, None, None, None
 
 
@@ -111,7 +113,7 @@ def _know(mine: Tensor, everyone: Tensor, anchors: Layout, tilt: Tilt) -> Tensor
 def _gradient(mine: Tensor, everyone: Tensor, anchors: Layout, tilt: Tilt, known: Tensor, everyone_s: Tensor) -> Tensor:
     """Return the gradient with respect to ``mine``, times the number of pairs and the temperature."""
     n, columns = everyone_s.shape[1], slice(0, len(everyone))
-    gradient, height = torch.empty_like(mine), max(1, strips.STRIP_ELEMENTS // len(everyone))
+    gradient, height = torch.empty_like(mine), max(1, tile_sizes(mine).strip // len(everyone))
     memory = mine.new_empty(3 * min(height, len(mine)) * len(everyone))
     smallest = math.log2(torch.finfo(mine.dtype).tiny)
     for rows in blocks(0, len(mine), height):

@@ -49,24 +49,31 @@ class Tilt(NamedTuple):
             exponents.clamp_(min=smallest)
         return exponents.exp2_()
 
-    def empty_sums(self, z: Tensor, layout: Layout) -> Tensor:
-        """Return (2, N) sums of terms, before any is added: zeros, but for weights that are 1."""
-        sums = layout.num_negatives.to(z.dtype).repeat(2, 1)
-        sums[: self.kinds_summed] = 0
-        return sums
+    def empty_sums(self, z: Tensor) -> Tensor:
+        """Return (kinds, N) sums of terms, before any is added."""
+        return z.new_zeros(self.kinds_summed, len(z))
 
     def of_negatives(self, sums: Tensor, layout: Layout, rows: slice = slice(None)) -> Tensor:
         """Return what a positive is compared with, L_i - log alpha, from the sums of these anchors."""
-        negative = (sums[0] / sums[1]).log() - math.log(self.link.alpha)
+        weights = sums[1] if len(sums) > 1 else layout.num_negatives[rows]
+        negative = (sums[0] / weights).log_()
+        if self.link.alpha != 1:
+            negative -= math.log(self.link.alpha)
         if self.link.form == "sum":
             negative += layout.num_negatives[rows].to(negative).log()
-        return negative.where(layout.usable[rows], -torch.inf)
+        return negative
 
     def pushes(self, push: Tensor, sums: Tensor) -> Tensor:
         """Share each anchor's push (N,) among its terms: (kinds, N), what each is to be multiplied by."""
-        # The weights' own derivative: beta times (share of the hardened terms - share of the weights alone).
-        extra = self.beta * self.temperature if self.differentiate else 0.0
         shares = (push / sums[: self.kinds_pushed]).nan_to_num_(0.0)
-        shares[0] *= 1 + extra
-        shares[1:] *= -extra
+        if self.kinds_pushed > 1:
+            # The weights' own derivative: beta times (share of the hardened terms - share of the weights alone).
+            extra = self.beta * self.temperature
+            shares[0] *= 1 + extra
+            shares[1] *= -extra
         return shares
+
+    def gradient_of_temperature(self, gradient: Tensor, z: Tensor) -> Tensor:
+        """Return the derivative of the loss by the temperature from that by the features (N, d)."""
+        # Similarities enter divided by the temperature, and each reaches two rows.
+        return -torch.linalg.vecdot(gradient, z).sum() / (2 * self.temperature)

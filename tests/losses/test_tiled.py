@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nc_lightning.geometry import normalize
-from nc_lightning.losses import Exponential, InfoNCE, tiled
+from nc_lightning.losses import Exponential, InfoNCE, tile_sizes, tiled
 from nc_lightning.losses.general import general_loss
 from nc_lightning.losses.layout import Layout, sorted_layout
 from nc_lightning.losses.pairs import label_pairs
@@ -30,16 +30,12 @@ PATHS = ["square", "triangle", "triangle, nothing kept", "strips"]
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Make a few dozen samples fill many tiles, and return a function that forces one of the paths."""
-    monkeypatch.setattr(tiled, "TILE_ROWS", 4)
-    monkeypatch.setattr(tiled, "TILE_COLUMNS", 8)
-    monkeypatch.setattr("nc_lightning.losses.strips.STRIP_ELEMENTS", 32)
-    monkeypatch.setattr(tiled, "POSITIVE_ROWS", 3)
-    monkeypatch.setattr(tiled, "KEPT_ELEMENTS", 100)
+    sizes = tile_sizes.TileSizes(square=0, rows=4, columns=8, kept=100, positive_rows=3, strip=32)
 
     def force(path):
-        monkeypatch.setattr(tiled, "KEPT_ELEMENTS", 0 if path == "triangle, nothing kept" else 100)
+        square, kept = 2**20 if path == "square" else 0, 0 if path == "triangle, nothing kept" else 100
+        monkeypatch.setattr(tile_sizes, "CPU", sizes._replace(square=square, kept=kept))
         monkeypatch.setattr(tiled, "SAFE_SHARE", 0.0 if path == "strips" else 0.95)
-        monkeypatch.setattr(tiled, "SQUARE_ELEMENTS", 2**20 if path == "square" else 0)
         monkeypatch.setattr(tiled, "SQUARE_PAIRS", 1.0)
 
     return force
@@ -64,7 +60,7 @@ def dense_loss(z, labels, past=None, past_labels=None, **o):
         return z.sum() * 0
     z = normalize(z, o["normalization"])
     hardening = Exponential(o["beta"])
-    total = general_loss(z, pairs, o["link"], hardening, o["temperature"], o["differentiate"], past=past)
+    total = general_loss(z, pairs, pairs.usable(), o["link"], hardening, o["temperature"], o["differentiate"], past=past)
     return total / len(pairs.usable()[0])
 
 
@@ -202,7 +198,7 @@ def test_tiles_of_full_size(size, negatives, beta):
 
 def test_strips_are_for_exponents_that_could_overflow(monkeypatch):
     taken = []
-    monkeypatch.setattr(tiled, "SQUARE_ELEMENTS", 0)
+    monkeypatch.setattr(tile_sizes, "CPU", tile_sizes.CPU._replace(square=0))
     for name in ("_triangle", "_strips"):
         path = getattr(tiled, name)
         monkeypatch.setattr(tiled, name, lambda *a, n=name, p=path: taken.append(n) or p(*a))
@@ -276,7 +272,9 @@ def test_there_is_a_layout_where_the_masks_have_a_usable_anchor(labels, past, ne
     assert (layout is not None) == bool(pairs.anchors.any())
     if layout is not None:
         assert layout.num_pairs == pairs.positives[pairs.anchors].sum()
-        assert torch.equal(layout.usable, pairs.anchors[layout.order])
+        assert torch.equal(layout.size > int(not include_self), pairs.anchors[layout.order])
+        for actual, expected in zip(layout.pairs(slice(0, len(labels))), pairs.usable(), strict=True):
+            assert torch.equal(actual, expected)
         assert torch.equal(layout.num_negatives, pairs.negatives.sum(1)[layout.order])
 
 

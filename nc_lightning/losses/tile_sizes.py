@@ -1,0 +1,76 @@
+"""Sizes of the tiles that the engines sweep over the similarity matrix with: a CPU's cache or a card's memory decides."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+MEMORY_SHARE = 1 / 32
+"""Share of a card's memory that a loss may take beyond its features: 2.5 GiB of 80."""
+UNKNOWN_MEMORY = 2**33
+"""Memory in bytes that a device is taken to have if it does not say."""
+
+
+class TileSizes(NamedTuple):
+    """Numbers of elements and of rows.
+
+    Attributes:
+        square: Elements of the largest matrix that is one tile.
+        rows: Rows of a tile.
+        columns: Columns of a tile.
+        kept: Elements of all tiles that are kept for the second sweep, which then need no product.
+        positive_rows: Anchors whose positives are looked at together.
+        strip: Elements of a strip of whole rows.
+    """
+
+    square: int
+    rows: int
+    columns: int
+    kept: int
+    positive_rows: int
+    strip: int
+
+
+# Found by timing: tiles and strips stay in the cache.
+CPU = TileSizes(square=2**20, rows=256, columns=2048, kept=2**22, positive_rows=64, strip=2**19)
+
+
+def tile_sizes(z: Tensor) -> TileSizes:
+    """Return the sizes for features on a device.
+
+    Example:
+        >>> tile_sizes(torch.zeros(4, 2)).rows
+        256
+    """
+    if z.device.type == "cpu":
+        return CPU
+    return sizes_within(int(MEMORY_SHARE * _memory(z.device)) // z.element_size())
+
+
+def sizes_within(elements: int) -> TileSizes:
+    """Return sizes with which an engine takes no more than so many elements of memory, for a device without a cache.
+
+    A kernel costs the host more than a small tile costs the device, so tiles are as large as the memory allows.
+
+    Example:
+        >>> sizes_within(2**29).square >= 8192**2
+        True
+    """
+    columns = max(256, elements // 2**15)
+    return TileSizes(
+        square=elements // 8,
+        rows=2048,
+        columns=columns,
+        kept=elements // 2,
+        positive_rows=2048,
+        strip=elements // 8,
+    )
+
+
+def _memory(device: torch.device) -> int:
+    module: Any = torch.get_device_module(device)
+    if hasattr(module, "get_device_properties"):
+        return int(module.get_device_properties(device).total_memory)
+    if hasattr(module, "recommended_max_memory"):  # Apple's
+        return int(module.recommended_max_memory())
+    return UNKNOWN_MEMORY
