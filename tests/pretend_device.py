@@ -15,6 +15,7 @@ import collections
 import os
 import sys
 import types
+import weakref
 
 import torch
 from torch.utils import _pytree as pytree
@@ -134,12 +135,14 @@ class Machine(TorchDispatchMode):
 
     Args:
         float64: Whether it has float64; Apple's devices do not.
-        values: Whether floating-point tensors have values; without, they have shapes alone and cost nothing.
+        values: Whether floating-point tensors have values; without, they and matrices of bool have shapes alone.
 
     Attributes:
         phase: Set by tests; everything is counted under the phase it happens in.
         waits: How often each place of the package made the host wait, by (phase, what, "file function").
         launches: Operations that run a kernel at least, by (phase, "file function").
+        memory: Bytes of all tensors that are on the device, and were made while this was entered.
+        peak: The most that this has been; tests may set it back.
     """
 
     now = None
@@ -148,6 +151,7 @@ class Machine(TorchDispatchMode):
         super().__init__()
         self.float64, self.values = float64, values
         self.phase, self.waits, self.launches = "", collections.Counter(), collections.Counter()
+        self.memory, self.peak, self._users = 0, 0, collections.Counter()
 
     def __enter__(self):
         self.before = torch._C._only_lift_cpu_tensors(), Machine.now
@@ -171,6 +175,21 @@ class Machine(TorchDispatchMode):
         """Number of launches of a phase, of all places or of those in some files of the package."""
         chosen = (n for (p, place), n in self.launches.items() if p == phase and place.startswith(files or ""))
         return sum(chosen)
+
+    def hold(self, held):
+        """Count the memory of a tensor as long as it is there; views share it."""
+        storage = held.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if self._users[key] == 0:
+            self.memory += size
+            self.peak = max(self.peak, self.memory)
+        self._users[key] += 1
+        weakref.finalize(held, self._release, key, size)
+
+    def _release(self, key, size):
+        self._users[key] -= 1
+        if self._users[key] == 0:
+            self.memory -= size
 
     def note(self, func, args, kwargs, ours, theirs, asked):
         place = _place()
@@ -209,11 +228,17 @@ def _compute(func, args, kwargs):
             return given[id(t)]
         if machine is not None and not machine.float64 and t.dtype == torch.float64:
             raise TypeError(f"{func}: this device does not support float64")
-        if machine is not None and not machine.values and t.dtype.is_floating_point:
+        if machine is not None and not machine.values and (t.dtype.is_floating_point or _is_mask(t)):
             t = t.to("meta")
+        if machine is not None:
+            machine.hold(t)
         return OnDevice(t)
 
     return pytree.tree_map_only(torch.Tensor, on_device, result) if place.type == NAME else result
+
+
+def _is_mask(t):
+    return t.dtype == torch.bool and t.ndim > 1
 
 
 def _without_values(args, kwargs, given):

@@ -63,7 +63,9 @@ def general_loss(
     size = max(1, PAIRS_AT_ONCE // similarity.shape[1])
     total = similarity.sum() * 0.0  # with a path for the gradient, also where there is no pair
     for part in torch.arange(len(anchor), device=z.device).split(size):
-        total = total + checkpoint(chunk, scaled, log_weights, anchor[part], positive[part], use_reentrant=False, preserve_rng_state=False)
+        total = total + checkpoint(
+            chunk, scaled, log_weights, anchor[part], positive[part], use_reentrant=False, preserve_rng_state=False
+        )
     return total
 
 

@@ -26,6 +26,11 @@ class Windows(NamedTuple):
     past_end: Tensor
     order: Tensor
 
+    @property
+    def largest_class(self) -> int:
+        """Number of samples of the largest class in the batch."""
+        return int((self.end - self.first).max())
+
 
 class Layout(NamedTuple):
     """The N samples of a batch sorted by label, and behind them M past ones by label, which are negatives only.

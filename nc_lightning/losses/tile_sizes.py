@@ -1,12 +1,13 @@
 """Sizes of the tiles that the engines sweep over the similarity matrix with: a CPU's cache or a card's memory decides."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-MEMORY_SHARE = 1 / 32
-"""Share of a card's memory that a loss may take beyond its features: 2.5 GiB of 80."""
+MEMORY_SHARE = 1 / 16
+"""Share of a card's memory that a loss may take beyond what grows with the number of samples: 5 GiB of 80."""
 UNKNOWN_MEMORY = 2**33
 """Memory in bytes that a device is taken to have if it does not say."""
 
@@ -19,20 +20,22 @@ class TileSizes(NamedTuple):
         rows: Rows of a tile.
         columns: Columns of a tile.
         kept: Elements of all tiles that are kept for the second sweep, which then need no product.
-        positive_rows: Anchors whose positives are looked at together.
         strip: Elements of a strip of whole rows.
+        positive_rows: Anchors whose positives are looked at together.
+        positives: Elements of the matrix of these and of their classes.
     """
 
     square: int
     rows: int
     columns: int
     kept: int
-    positive_rows: int
     strip: int
+    positive_rows: int
+    positives: int
 
 
 # Found by timing: tiles and strips stay in the cache.
-CPU = TileSizes(square=2**20, rows=256, columns=2048, kept=2**22, positive_rows=64, strip=2**19)
+CPU = TileSizes(square=2**20, rows=256, columns=2048, kept=2**22, strip=2**19, positive_rows=64, positives=2**24)
 
 
 def tile_sizes(z: Tensor) -> TileSizes:
@@ -48,7 +51,7 @@ def tile_sizes(z: Tensor) -> TileSizes:
 
 
 def sizes_within(elements: int) -> TileSizes:
-    """Return sizes with which an engine takes no more than so many elements of memory, for a device without a cache.
+    """Return sizes with which no engine takes more memory than for so many elements, for a device without a cache.
 
     A kernel costs the host more than a small tile costs the device, so tiles are as large as the memory allows.
 
@@ -56,14 +59,15 @@ def sizes_within(elements: int) -> TileSizes:
         >>> sizes_within(2**29).square >= 8192**2
         True
     """
-    columns = max(256, elements // 2**15)
+    rows = min(2048, math.isqrt(elements // 16))  # as a tile on the diagonal is a square
     return TileSizes(
-        square=elements // 8,
-        rows=2048,
-        columns=columns,
+        square=elements // 8,  # two kinds of terms, twice, and lists of up to a sixth as many pairs
+        rows=rows,
+        columns=elements // (16 * rows),
         kept=elements // 2,
-        positive_rows=2048,
         strip=elements // 8,
+        positive_rows=2048,
+        positives=elements // 32,
     )
 
 

@@ -220,8 +220,10 @@ def _weigh(tiles: Tensor, weights: Tensor) -> Tensor:
 
 def _pull(z: Tensor, layout: Layout, tilt: Tilt, negative: Tensor, loss: Tensor, gradient: Tensor | None) -> Tensor:
     """Add the pairs' losses to ``loss`` and what positives pull to ``gradient``; return what negatives are to push."""
-    push = torch.zeros_like(negative)
-    for rows in blocks(0, len(z), tile_sizes(z).positive_rows):
+    push, sizes = torch.zeros_like(negative), tile_sizes(z)
+    # Rows of the classes of some anchors reach over both ends of these by a class at most.
+    widest = sizes.positive_rows + 2 * layout.windows.largest_class
+    for rows in blocks(0, len(z), max(1, min(sizes.positive_rows, sizes.positives // widest))):
         window = layout.window(rows)
         margin = torch.mm(z[rows] / tilt.temperature, z[window].T)
         pull = softplus(margin, negative[rows], layout, rows, loss)

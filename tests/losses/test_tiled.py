@@ -30,7 +30,7 @@ PATHS = ["square", "triangle", "triangle, nothing kept", "strips"]
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Make a few dozen samples fill many tiles, and return a function that forces one of the paths."""
-    sizes = tile_sizes.TileSizes(square=0, rows=4, columns=8, kept=100, positive_rows=3, strip=32)
+    sizes = tile_sizes.TileSizes(square=0, rows=4, columns=8, kept=100, strip=32, positive_rows=3, positives=2**24)
 
     def force(path):
         square, kept = 2**20 if path == "square" else 0, 0 if path == "triangle, nothing kept" else 100
@@ -60,7 +60,9 @@ def dense_loss(z, labels, past=None, past_labels=None, **o):
         return z.sum() * 0
     z = normalize(z, o["normalization"])
     hardening = Exponential(o["beta"])
-    total = general_loss(z, pairs, pairs.usable(), o["link"], hardening, o["temperature"], o["differentiate"], past=past)
+    total = general_loss(
+        z, pairs, pairs.usable(), o["link"], hardening, o["temperature"], o["differentiate"], past=past
+    )
     return total / len(pairs.usable()[0])
 
 
