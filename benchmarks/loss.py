@@ -2,16 +2,21 @@
 
     pip install pytorch-metric-learning lightly
     python benchmarks/loss.py [--sizes 512 4096 16384] [--feature_dim 128] [--num_classes 100] [--rounds 7]
+    python benchmarks/loss.py --device cuda --precision tf32 --sizes 512 1024 2048 4096 8192 16384 65536
 
 All are timed in turns, round by round, and reported as multiples of the floor of the same round, with the median over
 rounds: absolute times of a shared machine mean little. The floor is the matrix products of plain automatic
-differentiation, 2 N^2 d forward and 4 N^2 d backward, in strips of 256 rows. Beside it:
+differentiation, 2 N^2 d forward and 4 N^2 d backward, on a CPU in strips of 256 rows. Compared are:
 
     ours        HSCLLoss
     naive       the same by automatic differentiation of its expression
     pml         SupConLoss of pytorch-metric-learning: no hardness, and the other positives are in its denominator
     lightly     NTXentLoss of lightly: no labels, N / 2 pairs of views
     paper       the method of the paper's public code, a loop over anchors that draws 256 negatives for each pair
+
+Below each row stands what ours asks of the device: kernels, bytes moved, operations of its products, the least time
+that these allow (its roofline, of a copy and of a product measured here), memory beyond the features, and how often the
+host waits; more than one wait is an error.
 
 Where all compute the same, for pairs of views without hardness, they are first seen to agree. Some are left out where
 they would take too long or too much memory, or are not installed.
@@ -20,12 +25,14 @@ they would take too long or too much memory, or are not installed.
 import argparse
 import importlib.util
 import statistics
-import time
 from collections.abc import Callable
 
+import device as of_device
 import numpy as np
 import torch
+from device import seconds
 from torch import Tensor
+from work import Roofline, Work
 
 from nc_lightning.geometry import unit_ball
 from nc_lightning.losses import Exponential, HSCLLoss, InfoNCE, SCLLoss
@@ -87,9 +94,9 @@ def peers() -> dict[str, Loss]:
     return {name: loss for name, (package, loss) in known.items() if importlib.util.find_spec(package)}
 
 
-def check_agreement() -> None:
+def check_agreement(device: torch.device) -> None:
     """Raise unless all are equal where they compute the same."""
-    z, labels = torch.randn(64, 8), torch.arange(32).repeat(2)
+    z, labels = torch.randn(64, 8, device=device), torch.arange(32, device=device).repeat(2)
     ours = SCLLoss(temperature=TEMPERATURE, link=InfoNCE("sum"), normalization="unit_sphere")
     for peer in peers().values():
         torch.testing.assert_close(peer(z, labels), ours(z, labels))
@@ -97,22 +104,12 @@ def check_agreement() -> None:
 
 def floor(z: Tensor) -> None:
     """The matrix products that plain automatic differentiation needs, and nothing else."""
-    gradient = torch.zeros_like(z)
-    for rows in torch.arange(len(z)).split(256):
-        start, stop = int(rows[0]), int(rows[-1]) + 1
-        similarity = z[start:stop] @ z.T
-        gradient[start:stop].addmm_(similarity, z)
-        gradient.addmm_(similarity.T, z[start:stop])
-
-
-def seconds(call: Callable[[], object], at_least: float = 0.05) -> float:
-    """Median seconds of a call, repeated for at least as long as said."""
-    times: list[float] = []
-    while sum(times) < at_least:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    gradient, height = torch.zeros_like(z), 256 if z.device.type == "cpu" else len(z)
+    for start in range(0, len(z), height):
+        rows = z[start : start + height]
+        similarity = rows @ z.T
+        gradient[start : start + height].addmm_(similarity, z)
+        gradient.addmm_(similarity.T, rows)
 
 
 def forward_backward(loss: Loss, z: Tensor, labels: Tensor) -> Callable[[], None]:
@@ -141,6 +138,21 @@ def batch(n: int, feature_dim: int, num_classes: int) -> tuple[Tensor, Tensor]:
     return torch.nn.functional.normalize(torch.randn(n, feature_dim)), torch.randint(num_classes, (n,))
 
 
+def work_of(call: Callable[[], None], device: torch.device, limits: Roofline, took: float) -> str:
+    """Describe what a call asks of the device, and raise if it waits for it more than once."""
+    with Work() as work:
+        call()
+    least = work.least_seconds(limits)
+    row = f"       {work.kernels} kernels, {work.bytes / 1e6:.1f} MB, {work.flops / 1e9:.2f} GFLOP"
+    row += f"; roofline {least * 1e3:.3f} ms, ours {took / least:.1f} times that"
+    if device.type == "cpu":
+        return row
+    waited = of_device.waits(call, device)
+    if waited is not None and waited > 1:
+        raise RuntimeError(f"loss: the host waits {waited} times for the device, expected once")
+    return f"{row}; {of_device.extra_memory(call, device) / 2**20:.0f} MiB; waits {waited}"
+
+
 def _ratio(rounds: list[dict[str, float]], others: list[str]) -> str:
     ratios = sorted(min(r[name] for name in others) / r["ours"] for r in rounds)
     return f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
@@ -154,19 +166,26 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 2048, 4096])
     parser.add_argument("--feature_dim", type=int, default=128)
     parser.add_argument("--num_classes", type=int, default=100)
+    of_device.add_arguments(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    check_agreement()
+    device = arguments.device
+    check_agreement(device)
+    dtype = of_device.dtype_of(arguments.precision)
+    limits = of_device.roofline(device, dtype)
     print(
         f"d = {arguments.feature_dim}, C = {arguments.num_classes}, beta = {BETA}, temperature = {TEMPERATURE}, "
-        f"float32, {arguments.threads} threads, float32 matmul precision {torch.get_float32_matmul_precision()!r}"
+        f"{arguments.precision}, {of_device.name_of(device)}, torch {torch.__version__}: "
+        f"{limits.bytes / 1e9:.0f} GB/s, {limits.flops / 1e12:.2f} TFLOP/s"
     )
     print(f"{'N':>6} {'floor ms':>9}   multiples of the floor: median (min to max)")
     for n in arguments.sizes:
         z, labels = batch(n, arguments.feature_dim, arguments.num_classes)
+        z, labels = z.to(device, dtype), labels.to(device)
         calls = {name: forward_backward(loss, z, labels) for name, loss in contenders(n).items()}
         calls = {"floor": lambda z=z: floor(z), **calls}  # type: ignore[misc]
-        rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(arguments.rounds + 1)][1:]
+        rounds = [{name: seconds(call, device) for name, call in calls.items()} for _ in range(arguments.rounds + 1)]
+        rounds = rounds[1:]
         row = [f"{n:>6} {statistics.median(r['floor'] for r in rounds) * 1e3:>9.2f}  "]
         for name in list(calls)[1:]:
             ratios = sorted(r[name] / r["floor"] for r in rounds)
@@ -177,6 +196,7 @@ def main() -> None:
         if "paper" in calls:
             row.append(f"paper / ours {_ratio(rounds, ['paper'])}")
         print("  ".join(row))
+        print(work_of(calls["ours"], device, limits, statistics.median(r["ours"] for r in rounds)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Count what a computation asks of a device: kernels, bytes moved, and floating-point operations of matrix products."""
+"""Count what a computation asks of a device: kernels, bytes moved, floating-point operations, and the least time."""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,6 +12,20 @@ from torch.utils.flop_counter import flop_registry
 NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "as_strided"}
 NO_KERNEL |= {"_local_scalar_dense", "_unsafe_view", "lift_fresh"}
 """Operations that run no kernel; views run none either."""
+
+
+class Roofline(NamedTuple):
+    """The limits of a device.
+
+    Attributes:
+        bytes: Bytes it moves in a second.
+        flops: Floating-point operations of a matrix product in a second.
+        launch: Seconds that the host takes for a kernel.
+    """
+
+    bytes: float
+    flops: float
+    launch: float = 0.0
 
 
 def is_kernel(func: Any) -> bool:
@@ -31,9 +45,7 @@ class Work(TorchDispatchMode):
     Bytes are those of every input and output of every kernel once, as if nothing stayed in a cache between two kernels.
 
     Attributes:
-        kernels: Number of operations that run a kernel.
-        bytes: Bytes that these read and write.
-        flops: Floating-point operations of matrix products and convolutions, a multiplication and an addition each.
+        each: Bytes and floating-point operations of each kernel; the latter of matrix products and convolutions alone.
 
     Example:
         >>> import torch
@@ -45,24 +57,45 @@ class Work(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kernels = self.bytes = self.flops = 0
+        self.each: list[tuple[int, int]] = []
+
+    @property
+    def kernels(self) -> int:
+        """Number of operations that run a kernel."""
+        return len(self.each)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written."""
+        return sum(moved for moved, _ in self.each)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of matrix products and convolutions, a multiplication and an addition each."""
+        return sum(flops for _, flops in self.each)
+
+    def least_seconds(self, limits: Roofline) -> float:
+        """Seconds that the kernels take one after another where each reaches a limit of the device."""
+        of_kernels = sum(max(moved / limits.bytes, flops / limits.flops) for moved, flops in self.each)
+        return max(of_kernels, self.kernels * limits.launch)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and add up what it takes."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if is_kernel(func):
-            self.kernels += 1
-            read, written = _sizes((args, kwargs)), _sizes(result)
-            # An output that is also an input, as of an operation in place, is read and written.
-            self.bytes += sum(read.values()) + sum(written.values())
             formula: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
-            if formula is not None:
-                self.flops += formula(*args, **kwargs, out_val=result)
+            flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
+            # An output that is also an input, as of an operation in place, is read and written.
+            self.each.append((_bytes((args, kwargs)) + _bytes(result), flops))
         return result
 
 
-def _sizes(values: Any) -> dict[int, int]:
-    """Bytes of each different tensor in a structure; an expanded one is as large as what it repeats."""
-    tensors = (value for value in tree_leaves(values) if isinstance(value, Tensor))
-    return {id(t): t.element_size() * math.prod(n for n, step in zip(t.shape, t.stride()) if step) for t in tensors}  # noqa: B905
+def _bytes(values: Any) -> int:
+    """Bytes of all different tensors in a structure; an expanded one is as large as what it repeats."""
+    tensors = {id(value): value for value in tree_leaves(values) if isinstance(value, Tensor)}
+    return sum(t.element_size() * math.prod(_sizes(t)) for t in tensors.values())
+
+
+def _sizes(tensor: Tensor) -> list[int]:
+    return [size for size, step in zip(tensor.shape, tensor.stride(), strict=True) if step > 0]

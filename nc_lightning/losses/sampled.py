@@ -104,8 +104,8 @@ def _draw_without_replacement(log_weights: Tensor, k: int, uniform: Tensor, fewe
     fewest = int(available.min()) if len(available) > 0 else k
     if fewest < k and not fewer_if_scarce:
         raise ValueError(
-            f"num_negatives: got {k} without replacement, expected at most {fewest}, the negatives of an anchor in this "
-            "batch; use replacement=True or larger batches"
+            f"num_negatives: got {k} without replacement, expected at most {fewest}, the negatives of an anchor in "
+            "this batch; use replacement=True or larger batches"
         )
     k = min(k, fewest)
     tiny = torch.finfo(uniform.dtype).tiny

@@ -1,4 +1,4 @@
-"""Sizes of the tiles that the engines sweep over the similarity matrix with: a CPU's cache or a card's memory decides."""
+"""Sizes of the tiles of the similarity matrix: the cache of a CPU or the memory of a card decides."""
 
 import math
 from typing import Any, NamedTuple
