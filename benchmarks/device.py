@@ -41,7 +41,7 @@ def synchronize(device: torch.device) -> None:
 
 def seconds(call: Callable[[], object], device: torch.device, at_least: float = 0.05) -> float:
     """Median seconds of a call by the device's own timer, repeated for at least as long as said."""
-    times: list[float] = []
+    times = [_elapsed(call, device)]
     while sum(times) < at_least:
         times.append(_elapsed(call, device))
     return statistics.median(times)

@@ -1,10 +1,11 @@
 """Images per second of the cached input path, beside torchvision's usual one and beside kornia's augmentation.
 
-    python benchmarks/input.py [--images 10000] [--batch_size 512] [--rounds 5]
+    python benchmarks/input.py [--images 10000] [--batch_size 512] [--rounds 5] [--device cuda]
 
 All work on the same random images of 32x32 and end in standardised float batches. They are timed in turns, round by
 round, an epoch of each after one that is not counted; reported are medians over rounds, and the medians of the ratios
-to ours. Views are the unit where there is an augmentation: two of each image.
+to ours. Views are the unit where there is an augmentation: two of each image. With a device, batches end there; ours
+and kornia augment there as well.
 
     ours          ArrayDataModule, one process, all threads
     torchvision   a DataLoader with 2 workers, that stay, over torchvision.transforms.v2 of PIL images
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import device as of_device
 import numpy as np
 import torch
 from PIL import Image
@@ -93,21 +95,25 @@ def torchvision_loader(images: Any, labels: Any, batch_size: int, augmented: boo
     return DataLoader(dataset, batch_size, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
 
 
-def our_loader(path: Path, batch_size: int, augmentation: Augmentation | None) -> Iterable[Any]:
+def our_loader(path: Path, batch_size: int, augmentation: Augmentation | None, device: torch.device) -> Iterable[Any]:
     """Return the loader of the cached path."""
     views = 1 if augmentation is None else 2
     data = ArrayDataModule(
         path=str(path), val_share=0.0, views=views, augmentation=augmentation, batch_size=batch_size, batches="random"
     )
     data.setup()
-    return data.train_dataloader()
+    loader = data.train_dataloader()
+    loader.device = device
+    return loader
 
 
-def rate(loader: Iterable[Any]) -> float:
-    """Return views per second over an epoch."""
+def rate(loader: Iterable[Any], device: torch.device) -> float:
+    """Return views per second over an epoch, until they are on the device."""
     start, views = time.perf_counter(), 0
     for x, labels in loader:
-        views += len(labels) * (len(x) if isinstance(x, (tuple, list)) else 1)
+        made = [view.to(device, non_blocking=True) for view in (x if isinstance(x, (tuple, list)) else [x])]
+        views += len(labels) * len(made)
+    of_device.synchronize(device)
     return views / (time.perf_counter() - start)
 
 
@@ -117,39 +123,40 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--batch_size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
+    of_device.add_arguments(parser, precision=False)
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.ERROR)
 
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (args.images, 32, 32, 3), dtype=np.uint8), np.arange(args.images) % 10
-    print(f"{args.images} images 32x32, batches of {args.batch_size}, {torch.get_num_threads()} threads")
+    print(f"{args.images} images 32x32, batches of {args.batch_size}, {of_device.name_of(args.device)}")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npz"
         np.savez(path, x_train=images, y_train=labels, x_test=images[:10], y_test=labels[:10])
         for augmented in (False, True):
             loaders: dict[str, Callable[[], Iterable[Any]]] = {
-                "ours": lambda: our_loader(path, args.batch_size, SimCLR() if augmented else None),  # noqa: B023
+                "ours": lambda: our_loader(path, args.batch_size, SimCLR() if augmented else None, args.device),  # noqa: B023
                 "torchvision": lambda: torchvision_loader(images, labels, args.batch_size, augmented),  # noqa: B023
             }
             if augmented:
-                loaders["kornia"] = lambda: our_loader(path, args.batch_size, KorniaInOurPlace())
-            compare("two views of SimCLR" if augmented else "one view as it is", loaders, args.rounds)
+                loaders["kornia"] = lambda: our_loader(path, args.batch_size, KorniaInOurPlace(), args.device)
+            compare("two views of SimCLR" if augmented else "one view as it is", loaders, args.rounds, args.device)
 
 
-def compare(title: str, loaders: dict[str, Callable[[], Iterable[Any]]], rounds: int) -> None:
+def compare(title: str, loaders: dict[str, Callable[[], Iterable[Any]]], rounds: int, device: torch.device) -> None:
     """Time all loaders in turns."""
     made: dict[str, Iterable[Any]] = {}
     for name, make in loaders.items():
         try:
             made[name] = make()
-            rate(made[name])
+            rate(made[name], device)
         except ImportError:
             print(f"{name}: not installed")
     rates: dict[str, list[float]] = {name: [] for name in made}
     for _ in range(rounds):
         for name, loader in made.items():
-            rates[name].append(rate(loader))
+            rates[name].append(rate(loader, device))
     for name, values in rates.items():
         ratios = [ours / other for ours, other in zip(rates["ours"], values, strict=True)]
         spread = f"{min(ratios):.1f} to {max(ratios):.1f}"

@@ -140,7 +140,7 @@ def batch(n: int, feature_dim: int, num_classes: int) -> tuple[Tensor, Tensor]:
 
 def work_of(call: Callable[[], None], device: torch.device, limits: Roofline, took: float) -> str:
     """Describe what a call asks of the device, and raise if it waits for it more than once."""
-    with Work() as work:
+    with Work(device) as work:
         call()
     least = work.least_seconds(limits)
     row = f"       {work.kernels} kernels, {work.bytes / 1e6:.1f} MB, {work.flops / 1e9:.2f} GFLOP"

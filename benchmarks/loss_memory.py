@@ -1,11 +1,12 @@
-"""Measure the memory that a contrastive loss takes, forward and backward, beyond its features; Linux only.
+"""Measure the memory that a contrastive loss takes, forward and backward, beyond its features; on a CPU, Linux only.
 
     pip install pytorch-metric-learning lightly
     python benchmarks/loss_memory.py [--sizes 4096 16384 65536] [--feature_dim 128] [--num_classes 100]
+    python benchmarks/loss_memory.py --device cuda --precision bf16
 
 Each loss of `benchmarks/loss.py` runs in a process of its own, after a small batch has made it allocate what it always
 needs. Printed is by how much the largest resident memory of one forward and backward exceeds that before; the gradient
-of the features is part of it.
+of the features is part of it. A GPU counts what it has allocated by itself.
 """
 
 import argparse
@@ -13,15 +14,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import device as of_device
+import torch
 from loss import batch, contenders, forward_backward
+from torch import Tensor
 
 
-def extra_mebibytes(name: str, n: int, feature_dim: int, num_classes: int) -> float:
-    """Peak of resident memory during one call, less what was resident before."""
+def extra_mebibytes(
+    name: str, n: int, feature_dim: int, num_classes: int, device: torch.device, dtype: torch.dtype
+) -> float:
+    """Peak of memory during one call, less what was there before."""
     loss = contenders(n)[name]
-    forward_backward(loss, *batch(64, feature_dim, 4))()
-    z, labels = batch(n, feature_dim, num_classes)
+
+    def moved(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return z.to(device, dtype), labels.to(device)
+
+    forward_backward(loss, *moved(*batch(64, feature_dim, 4)))()
+    z, labels = moved(*batch(n, feature_dim, num_classes))
     leaf = z.requires_grad_()
+    if device.type != "cpu":
+        return of_device.extra_memory(lambda: loss(leaf, labels).backward(), device) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
     before = _resident("VmRSS")
     loss(leaf, labels).backward()
@@ -39,17 +51,20 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[4096, 16384, 65536])
     parser.add_argument("--feature_dim", type=int, default=128)
     parser.add_argument("--num_classes", type=int, default=100)
+    of_device.add_arguments(parser)
     parser.add_argument("--only", help="print the number of one loss, at one size, measured in this process")
     arguments = parser.parse_args()
     shape = (arguments.feature_dim, arguments.num_classes)
+    device, dtype = arguments.device, of_device.dtype_of(arguments.precision)
     if arguments.only:
-        print(extra_mebibytes(arguments.only, arguments.sizes[0], *shape))
+        print(extra_mebibytes(arguments.only, arguments.sizes[0], *shape, device, dtype))
         return
-    print("MiB beyond the features, forward and backward")
+    print(f"MiB beyond the features, forward and backward, {arguments.precision}, {of_device.name_of(device)}")
     for n in arguments.sizes:
         row = []
         for name in contenders(n):
             size = f"--sizes {n} --feature_dim {shape[0]} --num_classes {shape[1]}"
+            size += f" --device {device} --precision {arguments.precision}"
             command = [sys.executable, __file__, "--only", name, *size.split()]
             run = subprocess.run(command, check=True, capture_output=True, text=True)
             row.append(f"{name} {float(run.stdout):.0f}")

@@ -1,6 +1,6 @@
 """Time all geometry measures of 50,000 features in batches beside two passes, and beside what they cannot do without.
 
-    python benchmarks/metrics.py [--samples 50000] [--feature_dim 512] [--num_classes 100] [--rounds 5]
+    python benchmarks/metrics.py [--samples 50000] [--feature_dim 512] [--num_classes 100] [--rounds 5] [--device cuda]
 
 All are timed in turns, round by round; reported is the median over rounds of the ratio to ours. The features are in
 memory as float32 and come in batches of 512.
@@ -13,9 +13,11 @@ memory as float32 and come in batches of 512.
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+import device as of_device
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ BATCH = 512
 
 def ours(z: Tensor, labels: Tensor, num_classes: int) -> dict[str, Tensor]:
     """Every measure, in one pass."""
-    metric = NeuralCollapse(num_classes, z.shape[1])
+    metric = NeuralCollapse(num_classes, z.shape[1]).to(z.device)
     for rows, y in zip(z.split(BATCH), labels.split(BATCH), strict=True):
         metric.update(rows, y)
     values: dict[str, Tensor] = metric.compute()
@@ -36,13 +38,14 @@ def ours(z: Tensor, labels: Tensor, num_classes: int) -> dict[str, Tensor]:
 def two_pass(z: Tensor, labels: Tensor, num_classes: int) -> dict[str, Tensor]:
     """NC1 and NC2 as public toolkits compute them: means, then covariances class by class, then a pseudo-inverse."""
     d = z.shape[1]
-    sums, counts = torch.zeros(num_classes, d, dtype=torch.float64), torch.zeros(num_classes, dtype=torch.float64)
+    wide: Any = {"dtype": torch.float64, "device": z.device}
+    sums, counts = torch.zeros(num_classes, d, **wide), torch.zeros(num_classes, **wide)
     for rows, y in zip(z.split(BATCH), labels.split(BATCH), strict=True):
         for c in y.unique():
             sums[c] += rows[y == c].double().sum(0)
             counts[c] += (y == c).sum()
     means = sums / counts[:, None]
-    within = torch.zeros(d, d, dtype=torch.float64)
+    within = torch.zeros(d, d, **wide)
     for rows, y in zip(z.split(BATCH), labels.split(BATCH), strict=True):
         for c in y.unique():
             centred = rows[y == c].double() - means[c]
@@ -53,13 +56,13 @@ def two_pass(z: Tensor, labels: Tensor, num_classes: int) -> dict[str, Tensor]:
     nc1 = (within @ torch.linalg.pinv(between, rtol=1e-5, hermitian=True)).trace() / num_classes
     norms = centred.norm(dim=1)
     cosines = torch.nn.functional.normalize(centred) @ torch.nn.functional.normalize(centred).T
-    off = cosines[~torch.eye(num_classes, dtype=torch.bool)]
+    off = cosines[~torch.eye(num_classes, dtype=torch.bool, device=z.device)]
     return {"nc1_pinv": nc1, "nc2_equinorm": norms.std(correction=0) / norms.mean(), "nc2_equiangular": off.std()}
 
 
 def product(z: Tensor, labels: Tensor, num_classes: int) -> None:
     """The matrix product that the scatter needs."""
-    scatter = torch.zeros(z.shape[1], z.shape[1], dtype=torch.float64)
+    scatter = torch.zeros(z.shape[1], z.shape[1], dtype=torch.float64, device=z.device)
     for rows in z.split(BATCH):
         wide = rows.double()
         scatter.addmm_(wide.T, wide)
@@ -72,26 +75,27 @@ def main() -> None:
     parser.add_argument("--feature_dim", type=int, default=512)
     parser.add_argument("--num_classes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
+    of_device.add_arguments(parser, precision=False)
     arguments = parser.parse_args()
+    device = arguments.device
     torch.manual_seed(0)
     labels = torch.randint(arguments.num_classes, (arguments.samples,))
     z = torch.randn(arguments.num_classes, arguments.feature_dim)[labels]
     z += 0.1 * torch.randn(arguments.samples, arguments.feature_dim)
+    z, labels = z.to(device), labels.to(device)
     calls: dict[str, Callable[[Tensor, Tensor, int], object]]
     calls = {"ours": ours, "two-pass": two_pass, "product": product}
     expected, actual = two_pass(z, labels, arguments.num_classes), ours(z, labels, arguments.num_classes)
-    torch.testing.assert_close(actual["nc1_pinv"], expected["nc1_pinv"], rtol=1e-8, atol=0)
+    torch.testing.assert_close(actual["nc1_pinv"].cpu(), expected["nc1_pinv"].cpu(), rtol=1e-8, atol=0)
     rounds = []
     for _ in range(arguments.rounds):
         seconds = {}
         for name, call in calls.items():
-            start = time.perf_counter()
-            call(z, labels, arguments.num_classes)
-            seconds[name] = time.perf_counter() - start
+            run = partial(call, z, labels, arguments.num_classes)
+            seconds[name] = of_device.seconds(run, device, at_least=0)
         rounds.append(seconds)
-    print(
-        f"{arguments.samples} x {arguments.feature_dim}, C = {arguments.num_classes}, {torch.get_num_threads()} threads"
-    )
+    size = f"{arguments.samples} x {arguments.feature_dim}, C = {arguments.num_classes}"
+    print(f"{size}, {of_device.name_of(device)}")
     for name, over in (("two-pass", "ours"), ("ours", "product")):
         ratios = sorted(r[name] / r[over] for r in rounds)
         print(f"{name} / {over}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")

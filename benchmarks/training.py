@@ -3,8 +3,9 @@
     python benchmarks/training.py [--steps 20] [--rounds 3] --config hscl.yaml --config paper/short.yaml
     python benchmarks/training.py --config hscl.yaml --config paper/official.yaml --config paper/fast_gpu.yaml
 
-All other arguments go to `nc-train fit`, and all but the loss is as there. Both are trained in turns, round by round;
-a step lasts from the end of one batch to the end of the next, data and callbacks included. The first five of each
+All other arguments go to `nc-train fit`, such as `--trainer.accelerator gpu` and `--trainer.precision bf16-mixed`, and
+all but the loss is as there. Both are trained in turns, round by round; a step lasts from the end of one batch to the
+end of the next on the device, data and callbacks included. The first five of each
 training are not counted. Reported are the medians over rounds of each one's median step, and the ratio of a round.
 """
 
@@ -14,6 +15,7 @@ import tempfile
 import time
 from typing import Any
 
+import device as of_device
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from loss import paper_loop
@@ -31,11 +33,12 @@ class Steps(Callback):
     def __init__(self) -> None:
         self.ends: list[float] = []
         self.per_epoch = 0
+        self.device = torch.device("cpu")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Wait for the device, and note the time."""
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()
+        of_device.synchronize(pl_module.device)
+        self.device = pl_module.device
         self.ends.append(time.perf_counter())
         self.per_epoch = int(trainer.num_training_batches)
 
@@ -88,9 +91,8 @@ def main() -> None:
     for _ in range(options.rounds):
         timings = {name: train(arguments, options.steps, name == "paper") for name in ("ours", "paper")}
         rounds.append({name: timing.seconds() for name, timing in timings.items()})
-        per_epoch = timings["ours"].per_epoch
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    print(f"nc-train fit {' '.join(arguments)}, {device}, {per_epoch} steps an epoch")
+        per_epoch, device = timings["ours"].per_epoch, timings["ours"].device
+    print(f"nc-train fit {' '.join(arguments)}, {of_device.name_of(device)}, {per_epoch} steps an epoch")
     for name in ("ours", "paper"):
         step = statistics.median(r[name] for r in rounds)
         print(f"{name:>5}: {step:.4f} s a step, {step * per_epoch:.2f} s an epoch")

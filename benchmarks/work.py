@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -32,7 +33,6 @@ def is_kernel(func: Any) -> bool:
     """Return whether an operation of torch runs a kernel at least: sorts and decompositions run several.
 
     Example:
-        >>> import torch
         >>> is_kernel(torch.ops.aten.add.Tensor), is_kernel(torch.ops.aten.view.default)
         (True, False)
     """
@@ -40,23 +40,26 @@ def is_kernel(func: Any) -> bool:
 
 
 class Work(TorchDispatchMode):
-    """The work of all operations while this is entered.
+    """The work of all operations on a device while this is entered.
 
     Bytes are those of every input and output of every kernel once, as if nothing stayed in a cache between two kernels.
+
+    Args:
+        device: Whose operations are counted.
 
     Attributes:
         each: Bytes and floating-point operations of each kernel; the latter of matrix products and convolutions alone.
 
     Example:
-        >>> import torch
         >>> with Work() as work:
         ...     product = torch.ones(2, 3) @ torch.ones(3, 4)
         >>> work.kernels, work.bytes, work.flops
         (3, 176, 48)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
         super().__init__()
+        self.device = torch.device(device)
         self.each: list[tuple[int, int]] = []
 
     @property
@@ -83,18 +86,25 @@ class Work(TorchDispatchMode):
         """Run an operation and add up what it takes."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if is_kernel(func):
+        if is_kernel(func) and self._is_there((args, kwargs, result)):
             formula: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
             flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
             # An output that is also an input, as of an operation in place, is read and written.
             self.each.append((_bytes((args, kwargs)) + _bytes(result), flops))
         return result
 
+    def _is_there(self, values: Any) -> bool:
+        return any(tensor.device.type == self.device.type for tensor in _tensors(values))
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+
 
 def _bytes(values: Any) -> int:
     """Bytes of all different tensors in a structure; an expanded one is as large as what it repeats."""
-    tensors = {id(value): value for value in tree_leaves(values) if isinstance(value, Tensor)}
-    return sum(t.element_size() * math.prod(_sizes(t)) for t in tensors.values())
+    different = {id(tensor): tensor for tensor in _tensors(values)}
+    return sum(t.element_size() * math.prod(_sizes(t)) for t in different.values())
 
 
 def _sizes(tensor: Tensor) -> list[int]:

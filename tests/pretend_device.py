@@ -14,6 +14,7 @@ nondeterminism, torch.compile for a GPU, streams, and NCCL itself. A random numb
 import collections
 import os
 import sys
+import time
 import types
 import weakref
 
@@ -68,11 +69,25 @@ class Backend:
     def get_device_properties(cls, device=None):
         return types.SimpleNamespace(total_memory=cls.memory)
 
-    class Event:
-        """On a device that has finished whatever it is asked."""
+    synchronize = staticmethod(lambda device=None: None)
+    get_device_name = staticmethod(lambda device=None: "a pretend device")
+    memory_allocated = staticmethod(lambda device=None: Machine.now.memory)
+    max_memory_allocated = staticmethod(lambda device=None: Machine.now.peak)
 
-        def record(self): ...
+    @staticmethod
+    def reset_peak_memory_stats(device=None):
+        Machine.now.peak = Machine.now.memory
+
+    class Event:
+        """An event on a device that has finished whatever it was asked for."""
+
+        def __init__(self, enable_timing=False): ...
+        def record(self):
+            self.time = time.perf_counter()
+
         def synchronize(self): ...
+        def elapsed_time(self, other):
+            return 1e3 * (other.time - self.time)
 
 
 DEVICE = None
@@ -246,6 +261,8 @@ def _without_values(args, kwargs, given):
     leaves = pytree.tree_leaves((args, kwargs))
     if not any(isinstance(t, torch.Tensor) and t.is_meta for t in leaves):
         return args, kwargs, given
+    if "device" in kwargs:
+        kwargs = {**kwargs, "device": torch.device("meta")}
     moved = {id(t): t if t.is_meta else t.to("meta") for t in leaves if isinstance(t, torch.Tensor)}
     args, kwargs = pytree.tree_map_only(torch.Tensor, lambda t: moved[id(t)], (args, kwargs))
     return args, kwargs, {id(moved[key]): t for key, t in given.items() if key in moved}

@@ -45,11 +45,13 @@ def positive_ids(labels: Tensor, instances: Tensor | None, positives: Positives)
         >>> positive_ids(torch.tensor([3, 3, -1, -1]), torch.tensor([0, 1, 2, 2]), "label").tolist()
         [3, 3, -3, -3]
     """
-    if instances is None:
-        instances = torch.arange(len(labels), device=labels.device)
     if positives == "view":
-        return instances
-    return torch.where(labels >= 0, labels, -1 - instances.to(labels.device))
+        return torch.arange(len(labels), device=labels.device) if instances is None else instances
+    if instances is None:
+        alone = torch.arange(-1, -1 - len(labels), -1, device=labels.device)
+    else:
+        alone = -1 - instances.to(labels.device)
+    return torch.where(labels >= 0, labels, alone)
 
 
 def numbered(ids: Tensor) -> Tensor:

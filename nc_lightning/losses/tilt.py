@@ -65,7 +65,7 @@ class Tilt(NamedTuple):
 
     def pushes(self, push: Tensor, sums: Tensor) -> Tensor:
         """Share each anchor's push (N,) among its terms: (kinds, N), what each is to be multiplied by."""
-        shares = (push / sums[: self.kinds_pushed]).nan_to_num_(0.0)
+        shares = push / sums[: self.kinds_pushed]
         if self.kinds_pushed > 1:
             # The weights' own derivative: beta times (share of the hardened terms - share of the weights alone).
             extra = self.beta * self.temperature

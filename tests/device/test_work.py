@@ -1,0 +1,89 @@
+"""What the loss asks of a device, counted: the table of docs/gpus.md; and the benchmarks run on any device."""
+
+import sys
+
+import pytest
+import torch
+from pretend_device import NAME, Machine
+from work import Roofline, Work
+
+from nc_lightning.geometry import unit_ball
+from nc_lightning.losses import Exponential, HSCLLoss, InfoNCE
+from nc_lightning.losses.general import general_loss
+from nc_lightning.losses.layout import sorted_layout
+from nc_lightning.losses.pairs import label_pairs
+
+SIZES = [512, 1024, 2048, 4096, 8192, 16384]
+FEATURE_DIM, NUM_CLASSES, BETA, TEMPERATURE = 128, 100, 5.0, 0.5
+H100 = Roofline(bytes=3.35e12, flops=67e12, launch=5e-6)
+"""By the maker's sheet, float32 without tensor cores; 5 microseconds for a launch are an estimate."""
+
+
+def naive(z, labels):
+    """HSCL by automatic differentiation of its expression."""
+    layout, pairs = sorted_layout(labels, "other_classes", False), label_pairs(labels, "other_classes")
+    usable = layout.pairs(slice(0, len(z)))
+    total = general_loss(unit_ball(z), pairs, usable, InfoNCE(), Exponential(BETA), TEMPERATURE, False)
+    return total / layout.num_pairs
+
+
+def work_of(loss, n):
+    """Work of a forward and backward pass, and the peak of its memory beyond the features."""
+    with Machine(values=False) as machine:
+        z = torch.randn(n, FEATURE_DIM).to(NAME).requires_grad_()
+        labels = (torch.arange(n) % NUM_CLASSES).to(NAME)
+        before = machine.peak = machine.memory
+        with Work(NAME) as work:
+            loss(z, labels).backward()
+    return work, machine.peak - before
+
+
+def row(n):
+    """A row of the table, by numbers."""
+    ours, peak = work_of(HSCLLoss(beta=BETA, temperature=TEMPERATURE), n)
+    peer, its_peak = work_of(naive, n)
+    return [
+        n,
+        *(ours.kernels, peer.kernels),
+        *(ours.bytes / 1e6, peer.bytes / 1e6),
+        *(ours.flops / 1e9, peer.flops / 1e9),
+        *(peak / 2**20, its_peak / 2**20),
+        *(ours.least_seconds(H100) * 1e3, peer.least_seconds(H100) * 1e3),
+    ]
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_the_table_of_the_docs_is_what_is_counted(repository, n):
+    lines = (repository / "docs" / "gpus.md").read_text().splitlines()
+    (written,) = (line for line in lines if line.startswith(f"| {n:,} | "))
+    numbers = [float(cell.replace(",", "")) for cell in written.strip("| ").split(" | ")]
+    # Other versions of torch may run a kernel more or less.
+    assert numbers == pytest.approx(row(n), rel=0.1, abs=0.006)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_less_is_moved_and_held_than_by_automatic_differentiation(n):
+    ours, peak = work_of(HSCLLoss(beta=BETA, temperature=TEMPERATURE), n)
+    peer, its_peak = work_of(naive, n)
+    assert ours.bytes < 0.6 * peer.bytes
+    assert peak < 0.6 * its_peak
+    assert ours.flops < 0.7 * peer.flops
+    assert ours.least_seconds(H100) < 0.7 * peer.least_seconds(H100)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "arguments", "expected"),
+    [
+        ("loss", "--rounds 1 --sizes 64 --feature_dim 8 --precision bf16", "kernels"),
+        ("loss_memory", "--only ours --sizes 64 --feature_dim 8", "0."),
+        ("metrics", "--rounds 1 --samples 600 --feature_dim 4 --num_classes 3", "a pretend device"),
+    ],
+)
+def test_benchmarks_run_on_any_device(monkeypatch, capsys, benchmark, arguments, expected):
+    command = __import__(benchmark)
+    monkeypatch.setattr(sys, "argv", [benchmark, *arguments.split(), "--device", NAME])
+    if benchmark == "loss":
+        monkeypatch.setattr("device.roofline", lambda device, dtype: H100)
+    with Machine():
+        command.main()
+    assert expected in capsys.readouterr().out
