@@ -169,8 +169,8 @@ def mix_colours(uniform: Tensor, mean: Tensor, strength: float) -> tuple[Tensor,
 
     Brightness b scales colours; contrast c pulls them to the image's mean grey, saturation s to their own grey; hue
     turns them about the grey axis. The last two keep grey, and commute, and the mean grey that contrast pulls to has
-    been scaled by b, or will be. So, in any order, a colour x becomes b c (G + s (cos R + sin T)) x + b (1 - c) m, with G
-    the projection onto grey, R = 1 - G, T a quarter turn, and m the mean grey. To lose colours is s = 0.
+    been scaled by b, or will be. So, in any order, a colour x becomes b c (G + s (cos R + sin T)) x + b (1 - c) m, with
+    G the projection onto grey, R = 1 - G, T a quarter turn, and m the mean grey. To lose colours is s = 0.
 
     Args:
         uniform: (10, N) numbers, (9, N) for grey images, which have no hue.
