@@ -26,17 +26,19 @@ LARGE_STATE = 2**28
 class Float64Metric(Metric):
     """A metric whose state is in float64: it moves with the module, but stays on the CPU for devices without float64.
 
-    What `compute` returned stays there as well.
+    There ``device`` is the CPU, and what `compute` returned stays on it, whatever Lightning does with these.
     """
 
     def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> nn.Module:
-        device = fn(torch.zeros(1, device=self.device)).device
-        if statistics_device(device) == device:
+        wanted = fn(torch.zeros(1, device=self.device)).device
+        place = statistics_device(wanted)
+        if place == wanted:
             return super()._apply(fn, exclude_state)
         kept = self._computed, self._forward_cache
         self._computed = self._forward_cache = None
         super()._apply(fn, tuple(self._defaults))
         self._computed, self._forward_cache = kept
+        self._device = place
         return self
 
 
