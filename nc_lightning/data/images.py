@@ -170,9 +170,10 @@ def check_memory(num_bytes: int, device: torch.device) -> None:
     ask = getattr(torch.get_device_module(device), "mem_get_info", None)
     free = num_bytes if ask is None else ask(device)[0]
     if num_bytes > free:
+        needed, free = num_bytes / 2**20, free / 2**20
         raise ValueError(
-            f"cache: got device for {num_bytes / 2**20:,.0f} MiB of images, expected at most {free / 2**20:,.0f} MiB, which "
-            f"are free on {device}; use cache: ram"
+            f"cache: got device for {needed:,.0f} MiB of images, expected at most {free:,.0f} MiB, as is free on {device};"
+            " use cache: ram"
         )
 
 

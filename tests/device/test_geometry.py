@@ -1,4 +1,4 @@
-"""Every function of geometry gives on the device what it gives on the CPU, bit for bit, with float64 there or without."""
+"""Every function of geometry gives on the device what the CPU gives, bit for bit, with float64 there or without."""
 
 import inspect
 

@@ -35,7 +35,7 @@ def make(name, device="cpu"):
 
 
 def parts(z, labels):
-    return list(zip(z.split(15), labels.split(15), strict=True))
+    return list(zip(z.split(21), labels.split(21), strict=True))
 
 
 def moved_first(name, z, labels):
