@@ -172,8 +172,8 @@ def check_memory(num_bytes: int, device: torch.device) -> None:
     if num_bytes > free:
         needed, free = num_bytes / 2**20, free / 2**20
         raise ValueError(
-            f"cache: got device for {needed:,.0f} MiB of images, expected at most {free:,.0f} MiB, as is free on {device};"
-            " use cache: ram"
+            f"cache: got device for {needed:,.0f} MiB of images, expected at most {free:,.0f} MiB, as is free on "
+            f"{device}; use cache: ram"
         )
 
 
