@@ -42,6 +42,8 @@ READ_BACK = {
     "bincount",
 }
 READ_BACK |= {"equal", "histc", "_linalg_check_errors"}
+STAGED = 2**16
+"""Bytes of the CPU's usual memory that CUDA copies without making the host wait; more has to be pinned."""
 # Those that raise on CUDA under torch.use_deterministic_algorithms, as far as a network or a loss may use them.
 NOT_DETERMINISTIC = {"histc", "put_", "median.dim", "kthvalue", "_adaptive_avg_pool2d_backward", "nll_loss2d_forward"}
 NOT_DETERMINISTIC |= {"adaptive_max_pool2d_backward", "upsample_bilinear2d_backward", "reflection_pad2d_backward"}
@@ -230,6 +232,12 @@ def _compute(func, args, kwargs):
         kwargs = {**kwargs, "device": torch.device("cpu")}
     if kwargs.get("pin_memory"):
         kwargs = {**kwargs, "pin_memory": False}
+    if name == "is_pinned":
+        return getattr(args[0], "pinned", False)
+    if name == "_pin_memory":
+        pinned = args[0].clone()
+        pinned.pinned = True
+        return pinned
     given = {id(t.held): t for t in ours}  # to be found again in results of operations in place, and out=
     args, kwargs = pytree.tree_map_only(OnDevice, lambda t: t.held, (args, kwargs))
     if machine is not None and not machine.values and place.type == NAME:
@@ -293,6 +301,8 @@ def _what_waits(name, args, kwargs, ours, theirs, asked):
             return "to the CPU"
         if theirs and asked is not None and asked.type == NAME:
             return "from the CPU"
+    if name == "_to_copy" and theirs and asked is not None and asked.type == NAME and theirs[0].nbytes > STAGED:
+        return None if getattr(theirs[0], "pinned", False) else "from memory that is not pinned"
     if name == "copy_" and isinstance(args[0], OnDevice) != isinstance(args[1], OnDevice):
         return None if len(args) > 2 and args[2] else "copy"
     if name in READ_BACK and ours and kwargs.get("output_size") is None:

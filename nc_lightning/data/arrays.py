@@ -1,5 +1,6 @@
 """Data of your own in one file: a `.npz` with training and test arrays."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,15 @@ class ArrayDataModule(ImageDataModule):
             self.choose_classes(found, _names(file, found))
             head = torch.from_numpy(_channels_first(_array(file, "x_test")[:1]))
         self.input_shape = tuple(head.shape[1:])
+        self._itemsize = 1 if head.dtype == torch.uint8 else 4
         if self.augmentation is not None and (head.dtype != torch.uint8 or head.ndim != 4):
             raise ValueError(f"augmentation: got one for inputs {self.input_shape} of {head.dtype}, expected images")
+
+    def num_bytes(self) -> int:
+        """Return the bytes of the images of the chosen classes."""
+        with self._open() as file:
+            wanted = sum(int(np.isin(_labels(file, name), self._labels).sum()) for name in ("y_train", "y_test"))
+        return wanted * math.prod(self.input_shape) * self._itemsize
 
     def read(self) -> tuple[LabelledTensors, LabelledTensors]:
         """Read both sets, with the labels of the file."""

@@ -1,10 +1,11 @@
 """SimCLR's augmentation on whole batches: one crop, flip, blur and change of colour for each image, drawn at once.
 
 All of it is linear in the image but the last step, a clamp. A crop with its resize, a flip and a blur are one matrix
-for the rows and one for the columns; any sequence of colour changes is one 3x3 matrix and an offset. So a batch takes
-three batched matrix products, whatever was drawn.
+for the rows and one for the columns; all changes of colour are one 3x3 matrix and an offset. So a batch takes three
+batched matrix products, whatever was drawn.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -17,6 +18,11 @@ GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma of ITU-R BT.601."""
 TRIES = 10
 """How often a crop that does not fit is drawn again before the whole image is taken."""
+
+# Uniform numbers that an image takes: two for each try and two for the place, one for the flip, two for the blur; the
+# strengths of four changes (two for grey images), four for their order, which makes no difference but has always been
+# drawn, and whether to change and whether to keep colours.
+_OF_CROP, _OF_FLIP, _OF_BLUR, _OF_COLOURS = 2 * TRIES + 2, 1, 2, {1: 9, 3: 10}
 
 
 class SimCLR:
@@ -69,67 +75,66 @@ class SimCLR:
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"augmentation: got inputs {tuple(x.shape)}, expected images (N, 1 or 3, H, W)")
         count, channels, height, width = x.shape
-        crop = draw_crops(count, height, width, self.smallest_crop, generator, x.device)
-        rows = resize_matrix(crop.top, crop.height, height)
-        columns = resize_matrix(crop.left, crop.width, width)
-        flipped = torch.rand(count, generator=generator, device=x.device) < self.flip
-        columns = torch.where(flipped[:, None, None], columns.flip(1), columns)
+        parts = [_OF_CROP, _OF_FLIP, _OF_BLUR * (self.blur > 0), _OF_COLOURS[channels] * (self.strength > 0)]
+        uniform = torch.rand(sum(parts), count, generator=generator, device=x.device)
+        of_crop, of_flip, of_blur, of_colours = uniform.split(parts)
+        start, size = place_crops(of_crop, height, width, self.smallest_crop)
+        if height == width:
+            rows, columns = resize_matrix(start, size, height)
+        else:
+            rows, columns = resize_matrix(start[0], size[0], height), resize_matrix(start[1], size[1], width)
+        columns = torch.where((of_flip[0] < self.flip)[:, None, None], columns.flip(1), columns)
         if self.blur > 0:
-            sigma = 0.1 + 1.9 * torch.rand(count, generator=generator, device=x.device)
-            left_out = torch.rand(count, generator=generator, device=x.device) >= self.blur
-            sigma = sigma.masked_fill(left_out, 0)
-            rows, columns = blur_matrix(sigma, height) @ rows, blur_matrix(sigma, width) @ columns
+            sigma = (0.1 + 1.9 * of_blur[0]).masked_fill(of_blur[1] >= self.blur, 0)
+            of_rows = blur_matrix(sigma, height)
+            rows = of_rows @ rows
+            columns = (of_rows if height == width else blur_matrix(sigma, width)) @ columns
         x = torch.bmm(x.reshape(count, channels * height, width), columns.mT).view(count, channels, height, width)
         x = torch.matmul(rows[:, None], x)
         if self.strength > 0:
-            matrix, offset = draw_colours(x.mean((2, 3)), self.strength, generator)
+            matrix, offset = mix_colours(of_colours, x.mean((2, 3)), self.strength)
             x = torch.baddbmm(offset[:, :, None], matrix, x.flatten(2)).view_as(x)
         return x.clamp_(0, 1)
 
 
 class Crops(NamedTuple):
-    """Boxes (N,) each, in whole pixels."""
+    """Boxes in whole pixels: top and left (2, N), height and width (2, N)."""
 
-    top: Tensor
-    left: Tensor
-    height: Tensor
-    width: Tensor
+    start: Tensor
+    size: Tensor
 
 
-def draw_crops(
-    count: int,
-    height: int,
-    width: int,
-    smallest: float,
-    generator: torch.Generator | None = None,
-    device: torch.device | None = None,
-) -> Crops:
-    """Draw boxes of a uniform share of the area and a log-uniform aspect ratio of 3:4 to 4:3, as torchvision does.
+def place_crops(uniform: Tensor, height: int, width: int, smallest: float) -> Crops:
+    """Turn uniform numbers (2 TRIES + 2, N) into boxes as torchvision draws them.
+
+    Their share of the area is uniform, their aspect ratio log-uniform from 3:4 to 4:3.
 
     Example:
-        >>> crops = draw_crops(1000, 32, 32, smallest=0.2, generator=torch.Generator().manual_seed(0))
-        >>> bool((crops.height * crops.width >= 0.18 * 32 * 32).all())
+        >>> crops = place_crops(torch.rand(2 * TRIES + 2, 1000), 32, 32, smallest=0.2)
+        >>> bool((crops.size.prod(0) >= 0.18 * 32 * 32).all())
         True
     """
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, device=device)
-
-    area = height * width * (smallest + (1 - smallest) * uniform(count, TRIES))
-    ratio = torch.exp(math.log(4 / 3) * (2 * uniform(count, TRIES) - 1))
-    w, h = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
-    fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
-    first = fits.to(torch.uint8).argmax(1, keepdim=True)
-    found = fits.any(1)
-    w = torch.where(found, w.gather(1, first).squeeze(1), torch.full_like(w[:, 0], width))
-    h = torch.where(found, h.gather(1, first).squeeze(1), torch.full_like(h[:, 0], height))
-    top = (uniform(count) * (height - h + 1)).floor().clamp(max=height - 1)
-    left = (uniform(count) * (width - w + 1)).floor().clamp(max=width - 1)
-    return Crops(top, left, h, w)
+    count, device = uniform.shape[1], uniform.device
+    factor, shift = constant((1 - smallest, 2.0), device), constant((smallest, -1.0), device)
+    amount = constant((height * width, math.log(4 / 3)), device)
+    tries = uniform[: 2 * TRIES].view(2, count, TRIES)
+    area, ratio = (tries * factor[:, None, None] + shift[:, None, None]) * amount[:, None, None]
+    ratio = ratio.exp()
+    whole = constant((height, width), device)[:, None]
+    sides = uniform.new_empty(2, count, TRIES + 1)
+    torch.div(area, ratio, out=sides[0, :, :TRIES])
+    torch.mul(area, ratio, out=sides[1, :, :TRIES])
+    sides[:, :, :TRIES].sqrt_().round_()
+    sides[:, :, TRIES] = whole  # a last try, which always fits
+    fits = (sides.clamp(constant(1.0, device), whole[:, :, None]) == sides).all(0)
+    first = fits.to(torch.uint8).argmax(1)
+    size = sides.gather(2, first[None, :, None].expand(2, -1, 1)).squeeze(2)
+    start = uniform[2 * TRIES :] * (constant((height + 1, width + 1), device)[:, None] - size)
+    return Crops(start.floor().minimum(constant((height - 1, width - 1), device)[:, None]), size)
 
 
 def resize_matrix(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Return the matrices (N, size, size) that cut ``length`` pixels from ``start`` on and stretch them over all.
+    """Return the matrices (..., size, size) that cut ``length`` pixels from ``start`` on and stretch them over all.
 
     Bilinear, with the pixels' centres as everywhere: what torchvision's ``resized_crop`` does where it enlarges.
 
@@ -140,10 +145,11 @@ def resize_matrix(start: Tensor, length: Tensor, size: int) -> Tensor:
                 [0.0000, 0.2500, 0.7500, 0.0000],
                 [0.0000, 0.0000, 1.0000, 0.0000]])
     """
-    pixel = torch.arange(size, device=start.device, dtype=start.dtype)
-    centre = (pixel + 0.5) * (length[:, None] / size) - 0.5
-    centre = centre.clamp(min=0).minimum(length[:, None] - 1) + start[:, None]
-    return (1 - (centre[:, :, None] - pixel).abs()).clamp_(min=0)
+    pixel, middle, _ = _pixels(size, start.device)
+    start, length = start[..., None], length[..., None]
+    centre = middle * (length / size) - 0.5
+    centre = centre.clamp(constant(0.0, start.device), length - 1) + start
+    return (1 - (centre[..., None] - pixel).abs()).clamp_(min=0)
 
 
 def blur_matrix(sigma: Tensor, size: int) -> Tensor:
@@ -154,73 +160,72 @@ def blur_matrix(sigma: Tensor, size: int) -> Tensor:
         tensor([[0.0000, 1.0000, 0.0000],
                 [0.2741, 0.4519, 0.2741]])
     """
-    pixel = torch.arange(size, device=sigma.device, dtype=sigma.dtype)
-    distance = pixel[:, None] - pixel
-    weights = torch.exp(-0.5 * (distance / sigma.clamp(min=1e-3)[:, None, None]) ** 2)
-    return weights / weights.sum(-1, keepdim=True)
+    _, _, exponents = _pixels(size, sigma.device)
+    return torch.softmax(exponents / sigma.clamp(min=1e-3).square()[:, None, None], -1)
 
 
-def draw_colours(mean: Tensor, strength: float, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Draw SimCLR's changes of colour: with probability 0.8 a jitter, then with 0.2 none left but grey.
+def mix_colours(uniform: Tensor, mean: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    """Turn uniform numbers into SimCLR's changes of colour: a jitter with probability 0.8, then grey alone with 0.2.
+
+    Brightness b scales colours; contrast c pulls them to the image's mean grey, saturation s to their own grey; hue
+    turns them about the grey axis. The last two keep grey, and commute, and the mean grey that contrast pulls to has
+    been scaled by b, or will be. So, in any order, a colour x becomes b c (G + s (cos R + sin T)) x + b (1 - c) m, with
+    G the projection onto grey, R = 1 - G, T a quarter turn, and m the mean grey. To lose colours is s = 0.
 
     Args:
+        uniform: (10, N) numbers, (9, N) for grey images, which have no hue.
         mean: (N, 1 or 3) mean colour of each image, which contrast is relative to.
         strength: Brightness, contrast and saturation change by a factor of up to 1 +- 0.8 of it, hue by 0.2 of it.
-        generator: On the device of ``mean``.
 
     Returns:
-        Matrices (N, channels, channels) and offsets (N, channels): colours c become M c + b.
+        Matrices (N, channels, channels) and offsets (N, 1): colours x become M x + b.
 
     Example:
-        >>> matrix, offset = draw_colours(torch.full((5, 3), 0.5), strength=0.0)
+        >>> matrix, offset = mix_colours(torch.rand(10, 5), torch.full((5, 3), 0.5), strength=0.0)
         >>> bool(((matrix.sum(-1) - 1).abs() < 1e-6).all()), bool((offset.abs() < 1e-6).all())
         (True, True)
     """
     count, channels = mean.shape
-    grey, turn_to, turn_back = _constants(channels, mean)
-    eye = torch.eye(channels, device=mean.device, dtype=mean.dtype).expand(count, channels, channels)
-    to_grey = grey.expand(channels, channels)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, device=mean.device, dtype=mean.dtype)
-
-    factor = 1 + 0.8 * strength * (2 * uniform(3, count, 1, 1) - 1)
-    brightness, contrast, saturation = (factor.clamp(min=0) * eye).unbind()
-    if channels == 3:
-        saturation = saturation + (1 - factor[2].clamp(min=0)) * to_grey
-        hue = turn_back @ _rotation(0.2 * strength * (2 * uniform(count) - 1) * 2 * math.pi) @ turn_to
-    else:
-        saturation, hue = eye, eye
-    changes = torch.stack([brightness, contrast, saturation, hue])
-    order = uniform(count, len(changes)).argsort(1)
-    matrix, offset, images = eye, torch.zeros_like(mean), torch.arange(count, device=mean.device)
-    for place in range(len(changes)):
-        which = order[:, place]
-        change = changes[which, images]
-        level = ((matrix @ mean[:, :, None]).squeeze(2) + offset) @ grey
-        matrix, offset = change @ matrix, (change @ offset[:, :, None]).squeeze(2)
-        # Contrast moves colours away from the image's mean grey as it is at this point.
-        pull = torch.where(which == 1, (1 - factor[1, :, 0, 0].clamp(min=0)) * level, torch.zeros_like(level))
-        offset = offset + pull[:, None]
-    left_out = uniform(count) >= 0.8
-    matrix, offset = torch.where(left_out[:, None, None], eye, matrix), offset.masked_fill(left_out[:, None], 0)
-    lost = (uniform(count) < 0.2) & (channels == 3)
-    matrix = torch.where(lost[:, None, None], to_grey @ matrix, matrix)
-    offset = torch.where(lost[:, None], (offset @ grey)[:, None].expand_as(offset), offset)
-    return matrix, offset
-
-
-def _constants(channels: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights of grey, and the matrices from RGB to YIQ and back."""
+    reach, turn = 0.8 * strength, 0.2 * strength * 2 * math.pi
+    *strengths, _, _, _, _, change, keep = uniform
+    least = constant((1 - reach, 1 - reach, 1 - reach, -turn), mean.device)[: len(strengths), None]
+    width = constant((2 * reach, 2 * reach, 2 * reach, 2 * turn), mean.device)[: len(strengths), None]
+    unchanged = constant((1.0, 1.0, 1.0, 0.0), mean.device)[: len(strengths), None]
+    drawn = torch.addcmul(least, width, uniform[: len(strengths)])
+    brightness, contrast, saturation, *angle = torch.where(change >= 0.8, unchanged, drawn)
+    scale = brightness * contrast
     if channels == 1:
-        one = like.new_ones(1)
-        return one, one, one
-    yiq = like.new_tensor([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
-    return yiq[0], yiq, torch.linalg.inv(yiq)
+        return scale[:, None, None], (brightness - scale)[:, None] * mean
+    vivid = scale * saturation.masked_fill(keep < 0.2, 0)
+    grey, basis = _colour_basis(mean.device)
+    matrix = torch.stack([scale, vivid * angle[0].cos(), vivid * angle[0].sin()], 1) @ basis
+    return matrix.view(count, 3, 3), ((brightness - scale) * (mean @ grey))[:, None]
 
 
-def _rotation(angle: Tensor) -> Tensor:
-    """(N, 3, 3) rotations about the first axis."""
-    zero, one, sine, cosine = torch.zeros_like(angle), torch.ones_like(angle), angle.sin(), angle.cos()
-    rows = [(one, zero, zero), (zero, cosine, -sine), (zero, sine, cosine)]
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+@functools.cache
+def _colour_basis(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Weights of grey (3,), and G, 1 - G and T of `mix_colours` as rows (3, 9)."""
+    yiq = torch.tensor([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64, device="cpu")
+    quarter = torch.tensor([(0, 0, 0), (0, 0, -1), (0, 1, 0)], dtype=torch.float64, device="cpu")
+    turn = torch.linalg.inv(yiq) @ quarter @ yiq
+    grey = torch.tensor(GREY, device="cpu").expand(3, 3)
+    basis = torch.stack([grey, torch.eye(3, device="cpu") - grey, turn.float()]).flatten(1)
+    return constant(GREY, device), basis.to(device)
+
+
+@functools.cache
+def _pixels(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers (size,) of pixels, their middles, and (size, size) what a Gaussian of variance 1 has as its exponents."""
+    pixel = torch.arange(size, dtype=torch.float32, device=device)
+    return pixel, pixel + 0.5, (pixel[:, None] - pixel).square() / -2
+
+
+@functools.cache
+def constant(values: float | tuple[float, ...], device: torch.device) -> Tensor:
+    """Return numbers in float32 on a device, copied there once: each copy would make the host wait.
+
+    Example:
+        >>> constant((1.0, 2.0), torch.device("cpu"))
+        tensor([1., 2.])
+    """
+    return torch.tensor(values, dtype=torch.float32, device="cpu").to(device)

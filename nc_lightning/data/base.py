@@ -90,7 +90,7 @@ class LabelledDataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Training batches, in an order that depends on the seed and the epoch alone."""
-        sampler = self._sampler(self._splits["train"].labels)
+        sampler = self._sampler(self._splits["train"].labels.cpu())
         if getattr(self.trainer, "overfit_batches", 0):
             return self._loader("train", list(sampler), training=True)
         return self._loader("train", sampler, training=True)

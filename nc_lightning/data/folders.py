@@ -95,7 +95,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
         splits = super().make_splits()
         self.num_classes = known
         for images in splits.values():
-            images.labels = torch.full((len(images),), UNLABELLED)
+            images.labels = torch.full_like(images.labels, UNLABELLED)
         rank_zero_warn(
             f"labels: got none, so each of the {known} training images is a class of its own; set model.feature_dim"
         )
@@ -106,7 +106,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
         loader = super().train_dataloader()
         if self.labels == "none":
             loader.images = copy(loader.images)
-            loader.images.labels = torch.arange(len(loader.images))
+            loader.images.labels = torch.arange(len(loader.images), device=loader.images.labels.device)
         return loader
 
     def _sampler(self, labels: Tensor) -> EpochSampler:

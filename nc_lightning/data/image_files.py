@@ -1,5 +1,6 @@
 """Images in files: decoding, damaged ones, and the data module that keeps them decoded or decodes them as they come."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -139,6 +140,11 @@ class ImageFilesDataModule(ImageDataModule):
     @abstractmethod
     def list_files(self) -> tuple[ImageFiles, ImageFiles | None]:
         """Return the files of training and test set with the labels as they are; None if there is no test set."""
+
+    def num_bytes(self) -> int:
+        """Return the bytes that the images of the chosen classes take when they are decoded."""
+        count = sum(len(self._wanted(files)) for files in self.list_files() if files is not None)
+        return count * math.prod(self.input_shape)
 
     def read(self) -> tuple[LabelledImages, LabelledImages | None]:
         """Return training and test set, decoded if they are cached."""

@@ -76,6 +76,10 @@ class ImageDataModule(LabelledDataModule):
     def read(self) -> tuple[LabelledImages, LabelledImages | None]:
         """Return training and test set with the labels as they are; None if there is no test set."""
 
+    def num_bytes(self) -> int:
+        """Return about how many bytes the images of the chosen classes take, as far as that is known unread; else 0."""
+        return 0
+
     def choose_classes(self, found: Sequence[int], names: Sequence[str] | None = None) -> None:
         """Work out ``num_classes`` and ``class_names`` from the labels there are, in ascending order."""
         if self.classes is None and list(found) != list(range(len(found))):
@@ -103,6 +107,9 @@ class ImageDataModule(LabelledDataModule):
 
     def make_splits(self) -> dict[Split, LabelledImages]:
         """Read the sets, keep the chosen classes, hold out the validation set, and find mean and deviation."""
+        device = self.trainer.strategy.root_device if self.cache == "device" and self.trainer is not None else None
+        if device is not None:
+            check_memory(self.num_bytes(), device)
         train, test = self.read()
         train = self._chosen(train)
         held_out = share_of_each_class(train.labels, self.val_share, self.seed)
@@ -125,9 +132,8 @@ class ImageDataModule(LabelledDataModule):
             f"classes of {int(counts.min())} to {int(counts.max())} in training"
         )
         splits: dict[Split, LabelledImages] = {"train": train, "val": val, "test": test}
-        if self.cache == "device" and self.trainer is not None:
-            device = self.trainer.strategy.root_device
-            return {name: LabelledTensors(s.x.to(device), s.labels) for name, s in splits.items()}  # type: ignore[attr-defined]
+        if device is not None:
+            return {name: LabelledTensors(s.x.to(device), s.labels.to(device)) for name, s in splits.items()}  # type: ignore[attr-defined]
         return splits
 
     def _chosen(self, images: LabelledImages) -> LabelledImages:
@@ -150,6 +156,25 @@ def data_root(root: str | None) -> Path:
         'sets'
     """
     return Path(root or os.environ.get("NC_DATA_DIR") or "data").expanduser()
+
+
+def check_memory(num_bytes: int, device: torch.device) -> None:
+    """Raise if images do not fit into the memory that is free on a device, as far as the device can tell.
+
+    Raises:
+        ValueError: If they do not.
+
+    Example:
+        >>> check_memory(2**60, torch.device("cpu"))
+    """
+    ask = getattr(torch.get_device_module(device), "mem_get_info", None)
+    free = num_bytes if ask is None else ask(device)[0]
+    if num_bytes > free:
+        needed, free = num_bytes / 2**20, free / 2**20
+        raise ValueError(
+            f"cache: got device for {needed:,.0f} MiB of images, expected at most {free:,.0f} MiB, as is free on "
+            f"{device}; use cache: ram"
+        )
 
 
 def share_of_each_class(labels: Tensor, share: float, seed: int) -> Tensor:

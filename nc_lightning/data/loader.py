@@ -26,7 +26,7 @@ class LabelledImages(Protocol):
 
 
 class LabelledTensors:
-    """Inputs (n, ...) and labels (n,) in memory: a batch is one indexing operation."""
+    """Inputs (n, ...) and labels (n,) in memory, on one device: a batch is one indexing operation."""
 
     def __init__(self, x: Tensor, labels: Tensor) -> None:
         self.x, self.labels = x, labels
@@ -35,7 +35,10 @@ class LabelledTensors:
         return len(self.labels)
 
     def __getitem__(self, index: int | list[int]) -> tuple[Tensor, Tensor]:
-        return self.x[index], self.labels[index]
+        if isinstance(index, int):
+            return self.x[index], self.labels[index]
+        chosen = to_device(torch.tensor(index, dtype=torch.int64, device="cpu"), self.x.device)
+        return self.x[chosen], self.labels[chosen]
 
     def subset(self, index: Tensor, labels: Tensor) -> "LabelledTensors":
         """Return the inputs at ``index`` with new labels."""
@@ -95,8 +98,7 @@ class BatchLoader:
             # Before the batch is handed out: a state that is asked for while it is used has it behind itself.
             generator = self._generator()
             self._position += 1
-            x = x.to(self.device, non_blocking=True)
-            yield self.views(x, generator), labels.to(self.device, non_blocking=True)
+            yield self.views(to_device(x, self.device), generator), to_device(labels, self.device)
         if unreadable:
             rank_zero_warn(f"left out {len(unreadable)} images that cannot be read, the first one {unreadable[0]}")
 
@@ -126,7 +128,7 @@ class BatchLoader:
             sampler=indices,
             batch_size=None,
             num_workers=self.num_workers,
-            pin_memory=self.device.type == "cuda",
+            pin_memory=takes_pinned_memory(self.device),
             generator=torch.Generator(),  # else torch's own moves on, once more where an epoch is begun in its middle
         )
         try:
@@ -139,3 +141,25 @@ class BatchLoader:
         if self.views.augmentation is None or not isinstance(self.sampler, EpochSampler):
             return None
         return self.sampler.views_generator(self._position, self.device)
+
+
+def takes_pinned_memory(device: torch.device) -> bool:
+    """Return whether copies to a device come from pinned memory: the CPU and Apple's GPUs have none of their own.
+
+    Example:
+        >>> takes_pinned_memory(torch.device("cpu"))
+        False
+    """
+    return device.type not in ("cpu", "mps")
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device, without waiting for what the device still has to do.
+
+    Example:
+        >>> to_device(torch.ones(2), torch.device("cpu"))
+        tensor([1., 1.])
+    """
+    if x.device.type == "cpu" and takes_pinned_memory(device):
+        x = x.pin_memory()  # from other memory a large copy would wait
+    return x.to(device, non_blocking=True)

@@ -1,5 +1,6 @@
 """Torchvision's small image data sets: CIFAR-10, CIFAR-100, STL-10 and Fashion-MNIST."""
 
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -40,6 +41,7 @@ class TorchvisionDataModule(ImageDataModule):
     """
 
     dataset: ClassVar[Any]
+    num_images: ClassVar[int]
     folder: ClassVar[str]
     names: ClassVar[list[str]]
 
@@ -56,6 +58,10 @@ class TorchvisionDataModule(ImageDataModule):
             changed = {} if self.url is None else {"url": self.url, "mirrors": [self.url.rstrip("/") + "/"]}
             dataset = type(self.dataset.__name__, (self.dataset,), changed)
             download_whole(self.root, self.folder, lambda place: dataset(place, download=True))
+
+    def num_bytes(self) -> int:
+        """Return the bytes of the images of the chosen classes, of which there are equally many."""
+        return self.num_images * len(self._labels) // len(self.names) * math.prod(self.input_shape)
 
     def read(self) -> tuple[LabelledTensors, LabelledTensors]:
         """Return training and test set as torchvision reads them."""
@@ -131,6 +137,7 @@ class CIFAR10DataModule(TorchvisionDataModule):
     """
 
     dataset = datasets.CIFAR10
+    num_images = 60_000
     folder = "cifar-10-batches-py"
     input_shape = (3, 32, 32)
     names: ClassVar = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -145,6 +152,7 @@ class CIFAR100DataModule(TorchvisionDataModule):
     """
 
     dataset = datasets.CIFAR100
+    num_images = 60_000
     folder = "cifar-100-python"
     input_shape = (3, 32, 32)
     names: ClassVar = _CIFAR100_CLASSES.split()
@@ -159,6 +167,7 @@ class FashionMNISTDataModule(TorchvisionDataModule):
     """
 
     dataset = datasets.FashionMNIST
+    num_images = 70_000
     folder = "FashionMNIST/raw"
     input_shape = (1, 28, 28)
     names: ClassVar = datasets.FashionMNIST.classes
@@ -173,6 +182,7 @@ class STL10DataModule(TorchvisionDataModule):
     """
 
     dataset = datasets.STL10
+    num_images = 13_000
     folder = "stl10_binary"
     input_shape = (3, 96, 96)
     names: ClassVar = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]

@@ -1,6 +1,7 @@
 """Batches of one or several views: making them from images, and putting them into one tensor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ class Views:
         self.augmentation = augmentation
         self.mean = mean
         self.std = std
+        self._on: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor | tuple[Tensor, ...]:
         """Make the views; the generator is on the device of the images."""
@@ -62,9 +64,7 @@ class Views:
             return x
         if isinstance(self.augmentation, SimCLR):
             return self.augmentation(x, generator)
-        # Such transforms draw from the global generator: lend it a seed, and put it back.
-        devices = [x.device] if x.is_cuda else []
-        with torch.random.fork_rng(devices):
+        with _lent_generators(x.device):
             if generator is not None:
                 torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
             return torch.stack([self.augmentation(image) for image in x])
@@ -72,8 +72,27 @@ class Views:
     def _standardise(self, x: Tensor) -> Tensor:
         if self.mean is None or self.std is None:
             return x
+        if (x.device, x.dtype) not in self._on:
+            self._on[x.device, x.dtype] = self.mean.to(x), self.std.to(x)  # once: a copy makes the host wait
+        mean, std = self._on[x.device, x.dtype]
         shape = (-1, *([1] * (x.ndim - 2)))
-        return (x - self.mean.to(x).view(shape)).div_(self.std.to(x).view(shape))
+        return (x - mean.view(shape)).div_(std.view(shape))
+
+
+@contextmanager
+def _lent_generators(device: torch.device) -> Iterator[None]:
+    """Lend out the global generators of the CPU and of a device, which transforms draw from, and put them back."""
+    with torch.random.fork_rng(devices=[]):
+        if device.type == "cpu":
+            yield
+            return
+        module = torch.get_device_module(device)
+        which = () if device.type == "mps" else (device,)  # there is one such device, and no argument for it
+        state = module.get_rng_state(*which)
+        try:
+            yield
+        finally:
+            module.set_rng_state(state, *which)
 
 
 def concatenate_views(batch: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_features, check_finite, check_labels
+from nc_lightning.geometry.checks import check_features, check_labels, check_values
+from nc_lightning.geometry.placement import in_float64
 from nc_lightning.geometry.statistics import ClassStatistics
 
 
@@ -63,11 +64,11 @@ class CentreDistances:
             ValueError: If shapes do not fit, a label lies outside [0, C), or a feature is NaN or infinite.
         """
         check_features(z)
-        check_labels(labels, len(z), self.centres.num_classes)
-        check_finite(z)
+        check_labels(labels, len(z))
+        place = self.centres.means.device
+        z, labels = in_float64(z.detach(), place), labels.to(place)
+        check_values(z, labels, self.centres.num_classes)
         with torch.autocast(z.device.type, enabled=False):
-            z = z.detach().to(self.centres.means)
-            labels = labels.to(z.device)
             own = torch.linalg.vector_norm(z - self.centres.means[labels], dim=1)
             self.counts.index_add_(0, labels, torch.ones_like(own))
             self.distances.index_add_(0, labels, own)
@@ -76,11 +77,16 @@ class CentreDistances:
 
     def nearest(self, z: Tensor) -> Tensor:
         """(N,) label of the nearest centre; both are centred first, or a common offset would cancel the digits."""
+        candidates, origin, centres = self.centres.remember("candidates", self._candidates)
+        z = z - origin
+        return candidates[(centres.square().sum(1) - 2 * z @ centres.T).argmin(1)]
+
+    def _candidates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(P,) labels of the centres there are, their mean, and the centres (P, d) less that."""
         candidates = torch.nonzero(self.centres.present).squeeze(1)
         centres = self.centres.means[candidates]
         origin = centres.mean(0)
-        centres, z = centres - origin, z - origin
-        return candidates[(centres.square().sum(1) - 2 * z @ centres.T).argmin(1)]
+        return candidates, origin, centres - origin
 
 
 def within_class_variation(seen: CentreDistances) -> Tensor:

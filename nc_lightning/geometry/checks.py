@@ -53,6 +53,23 @@ def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = Non
             raise ValueError(f"{name}: got label {low if low < 0 else high}, expected integers in [0, {num_classes})")
 
 
+def check_values(z: Tensor, labels: Tensor, num_classes: int) -> None:
+    """Raise what `check_labels` and `check_finite` do, of tensors on one device that is read once if all is well.
+
+    Raises:
+        ValueError: If a label lies outside [0, num_classes), or a value of ``z`` is not finite.
+
+    Example:
+        >>> check_values(torch.zeros(2, 2), torch.tensor([0, 3]), num_classes=3)
+        Traceback (most recent call last):
+        ...
+        ValueError: labels: got label 3, expected integers in [0, 3)
+    """
+    if not (torch.isfinite(z).all() & ((labels >= 0) & (labels < num_classes)).all()):
+        check_labels(labels, len(z), num_classes)
+        check_finite(z)
+
+
 def check_finite(z: Tensor, name: str = "z") -> None:
     """Raise where a value is NaN or infinite, and say in which row first.
 

@@ -15,7 +15,7 @@ from nc_lightning.geometry.statistics import ClassStatistics
 
 
 def _constant(stats: ClassStatistics, value: float) -> Tensor:
-    return stats.means.new_tensor(value)
+    return stats.means.new_full((), value)
 
 
 def separated(stats: ClassStatistics) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 from nc_lightning.geometry.centres import CentreDistances
 from nc_lightning.geometry.checks import check_features, check_finite
 from nc_lightning.geometry.collapse import distance_to_etf, separated
+from nc_lightning.geometry.placement import in_float64
 from nc_lightning.geometry.statistics import ClassStatistics
 
 
@@ -40,7 +41,7 @@ def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, feat
 def _centred_rows(stats: ClassStatistics, weight: Tensor) -> Tensor:
     """Rows of the classes that are present, less their mean."""
     check_classifier(weight, None, stats.num_classes, stats.feature_dim)
-    rows = weight.detach().to(stats.means)[stats.present]
+    rows = in_float64(weight.detach(), stats.means.device)[stats.present]
     return rows - rows.mean(0)
 
 
@@ -70,7 +71,7 @@ def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
         0.0
     """
     if not separated(stats):
-        return stats.means.new_tensor(torch.nan)
+        return stats.means.new_full((), torch.nan)
     rows, means = _centred_rows(stats, weight), stats.centred_class_means
     return torch.linalg.matrix_norm(rows / torch.linalg.matrix_norm(rows) - means / torch.linalg.matrix_norm(means))
 
@@ -92,7 +93,7 @@ def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:
         Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features.
     """
     if not separated(stats):
-        return stats.means.new_tensor(torch.nan)
+        return stats.means.new_full((), torch.nan)
     return distance_to_etf(_centred_rows(stats, weight) @ stats.centred_class_means.T)
 
 
@@ -113,7 +114,7 @@ def nc3_cosine(stats: ClassStatistics, weight: Tensor) -> Tensor:
         Jiang et al. (2023), Generalized neural collapse, arXiv 2310.05351, GNC3.
     """
     if not separated(stats):
-        return stats.means.new_tensor(torch.nan)
+        return stats.means.new_full((), torch.nan)
     return (1 - torch.cosine_similarity(_centred_rows(stats, weight), stats.centred_class_means, eps=0.0)).mean()
 
 
@@ -144,9 +145,10 @@ def nc4_mismatches(z: Tensor, weight: Tensor, bias: Tensor | None, centres: Cent
     """
     stats = centres.centres
     check_classifier(weight, bias, stats.num_classes, stats.feature_dim)
-    with torch.autocast(z.device.type, enabled=False):
-        z, weight = z.detach().to(stats.means), weight.detach().to(stats.means)
+    place = stats.means.device
+    with torch.autocast(place.type, enabled=False):
+        z, weight = in_float64(z.detach(), place), in_float64(weight.detach(), place)
         logits = z @ weight.T
         if bias is not None:
-            logits += bias.detach().to(stats.means)
+            logits += in_float64(bias.detach(), place)
         return logits.argmax(1) != centres.nearest(z)

@@ -30,7 +30,7 @@ def nc2_tight_frame(stats: ClassStatistics) -> Tensor:
         0.0
     """
     if not separated(stats):
-        return stats.means.new_tensor(torch.nan)
+        return stats.means.new_full((), torch.nan)
     means = stats.centred_class_means
     covariance = means.T @ means
     even = torch.eye(len(covariance), dtype=means.dtype, device=means.device) / len(covariance) ** 0.5
@@ -43,7 +43,7 @@ def nc2_max_cosine(stats: ClassStatistics) -> Tensor:
     Source:
         Jiang et al. (2023), Generalized neural collapse, arXiv 2310.05351.
     """
-    return centred_cosines(stats).max() if separated(stats) else stats.means.new_tensor(torch.nan)
+    return centred_cosines(stats).max() if separated(stats) else stats.means.new_full((), torch.nan)
 
 
 def max_cosine_floor(num_classes: int, feature_dim: int) -> float:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nc_lightning.geometry.checks import check_count, check_features
+from nc_lightning.geometry.placement import in_float64
 
 EIGENVALUE_CUTOFF = 1e-5
 """Eigenvalues below this fraction of the largest count as zero where directions are counted or inverted, whatever the
@@ -46,7 +47,7 @@ def rankme_of(singular_values: Tensor) -> Tensor:
 
 def _singular_values(matrix: Tensor) -> Tensor:
     check_features(matrix, "matrix")
-    return torch.linalg.svdvals(matrix.double())
+    return torch.linalg.svdvals(in_float64(matrix))
 
 
 def effective_rank(matrix: Tensor) -> Tensor:
@@ -199,11 +200,11 @@ def alpha_req(eigenvalues: Tensor, first: int = 1, last: int | None = None, weig
     check_count("first", first)
     if last is not None:
         check_count("last", last, at_least=first)
-    eigenvalues = eigenvalues.double()
+    eigenvalues = in_float64(eigenvalues)
     k = torch.arange(1, len(eigenvalues) + 1, dtype=torch.float64, device=eigenvalues.device)
     used = (k >= first) & (k <= (last or len(k))) & (eigenvalues > EIGENVALUE_CUTOFF * eigenvalues[0])
     if used.sum() < 3:
-        return eigenvalues.new_tensor(torch.nan)
+        return eigenvalues.new_full((), torch.nan)
     x, y = k[used].log(), eigenvalues[used].log()
     weights = 1 / k[used] if weighted else torch.ones_like(x)
     x, y = x - (weights @ x) / weights.sum(), y - (weights @ y) / weights.sum()

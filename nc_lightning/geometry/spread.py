@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nc_lightning.geometry.checks import check_features, check_finite
 from nc_lightning.geometry.normalization import unit_sphere
+from nc_lightning.geometry.placement import in_float64
 from nc_lightning.geometry.statistics import ClassStatistics
 
 PAIRS_AT_ONCE = 2**22
@@ -88,8 +89,9 @@ def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
     check_finite(z)
     if len(z) < 2:
         raise ValueError(f"z: got {len(z)} samples, expected at least 2")
+    z = in_float64(z)
     with torch.autocast(z.device.type, enabled=False):
-        z = unit_sphere(z.double())
+        z = unit_sphere(z)
         sums, height = [], max(1, PAIRS_AT_ONCE // len(z))
         for start in range(0, len(z), height):
             rows = z[start : start + height]
@@ -97,4 +99,5 @@ def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
             squared = torch.cdist(rows, z[start:], compute_mode="donot_use_mm_for_euclid_dist").square()
             later = torch.ones_like(squared, dtype=torch.bool).triu(1)
             sums.append((-t * squared[later]).logsumexp(0))
-        return torch.stack(sums).logsumexp(0) - torch.tensor(len(z) * (len(z) - 1) / 2, dtype=torch.float64).log()
+        pairs = z.new_full((), len(z) * (len(z) - 1) / 2)
+        return torch.stack(sums).logsumexp(0) - pairs.log()

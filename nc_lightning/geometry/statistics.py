@@ -6,14 +6,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_count, check_features, check_finite, check_labels
+from nc_lightning.geometry.checks import check_count, check_features, check_labels, check_values
+from nc_lightning.geometry.placement import in_float64, statistics_device
 
 T = TypeVar("T")
-
-
-def _widest_dtype(device: torch.device | str | None) -> torch.dtype:
-    """Float64, but on Apple's GPUs, which do not have it."""
-    return torch.float32 if torch.device(device or "cpu").type == "mps" else torch.float64
 
 
 class ClassStatistics:
@@ -21,13 +17,12 @@ class ClassStatistics:
 
     Batches and whole streams are merged by Chan's update of central moments, so nothing is a difference of large
     numbers: the within-class scatter stays exact to rounding even when classes have shrunk to their means, where raw
-    second moments lose every digit. State is float64 (float32 on devices without it) and takes C d + d^2 + 2 C
-    numbers, whatever the number of samples.
+    second moments lose every digit. State is float64 and takes C d + d^2 + 2 C numbers, whatever the number of samples.
 
     Args:
         num_classes: Number of classes C; a class may be absent from the stream.
         feature_dim: Dimension d of the features.
-        device: Where the state lives.
+        device: Where the state lives; the CPU stands in for a device without float64.
 
     Attributes:
         counts: (C,) number of samples seen of each class.
@@ -54,7 +49,7 @@ class ClassStatistics:
     def __init__(self, num_classes: int, feature_dim: int, device: torch.device | str | None = None) -> None:
         check_count("num_classes", num_classes)
         check_count("feature_dim", feature_dim)
-        place: Any = {"device": torch.device(device or "cpu"), "dtype": _widest_dtype(device)}
+        place: Any = {"device": statistics_device(device or "cpu"), "dtype": torch.float64}
         self.counts = torch.zeros(num_classes, **place)
         self.means = torch.zeros(num_classes, feature_dim, **place)
         self.scatter = torch.zeros(feature_dim, feature_dim, **place)
@@ -106,16 +101,15 @@ class ClassStatistics:
                 has been added then.
         """
         check_features(z)
-        check_labels(labels, len(z), self.num_classes)
+        check_labels(labels, len(z))
         if z.shape[1] != self.feature_dim:
             raise ValueError(f"z: got feature dimension {z.shape[1]}, expected feature_dim = {self.feature_dim}")
-        check_finite(z)
+        z, labels = in_float64(z.detach(), self.means.device), labels.to(self.means.device)
+        check_values(z, labels, self.num_classes)
         if len(z) == 0:
             return self
         self._remembered.clear()
         with torch.autocast(z.device.type, enabled=False):
-            z = z.detach().to(self.means)
-            labels = labels.to(z.device)
             classes, member = labels.unique(return_inverse=True)
             counts = z.new_zeros(len(classes)).index_add_(0, member, z.new_ones(len(z)))
             means = z.new_zeros(len(classes), z.shape[1]).index_add_(0, member, z) / counts[:, None]
@@ -164,11 +158,13 @@ class ClassStatistics:
     def to(self, device: torch.device | str) -> "ClassStatistics":
         """Return the same statistics on another device; the CPU is where decompositions are safest.
 
-        Those that are there already are returned themselves, with what they remember.
+        Those that are there already are returned themselves, with what they remember; the CPU stands in for a device
+        without float64.
         """
-        if self.means.device == torch.device(device):
+        device = statistics_device(device)
+        if self.means.device == device:
             return self
-        state = (t.to(device, _widest_dtype(device)) for t in (self.counts, self.means, self.scatter, self.traces))
+        state = (t.to(device) for t in (self.counts, self.means, self.scatter, self.traces))
         return ClassStatistics.from_state(*state)
 
     def remember(self, name: str, compute: Callable[[], T]) -> T:

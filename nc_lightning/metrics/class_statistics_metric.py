@@ -3,6 +3,7 @@
 import hashlib
 import math
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torchmetrics import Metric
 from nc_lightning.geometry import CentreDistances, ClassStatistics, nc4_mismatches, unit_sphere
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.geometry.measures import STATISTICS_MEASURES, caveats, ideal
+from nc_lightning.geometry.placement import in_float64, statistics_device
+from nc_lightning.processes import this_process
 
 Classifier = nn.Linear | tuple[Tensor, Tensor | None]
 """A linear layer, or its weight (C, d) and bias (C,)."""
@@ -20,7 +23,26 @@ LARGE_STATE = 2**28
 """Bytes of state above which a metric says at construction what it will take."""
 
 
-class ClassStatisticsMetric(Metric):
+class Float64Metric(Metric):
+    """A metric whose state is in float64: it moves with the module, but stays on the CPU for devices without float64.
+
+    There ``device`` is the CPU, and what `compute` returned stays on it, whatever Lightning does with these.
+    """
+
+    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> nn.Module:
+        wanted = fn(torch.zeros(1, device=self.device)).device
+        place = statistics_device(wanted)
+        if place == wanted:
+            return super()._apply(fn, exclude_state)
+        kept = self._computed, self._forward_cache
+        self._computed = self._forward_cache = None
+        super()._apply(fn, tuple(self._defaults))
+        self._computed, self._forward_cache = kept
+        self._device = place
+        return self
+
+
+class ClassStatisticsMetric(Float64Metric):
     """Base of the geometry metrics: feeds a `ClassStatistics`; a subclass names the measures it reports.
 
     The state is C d + d^2 float64 numbers and a few more for each class, never the features. It is one tensor: one
@@ -79,10 +101,11 @@ class ClassStatisticsMetric(Metric):
                 f"{num_classes} and feature_dim = {feature_dim}",
                 stacklevel=3,
             )
-        state = torch.zeros(size, dtype=torch.float64)
+        place = statistics_device(self.device)  # torch's default device
+        state = torch.zeros(size, dtype=torch.float64, device=place)
         # Bytes: torchmetrics compares states by allclose, for which larger numbers could be close.
         digest = hashlib.sha256(repr(self._settings()).encode()).digest()[:16]
-        state[-16:] = torch.tensor(list(digest), dtype=torch.float64)
+        state[-16:] = torch.tensor(list(digest), dtype=torch.float64, device=place)
         self.add_state("state", default=state, dist_reduce_fx=None)
 
     def _settings(self) -> tuple[Any, ...]:
@@ -97,10 +120,10 @@ class ClassStatisticsMetric(Metric):
     def update(self, z: Tensor, labels: Tensor) -> None:
         """Add a batch of features (N, d) and labels (N,)."""
         parts = self._parts(self.state)
-        fresh = self._not_repeated(int(parts["offered"]), len(z))
         offered = len(z)
-        if not fresh.all():
-            z, labels = z[fresh.to(z.device)], labels[fresh.to(labels.device)]
+        if self.dataset_size is not None:
+            fresh = self._not_repeated(self.dataset_size, int(parts["offered"]))
+            z, labels = z[:fresh], labels[:fresh]
         if self.on_unit_sphere:
             z = unit_sphere(z)
         statistics_of(parts).update(z, labels)
@@ -110,14 +133,11 @@ class ClassStatisticsMetric(Metric):
     def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
         """Add a batch that was accepted to the sums of a subclass."""
 
-    def _not_repeated(self, offered: int, n: int) -> Tensor:
-        """Tell which of the next n samples `DistributedSampler` has not dealt out before: it deals them round robin."""
-        if self.dataset_size is None:
-            return torch.ones(n, dtype=torch.bool)
-        rank, processes = 0, 1
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return (offered + torch.arange(n)) * processes + rank < self.dataset_size
+    @staticmethod
+    def _not_repeated(dataset_size: int, offered: int) -> int:
+        """How many more samples `DistributedSampler`, which deals them round robin, has for this process at first."""
+        rank, processes = this_process()
+        return max(0, len(range(rank, dataset_size, processes)) - offered)
 
     def _merged(self) -> list[dict[str, Tensor]]:
         """Parts of each process's state; one before these are synchronised."""
@@ -146,7 +166,7 @@ class ClassStatisticsMetric(Metric):
         if other.shape != self.state.shape or not torch.equal(other[-16:], self.state[-16:].to(other)):
             raise ValueError("incoming_state: got that of a metric with other settings, expected the same ones")
         self._computed = None
-        parts, more = self._parts(self.state), self._parts(other.to(self.state))
+        parts, more = self._parts(self.state), self._parts(in_float64(other, self.state.device))
         statistics_of(parts).merge(statistics_of(more))
         for name in (*self.sums, "offered"):
             parts[name] += more[name]
@@ -162,7 +182,7 @@ class ClassStatisticsMetric(Metric):
         return values if len(values) > 1 else values[self.keys[0]]
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
-        return STATISTICS_MEASURES[key](stats) if stats.present.any() else stats.means.new_tensor(torch.nan)
+        return STATISTICS_MEASURES[key](stats) if stats.present.any() else stats.means.new_full((), torch.nan)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot a value, or a list of values over epochs, beside the ideal as a dashed line of the same colour.
@@ -207,7 +227,7 @@ def check_centres(centres: ClassStatistics | None, num_classes: int, feature_dim
 
 def count_mismatches(sums: Tensor, z: Tensor, labels: Tensor, classifier: Classifier, seen: CentreDistances) -> None:
     """Add to sums (C,) on how many samples of each class the classifier and the nearest centre disagree."""
-    wrong = nc4_mismatches(z, *weight_and_bias(classifier), seen).to(sums)
+    wrong = in_float64(nc4_mismatches(z, *weight_and_bias(classifier), seen), sums.device)
     sums.index_add_(0, labels.to(wrong.device), wrong)
 
 

@@ -60,7 +60,7 @@ class NC3(_ClassifierMetric):
     keys = ("nc3",)
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
-        return nc3(stats, self.classifier[0]) if stats.present.any() else stats.means.new_tensor(torch.nan)
+        return nc3(stats, self.classifier[0]) if stats.present.any() else stats.means.new_full((), torch.nan)
 
 
 class NC4(_ClassifierMetric):

@@ -4,12 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from nc_lightning.geometry import ClassStatistics, alignment, self_cluster, uniformity
 from nc_lightning.geometry.checks import check_features, check_finite, check_number
-from nc_lightning.metrics.class_statistics_metric import ClassStatisticsMetric
+from nc_lightning.geometry.placement import in_float64
+from nc_lightning.metrics.class_statistics_metric import ClassStatisticsMetric, Float64Metric
 
 
 class Alignment(ClassStatisticsMetric):
@@ -54,7 +54,7 @@ class SelfCluster(ClassStatisticsMetric):
         return self_cluster(stats)
 
 
-class Uniformity(Metric):
+class Uniformity(Float64Metric):
     """Logarithm of the mean Gaussian potential of all pairs on the unit sphere; lower is more uniform.
 
     The definition is `nc_lightning.geometry.uniformity`. It needs all pairs, so that, unlike every other metric here,
@@ -90,7 +90,7 @@ class Uniformity(Metric):
         """Add a batch of features (N, d); labels are of no use here, and taken for the sake of collections."""
         check_features(z)
         check_finite(z)
-        self.features.append(z.detach().double())
+        self.features.append(in_float64(z.detach()))
 
     def compute(self) -> Tensor:
         """Return the uniformity; NaN for fewer than two samples."""

@@ -1,23 +1,21 @@
+import itertools
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
-from nc_lightning.data.augmentation import (
-    GREY,
-    SimCLR,
-    _constants,
-    _rotation,
-    blur_matrix,
-    draw_colours,
-    draw_crops,
-    resize_matrix,
-)
+from nc_lightning.data.augmentation import GREY, TRIES, SimCLR, blur_matrix, mix_colours, place_crops, resize_matrix
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def crops_of(count, height, width, smallest):
+    return place_crops(torch.rand(2 * TRIES + 2, count, generator=generator()), height, width, smallest)
 
 
 @given(st.integers(2, 24), st.integers(2, 24), st.data())
@@ -35,18 +33,17 @@ def test_crops_are_drawn_as_by_torchvision():
     from torchvision.transforms.v2 import RandomResizedCrop
 
     count = 4000
-    crops = draw_crops(count, 32, 24, 0.2, generator())
-    assert (crops.top >= 0).all()
-    assert (crops.left >= 0).all()
-    assert (crops.top + crops.height <= 32).all()
-    assert (crops.left + crops.width <= 24).all()
+    crops = crops_of(count, 32, 24, 0.2)
+    assert (crops.start >= 0).all()
+    assert (crops.start[0] + crops.size[0] <= 32).all()
+    assert (crops.start[1] + crops.size[1] <= 24).all()
     transform = RandomResizedCrop((32, 24), scale=(0.2, 1.0))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         draw = getattr(transform, "make_params", None) or transform._get_params  # before torchvision 0.21
         drawn = [draw([torch.empty(3, 32, 24)]) for _ in range(count)]
-    for key in ("top", "left", "height", "width"):
-        ours, theirs = getattr(crops, key), torch.tensor([float(d[key]) for d in drawn])
+    for key, ours in zip(("top", "left", "height", "width"), (*crops.start, *crops.size), strict=True):
+        theirs = torch.tensor([float(d[key]) for d in drawn])
         assert abs(ours.mean() - theirs.mean()) < 5 * (ours.var() / count + theirs.var() / count).sqrt()
         assert ours.std() == pytest.approx(float(theirs.std()), rel=0.1)
 
@@ -59,40 +56,74 @@ def test_a_blur_is_torchvisions_away_from_the_border():
     assert torch.equal(blur_matrix(torch.tensor([0.0]), 5)[0], torch.eye(5))
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-def test_colours_change_as_in_torchvision(monkeypatch, order):
+def drawn_for(strength, factors, turn=0.0, change=0.0, keep=0.9):
+    """Uniform numbers of one image that stand for factors of brightness, contrast and saturation, and a turn of hue."""
+    strengths = [(f - 1) / (0.8 * strength) / 2 + 0.5 for f in factors] + [turn / (0.2 * strength) / 2 + 0.5]
+    return torch.tensor([*strengths, 0.0, 0.0, 0.0, 0.0, change, keep])[:, None]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
+def test_colours_change_as_in_torchvision_in_any_order(order):
     x = 0.4 + 0.2 * torch.rand(3, 9, 9, generator=generator())  # nothing is clamped on the way
     factor = [0.7, 1.3, 0.6]
     change = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation]
     expected = x
     for which in order:
         expected = change[which](expected, factor[which])
-    drawn = [(f - 1) / 0.8 / 2 + 0.5 for f in factor] + [0.5]  # no turn of hue
-    position = [float(order.index(which)) for which in range(3)] + [3.0]
-    draws = [torch.tensor(drawn[:3]).view(3, 1, 1, 1), torch.tensor(drawn[3:]), torch.tensor([position])]
-    draws += [torch.tensor([0.0]), torch.tensor([0.9])]
-    monkeypatch.setattr(torch, "rand", lambda *shape, **kwargs: draws.pop(0))
-    matrix, offset = draw_colours(x.mean((1, 2))[None], strength=1.0)
-    assert not draws
+    matrix, offset = mix_colours(drawn_for(1.0, factor), x.mean((1, 2))[None], strength=1.0)
     ours = (matrix[0] @ x.flatten(1) + offset[0][:, None]).view_as(x)
     assert torch.allclose(ours, expected, atol=2e-3)  # torchvision rounds the weights of grey
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_the_order_of_changes_makes_no_difference(order):
+    """Each change as a step of its own, hue turned in YIQ, one after another: the slow way."""
+    brightness, contrast, saturation, turn = 0.7, 1.3, 0.6, 0.1
+    x = torch.rand(3, 50, dtype=torch.float64, generator=generator())
+    grey = torch.tensor(GREY, dtype=torch.float64)
+    yiq = torch.stack([grey, *torch.tensor([(0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64)])
+    angle = torch.tensor(2 * math.pi * turn, dtype=torch.float64)
+    rotation = torch.eye(3, dtype=torch.float64)
+    rotation[1:, 1:] = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
+    steps = [
+        lambda c: brightness * c,
+        lambda c: contrast * c + (1 - contrast) * (grey @ c).mean(),
+        lambda c: saturation * c + (1 - saturation) * (grey @ c),
+        lambda c: torch.linalg.inv(yiq) @ rotation @ yiq @ c,
+    ]
+    expected = x
+    for which in order:
+        expected = steps[which](expected)
+    uniform = drawn_for(1.0, (brightness, contrast, saturation), turn)
+    matrix, offset = mix_colours(uniform, x.mean(1)[None].float(), strength=1.0)
+    assert torch.allclose(matrix[0].double() @ x + offset[0].double(), expected, atol=1e-5)
+
+
+def test_colours_that_are_not_changed_or_lost():
+    mean = torch.rand(1, 3, generator=generator())
+    kept = mix_colours(drawn_for(1.0, (0.7, 1.3, 0.6), 0.1, change=0.9), mean, strength=1.0)
+    assert torch.equal(kept[0][0], torch.eye(3))
+    assert kept[1].item() == 0
+    lost = mix_colours(drawn_for(1.0, (0.7, 1.3, 0.6), 0.1, keep=0.1), mean, strength=1.0)
+    assert torch.allclose(lost[0][0], 0.7 * 1.3 * torch.tensor(GREY).expand(3, 3))
+
+
 def test_turning_the_hue_keeps_luma_and_saturation_and_turns_back():
-    grey, turn_to, turn_back = _constants(3, torch.empty(1))
-    assert grey.tolist() == pytest.approx(GREY)
-    turn = turn_back @ _rotation(torch.tensor([0.3])) @ turn_to
-    back = turn_back @ _rotation(torch.tensor([-0.3])) @ turn_to
+    def turned_by(turn, colour):
+        return mix_colours(drawn_for(1.0, (1.0, 1.0, 1.0), turn), torch.rand(1, 3), strength=1.0)[0][0] @ colour
+
+    grey = torch.tensor(GREY)
     colour = torch.rand(3, 50, generator=generator())
-    turned = turn[0] @ colour
+    turned = turned_by(0.15, colour)
+    assert not torch.allclose(turned, colour, atol=0.1)
     assert torch.allclose(grey @ turned, grey @ colour, atol=1e-5)
-    assert torch.allclose((turn_to @ turned)[1:].norm(dim=0), (turn_to @ colour)[1:].norm(dim=0), atol=1e-5)
-    assert torch.allclose(back[0] @ turned, colour, atol=1e-5)
+    chroma = torch.tensor([(0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
+    assert torch.allclose((chroma @ turned).norm(dim=0), (chroma @ colour).norm(dim=0), atol=1e-5)
+    assert torch.allclose(turned_by(-0.15, turned), colour, atol=1e-5)
 
 
 def test_frequencies_of_jitter_and_grey():
-    x = torch.rand(1, 3, 8, 8, generator=generator()).expand(4000, 3, 8, 8).contiguous()
-    matrix, _ = draw_colours(x.mean((2, 3)), 0.5, generator())
+    matrix, _ = mix_colours(torch.rand(10, 4000, generator=generator()), torch.rand(4000, 3), 0.5)
     eye = (matrix - torch.eye(3)).abs().amax((1, 2)) < 1e-6
     lost = (matrix - matrix[:, :1]).abs().amax((1, 2)) < 1e-6
     assert eye.float().mean() == pytest.approx(0.2 * 0.8, abs=0.02)
@@ -112,8 +143,8 @@ def test_each_image_has_its_own_and_a_seed_decides():
 
 def test_a_flip_of_the_whole_image():
     x = torch.rand(9, 3, 5, 5, generator=generator())
-    crops = draw_crops(9, 5, 5, 1.0, generator())
-    whole = (crops.height == 5) & (crops.width == 5)
+    uniform = torch.rand(2 * TRIES + 3, 9, generator=generator())
+    whole = (place_crops(uniform[:-1], 5, 5, 1.0).size == 5).all(0)
     assert whole.any()
     views = SimCLR(strength=0, smallest_crop=1.0, flip=1)(x, generator())
     assert torch.allclose(views[whole], x[whole].flip(3), atol=1e-6)

@@ -11,4 +11,6 @@ def _pretend(monkeypatch):
     if DEVICE is None:
         pytest.skip("this torch has no device made in Python: see test_the_hook_of_torch")
     monkeypatch.setattr(torch, "Generator", Generator)
+    # A DataLoader pins memory in a thread, where no device is entered.
+    monkeypatch.setattr(torch.utils.data._utils.pin_memory, "pin_memory", lambda data, device=None: data)
     warnings.filterwarnings("ignore")

@@ -58,6 +58,8 @@ def test_a_device_without_float64():
         (lambda x: x[torch.tensor([0])], "index from the CPU"),
         (lambda x: x.copy_(torch.zeros(2)), "copy"),
         (lambda x: x.copy_(torch.zeros(2), non_blocking=True), None),
+        (lambda x: torch.ones(2**15).to(NAME, non_blocking=True), "from memory that is not pinned"),
+        (lambda x: torch.ones(2**15).pin_memory().to(NAME, non_blocking=True), None),
         (lambda x: x.masked_fill(x > 0, 0.0), None),
         (lambda x: torch.full((2,), 1.0, device=x.device), None),
     ],

@@ -1,0 +1,275 @@
+"""Views and batches on the device are those of the CPU, made without a wait and of few kernels."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from on_both import on_both
+from PIL import Image
+from pretend_device import DEVICE, NAME, Backend, Generator, Machine
+from torchvision.transforms import v2
+
+from nc_lightning import data as data_modules
+from nc_lightning.data import SimCLR, concatenate_views, tiny_imagenet, torchvision_sets
+from nc_lightning.data.loader import BatchLoader, LabelledTensors
+from nc_lightning.data.views import Views, _lent_generators
+
+RNG = np.random.default_rng(0)
+IMAGES = torch.from_numpy(RNG.integers(0, 256, (12, 3, 16, 16), dtype=np.uint8))
+RECIPES = {
+    "none": None,
+    "SimCLR": SimCLR(),
+    "blurred": SimCLR(strength=1.0, blur=0.5),
+    "colours as they are": SimCLR(strength=0),
+    "torchvision": v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(11)]),
+}
+
+
+def views_of(recipe, channels=3, count=2):
+    return Views(count, RECIPES[recipe], torch.full((channels,), 0.5), torch.full((channels,), 0.2))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 12)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_views_are_those_of_the_cpu(recipe, channels, size):
+    views = views_of(recipe, channels)
+    x = IMAGES[:, :channels, : size[0], : size[1]]
+
+    def make(x):
+        return list(views(x, torch.Generator(x.device).manual_seed(1)))
+
+    (cpu, device), _ = on_both(lambda: make, x, gradient=False)
+    torch.testing.assert_close(device, cpu, rtol=0, atol=0)
+    if recipe != "none":
+        assert not torch.equal(cpu[0], cpu[1])
+
+
+# Kernels of a view of square images; those of bytes that become float, two, are of the batch.
+MOST_KERNELS = {"none": 2, "colours as they are": 41, "SimCLR": 57, "blurred": 67}
+
+
+@pytest.mark.parametrize("recipe", MOST_KERNELS)
+def test_a_view_waits_for_nothing_and_has_few_kernels(recipe):
+    views = views_of(recipe)
+    with Machine() as machine:
+        x = IMAGES.to(NAME)
+        for machine.phase in ("first", "later"):
+            views(x, Generator(NAME).manual_seed(1))
+    assert machine.waits_in("later") == {}
+    assert machine.launches_in("later") <= 2 + 2 * MOST_KERNELS[recipe]
+
+
+def test_transforms_draw_from_generators_that_are_put_back(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Backend, "get_rng_state", staticmethod(lambda device=None: drawn.append(device) or "before"))
+    monkeypatch.setattr(
+        Backend, "set_rng_state", staticmethod(lambda state, device=None: drawn.append((state, device)))
+    )
+    before = torch.get_rng_state()
+    with Machine(), _lent_generators(torch.device(NAME, 0)):
+        torch.rand(1)
+    assert drawn == [DEVICE, ("before", DEVICE)]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_views_in_one_tensor():
+    def make(x, labels):
+        return concatenate_views(((x, x + 1), labels))
+
+    (cpu, device), machine = on_both(lambda: make, torch.rand(4, 2), torch.arange(4), gradient=False)
+    torch.testing.assert_close(device, cpu, rtol=0, atol=0)
+    assert machine.waits_in("call") == {}
+
+
+# --------------------------------------------------------------------------------------------------------- data modules
+
+
+def arrays(tmp_path, **kwargs):
+    x, y = RNG.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 4
+    np.savez(tmp_path / "images.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    return data_modules.ArrayDataModule(str(tmp_path / "images.npz"), **kwargs)
+
+
+def vectors(tmp_path, **kwargs):
+    x, y = RNG.standard_normal((40, 7)), np.arange(40) % 4
+    np.savez(tmp_path / "vectors.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    return data_modules.ArrayDataModule(str(tmp_path / "vectors.npz"), **kwargs | {"views": 1, "augmentation": None})
+
+
+def draw_images(folder, names, count=10, side=8):
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            image = Image.fromarray(RNG.integers(0, 256, (side, side, 3), dtype=np.uint8))
+            image.save(folder / name / f"{i}.png")
+
+
+def folders(tmp_path, **kwargs):
+    draw_images(tmp_path / "tree", "abcd")
+    return data_modules.ImageFolderDataModule(str(tmp_path / "tree"), **kwargs)
+
+
+def unlabelled(tmp_path, **kwargs):
+    draw_images(tmp_path / "tree", "a", 24)
+    return data_modules.ImageFolderDataModule(str(tmp_path / "tree"), labels="none", **kwargs | {"batches": "random"})
+
+
+def tiny(tmp_path, **kwargs):
+    place = tmp_path / "tiny-imagenet-200"
+    draw_images(place / "train", "abcd", side=64)
+    draw_images(place / "val", ["images"], 4, side=64)
+    (place / "val" / "val_annotations.txt").write_text("".join(f"{i}.png\t{'abcd'[i]}\t0\n" for i in range(4)))
+    return data_modules.TinyImageNetDataModule(str(tmp_path), **kwargs)
+
+
+def of_torchvision(name):
+    """A set of torchvision of 20 images for each of four classes, and the rest unread."""
+
+    def make(tmp_path, **kwargs):
+        cls = getattr(data_modules, name)
+        channels, height, width = cls.input_shape
+        y = np.arange(80) % 4
+        x = RNG.integers(0, 256, (80, height, width, channels), dtype=np.uint8)
+        x = x.transpose(0, 3, 1, 2).copy() if name == "STL10DataModule" else x[..., 0] if channels == 1 else x
+        found = SimpleNamespace(data=torch.from_numpy(x) if channels == 1 else x, targets=y.tolist(), labels=y)
+        module = type(name, (cls,), {"_open": lambda self, train: found})(str(tmp_path), **kwargs, classes=[0, 1, 2, 3])
+        (tmp_path / cls.folder).mkdir(parents=True)
+        return module
+
+    return make
+
+
+SETS_OF_TORCHVISION = [cls.__name__ for cls in torchvision_sets.TorchvisionDataModule.__subclasses__()]
+CACHED = {
+    "ArrayDataModule": arrays,
+    "vectors": vectors,
+    "ImageFolderDataModule": folders,
+    "unlabelled": unlabelled,
+    "TinyImageNetDataModule": tiny,
+    **{name: of_torchvision(name) for name in data_modules.__all__ if name in SETS_OF_TORCHVISION},
+}
+OTHERS = {
+    "DigitsDataModule": lambda _, **kwargs: data_modules.DigitsDataModule(**kwargs | {"batch_size": 500}),
+    "DigitPairsDataModule": lambda _, **kwargs: data_modules.DigitPairsDataModule(
+        **kwargs | {"batch_size": 500, "pairs_per_class": 10}
+    ),
+    "LatentClassDataModule": lambda _, **kwargs: data_modules.LatentClassDataModule(batch_size=80),
+}
+
+
+@pytest.fixture(autouse=True)
+def _four_classes(monkeypatch):
+    monkeypatch.setattr(tiny_imagenet, "NUM_CLASSES", 4)
+
+
+def attach(module, device):
+    """Let a trainer's place of training be known."""
+    place = DEVICE if device == NAME else torch.device(device)
+    module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=place), overfit_batches=0)
+    return module
+
+
+def batches(module, machine):
+    """All tensors of two epochs of training, and of a second look at the other sets."""
+    module.setup()
+    flat, train = [], module.train_dataloader()
+    others = [getattr(module, f"{name}_dataloader")() for name in ("geometry", "val", "test")]
+    for machine.phase in ("first", "later"):
+        train.sampler.set_epoch(machine.phase == "later")
+        for loader in (train, *others):
+            for x, labels in loader:
+                flat += [x, labels] if isinstance(x, torch.Tensor) else [*x, labels]
+    machine.phase = ""
+    return flat
+
+
+def test_every_data_module_is_here():
+    names = {name for name in data_modules.__all__ if name.endswith("DataModule")}
+    assert names <= {*CACHED, *OTHERS}
+
+
+MODULES = [(name, cache) for name in CACHED for cache in ("ram", "device")] + [(name, None) for name in OTHERS]
+
+
+@pytest.mark.parametrize(("name", "cache"), MODULES)
+def test_batches_are_those_of_the_cpu(tmp_path, name, cache):
+    flat = {}
+    for device in ("cpu", NAME):
+        RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+        make = {**CACHED, **OTHERS}[name]
+        options = {"cache": cache} if cache else {}
+        with Machine() as machine:
+            place = tmp_path / device
+            place.mkdir()
+            module = attach(make(place, views=2, augmentation=SimCLR(), batch_size=20, **options), device)
+            flat[device] = batches(module, machine)
+            if device == NAME and cache == "device":
+                assert all(split.x.device == split.labels.device == DEVICE for split in module._splits.values())
+            flat[device] = [(t.device.type, t.cpu()) for t in flat[device]]
+    assert {place for place, _ in flat[NAME]} == {NAME}
+    assert len(flat["cpu"]) > 8
+    torch.testing.assert_close([t for _, t in flat[NAME]], [t for _, t in flat["cpu"]], rtol=0, atol=0)
+    assert machine.waits_in("later") == {}
+
+
+def test_files_decoded_by_workers(tmp_path):
+    draw_images(tmp_path, "abcd")
+    seen = []
+    for device in ("cpu", NAME):
+        with Machine() as machine:
+            module = data_modules.ImageFolderDataModule(str(tmp_path), cache="none", num_workers=1, batch_size=8)
+            seen.append([t.cpu() for t in batches(attach(module, device), machine)])
+    torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=0)
+
+
+def test_large_batches_are_copied_from_pinned_memory():
+    dataset = LabelledTensors(torch.zeros(64, 3, 32, 32), torch.zeros(64, dtype=torch.int64))
+    with Machine() as machine:
+        loader = BatchLoader(dataset, [list(range(64))], Views(), NAME)
+        machine.phase = "epoch"
+        next(iter(loader))
+    assert machine.waits_in("epoch") == {}
+
+
+# -------------------------------------------------------------------------------------------- a cache that does not fit
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_a_cache_that_does_not_fit_is_refused_before_anything_is_read(tmp_path, name, monkeypatch):
+    with Machine():
+        module = attach(CACHED[name](tmp_path, cache="device"), NAME)
+        needed = module.num_bytes()
+        if name not in SETS_OF_TORCHVISION:  # of these, fewer images than the real sets have are here
+            assert needed == sum(split.x.nbytes for split in module.read() if split)
+        monkeypatch.setattr(Backend, "memory", needed - 1)
+        expected = r"^cache: got device for [\d,]+ MiB of images, expected at most [\d,]+ MiB, as is free on pretend:0"
+        with monkeypatch.context() as unread:
+            unread.setattr(module, "read", lambda: pytest.fail("read"))
+            with pytest.raises(ValueError, match=expected):
+                module.setup()
+        monkeypatch.setattr(Backend, "memory", needed)
+        module.setup()
+
+
+@pytest.mark.parametrize("name", ["ArrayDataModule", "ImageFolderDataModule"])
+def test_only_chosen_classes_have_to_fit(tmp_path, name):
+    module = CACHED[name](tmp_path, cache="device", classes=[1, 3] if name == "ArrayDataModule" else ["b", "d"])
+    half = module.num_bytes()
+    assert half == sum(module._chosen(split).x.nbytes for split in module.read() if split is not None)
+
+
+@pytest.mark.parametrize(("name", "images"), [("CIFAR100DataModule", 60_000), ("FashionMNISTDataModule", 70_000)])
+def test_bytes_of_sets_whose_size_is_known(name, images):
+    module = getattr(data_modules, name)()
+    size = images * np.prod(module.input_shape)
+    assert module.num_bytes() == size
+    assert getattr(data_modules, name)(classes=[0, 1]).num_bytes() == 2 * size // len(module.names)
+
+
+def test_a_device_that_cannot_tell_is_not_asked(tmp_path, monkeypatch):
+    monkeypatch.delattr(Backend, "mem_get_info")
+    with Machine():
+        attach(arrays(tmp_path, cache="device"), NAME).setup()
+    attach(vectors(tmp_path, cache="device"), "cpu").setup()
