@@ -4,6 +4,7 @@ import math
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.files import unused_path
 from nc_lightning.geometry.checks import check_choice
-from nc_lightning.processes import of_all_processes
+from nc_lightning.processes import of_all_processes, this_process
 
 OnNonFinite = Literal["raise", "skip"]
 
@@ -108,7 +109,15 @@ class NonFiniteGuard(Callback):
         """Remember the inputs, and the buffers, such as running statistics, which bad inputs would spoil."""
         self._batch_idx, self._inputs, self._features = batch_idx, _floats(batch), []
         if not self._largest:
-            self._buffers = [buffer.clone() for buffer in pl_module.buffers()]
+            self._remember(list(pl_module.buffers()))
+
+    def _remember(self, buffers: list[Tensor]) -> None:
+        if [(b.shape, b.dtype, b.device) for b in buffers] != [(b.shape, b.dtype, b.device) for b in self._buffers]:
+            self._buffers = [torch.empty_like(buffer) for buffer in buffers]
+        for dtype in {buffer.dtype for buffer in buffers}:
+            # One kernel for all of a dtype, where a clone of each would be one for every buffer.
+            before, now = ([b for b in tensors if b.dtype == dtype] for tensors in (self._buffers, buffers))
+            torch._foreach_copy_(before, now)
 
     def _see_features(self, module: torch.nn.Module, args: Any, output: Any) -> None:
         # With several processes the module is also called for its training step, which returns the loss.
@@ -127,8 +136,7 @@ class NonFiniteGuard(Callback):
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             gradients = _floats([p.grad for group in optimizer.param_groups for p in group["params"]])
             values.append(largest(gradients, pl_module.device).reshape(1))
-        bad = bool(values) and not torch.isfinite(torch.cat(values)).all()
-        if not trainer.strategy.reduce_boolean_decision(bad, all=False):
+        if not values or _all_finite(torch.cat(values)):
             return
         findings = of_all_processes(_first(seen, pl_module))
         for buffer, before in zip(pl_module.buffers(), self._buffers, strict=True):
@@ -162,9 +170,20 @@ def largest(tensors: list[Tensor], device: torch.device) -> Tensor:
     """
     if not tensors:
         return torch.zeros((), device=device)
-    # Exact, unlike a sum of squares, and on the CPU 15 times as fast as the maximum norm.
-    ends = [end.to(device) for tensor in tensors for end in torch.aminmax(tensor)]
-    return torch.stack(ends).abs().amax()
+    # Both are exact, unlike a sum of squares. On the CPU the maximum norm takes 20 times as long as both ends; on a GPU
+    # it is one kernel for all tensors, where both ends would be one for each.
+    elsewhere = [tensor for tensor in tensors if tensor.device.type != "cpu"]
+    ends = [end for tensor in tensors if tensor.device.type == "cpu" for end in torch.aminmax(tensor)]
+    ends += torch._foreach_norm(elsewhere, torch.inf) if elsewhere else []
+    return torch.stack([end.to(device) for end in ends]).abs().amax()
+
+
+def _all_finite(values: Tensor) -> bool:
+    """Return whether the values are finite on all processes; this is what a step waits for."""
+    bad = (values.amax() * 0).float().nan_to_num(1.0)  # a number that every process can compare, which NaN is not
+    if this_process()[1] > 1:
+        dist.all_reduce(bad, op=dist.ReduceOp.MAX)
+    return not bad
 
 
 def _floats(values: Any) -> list[Tensor]:
