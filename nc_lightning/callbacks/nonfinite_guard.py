@@ -180,7 +180,7 @@ def largest(tensors: list[Tensor], device: torch.device) -> Tensor:
 
 def _all_finite(values: Tensor) -> bool:
     """Return whether the values are finite on all processes; this is what a step waits for."""
-    bad = (values.amax() * 0).float().nan_to_num(1.0)  # a number that every process can compare, which NaN is not
+    bad = (values.amax() * 0 != 0).int()  # a maximum over processes may pass over NaN
     if this_process()[1] > 1:
         dist.all_reduce(bad, op=dist.ReduceOp.MAX)
     return not bad
