@@ -177,7 +177,7 @@ class OnlineLinearProbe(Callback):
 
 
 def _whole_precision(z: Tensor, labels: Tensor, instances: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Features in float32 or better, detached, and labels where they are, all of the unknown ones by the same number."""
+    """Detached features in float32 or better, and labels on their device, with one number for all unknown ones."""
     return z.detach().to(torch.promote_types(z.dtype, torch.float32)), labels.to(z.device).clamp(min=UNLABELLED)
 
 

@@ -241,6 +241,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         if self.queue is None or len(self.queue) == 0:
             return z, ids, None, None, shares
         self.queue.check_dimension(z)
+        self.queue.to(z.device)
         past_id = past_ids(self.queue.labels, self.positives).to(ids)
         return z, ids, normalize(self.queue.features.to(z), self.normalization), past_id, shares
 
@@ -258,6 +259,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
     def whole_batch(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features (N, d), without gradient, and labels (N,) that the loss is of: those of all processes."""
         shares = share_rows(z) if self.sync == "global" else None
+        labels = labels.to(z.device)
         return (z.detach(), labels) if shares is None else (shares.gather(z), shares.gather(labels))
 
     @torch.no_grad()
