@@ -100,7 +100,7 @@ class OnlineLinearProbe(Callback):
             loss = nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED)
             optimizer.zero_grad()
             loss.backward()
-        sums = torch.stack([loss.detach(), *_counts(logits, labels).to(loss)])
+        sums = torch.stack([loss.detach(), *_counts(logits, labels, loss.dtype)])
         gradients = [parameter.grad for parameter in classifier.parameters() if parameter.grad is not None]
         _add_over_processes(sums, *gradients)
         torch._foreach_div_(gradients, sums[2].clamp(min=1))
@@ -133,7 +133,7 @@ class OnlineLinearProbe(Callback):
             return
         z, labels = _whole_precision(*features)
         with torch.autocast(z.device.type, enabled=False):
-            counts = _counts(self.classifier.to(z.device)(z), labels)
+            counts = _counts(self.classifier.to(z.device)(z), labels, torch.long)
         self._evaluated = counts if self._evaluated is None else self._evaluated + counts
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,9 +181,9 @@ def _whole_precision(z: Tensor, labels: Tensor, instances: Tensor | None) -> tup
     return z.detach().to(torch.promote_types(z.dtype, torch.float32)), labels.to(z.device).clamp(min=UNLABELLED)
 
 
-def _counts(logits: Tensor, labels: Tensor) -> Tensor:
+def _counts(logits: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:
     """(2,) how many labels are found, and how many are known."""
-    return torch.stack([logits.argmax(1) == labels, labels != UNLABELLED]).sum(1)
+    return torch.stack([logits.argmax(1) == labels, labels != UNLABELLED]).sum(1, dtype=dtype)
 
 
 def _add_over_processes(*tensors: Tensor) -> None:

@@ -119,7 +119,7 @@ class ContrastiveObjective(LightningModule):
         # which are weighed on the device: whether a step is bad is not waited for twice.
         value = loss.detach()
         finite = value * 0 == 0
-        weight, value = finite * len(labels), value.where(finite, 0.0)
+        weight, value = finite * _weight(len(labels)), value.nan_to_num(0.0, 0.0, 0.0)
         self._log_epoch(weight, {"loss/train": value}, prog_bar=True)
         self._log_epoch(weight, self._references(value, self.loss.batch_size))
         return {"loss": loss, "z": z.detach(), "labels": labels, "instances": instances}
@@ -157,7 +157,7 @@ class ContrastiveObjective(LightningModule):
         self.loss.sync = given
         if self.loss.num_pairs > 0:
             # Else there is no positive, and a loss of 0 would look perfect.
-            self._log_epoch(len(labels), {key: loss}, prog_bar)
+            self._log_epoch(_weight(len(labels)), {key: loss}, prog_bar)
         return {"z": z, "labels": labels}
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
@@ -203,9 +203,7 @@ class ContrastiveObjective(LightningModule):
         )
         return "local"
 
-    def _log_epoch(self, batch_size: int | Tensor, values: dict[str, Tensor], prog_bar: bool = False) -> None:
-        # Lightning averages weights over processes as integers, and would lose what is not a multiple of their number.
-        weight: Any = batch_size * this_process()[1]
+    def _log_epoch(self, weight: Any, values: dict[str, Tensor], prog_bar: bool = False) -> None:
         self.log_dict(values, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=weight, sync_dist=True)
 
     def _references(self, loss: Tensor, batch_size: int) -> dict[str, Tensor]:
@@ -260,6 +258,11 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     others = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def _weight(batch_size: int) -> int:
+    # Lightning averages weights over processes as integers, and would lose what is not a multiple of their number.
+    return batch_size * this_process()[1]
 
 
 def _make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:

@@ -1,0 +1,57 @@
+"""Whole trainings on the pretend device, by Lightning's Trainer."""
+
+import contextlib
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.accelerators import Accelerator
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from pretend_device import DEVICE, NAME, Machine
+
+
+class PretendAccelerator(Accelerator):
+    """One pretend device for each process."""
+
+    def setup_device(self, device): ...
+
+    def teardown(self): ...
+
+    def get_device_stats(self, device):
+        return {}
+
+    parse_devices = staticmethod(lambda devices: [0])
+    get_parallel_devices = staticmethod(lambda devices: [DEVICE])
+    auto_device_count = staticmethod(lambda: 1)
+    is_available = staticmethod(lambda: True)
+    name = staticmethod(lambda: NAME)
+
+
+class Begin(Callback):
+    """Before all others: what comes now is a step."""
+
+    def on_train_batch_start(self, *_):
+        if Machine.now is not None:
+            Machine.now.phase = "step"
+
+
+class End(Checkpoint):
+    """After all others: a `Checkpoint` as `GracefulStop`, which Lightning moves behind all that are none."""
+
+    def on_train_batch_end(self, *_):
+        if Machine.now is not None:
+            Machine.now.phase = ""
+
+
+def fit(device, model, data, callbacks=(), float64=True, **options):
+    """Train on the CPU or the pretend device; return the Trainer and the machine, whose phase is "step" in steps."""
+    machine = Machine(float64)
+    if device == "cpu":
+        place = {"accelerator": "cpu"}
+    else:
+        place = {"accelerator": PretendAccelerator(), "strategy": SingleDeviceStrategy(device=DEVICE)}
+    with contextlib.nullcontext() if device == "cpu" else machine:
+        options = {"max_epochs": 2, "logger": False} | place | options
+        quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(devices=1, callbacks=[Begin(), *callbacks, End()], **quiet, **options)
+        trainer.fit(model, data)
+    return trainer, machine
