@@ -50,8 +50,8 @@ def fit(device, model, data, callbacks=(), float64=True, **options):
     else:
         place = {"accelerator": PretendAccelerator(), "strategy": SingleDeviceStrategy(device=DEVICE)}
     with contextlib.nullcontext() if device == "cpu" else machine:
-        options = {"max_epochs": 2, "logger": False} | place | options
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-        trainer = Trainer(devices=1, callbacks=[Begin(), *callbacks, End()], **quiet, **options)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        options = {"max_epochs": 2, "devices": 1} | quiet | place | options
+        trainer = Trainer(callbacks=[Begin(), *callbacks, End()], **options)
         trainer.fit(model, data)
     return trainer, machine
