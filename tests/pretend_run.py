@@ -42,8 +42,12 @@ class End(Checkpoint):
             Machine.now.phase = ""
 
 
-def fit(device, model, data, callbacks=(), float64=True, **options):
-    """Train on the CPU or the pretend device; return the Trainer and the machine, whose phase is "step" in steps."""
+def fit(device, model, data, callbacks=(), float64=True, does="fit", ckpt_path=None, **options):
+    """Train, or whatever else a Trainer does, on the CPU or the pretend device.
+
+    Returns:
+        The Trainer and the machine, whose phase is "step" in steps of training.
+    """
     machine = Machine(float64)
     if device == "cpu":
         place = {"accelerator": "cpu"}
@@ -53,5 +57,5 @@ def fit(device, model, data, callbacks=(), float64=True, **options):
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         options = {"max_epochs": 2, "devices": 1} | quiet | place | options
         trainer = Trainer(callbacks=[Begin(), *callbacks, End()], **options)
-        trainer.fit(model, data)
+        getattr(trainer, does)(model, datamodule=data, ckpt_path=ckpt_path)
     return trainer, machine

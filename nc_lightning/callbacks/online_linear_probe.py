@@ -133,7 +133,7 @@ class OnlineLinearProbe(Callback):
             return
         z, labels = _whole_precision(*features)
         with torch.autocast(z.device.type, enabled=False):
-            counts = _counts(self.classifier.to(z.device)(z), labels, torch.long)
+            counts = _counts(self._make(z)[0](z), labels, torch.long)
         self._evaluated = counts if self._evaluated is None else self._evaluated + counts
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -149,6 +149,9 @@ class OnlineLinearProbe(Callback):
     def _make(self, like: Tensor) -> tuple[nn.Linear, torch.optim.Optimizer]:
         """Return classifier and optimizer, made when the features (N, d) are known, for such ones."""
         feature_dim, device = like.shape[1], like.device
+        if self.classifier is not None and self.classifier.weight.device != device:
+            # As from a checkpoint. It is made again, since an optimizer keeps the parameters that it has.
+            self._loaded, self.classifier = self.state_dict(), None
         if self.classifier is None or self._optimizer is None:
             assert self.num_classes is not None
             # On meta no random number is drawn for weights that are to be zero.
@@ -166,9 +169,6 @@ class OnlineLinearProbe(Callback):
                 f"OnlineLinearProbe: got features of {feature_dim} dimensions, expected "
                 f"{self.classifier.in_features} as before"
             )
-        if self.classifier.weight.device != device:
-            self.classifier.to(device)
-            self._optimizer.load_state_dict(self._optimizer.state_dict())
         return self.classifier, self._optimizer
 
     def _log(self, pl_module: LightningModule, values: dict[str, float]) -> None:
