@@ -15,8 +15,8 @@ class BatchNormSync(LayerSync):
     """Plugin for the Trainer: every BatchNorm normalises the batches of all processes together.
 
     With the statistics of its share alone, a process would leave its mark on the features, by which samples can be told
-    apart, and a run on several processes would not be that of one. On GPUs this is ``Trainer(sync_batchnorm=True)``,
-    torch's SyncBatchNorm, which refuses CPUs.
+    apart, and a run on several processes would not be that of one. Where processes meet by NCCL or another backend of
+    GPUs, this is ``Trainer(sync_batchnorm=True)``, torch's SyncBatchNorm, which refuses CPUs.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -25,15 +25,22 @@ class BatchNormSync(LayerSync):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Let every BatchNorm of the model see all processes."""
-        if any(parameter.is_cuda for parameter in model.parameters()):
+        # Lightning asks before it moves the model: where its parameters are says nothing.
+        if this_process()[1] > 1 and not _meets_on_cpus():
             return TorchSyncBatchNorm().apply(model)
         return _with_classes(model, _SYNCED)
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Undo `apply`."""
-        if any(isinstance(module, nn.SyncBatchNorm) for module in model.modules()):
-            return TorchSyncBatchNorm().revert(model)
-        return _with_classes(model, {synced: plain for plain, synced in _SYNCED.items()})
+        model = _with_classes(model, {synced: plain for plain, synced in _SYNCED.items()})
+        by_torch = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+        return TorchSyncBatchNorm().revert(model) if by_torch else model
+
+
+def _meets_on_cpus() -> bool:
+    """Whether the processes' group is of backends that take tensors of CPUs; it is like ``cpu:gloo,cuda:gloo``."""
+    backends = {part.rpartition(":")[2] for part in dist.get_backend_config().split(",")}
+    return backends <= {"gloo", "mpi"}
 
 
 def _with_classes(model: nn.Module, classes: dict[type, type]) -> nn.Module:
@@ -54,7 +61,7 @@ class _Synced(nn.modules.batchnorm._BatchNorm):
     def _normalize(self, x: Tensor) -> Tensor:
         others = [dim for dim in range(x.ndim) if dim != 1]
         shape = [1, -1, *[1] * (x.ndim - 2)]
-        size = x.new_tensor([x.numel() // x.shape[1]])
+        size = x.new_full((1,), x.numel() // x.shape[1])
         total: Tensor = _Sum.apply(torch.cat([x.sum(others), size]))
         mean, count = total[:-1] / total[-1], total[-1].detach()
         centred = x - mean.view(shape)
@@ -67,9 +74,9 @@ class _Synced(nn.modules.batchnorm._BatchNorm):
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
-        share = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean), share)
-        self.running_var.lerp_(variance.to(self.running_var), share)
+        for running, new in ((self.running_mean, mean), (self.running_var, variance)):
+            share = 1 / self.num_batches_tracked.to(running) if self.momentum is None else self.momentum
+            running.lerp_(new.to(running), share)
 
 
 class _Sum(torch.autograd.Function):

@@ -182,6 +182,12 @@ class Machine(TorchDispatchMode):
         return super().__exit__(*exception)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if torch.is_inference_mode_enabled() and func._can_decompose():
+            super().__enter__()  # autograd, which takes operations apart, is left out in inference mode
+            try:
+                return func.decompose(*args, **(kwargs or {}))
+            finally:
+                super().__exit__(None, None, None)
         return _compute(func, args, kwargs or {})
 
     def waits_in(self, phase):

@@ -10,12 +10,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from nc_lightning.callbacks.feature_sample import FeatureSample
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
+from nc_lightning.callbacks.random_states import random_states, set_random_states
 from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.data.views import UNLABELLED, concatenate_views
 from nc_lightning.geometry import (
@@ -260,13 +260,14 @@ def _training_loader(trainer: Trainer) -> Any:
 
 
 @contextmanager
-def _undisturbed(module: torch.nn.Module) -> Iterator[None]:
+def _undisturbed(module: LightningModule) -> Iterator[None]:
     """Put a module into eval mode; leave every mode and every random number generator as it was."""
     modes = [(submodule, submodule.training) for submodule in module.modules()]
+    states = random_states(module.device)
     module.eval()
     try:
-        with isolate_rng():
-            yield
+        yield
     finally:
+        set_random_states(states, module.device)
         for submodule, training in modes:
             submodule.training = training

@@ -30,7 +30,8 @@ class GracefulStop(Checkpoint):
     batch of an epoch, and during the validation after it, the end of the epoch is awaited; a training that is over
     anyway ends as always. A second Ctrl-C stops at once, without a checkpoint.
 
-    With several processes the word of the first one counts: all stop after the same step.
+    With several processes rank 0 decides, so that all stop after the same step. It sends its word after the backward
+    pass, and no step waits for it: a signal that comes after that is heard at the end of the next step.
 
     It is a `Checkpoint` so that Lightning calls it after all other callbacks. A Trainer that is given one makes no
     `ModelCheckpoint` by itself: give it both, this one last.
@@ -47,10 +48,11 @@ class GracefulStop(Checkpoint):
         self._signal = 0
         self._is_first = True
         self._previous: dict[int, Any] = {}
+        self._sent: _Word | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the signals of an earlier run."""
-        self._signal, self._is_first, self._previous = 0, trainer.is_global_zero, {}
+        self._signal, self._is_first, self._previous, self._sent = 0, trainer.is_global_zero, {}, None
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen from the first moment on that Lightning's own handlers are in place."""
@@ -59,6 +61,11 @@ class GracefulStop(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen, also where no sanity check has been."""
         self._listen(trainer)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Send the signal of rank 0 to all processes early enough for the end of the step."""
+        if trainer.world_size > 1:
+            self._sent = _Word(self._signal, trainer.strategy.root_device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -99,8 +106,16 @@ class GracefulStop(Checkpoint):
             os.write(2, STOPPING)  # a print could meet itself, half done, in the program that was interrupted
         self._signal = signum
 
+    def _word_of_rank_0(self, trainer: Trainer, at_epoch_end: bool) -> int:
+        if trainer.world_size == 1:
+            return self._signal
+        # A validation has passed since the last backward pass, or there was none.
+        sent = None if at_epoch_end else self._sent
+        self._sent = None
+        return (sent or _Word(self._signal, trainer.strategy.root_device)).read()
+
     def _stop_if_asked(self, trainer: Trainer, at_epoch_end: bool = False) -> None:
-        signum = _word_of_the_first(self._signal, trainer)
+        signum = self._word_of_rank_0(trainer, at_epoch_end)
         if not signum or _is_over(trainer):
             return
         for known in self._previous:
@@ -118,12 +133,22 @@ class GracefulStop(Checkpoint):
         raise Interrupted(128 + signum if launcher() is None else 0)
 
 
-def _word_of_the_first(signum: int, trainer: Trainer) -> int:
-    if trainer.world_size == 1:
-        return signum
-    word = torch.tensor(signum, device=trainer.strategy.root_device)
-    torch.distributed.broadcast(word, src=0)
-    return int(word)
+class _Word:
+    """The signal that rank 0 has noted, on its way to all processes and to the host of each."""
+
+    def __init__(self, signum: int, device: torch.device) -> None:
+        word = torch.full((), signum, device=device)
+        torch.distributed.broadcast(word, src=0)
+        self._on_host = word.to("cpu", non_blocking=True)
+        self._arrived = None
+        if device.type != "cpu":
+            self._arrived = torch.get_device_module(device).Event()
+            self._arrived.record()
+
+    def read(self) -> int:
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return int(self._on_host)
 
 
 def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:

@@ -4,13 +4,14 @@ import math
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from nc_lightning.callbacks.sources import step_features
 from nc_lightning.geometry.checks import check_choice, check_count, check_number
 from nc_lightning.losses import ContrastiveLoss, FeatureQueue
-from nc_lightning.processes import of_all_processes
+from nc_lightning.processes import this_process
 
 Schedule = Literal["constant", "linear", "cosine", "adaptive"]
 
@@ -169,14 +170,11 @@ class HardNegativeSampler(Callback):
         loss = _loss(pl_module)
         features = self._features(pl_module, outputs)
         if batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            values: dict[str, Any] = {} if self.beta is None else {"hardness": loss.beta}
-            if features is not None:
-                values |= loss.negative_statistics(*features)
-            known = {f"negatives/{key}": value for key, value in _means_over_processes(values).items()}
-            pl_module.log_dict(known, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+            hardness = {} if self.beta is None else {"hardness": torch.full((), loss.beta, device=pl_module.device)}
+            self._log(pl_module, hardness | ({} if features is None else loss.negative_statistics(*features)))
         if features is not None and self.schedule == "adaptive":
-            reached = loss.negative_statistics(*features, max_anchors=ADAPT_ON)
-            self._adapted = self._adapt(loss.beta, _means_over_processes(reached).get("fraction", math.nan))
+            total, known = _sums_over_processes(loss.negative_statistics(*features, max_anchors=ADAPT_ON)["fraction"])
+            self._adapted = self._adapt(loss.beta, float(total / known))
         loss.queue = None
         if features is not None and self.queue is not None:
             self.queue.push(*loss.whole_batch(*features[:2]))
@@ -197,6 +195,16 @@ class HardNegativeSampler(Callback):
             )
         return None
 
+    def _log(self, module: LightningModule, values: dict[str, Tensor]) -> None:
+        if not values:
+            return
+        totals, known = _sums_over_processes(torch.stack([*values.values()]))
+        for i, key in enumerate(values):
+            # NaN, without usable anchors, would be the mean of the epoch: it weighs nothing, and no step waits for it.
+            weight: Any = known[i] > 0
+            mean = totals[i] / known[i].clamp(min=1)
+            module.log(f"negatives/{key}", mean, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
+
     def _adapt(self, beta: float, reached: float) -> float:
         """Return the next beta: log fraction is about -beta^2 times the variance of the similarities."""
         if math.isnan(reached):
@@ -206,11 +214,13 @@ class HardNegativeSampler(Callback):
         return min(self.max_beta, max(SMALLEST_ADAPTIVE_BETA, beta) * min(2.0, max(0.5, ratio)))
 
 
-def _means_over_processes(values: dict[str, Any]) -> dict[str, float]:
-    """Average over processes what is known on any; NaN, without usable anchors, would be the mean of the epoch."""
-    all_values = of_all_processes({key: float(value) for key, value in values.items()})
-    known = {key: [v[key] for v in all_values if not math.isnan(v[key])] for key in values}
-    return {key: sum(v) / len(v) for key, v in known.items() if v}
+def _sums_over_processes(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Add up each value over the processes that know it, where it is not NaN; return how many they are as well."""
+    known = ~values.isnan()
+    sums = torch.stack([values.where(known, 0.0), known.to(values)])
+    if this_process()[1] > 1:
+        dist.all_reduce(sums)
+    return sums[0], sums[1]
 
 
 def _loss(module: LightningModule) -> ContrastiveLoss:

@@ -9,8 +9,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from nc_lightning.callbacks.sources import find_num_classes, step_features
+from nc_lightning.data.views import UNLABELLED
 from nc_lightning.geometry.checks import check_count
-from nc_lightning.processes import of_all_processes, this_process
+from nc_lightning.processes import this_process
 
 
 class OnlineLinearProbe(Callback):
@@ -23,7 +24,8 @@ class OnlineLinearProbe(Callback):
     part of the checkpoint; a checkpoint without one loads as well, and the classifier then begins anew.
 
     Logs ``probe/train_loss`` and ``probe/train_accuracy``, and where validation steps return features
-    ``probe/val_accuracy``. `GeometryMonitor` compares it with the class means: ``geometry/<set>/nc3`` and ``nc4``.
+    ``probe/val_accuracy``, at the end of an epoch: until then what they are made of stays on the device, and no step
+    waits for it. `GeometryMonitor` compares the classifier with the class means: ``geometry/<set>/nc3`` and ``nc4``.
 
     Args:
         optimizer: Called with the classifier's parameters.
@@ -51,25 +53,35 @@ class OnlineLinearProbe(Callback):
         self.classifier: nn.Linear | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._loaded: dict[str, Any] = {}
-        self._evaluated = (0, 0)
+        self._trained: Tensor | None = None
+        self._evaluated: Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out the number of classes, and begin anew with every fit that does not resume one."""
         self.num_classes = find_num_classes(self.num_classes, trainer, pl_module, "OnlineLinearProbe")
         if stage == "fit":
-            self.classifier, self._optimizer, self._loaded = None, None, {}
+            self.classifier, self._optimizer, self._loaded, self._trained = None, None, {}, None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the classifier and its optimizer's state."""
+        """Return the classifier, its optimizer's state, and the sums of the epoch."""
         if self.classifier is None or self._optimizer is None:
             return self._loaded
-        return {"classifier": self.classifier.state_dict(), "optimizer": self._optimizer.state_dict()}
+        return {
+            "classifier": self.classifier.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "trained": self._trained,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the classifier of `state_dict`."""
         self._loaded = state_dict
+        self._trained = state_dict.get("trained")
         if "classifier" in state_dict:
             self._make(state_dict["classifier"]["weight"])
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count, unless a run is resumed in mid-epoch."""
+        self._trained = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -81,28 +93,30 @@ class OnlineLinearProbe(Callback):
                 f"OnlineLinearProbe: got no features from the training step of {type(pl_module).__name__}, expected a "
                 "dict with loss, z and labels"
             )
-        z, labels = _known(*features)
+        z, labels = _whole_precision(*features)
         classifier, optimizer = self._make(z)
         with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
             logits = classifier(z)
-            loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+            loss = nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED)
             optimizer.zero_grad()
             loss.backward()
-        correct = (logits.argmax(1) == labels).sum()
-        sums = torch.stack([loss.detach(), correct.to(loss), loss.new_tensor(float(len(labels)))])
+        sums = torch.stack([loss.detach(), *_counts(logits, labels, loss.dtype)])
         gradients = [parameter.grad for parameter in classifier.parameters() if parameter.grad is not None]
         _add_over_processes(sums, *gradients)
-        known = sums[2].item()
-        for gradient in gradients:
-            gradient /= max(1.0, known)
+        torch._foreach_div_(gradients, sums[2].clamp(min=1))
         optimizer.step()
+        self._trained = sums if self._trained is None else self._trained.to(sums) + sums
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the means over the epoch, as far as any label was known."""
+        loss, correct, known = (0.0, 0.0, 0.0) if self._trained is None else self._trained.tolist()
         if known > 0:
-            values = {"train_loss": sums[0] / known, "train_accuracy": sums[1] / known}
-            self._log(pl_module, int(known), values)
+            self._log(pl_module, {"train_loss": loss / known, "train_accuracy": correct / known})
+        self._trained = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
-        self._evaluated = (0, 0)
+        self._evaluated = None
 
     def on_validation_batch_end(
         self,
@@ -117,20 +131,27 @@ class OnlineLinearProbe(Callback):
         features = step_features(outputs)
         if self.classifier is None or features is None:
             return
-        z, labels = _known(*features)
+        z, labels = _whole_precision(*features)
         with torch.autocast(z.device.type, enabled=False):
-            correct = int((self.classifier.to(z.device)(z).argmax(1) == labels).sum())
-        self._evaluated = self._evaluated[0] + correct, self._evaluated[1] + len(labels)
+            counts = _counts(self._make(z)[0](z), labels, torch.long)
+        self._evaluated = counts if self._evaluated is None else self._evaluated + counts
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the share that the classifier gets right of all samples, whichever process had them."""
-        correct, known = (sum(counts) for counts in zip(*of_all_processes(self._evaluated), strict=True))
+        # A process may have had no batch, but takes part.
+        counts = torch.zeros(2, dtype=torch.long, device=pl_module.device)
+        counts = counts if self._evaluated is None else self._evaluated.to(counts)
+        _add_over_processes(counts)
+        correct, known = counts.tolist()
         if known > 0:
-            self._log(pl_module, known, {"val_accuracy": torch.tensor(correct / known)})
+            self._log(pl_module, {"val_accuracy": correct / known})
 
     def _make(self, like: Tensor) -> tuple[nn.Linear, torch.optim.Optimizer]:
         """Return classifier and optimizer, made when the features (N, d) are known, for such ones."""
         feature_dim, device = like.shape[1], like.device
+        if self.classifier is not None and self.classifier.weight.device != device:
+            # As from a checkpoint. It is made again, since an optimizer keeps the parameters that it has.
+            self._loaded, self.classifier = self.state_dict(), None
         if self.classifier is None or self._optimizer is None:
             assert self.num_classes is not None
             # On meta no random number is drawn for weights that are to be zero.
@@ -148,20 +169,21 @@ class OnlineLinearProbe(Callback):
                 f"OnlineLinearProbe: got features of {feature_dim} dimensions, expected "
                 f"{self.classifier.in_features} as before"
             )
-        if self.classifier.weight.device != device:
-            self.classifier.to(device)
-            self._optimizer.load_state_dict(self._optimizer.state_dict())
         return self.classifier, self._optimizer
 
-    def _log(self, pl_module: LightningModule, batch_size: int, values: dict[str, Tensor]) -> None:
+    def _log(self, pl_module: LightningModule, values: dict[str, float]) -> None:
         named = {f"probe/{key}": value for key, value in values.items()}
-        pl_module.log_dict(named, on_step=False, on_epoch=True, batch_size=batch_size, sync_dist=True)
+        pl_module.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
 
-def _known(z: Tensor, labels: Tensor, instances: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Features in float32 or better, detached, and labels, of the samples whose label is known."""
-    known = labels >= 0
-    return z.detach().to(torch.promote_types(z.dtype, torch.float32))[known], labels[known]
+def _whole_precision(z: Tensor, labels: Tensor, instances: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Detached features in float32 or better, and labels on their device, with one number for all unknown ones."""
+    return z.detach().to(torch.promote_types(z.dtype, torch.float32)), labels.to(z.device).clamp(min=UNLABELLED)
+
+
+def _counts(logits: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:
+    """(2,) how many labels are found, and how many are known."""
+    return torch.stack([logits.argmax(1) == labels, labels != UNLABELLED]).sum(1, dtype=dtype)
 
 
 def _add_over_processes(*tensors: Tensor) -> None:

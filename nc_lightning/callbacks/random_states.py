@@ -14,10 +14,11 @@ from nc_lightning.processes import of_all_processes
 class RandomStates(Callback):
     """Keep the states of the random number generators in checkpoints, so that a resumed run draws what it would have.
 
-    Those of Python, NumPy, torch on the CPU and torch on the process's own GPU, of every process. They are set again
-    when training begins, by a run that resumes another; one on another number of processes has those of the first on
-    all of them, with a warning. What a validation draws during training is taken back: training is the same with it as
-    without, as a run may resume a checkpoint of before a validation, which Lightning then leaves out.
+    Those of Python, NumPy, torch on the CPU and torch on the process's own GPU or other accelerator, of every process.
+    They are set again when training begins, by a run that resumes another; one on another number of processes has those
+    of the first on all of them, with a warning, and one on another kind of device keeps its own, with a warning. The
+    states are restored after each validation, so that training does not depend on it: a run resumed from a checkpoint
+    saved before a validation skips that validation.
 
     Example:
         >>> states = RandomStates()
@@ -41,7 +42,7 @@ class RandomStates(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of every process, in the order of their ranks."""
-        return {"processes": of_all_processes(_states(self._device))}
+        return {"processes": of_all_processes(random_states(self._device))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the states that are to be set when training begins."""
@@ -53,12 +54,12 @@ class RandomStates(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the states that training is to go on with."""
-        self._before_validation = _states(self._device)
+        self._before_validation = random_states(self._device)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take back what the validation has drawn."""
         if self._before_validation is not None:
-            _set(self._before_validation, self._device)
+            set_random_states(self._before_validation, self._device)
             self._before_validation = None
 
     def restore(self, rank: int, world_size: int) -> None:
@@ -73,24 +74,33 @@ class RandomStates(Callback):
                 f"random states: got those of {len(self._loaded)} processes, expected {world_size}; all processes go "
                 "on with those of the first"
             )
-        _set(states, self._device)
+        set_random_states(states, self._device)
         self._loaded = []
 
 
-def _states(device: torch.device) -> dict[str, Any]:
-    """The state of each generator in plain types and tensors, which load without running code."""
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Return the state of each generator in plain types and tensors, which load without running code."""
     of_numpy = np.random.get_state(legacy=False)  # noqa: NPY002, the generator that others draw from
-    return {
+    states = {
         "python": random.getstate(),
         "numpy": {**of_numpy, "state": {**of_numpy["state"], "key": of_numpy["state"]["key"].tolist()}},
         "torch": torch.get_rng_state(),
-        **({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}),
     }
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state(device)
+    return states
 
 
-def _set(states: dict[str, Any], device: torch.device) -> None:
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
+    """Set the states of `random_states`; those of another kind of device are left alone, with a warning."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
+    (saved,) = states.keys() - {"python", "numpy", "torch"} or {"cpu"}
+    if saved != device.type:
+        rank_zero_warn(
+            f"random states: got those of a run on {saved}, expected {device.type}; this run draws other numbers on "
+            "its device"
+        )
+    elif device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states[saved], device)

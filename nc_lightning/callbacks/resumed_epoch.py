@@ -67,7 +67,8 @@ class ResumedEpoch(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means of what was logged before the checkpoint alone."""
         for saved in self._sums.values():
-            pl_module.log(saved["name"], saved["sum"] / saved["count"], batch_size=1, sync_dist=True)
+            mean = (saved["sum"] / saved["count"]).to(pl_module.device)  # processes may share what is there alone
+            pl_module.log(saved["name"], mean, batch_size=1, sync_dist=True)
         self._sums = {}
 
 

@@ -254,6 +254,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         if self.queue is None or len(self.queue) == 0:
             return z, ids, None, None, shares
         self.queue.check_dimension(z)
+        self.queue.to(z.device)
         past_id = past_ids(self.queue.labels, self.positives).to(ids)
         return z, ids, normalize(self.queue.features.to(z), self.normalization), past_id, shares
 

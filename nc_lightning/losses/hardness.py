@@ -10,56 +10,46 @@ ELEMENTS_AT_ONCE = 2**22
 """How many similarities `negative_statistics` holds at a time."""
 
 
-@torch.no_grad()
-def effective_negatives(similarity: Tensor, pairs: Pairs, hardening: Hardening) -> Tensor:
-    """Effective number of negatives, 1 / sum_n w_n^2, of each usable anchor.
+def effective_negatives(log_weights: Tensor) -> Tensor:
+    """Effective number of negatives of each anchor, 1 / sum_n w_n^2.
 
     Range [1, number of negatives]: all of them without hardening or when all are equally hard (as at neural collapse),
     1 when a single negative takes the whole weight.
 
     Args:
-        similarity: (N, M) inner products.
-        pairs: Positives and negatives of each anchor.
-        hardening: eta.
+        log_weights: (N, M) logarithms of the weights, from `Hardening.log_weights`.
 
     Returns:
-        (A,), one for each of the usable anchors.
+        (N,)
 
     Example:
-        >>> from nc_lightning.losses import Exponential
-        >>> from nc_lightning.losses.pairs import label_pairs
-        >>> pairs = label_pairs(torch.tensor([0, 0, 1, 1]), "other_classes")
-        >>> effective_negatives(torch.eye(4), pairs, Exponential(3.0)).tolist()
-        [2.0, 2.0, 2.0, 2.0]
+        >>> effective_negatives(torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]).log())
+        tensor([2., 1.])
     """
-    log_sum_of_squares = (2 * hardening.log_weights(similarity, pairs.negatives)[pairs.anchors]).logsumexp(1)
-    return (-log_sum_of_squares).exp()
+    return (-(2 * log_weights).logsumexp(1)).exp()
 
 
-@torch.no_grad()
-def false_negative_share(similarity: Tensor, pairs: Pairs, hardening: Hardening) -> Tensor:
-    """Share of the weight that falls on negatives of the anchor's own class, for each usable anchor.
+def false_negative_share(log_weights: Tensor, pairs: Pairs) -> Tensor:
+    """Share of the weight that falls on negatives of the anchor's own class, for each anchor.
 
     Range [0, 1]. It is 0 by construction for the supervised objectives; for the unsupervised ones it says how much of
     the hardness goes into pushing a class apart.
 
     Args:
-        similarity: (N, M) inner products.
+        log_weights: (N, M) logarithms of the weights, from `Hardening.log_weights`.
         pairs: Positives and negatives of each anchor.
-        hardening: eta.
 
     Returns:
-        (A,), one for each of the usable anchors.
+        (N,)
 
     Example:
         >>> from nc_lightning.losses import Exponential
         >>> from nc_lightning.losses.pairs import label_pairs
         >>> pairs = label_pairs(torch.tensor([0, 0, 1, 1]), "all")
-        >>> false_negative_share(torch.zeros(4, 4), pairs, Exponential(1.0))
+        >>> false_negative_share(Exponential(1.0).log_weights(torch.zeros(4, 4), pairs.negatives), pairs)
         tensor([0.3333, 0.3333, 0.3333, 0.3333])
     """
-    weights = hardening.log_weights(similarity, pairs.negatives).exp()
-    return (weights * (pairs.positives & pairs.negatives)).sum(1)[pairs.anchors]
+    return (log_weights.exp() * (pairs.positives & pairs.negatives)).sum(1)
 
 
 @torch.no_grad()
@@ -81,14 +71,14 @@ def negative_statistics(
         ids: (N,) integers; equal ones are positives of each other.
         hardening: eta.
         negatives: ``other_classes`` or ``all`` other samples.
-        include_self: As of `ContrastiveLoss`.
+        include_self: See `ContrastiveLoss`.
         past: (M, d) features that are negatives only.
         past_id: (M,) their ids.
         max_anchors: About how many anchors to look at, evenly spread; None for all.
 
     Returns:
-        Means over the usable anchors, NaN if there is none: ``effective`` as of `effective_negatives`, ``fraction``,
-        its share of the negatives, and among ``all`` negatives ``false_share`` as of `false_negative_share`.
+        Means over the usable anchors, NaN if there is none: ``effective``, see `effective_negatives`, ``fraction``, its
+        share of the negatives, and among ``all`` negatives ``false_share``, see `false_negative_share`.
 
     Example:
         >>> ids = torch.tensor([0, 0, 1, 1])
@@ -99,13 +89,19 @@ def negative_statistics(
     everyone = z if past is None else torch.cat([z, past])
     step = 1 if max_anchors is None else max(1, len(z) // max_anchors)
     height = step * max(1, ELEMENTS_AT_ONCE // max(1, len(everyone)))
-    of_anchors: dict[str, list[Tensor]] = {"effective": [], "fraction": [], "false_share": []}
+    usable: list[Tensor] = []
+    parts: dict[str, list[Tensor]] = {"effective": [], "fraction": [], "false_share": []}
     for start in range(0, len(z), height):
         rows = slice(start, start + height, step)
         similarity, pairs = z[rows] @ everyone.T, label_pairs(ids, negatives, include_self, past_id, rows)
-        effective = effective_negatives(similarity, pairs, hardening)
-        of_anchors["effective"].append(effective)
-        of_anchors["fraction"].append(effective / pairs.negatives.sum(1)[pairs.anchors])
+        log_weights = hardening.log_weights(similarity, pairs.negatives)
+        effective = effective_negatives(log_weights)
+        of_anchors = {"effective": effective, "fraction": effective / pairs.negatives.sum(1)}
         if negatives == "all":
-            of_anchors["false_share"].append(false_negative_share(similarity, pairs, hardening))
-    return {name: torch.cat(parts).mean() for name, parts in of_anchors.items() if parts}
+            of_anchors["false_share"] = false_negative_share(log_weights, pairs)
+        # An anchor of no use counts 0: to pick the others, a GPU would be waited for.
+        usable.append(pairs.anchors)
+        for name, values in of_anchors.items():
+            parts[name].append(values.where(pairs.anchors, 0.0))
+    count = torch.cat(usable).sum()
+    return {name: torch.cat(values).sum() / count for name, values in parts.items() if values}

@@ -65,12 +65,17 @@ class FeatureQueue:
             dtype = torch.promote_types(z.dtype, torch.float32)
             self._features = torch.empty(self.size, z.shape[1], dtype=dtype, device=z.device)
             self._labels = torch.empty(self.size, dtype=torch.long, device=z.device)
+        self.to(z.device)
         z, labels = z[-self.size :], labels[-self.size :].to(self._labels)
         at = (self._next + torch.arange(len(z), device=self._labels.device)) % self.size
         self._features.index_copy_(0, at, z.to(self._features))
         self._labels.index_copy_(0, at, labels)
         self._next = (self._next + len(z)) % self.size
         self._held = min(self.size, self._held + len(z))
+
+    def to(self, device: torch.device) -> None:
+        """Move what is held, as what comes from a checkpoint, to the device it is used on."""
+        self._features, self._labels = self._features.to(device), self._labels.to(device)
 
     def check_dimension(self, z: Tensor) -> None:
         """Raise unless z (N, d) has as many dimensions as what is held."""

@@ -89,7 +89,7 @@ class ContrastiveObjective(LightningModule):
         if compile:
             self.encoder.compile()
         self._evaluation_sync: Sync | None = None
-        self._constants: dict[str, float] = {}
+        self._constants: dict[str, Tensor] = {}
         self._constants_for: tuple[Any, ...] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,9 +115,13 @@ class ContrastiveObjective(LightningModule):
         x, labels, instances = concatenate_views(batch)
         z = self(x)
         loss = self.loss(z, labels, instances)
-        if torch.isfinite(loss):  # else `NonFiniteGuard` stops, or leaves the step out of training and of the mean
-            self._log_epoch(len(labels), {"loss/train": loss}, prog_bar=True)
-            self._log_epoch(len(labels), self._references(loss.detach(), self.loss.batch_size))
+        # What is not finite `NonFiniteGuard` stops at, or leaves out of training; it is no part of the means either,
+        # which are weighed on the device: whether a step is bad is not waited for twice.
+        value = loss.detach()
+        finite = value * 0 == 0
+        weight, value = finite * _weight(len(labels)), value.nan_to_num(0.0, 0.0, 0.0)
+        self._log_epoch(weight, {"loss/train": value}, prog_bar=True)
+        self._log_epoch(weight, self._references(value, self.loss.batch_size))
         return {"loss": loss, "z": z.detach(), "labels": labels, "instances": instances}
 
     def on_train_start(self) -> None:
@@ -153,7 +157,7 @@ class ContrastiveObjective(LightningModule):
         self.loss.sync = given
         if self.loss.num_pairs > 0:
             # Else there is no positive, and a loss of 0 would look perfect.
-            self._log_epoch(len(labels), {key: loss}, prog_bar)
+            self._log_epoch(_weight(len(labels)), {key: loss}, prog_bar)
         return {"z": z, "labels": labels}
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
@@ -199,18 +203,18 @@ class ContrastiveObjective(LightningModule):
         )
         return "local"
 
-    def _log_epoch(self, batch_size: int, values: dict[str, Any], prog_bar: bool = False) -> None:
-        # Lightning averages weights over processes as integers, and would lose what is not a multiple of their number.
-        weight = batch_size * this_process()[1]
+    def _log_epoch(self, weight: Any, values: dict[str, Tensor], prog_bar: bool = False) -> None:
         self.log_dict(values, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=weight, sync_dist=True)
 
-    def _references(self, loss: Tensor, batch_size: int) -> dict[str, Any]:
+    def _references(self, loss: Tensor, batch_size: int) -> dict[str, Tensor]:
         """Values that tell whether a loss of 0.31 is stuck or perfect."""
-        state = (batch_size, self.loss.queue is None, getattr(self.loss.hardening, "beta", None))
+        state = (batch_size, self.loss.queue is None, getattr(self.loss.hardening, "beta", None), loss.device)
         if self._constants_for != state:
             # Mostly constant over training, and for drawn negatives a sum over hundreds of terms: not for every step.
-            self._constants_for, self._constants = state, self._make_constants(batch_size)
-        references: dict[str, Any] = dict(self._constants)
+            # Filled in on the device, where Lightning would copy a number and wait.
+            self._constants_for = state
+            self._constants = {key: torch.full_like(loss, v) for key, v in self._make_constants(batch_size).items()}
+        references = dict(self._constants)
         if "loss/bound" in references:
             references["loss/optimality_gap"] = loss - references["loss/bound"]
         return references
@@ -254,6 +258,11 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     others = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def _weight(batch_size: int) -> int:
+    # Lightning averages weights over processes as integers, and would lose what is not a multiple of their number.
+    return batch_size * this_process()[1]
 
 
 def _make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:

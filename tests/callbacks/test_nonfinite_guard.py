@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL, HUCL, SCL, UCL
 from nc_lightning.callbacks import HardNegativeSampler, NonFiniteGuard, OnlineLinearProbe
-from nc_lightning.callbacks.nonfinite_guard import largest
+from nc_lightning.callbacks.nonfinite_guard import ends
 from nc_lightning.cli import main
 from nc_lightning.encoders import MLP
 
@@ -272,18 +272,18 @@ def test_the_count_is_part_of_the_checkpoint(tmp_path):
     assert again.skipped_steps == 1
 
 
-def test_the_largest_value():
+def test_ends_are_finite_if_all_values_are():
     values = [torch.tensor([1.0, -3.0]), torch.zeros(2, 2, dtype=torch.float64)]
-    assert largest(values, torch.device("cpu")) == 3
-    assert largest([], torch.device("cpu")) == 0
+    assert [[end.item() for end in of_one] for of_one in ends(values)] == [[-3.0, 1.0], [0.0, 0.0]]
+    assert ends([]) == []
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
         for bad in (math.nan, math.inf, -math.inf):
-            poisoned = [torch.ones(3, dtype=dtype), torch.tensor([1.0, bad, 2.0], dtype=dtype)]
-            assert not torch.isfinite(largest(poisoned, torch.device("cpu")))
-    # No square is formed, which would overflow.
-    assert torch.isfinite(
-        largest([torch.full((4,), 1e30), torch.tensor(1e300, dtype=torch.float64)], torch.device("cpu"))
-    )
+            good, poisoned = ends([torch.ones(3, dtype=dtype), torch.tensor([1.0, bad, 2.0], dtype=dtype)])
+            assert all(torch.isfinite(end) for end in good)
+            assert not all(torch.isfinite(end) for end in poisoned)
+        # No square is formed, which would overflow.
+        (large,) = ends([torch.full((4,), torch.finfo(dtype).max, dtype=dtype)])
+        assert all(torch.isfinite(end) for end in large)
 
 
 def test_bad_arguments():
