@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.files import unused_path
 from nc_lightning.geometry.checks import check_choice
-from nc_lightning.processes import of_all_processes
+from nc_lightning.processes import of_all_processes, own_share
 
 OnNonFinite = Literal["raise", "skip"]
 
@@ -168,8 +168,8 @@ def largest(tensors: list[Tensor], device: torch.device) -> Tensor:
 
 
 def _floats(values: Any) -> list[Tensor]:
-    """The dense floating-point tensors of any structure, detached."""
-    tensors = (value.detach() for value in tree_leaves(values) if isinstance(value, Tensor))
+    """The dense floating-point tensors of any structure, detached; of a sharded one this process's share."""
+    tensors = (own_share(value.detach()) for value in tree_leaves(values) if isinstance(value, Tensor))
     return [t for t in tensors if t.is_floating_point() and t.numel() > 0 and t.layout == torch.strided]
 
 
@@ -180,13 +180,15 @@ def _first(seen: list[tuple[int, Tensor]], module: LightningModule) -> Finding |
             if not math.isfinite(value):
                 return Finding(backward, kind, batch_idx, str(value))
     for name, parameter in reversed(list(module.named_parameters())):
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+        if parameter.grad is not None and not torch.isfinite(own_share(parameter.grad)).all():
             return Finding(len(seen), GRADIENT, seen[-1][0] if seen else 0, name)
     return None
 
 
 def _bad_weight(module: LightningModule) -> str | None:
-    return next((name for name, weight in module.named_parameters() if not torch.isfinite(weight).all()), None)
+    """The first weight that is not finite, on any process: each looks at its share of a sharded one."""
+    names = (name for name, weight in module.named_parameters() if not torch.isfinite(own_share(weight)).all())
+    return next((name for name in of_all_processes(next(names, None)) if name is not None), None)
 
 
 def _explain(findings: list[Finding | None], trainer: Trainer) -> str:
