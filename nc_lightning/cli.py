@@ -41,6 +41,7 @@ from nc_lightning.files import unused_path
 from nc_lightning.last_checkpoint import find_last
 from nc_lightning.launched import announced
 from nc_lightning.objectives import ContrastiveObjective
+from nc_lightning.strategies import check_strategy
 from nc_lightning.summary import print_summary
 
 _NOISE = (
@@ -165,8 +166,10 @@ class ContrastiveCLI(LightningCLI):
         parser.link_arguments("data", encoder_shape, compute_fn=_input_shape, apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
-        """Note what the user asked for where links or Lightning would pass over it."""
+        """Remember user settings that links or Lightning would override; refuse a strategy before it asks for packages."""
         config = self.config[self.subcommand]
+        if isinstance(config.trainer.strategy, str):
+            check_strategy(config.trainer.strategy, "--trainer.strategy")
         self._asked_num_classes = config.model.init_args.get("num_classes")
         if config.trainer.fast_dev_run:
             # Lightning suppresses checkpoints then, but for the last one.

@@ -23,6 +23,7 @@ FLOORS = [
     "data",
     "encoders",
     "batch_norm",
+    "strategies",
     "schedules",
     "objectives",
     "drawing",

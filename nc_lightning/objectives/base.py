@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 
 from nc_lightning.data.views import concatenate_views
 from nc_lightning.geometry import normalize
@@ -16,6 +17,7 @@ from nc_lightning.geometry.checks import check_choice, check_count
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.losses.shares import Sync
 from nc_lightning.processes import of_all_processes, this_process
+from nc_lightning.strategies import check_strategy
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LRInterval = Literal["step", "epoch"]
@@ -88,9 +90,25 @@ class ContrastiveObjective(LightningModule):
             self.encoder.to(memory_format=torch.channels_last)
         if compile:
             self.encoder.compile()
+        self._is_sharded = False
         self._evaluation_sync: Sync | None = None
         self._constants: dict[str, float] = {}
         self._constants_for: tuple[Any, ...] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Refuse strategies under which callbacks cannot call this module."""
+        check_strategy(self.trainer.strategy)
+
+    def configure_model(self) -> None:
+        """Shard encoder and projector where the strategy is FSDP2, each as a whole."""
+        if self.device_mesh is None or self._is_sharded:
+            return
+        if any(True for _ in self.loss.parameters()):
+            raise ValueError("loss: got learnt parameters, expected none under FSDP2; use strategy ddp")
+        mesh = self.device_mesh["data_parallel"]
+        self._is_sharded = True
+        for module in (self.encoder, self.projector):
+            fully_shard(module, mesh=mesh)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
