@@ -73,6 +73,11 @@ class RandomStates(Callback):
                 f"random states: got those of {len(self._loaded)} processes, expected {world_size}; all processes go "
                 "on with those of the first"
             )
+        kinds = "cuda" if "cuda" in states else "cpu", self._device.type
+        if kinds[0] != kinds[1] and "cuda" in kinds:
+            rank_zero_warn(
+                f"random states: got a checkpoint from {kinds[0]} on {kinds[1]}, where a resumed run draws other numbers"
+            )
         _set(states, self._device)
         self._loaded = []
 
