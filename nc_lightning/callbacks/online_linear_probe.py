@@ -119,7 +119,7 @@ class OnlineLinearProbe(Callback):
             return
         z, labels = _known(*features)
         with torch.autocast(z.device.type, enabled=False):
-            correct = int((self.classifier.to(z.device)(z).argmax(1) == labels).sum())
+            correct = int((self._make(z)[0](z).argmax(1) == labels).sum())
         self._evaluated = self._evaluated[0] + correct, self._evaluated[1] + len(labels)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -148,8 +148,8 @@ class OnlineLinearProbe(Callback):
                 f"OnlineLinearProbe: got features of {feature_dim} dimensions, expected "
                 f"{self.classifier.in_features} as before"
             )
-        if self.classifier.weight.device != device:
-            self.classifier.to(device)
+        if self.classifier.weight.device != device or self.classifier.weight.dtype != like.dtype:
+            self.classifier.to(device, like.dtype)  # of a checkpoint from another device, or of another precision
             self._optimizer.load_state_dict(self._optimizer.state_dict())
         return self.classifier, self._optimizer
 
