@@ -2,7 +2,6 @@
 
 from typing import Any, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DistributedSampler

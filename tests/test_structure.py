@@ -15,6 +15,7 @@ FLOORS = [
     "files",
     "processes",
     "launched",
+    "devices",
     "checkpoints",
     "last_checkpoint",
     "geometry",

@@ -132,15 +132,28 @@ class ContrastiveObjective(LightningModule):
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
         x, labels, instances = concatenate_views(batch)
         z = self(x)
-        loss = self.loss(z, labels, instances)
+        loss = self._loss(z, labels, instances)
         if torch.isfinite(loss):  # else `NonFiniteGuard` stops, or leaves the step out of training and of the mean
             self._log_epoch(len(labels), {"loss/train": loss}, prog_bar=True)
             self._log_epoch(len(labels), self._references(loss.detach(), self.loss.batch_size))
         return {"loss": loss, "z": z.detach(), "labels": labels, "instances": instances}
 
+    @torch.compiler.disable
+    def _loss(self, z: Tensor, labels: Tensor, instances: Tensor) -> Tensor:
+        # Sizes in there depend on the labels: where a whole step is compiled, it would be cut into 15 pieces.
+        return self.loss(z, labels, instances)
+
     def on_train_start(self) -> None:
-        """Refuse unequal numbers of batches, with which one process would wait for another one for ever."""
-        counts = of_all_processes(self.trainer.num_training_batches)
+        """Refuse unequal numbers of batches: one process would wait for another forever. Refuse an eps that is 0."""
+        _check_eps(self.trainer.optimizers)
+        counts, steps = zip(
+            *of_all_processes((self.trainer.num_training_batches, self.trainer.global_step)), strict=True
+        )
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"ckpt_path: got checkpoints of steps {', '.join(map(str, steps))} on the {len(steps)} processes, "
+                "expected the same; give them a folder that they share, or copy the checkpoint to each machine"
+            )
         if len(set(counts)) > 1:
             raise ValueError(
                 f"train_dataloader: got {', '.join(f'{n:g}' for n in counts)} batches on the {len(counts)} processes, "
@@ -272,6 +285,16 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     others = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def _check_eps(optimizers: list[torch.optim.Optimizer]) -> None:
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        eps, dtype = group.get("eps", 1.0), group["params"][0].dtype
+        if 0 < eps < torch.finfo(dtype).tiny:
+            raise ValueError(
+                f"optimizer: got eps = {eps:g} with weights in {dtype}, in which it vanishes and steps divide by 0; "
+                f"expected at least {torch.finfo(dtype).tiny:.0e}, or precision 16-mixed, bf16-mixed or bf16-true"
+            )
 
 
 def _make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:
