@@ -36,11 +36,13 @@ from nc_lightning.callbacks import (
 )
 from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint
 from nc_lightning.config_nesting import check_nesting
+from nc_lightning.devices import check_accelerator, check_same_device
 from nc_lightning.errors import errors_on_one_line
 from nc_lightning.files import unused_path
 from nc_lightning.last_checkpoint import find_last
 from nc_lightning.launched import announced
 from nc_lightning.objectives import ContrastiveObjective
+from nc_lightning.strategies import check_strategy
 from nc_lightning.summary import print_summary
 
 _NOISE = (
@@ -165,8 +167,15 @@ class ContrastiveCLI(LightningCLI):
         parser.link_arguments("data", encoder_shape, compute_fn=_input_shape, apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
-        """Note what the user asked for where links or Lightning would pass over it."""
+        """Remember user settings that links or Lightning would override; refuse some strategies."""
         config = self.config[self.subcommand]
+        if isinstance(config.trainer.accelerator, str):
+            check_accelerator(config.trainer.accelerator, "--trainer.accelerator")
+        if isinstance(config.trainer.strategy, str):
+            check_strategy(config.trainer.strategy, "--trainer.strategy")
+            if config.trainer.strategy.startswith(("ddp_spawn", "ddp_fork")):
+                # Lightning brings neither the measurements nor the run's folder back from the processes.
+                raise ValueError(f"--trainer.strategy: got {config.trainer.strategy}, expected ddp")
         self._asked_num_classes = config.model.init_args.get("num_classes")
         if config.trainer.fast_dev_run:
             # Lightning suppresses checkpoints then, but for the last one.
@@ -189,7 +198,8 @@ class ContrastiveCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
-        """Refuse a number of classes that is not the data's, which the link has passed over."""
+        """Refuse different devices on several machines, and a number of classes that the link has overridden."""
+        self._store = check_same_device(self.trainer)
         asked, there = self._asked_num_classes, _num_classes(self.datamodule)
         if asked is not None and asked != there:
             raise ValueError(f"--model.num_classes: got {asked}, expected {there}, the number of classes of the data")

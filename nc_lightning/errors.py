@@ -19,6 +19,7 @@ USER_ERRORS = (
 _SIGPIPE = 141
 """Exit code of a program that wrote where nobody reads."""
 _STATE_DICT = "Error(s) in loading state_dict"
+_NO_BACKEND = "Distributed package doesn't have"
 _SKIPPED = re.compile(
     r"\s*(-\s*)?(Does not validate against any of the Union subtypes|Subtypes:|Errors:|Given value( type)?:"
     r"|Expected a <class 'NoneType'>|Expected a path but)"
@@ -72,7 +73,7 @@ def is_user_error(error: BaseException) -> bool:
         >>> is_user_error(ValueError("temperature: got 0")), is_user_error(RuntimeError("shape mismatch in mm"))
         (True, False)
     """
-    return not isinstance(error, RuntimeError) or str(error).startswith(_STATE_DICT)
+    return not isinstance(error, RuntimeError) or str(error).startswith((_STATE_DICT, _NO_BACKEND))
 
 
 def explain(error: BaseException) -> str:
@@ -88,6 +89,8 @@ def explain(error: BaseException) -> str:
     text = _LINK.sub("", str(error))
     if text.startswith(_STATE_DICT):
         return f"--ckpt_path: the checkpoint does not fit the configured model: {_flat(text.partition(':')[2])}"
+    if text.startswith(_NO_BACKEND):
+        return f"--trainer.strategy: {_flat(text)}; use a torch with it, or a strategy with process_group_backend gloo"
     keys = ".".join(_KEY.findall(text))
     given = _GIVEN.search(text)
     lines = (line for line in text.splitlines() if not _SKIPPED.match(line))

@@ -3,6 +3,7 @@
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 T = TypeVar("T")
@@ -49,3 +50,15 @@ def own_samples(loader: Any) -> int | None:
         return None
     dataset: Any = sampler.dataset
     return len(range(sampler.rank, len(dataset), sampler.num_replicas))
+
+
+def own_share(tensor: Tensor) -> Tensor:
+    """Return the part of a sharded tensor that this process holds; any other tensor is returned as it is.
+
+    Operations on a sharded tensor itself (a DTensor) are collectives: all processes would have to run them.
+
+    Example:
+        >>> own_share(torch.ones(2))
+        tensor([1., 1.])
+    """
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -80,7 +80,9 @@ def test_every_config_runs(configs, request):
 
 def test_there_is_a_config_for_each_objective():
     ours = {name for name in CONFIGS if "/" not in name}
-    assert {f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs", "adaptive", "cifar100", "bolts", "ddp")} == ours
+    assert {
+        f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs", "adaptive", "cifar100", "bolts", "ddp", "fsdp")
+    } == ours
 
 
 def test_a_run_leaves_logs_config_and_checkpoint(run):

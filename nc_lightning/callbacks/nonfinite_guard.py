@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.files import unused_path
 from nc_lightning.geometry.checks import check_choice
-from nc_lightning.processes import of_all_processes, this_process
+from nc_lightning.processes import of_all_processes, own_share, this_process
 
 OnNonFinite = Literal["raise", "skip"]
 
@@ -182,8 +182,8 @@ def ends(tensors: list[Tensor]) -> list[tuple[Tensor, ...]]:
         >>> ends([torch.tensor([1.0, -3.0]), torch.tensor([2.0, torch.nan])])
         [(tensor(-3.), tensor(1.)), (tensor(nan), tensor(nan))]
     """
-    # Exact, unlike a sum of squares. On the CPU the maximum norm takes 20 times as long as minimum and maximum; on a GPU
-    # it is one kernel for all tensors, where these would be one for each.
+    # Exact, unlike a sum of squares. On the CPU the maximum norm takes 20 times as long as minimum and maximum; on a
+    # GPU it is one kernel for all tensors, where these would be one for each.
     elsewhere = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     norms = iter(torch._foreach_norm(elsewhere, torch.inf) if elsewhere else ())
     return [tuple(torch.aminmax(t)) if t.device.type == "cpu" else (next(norms),) for t in tensors]
@@ -200,8 +200,8 @@ def _all_finite(values: list[tuple[Tensor, ...]], device: torch.device) -> bool:
 
 
 def _floats(values: Any) -> list[Tensor]:
-    """The dense floating-point tensors of any structure, detached."""
-    tensors = (value.detach() for value in tree_leaves(values) if isinstance(value, Tensor))
+    """The dense floating-point tensors of any structure, detached; of a sharded one this process's share."""
+    tensors = (own_share(value.detach()) for value in tree_leaves(values) if isinstance(value, Tensor))
     return [t for t in tensors if t.is_floating_point() and t.numel() > 0 and t.layout == torch.strided]
 
 
@@ -213,13 +213,15 @@ def _first(seen: list[Seen], module: LightningModule) -> Finding | None:
                 if not math.isfinite(value):
                     return Finding(backward, kind, one.batch_idx, str(abs(value)))
     for name, parameter in reversed(list(module.named_parameters())):
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+        if parameter.grad is not None and not torch.isfinite(own_share(parameter.grad)).all():
             return Finding(len(seen), GRADIENT, seen[-1].batch_idx if seen else 0, name)
     return None
 
 
 def _bad_weight(module: LightningModule) -> str | None:
-    return next((name for name, weight in module.named_parameters() if not torch.isfinite(weight).all()), None)
+    """The first weight that is not finite, on any process: each looks at its share of a sharded one."""
+    names = (name for name, weight in module.named_parameters() if not torch.isfinite(own_share(weight)).all())
+    return next((name for name in of_all_processes(next(names, None)) if name is not None), None)
 
 
 def _explain(findings: list[Finding | None], trainer: Trainer) -> str:

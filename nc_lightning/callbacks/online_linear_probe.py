@@ -149,8 +149,9 @@ class OnlineLinearProbe(Callback):
     def _make(self, like: Tensor) -> tuple[nn.Linear, torch.optim.Optimizer]:
         """Return classifier and optimizer, made when the features (N, d) are known, for such ones."""
         feature_dim, device = like.shape[1], like.device
-        if self.classifier is not None and self.classifier.weight.device != device:
-            # As from a checkpoint. It is made again, since an optimizer keeps the parameters that it has.
+        weight = None if self.classifier is None else self.classifier.weight
+        if weight is not None and (weight.device, weight.dtype) != (device, like.dtype):
+            # From a checkpoint of another device or precision. It is made again: an optimizer keeps its parameters.
             self._loaded, self.classifier = self.state_dict(), None
         if self.classifier is None or self._optimizer is None:
             assert self.num_classes is not None

@@ -33,8 +33,8 @@ class ProcessWatch(Callback):
     Lightning by itself kills the main process without a word. Where it has started the processes, the first one now
     watches the others: it names a dead one with its rank, finalizes the loggers, kills the rest, and ends with code 1,
     or 2 where the dead one has ended with 2, after a line of its own on bad input. The others watch the first, which
-    `nc_lightning.launched` tells them of. Under torchrun and SLURM, which watch over their processes themselves, this
-    does nothing.
+    `nc_lightning.launched` tells them of. torchrun and SLURM watch their processes themselves and say which one died:
+    here the others end with one line and code 1 when they lose it.
 
     The first process watches from the callbacks' setup to their teardown: while processes start, Lightning does.
 
@@ -50,6 +50,9 @@ class ProcessWatch(Callback):
         self._launcher = launcher()
         if self._launcher is not None:
             self._start(self._watch_launcher)  # as it may die before it meets this process
+
+    def __reduce__(self) -> tuple[type["ProcessWatch"], tuple[()]]:
+        return type(self), ()  # threads stay here: a process of ``ddp_spawn`` has a watch of its own
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Watch the processes that this one has started."""
@@ -69,6 +72,9 @@ class ProcessWatch(Callback):
         is_watched = bool(children) or self._launcher is not None
         if is_watched and _is_lost_peer(exception) and (self._verdict.wait(GRACE_SECONDS) or not children):
             _leave(trainer, self._exit_code)
+        if not is_watched and _is_lost_peer(exception) and trainer.world_size > 1:
+            _report(f"process of rank {trainer.global_rank} (pid {os.getpid()}) has lost another one", trainer)
+            _leave(trainer, 1)
         self._over.set()
         if isinstance(exception, SystemExit):
             _wait(children)  # they have agreed to stop, and end by themselves
@@ -103,8 +109,8 @@ class ProcessWatch(Callback):
 
 
 def _children(trainer: Trainer) -> list["subprocess.Popen[bytes]"]:
-    """The processes that this one has started to train beside it."""
-    return getattr(trainer.strategy.launcher, "procs", [])
+    """Return the workers that this process has started; torch watches those of ``ddp_spawn``."""
+    return [child for child in getattr(trainer.strategy.launcher, "procs", []) if isinstance(child, subprocess.Popen)]
 
 
 def _dismiss_lightnings_observer() -> None:

@@ -16,6 +16,7 @@ from nc_lightning.geometry.checks import check_choice, check_count
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.losses.shares import Sync
 from nc_lightning.processes import of_all_processes, this_process
+from nc_lightning.strategies import check_strategy
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LRInterval = Literal["step", "epoch"]
@@ -88,9 +89,27 @@ class ContrastiveObjective(LightningModule):
             self.encoder.to(memory_format=torch.channels_last)
         if compile:
             self.encoder.compile()
+        self._is_sharded = False
         self._evaluation_sync: Sync | None = None
         self._constants: dict[str, Tensor] = {}
         self._constants_for: tuple[Any, ...] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Refuse strategies under which callbacks cannot call this module."""
+        check_strategy(self.trainer.strategy)
+
+    def configure_model(self) -> None:
+        """Shard encoder and projector where the strategy is FSDP2, each as a whole."""
+        if self.device_mesh is None or self._is_sharded:
+            return
+        if any(True for _ in self.loss.parameters()):
+            raise ValueError("loss: got learnt parameters, expected none under FSDP2; use strategy ddp")
+        from torch.distributed.fsdp import fully_shard  # torch 2.6, where all else here needs 2.4
+
+        mesh = self.device_mesh["data_parallel"]
+        self._is_sharded = True
+        for module in (self.encoder, self.projector):
+            fully_shard(module, mesh=mesh)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
@@ -114,7 +133,7 @@ class ContrastiveObjective(LightningModule):
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
         x, labels, instances = concatenate_views(batch)
         z = self(x)
-        loss = self.loss(z, labels, instances)
+        loss = self._loss(z, labels, instances)
         # What is not finite `NonFiniteGuard` stops at, or leaves out of training; it is no part of the means either,
         # which are weighed on the device: whether a step is bad is not waited for twice.
         value = loss.detach()
@@ -124,9 +143,22 @@ class ContrastiveObjective(LightningModule):
         self._log_epoch(weight, self._references(value, self.loss.batch_size))
         return {"loss": loss, "z": z.detach(), "labels": labels, "instances": instances}
 
+    @torch.compiler.disable
+    def _loss(self, z: Tensor, labels: Tensor, instances: Tensor) -> Tensor:
+        # Sizes in there depend on the labels: where a whole step is compiled, it would be cut into 15 pieces.
+        return self.loss(z, labels, instances)
+
     def on_train_start(self) -> None:
-        """Refuse unequal numbers of batches, with which one process would wait for another one for ever."""
-        counts = of_all_processes(self.trainer.num_training_batches)
+        """Refuse unequal numbers of batches: one process would wait for another forever. Refuse an eps that is 0."""
+        _check_eps(self.trainer.optimizers)
+        counts, steps = zip(
+            *of_all_processes((self.trainer.num_training_batches, self.trainer.global_step)), strict=True
+        )
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"ckpt_path: got checkpoints of steps {', '.join(map(str, steps))} on the {len(steps)} processes, "
+                "expected the same; give them a folder that they share, or copy the checkpoint to each machine"
+            )
         if len(set(counts)) > 1:
             raise ValueError(
                 f"train_dataloader: got {', '.join(f'{n:g}' for n in counts)} batches on the {len(counts)} processes, "
@@ -263,6 +295,16 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 def _weight(batch_size: int) -> int:
     # Lightning averages weights over processes as integers, and would lose what is not a multiple of their number.
     return batch_size * this_process()[1]
+
+
+def _check_eps(optimizers: list[torch.optim.Optimizer]) -> None:
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        eps, dtype = group.get("eps", 1.0), group["params"][0].dtype
+        if 0 < eps < torch.finfo(dtype).tiny:
+            raise ValueError(
+                f"optimizer: got eps = {eps:g} with weights in {dtype}, in which it vanishes and steps divide by 0; "
+                f"expected at least {torch.finfo(dtype).tiny:.0e}, or precision 16-mixed, bf16-mixed or bf16-true"
+            )
 
 
 def _make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:
