@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from nc_lightning.geometry.placement import in_float64, statistics_device
 from nc_lightning.losses.general import debias
 from nc_lightning.losses.hardening import Hardening
 from nc_lightning.losses.links import InfoNCE, Link
@@ -65,12 +66,15 @@ def sampled_loss(
     draws = pairs_per_sample.clamp(max=1) if share_draws else pairs_per_sample
     drawers = torch.nonzero(draws[rows]).squeeze(1).to(z.device, non_blocking=True) if share_draws else anchor
     width = num_negatives if replacement else log_weights.shape[1]
-    uniform = torch.rand(int(draws.sum()), width, dtype=torch.float64, device=z.device, generator=generator)
-    uniform = uniform[int(draws[: rows.start or 0].sum()) :][: len(drawers)]
+    place = statistics_device(z.device)
+    dtype = torch.float64 if place == z.device else torch.float32
+    uniform = torch.rand(int(draws.sum()), width, dtype=dtype, device=z.device, generator=generator)
+    uniform = in_float64(uniform[int(draws[: rows.start or 0].sum()) :][: len(drawers)], place)
     if replacement:
-        drawn = _draw(log_weights, drawers, uniform)
+        drawn = _draw(in_float64(log_weights, place), drawers.to(place), uniform).to(z.device)
     else:
-        drawn = _draw_without_replacement(log_weights[drawers], num_negatives, uniform, fewer_if_scarce)
+        of_drawers = log_weights[drawers].to(place)
+        drawn = _draw_without_replacement(of_drawers, num_negatives, uniform, fewer_if_scarce).to(z.device)
         num_negatives = drawn.shape[1]
     if share_draws:
         row = torch.empty_like(pairs.anchors, dtype=torch.long)
@@ -88,9 +92,10 @@ def sampled_loss(
 def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:
     """Draw columns of the rows ``drawers`` (D,), one for each of ``uniform`` (D, k): where the cumulated weights are.
 
-    All rows are one ascending sequence, each lifted by its number, lest weights be copied for every pair of an anchor.
+    All rows are one ascending sequence, each lifted by its number, so that weights are not copied for every pair of an
+    anchor. It takes float64: float32 has too few digits for a number of a row and a weight.
     """
-    cumulated = log_weights.double().exp().cumsum(1)
+    cumulated = log_weights.exp().cumsum(1)
     cumulated /= cumulated[:, -1:].clone()
     cumulated += torch.arange(len(cumulated), device=cumulated.device)[:, None]
     row = drawers[:, None].double()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from on_both import same_on_both
+from on_both import on_both, same_on_both
 from pretend_device import NAME, Backend, Generator, Machine
 
 from nc_lightning.losses import (
@@ -41,7 +41,7 @@ def test_loss(name, normalization):
     assert machine.waits_in("call") == LAYOUT
 
 
-@pytest.mark.parametrize("link", LINKS, ids=str)
+@pytest.mark.parametrize("link", LINKS, ids=["mean", "sum", "decoupled", "logistic", "triplet", "custom"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_links(name, link):
     machine = same_on_both(lambda: LOSSES[name](link=link, include_self=name == "SCL"), Z, LABELS)
@@ -186,10 +186,20 @@ def test_deterministic_algorithms(name):
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.parametrize("options", [{}, {"link": Logistic()}], ids=["tiled", "general"])
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("options", [{}, {"link": Logistic()}, {"num_negatives": 8}], ids=["tiled", "general", "drawn"])
 def test_a_device_without_float64(name, options):
     same_on_both(lambda: LOSSES[name](**options), Z, LABELS, float64=False)
+
+
+@pytest.mark.parametrize("options", [{}, {"replacement": False}, {"share_draws": True}], ids=str)
+@pytest.mark.parametrize("name", LOSSES)
+def test_draws_on_a_device_without_float64(name, options):
+    # Of other random numbers, so that as many draws as there are negatives make both differ by 1 percent or so.
+    loss = LOSSES[name](num_negatives=38, **options)
+    (cpu, device), _ = on_both(lambda: loss, Z, LABELS, float64=False)
+    torch.testing.assert_close(device[0], cpu[0], rtol=0.03, atol=0)
+    assert torch.nn.functional.cosine_similarity(device[1].flatten(), cpu[1].flatten(), dim=0) > 0.95
 
 
 # ------------------------------------------------------------------------------------------------- kernels and memory
