@@ -35,7 +35,9 @@ def name_of(device: torch.device) -> str:
 
 def synchronize(device: torch.device) -> None:
     """Wait for all work of the device."""
-    if device.type != "cpu":
+    if device.type == "mps":
+        torch.mps.synchronize()
+    elif device.type != "cpu":
         torch.get_device_module(device).synchronize(device)
 
 
@@ -76,9 +78,11 @@ def waits(call: Callable[[], object], device: torch.device) -> int | None:
     return sum("synchronizing" in str(warning.message) for warning in caught)
 
 
-def extra_memory(call: Callable[[], object], device: torch.device) -> int:
-    """Bytes that a call takes at its peak beyond what is there before, on a device that counts them."""
+def extra_memory(call: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes that a call takes at its peak beyond what is there before; None where the device does not count them."""
     module: Any = torch.get_device_module(device)
+    if not hasattr(module, "reset_peak_memory_stats"):
+        return None
     synchronize(device)
     module.reset_peak_memory_stats(device)
     before = int(module.memory_allocated(device))

@@ -150,7 +150,8 @@ def work_of(call: Callable[[], None], device: torch.device, limits: Roofline, to
     waited = of_device.waits(call, device)
     if waited is not None and waited > 1:
         raise RuntimeError(f"loss: the host waits {waited} times for the device, expected once")
-    return f"{row}; {of_device.extra_memory(call, device) / 2**20:.0f} MiB; waits {waited}"
+    extra = of_device.extra_memory(call, device)
+    return f"{row}; {'unknown' if extra is None else f'{extra / 2**20:.0f} MiB'}; waits {waited}"
 
 
 def _ratio(rounds: list[dict[str, float]], others: list[str]) -> str:

@@ -33,7 +33,8 @@ def extra_mebibytes(
     z, labels = moved(*batch(n, feature_dim, num_classes))
     leaf = z.requires_grad_()
     if device.type != "cpu":
-        return of_device.extra_memory(lambda: loss(leaf, labels).backward(), device) / 2**20
+        extra = of_device.extra_memory(lambda: loss(leaf, labels).backward(), device)
+        return float("nan") if extra is None else extra / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
     before = _resident("VmRSS")
     loss(leaf, labels).backward()
