@@ -86,6 +86,19 @@ def test_all_negatives_without_replacement_are_the_exact_unhardened_loss():
     assert drawn.item() == pytest.approx(SCLLoss()(z, labels).item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("share_draws", [False, True])
+def test_a_small_batch_of_an_evaluation_draws_as_many_negatives_as_there_are(share_draws):
+    z, labels = torch.randn(9, 3), torch.tensor([0, 0, 1, 1, 1, 2, 3, 2, 0])
+    loss = HSCLLoss(num_negatives=50, replacement=False, share_draws=share_draws)
+    with pytest.raises(ValueError, match="num_negatives: got 50 without replacement, expected at most 6"):
+        loss(z, labels)
+    fewest = HSCLLoss(num_negatives=6, replacement=False, share_draws=share_draws)
+    torch.manual_seed(0)
+    expected = fewest(z, labels)
+    torch.manual_seed(0)
+    assert loss.eval()(z, labels) == expected
+
+
 def test_draws_without_replacement_are_different_and_follow_the_weights():
     from nc_lightning.losses.sampled import _draw_without_replacement
 
