@@ -4,6 +4,8 @@ import pytest
 import torch
 from pretend_device import DEVICE, Generator
 
+from nc_lightning.data import augmentation
+
 
 @pytest.fixture(autouse=True)
 def _pretend(monkeypatch):
@@ -14,3 +16,6 @@ def _pretend(monkeypatch):
     # A DataLoader pins memory in a thread, where no device is entered.
     monkeypatch.setattr(torch.utils.data._utils.pin_memory, "pin_memory", lambda data, device=None: data)
     warnings.filterwarnings("ignore")
+    yield
+    for cached in (augmentation.constant, augmentation._pixels, augmentation._colour_basis):
+        cached.cache_clear()  # what a machine without values has made has a shape alone
