@@ -182,8 +182,8 @@ def ends(tensors: list[Tensor]) -> list[tuple[Tensor, ...]]:
         >>> ends([torch.tensor([1.0, -3.0]), torch.tensor([2.0, torch.nan])])
         [(tensor(-3.), tensor(1.)), (tensor(nan), tensor(nan))]
     """
-    # Exact, unlike a sum of squares. On the CPU the maximum norm takes 20 times as long as minimum and maximum; on a GPU
-    # it is one kernel for all tensors, where these would be one for each.
+    # Exact, unlike a sum of squares. On the CPU the maximum norm takes 20 times as long as minimum and maximum; on a
+    # GPU it is one kernel for all tensors, where these would be one for each.
     elsewhere = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     norms = iter(torch._foreach_norm(elsewhere, torch.inf) if elsewhere else ())
     return [tuple(torch.aminmax(t)) if t.device.type == "cpu" else (next(norms),) for t in tensors]
