@@ -36,6 +36,13 @@ class PretendAccelerator(Accelerator):
     name = staticmethod(lambda: NAME)
 
 
+class PretendSingleDevice(SingleDeviceStrategy):
+    """The one pretend device."""
+
+    def __init__(self):
+        super().__init__(device=DEVICE)
+
+
 class PretendDDP(DDPStrategy):
     """DistributedDataParallel on a pretend device for each process."""
 
@@ -78,7 +85,7 @@ def fit(device, model, data, callbacks=(), float64=True, does="fit", ckpt_path=N
     if device == "cpu":
         place = {"accelerator": "cpu", "strategy": "ddp" if several else "auto"}
     else:
-        strategy = PretendDDP() if several else SingleDeviceStrategy(device=DEVICE)
+        strategy = PretendDDP() if several else PretendSingleDevice()
         place = {"accelerator": PretendAccelerator(), "strategy": strategy}
     place["devices"] = torch.distributed.get_world_size() if several else 1
     with contextlib.nullcontext() if device == "cpu" else machine:

@@ -1,11 +1,12 @@
 """Two processes on the pretend device, whose collectives refuse tensors of CPUs, as NCCL does."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, seed_everything
 from on_processes import on_processes
 from pretend_device import DEVICE, NAME, Machine
 from pretend_run import BACKEND, as_process, fit
@@ -23,6 +24,7 @@ from nc_lightning.callbacks import (
     RandomStates,
     ResumedEpoch,
 )
+from nc_lightning.callbacks.graceful_stop import Interrupted
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import ClassStatistics
@@ -174,3 +176,41 @@ def test_training(gloo, tmp_path):
             assert not unexpected
     on_device, on_cpu = (np.load(tmp_path / f"predictions{i}.npz") for i in ("-3", "-1"))
     assert np.abs(on_device["features"] - on_cpu["features"]).max() < 1e-5
+
+
+class SignalAt(Callback):
+    """SIGTERM to rank 0 in step 3, before or after the word of rank 0 is sent."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def send(self, trainer, place):
+        if (trainer.global_rank, trainer.global_step, self.place) == (0, 2 + (place == "end"), place):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_before_backward(self, trainer, *_):
+        self.send(trainer, "backward")
+
+    def on_train_batch_end(self, trainer, *_):
+        self.send(trainer, "end")
+
+
+def _stop(rank, folder):
+    as_process()
+    os.chdir(folder)
+    codes = []
+    for place in ("backward", "end"):
+        model = HSCL(encoder=MLP((32,), [16]), num_classes=10)
+        data = LatentClassDataModule(batch_size=30, samples_per_class=50)
+        options = {"default_root_dir": place, "max_epochs": 1}
+        try:
+            fit(NAME, model, data, [SignalAt(place), GracefulStop()], **options)
+        except Interrupted as interrupted:
+            codes.append(interrupted.code)
+    return codes
+
+
+def test_they_stop_after_the_same_step(gloo, tmp_path):
+    assert on_processes(2, _stop, str(tmp_path), backend=BACKEND) == [[143, 143]] * 2
+    saved = [next(tmp_path.joinpath(place).rglob("interrupted-*")).name for place in ("backward", "end")]
+    assert saved == ["interrupted-epoch=0-step=3.ckpt", "interrupted-epoch=0-step=4.ckpt"]
