@@ -15,18 +15,20 @@ TIMEOUT = timedelta(seconds=60)
 """A process that waits for another one for so long fails the test."""
 
 
-def on_processes(world_size, function, *args):
+def on_processes(world_size, function, *args, backend="gloo"):
     """Return what function(rank, *args) gives on each process; what one of them raises is raised here."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(_process, (function, args, world_size, folder), nprocs=world_size, start_method="forkserver")
+        mp.start_processes(
+            _process, (function, args, world_size, folder, backend), world_size, start_method="forkserver"
+        )
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(world_size)]
 
 
-def _process(rank, function, args, world_size, folder):
+def _process(rank, function, args, world_size, folder, backend):
     torch.set_num_threads(1)
     os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning that its processes are there already
     store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    dist.init_process_group(backend, init_method=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     torch.save(function(rank, *args), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -30,8 +30,8 @@ class GracefulStop(Checkpoint):
     batch of an epoch, and during the validation after it, the end of the epoch is awaited; a training that is over
     anyway ends as always. A second Ctrl-C stops at once, without a checkpoint.
 
-    With several processes rank 0 decides, so that all stop after the same step. It sends its word after the backward
-    pass, and no step waits for it: a signal that comes after that is heard at the end of the next step.
+    With several processes rank 0 decides, so that all stop after the same step. On GPUs it sends its word after the
+    backward pass, so that no step waits for it; a signal after that is heard at the end of the next step.
 
     It is a `Checkpoint` so that Lightning calls it after all other callbacks. A Trainer that is given one makes no
     `ModelCheckpoint` by itself: give it both, this one last.
@@ -63,8 +63,8 @@ class GracefulStop(Checkpoint):
         self._listen(trainer)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Send the signal of rank 0 to all processes early enough for the end of the step."""
-        if trainer.world_size > 1:
+        """Send the signal of rank 0 early where a GPU would be waited for, so that it is there after the step."""
+        if trainer.world_size > 1 and trainer.strategy.root_device.type != "cpu":
             self._sent = _Word(self._signal, trainer.strategy.root_device)
 
     def on_train_batch_end(
@@ -109,10 +109,10 @@ class GracefulStop(Checkpoint):
     def _word_of_rank_0(self, trainer: Trainer, at_epoch_end: bool) -> int:
         if trainer.world_size == 1:
             return self._signal
-        # A validation has passed since the last backward pass, or there was none.
-        sent = None if at_epoch_end else self._sent
-        self._sent = None
-        return (sent or _Word(self._signal, trainer.strategy.root_device)).read()
+        sent, self._sent = self._sent, None
+        if sent is None or at_epoch_end:
+            sent = _Word(self._signal, trainer.strategy.root_device)  # an epoch may wait, for a signal since then
+        return sent.read()
 
     def _stop_if_asked(self, trainer: Trainer, at_epoch_end: bool = False) -> None:
         signum = self._word_of_rank_0(trainer, at_epoch_end)
