@@ -58,8 +58,8 @@ def check_same_device(trainer: Trainer) -> Store | None:
         _leave_together(talk, rank, world_size)
         got = (f"{kind} on rank {', '.join(str(r) for r in range(world_size) if devices[r] == kind)}" for kind in kinds)
         raise ValueError(
-            f"--trainer.accelerator: got {' and '.join(got)}, expected the same on all processes; look at nvidia-smi on "
-            "each machine, or set --trainer.accelerator"
+            f"--trainer.accelerator: got {' and '.join(got)}, expected the same on all processes; look at nvidia-smi "
+            "on each machine, or set --trainer.accelerator"
         )
     return store
 

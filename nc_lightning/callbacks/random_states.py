@@ -76,7 +76,7 @@ class RandomStates(Callback):
         kinds = "cuda" if "cuda" in states else "cpu", self._device.type
         if kinds[0] != kinds[1] and "cuda" in kinds:
             rank_zero_warn(
-                f"random states: got a checkpoint from {kinds[0]} on {kinds[1]}, where a resumed run draws other numbers"
+                f"random states: got a checkpoint from {kinds[0]} on {kinds[1]}, where it draws other numbers"
             )
         _set(states, self._device)
         self._loaded = []

@@ -108,7 +108,7 @@ class ContrastiveObjective(LightningModule):
         mesh = self.device_mesh["data_parallel"]
         self._is_sharded = True
         for module in (self.encoder, self.projector):
-            fully_shard(module, mesh=mesh)
+            fully_shard(module, mesh=mesh, reshard_after_forward=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
@@ -246,6 +246,7 @@ class ContrastiveObjective(LightningModule):
             references["loss/optimality_gap"] = loss - references["loss/bound"]
         return references
 
+    @torch.compiler.disable
     def _make_constants(self, batch_size: int) -> dict[str, float]:
         constants = {
             "loss/collapsed": self.loss.collapsed_value,
