@@ -1,4 +1,4 @@
-"""Two machines, by two agents of torchrun or two tasks of SLURM on this one; and what stops processes that do not match."""
+"""Two machines, as two agents of torchrun or two tasks of SLURM on this one; and processes that do not match."""
 
 import os
 import signal
