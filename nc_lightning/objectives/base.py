@@ -9,15 +9,15 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
 
 from nc_lightning.data.views import concatenate_views
 from nc_lightning.geometry import normalize
 from nc_lightning.geometry.checks import check_choice, check_count
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.losses.shares import Sync
+from nc_lightning.objectives.start_checks import check_start
 from nc_lightning.processes import of_all_processes, this_process
-from nc_lightning.strategies import check_strategy
+from nc_lightning.strategies import check_strategy, shard
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LRInterval = Literal["step", "epoch"]
@@ -105,10 +105,8 @@ class ContrastiveObjective(LightningModule):
             return
         if any(True for _ in self.loss.parameters()):
             raise ValueError("loss: got learnt parameters, expected none under FSDP2; use strategy ddp")
-        mesh = self.device_mesh["data_parallel"]
         self._is_sharded = True
-        for module in (self.encoder, self.projector):
-            fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        shard(self.device_mesh, self.encoder, self.projector)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
@@ -144,21 +142,8 @@ class ContrastiveObjective(LightningModule):
         return self.loss(z, labels, instances)
 
     def on_train_start(self) -> None:
-        """Refuse unequal numbers of batches: one process would wait for another forever. Refuse an eps that is 0."""
-        _check_eps(self.trainer.optimizers)
-        counts, steps = zip(
-            *of_all_processes((self.trainer.num_training_batches, self.trainer.global_step)), strict=True
-        )
-        if len(set(steps)) > 1:
-            raise ValueError(
-                f"ckpt_path: got checkpoints of steps {', '.join(map(str, steps))} on the {len(steps)} processes, "
-                "expected the same; give them a folder that they share, or copy the checkpoint to each machine"
-            )
-        if len(set(counts)) > 1:
-            raise ValueError(
-                f"train_dataloader: got {', '.join(f'{n:g}' for n in counts)} batches on the {len(counts)} processes, "
-                "expected equally many; use a distributed sampler or drop_last"
-            )
+        """Refuse a start after which processes would wait for each other, or steps divide by 0."""
+        check_start(self.trainer)
 
     def on_validation_start(self) -> None:
         """Find out whether the loss can be of the batches of all processes together."""
@@ -286,16 +271,6 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     others = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
-
-
-def _check_eps(optimizers: list[torch.optim.Optimizer]) -> None:
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        eps, dtype = group.get("eps", 1.0), group["params"][0].dtype
-        if 0 < eps < torch.finfo(dtype).tiny:
-            raise ValueError(
-                f"optimizer: got eps = {eps:g} with weights in {dtype}, in which it vanishes and steps divide by 0; "
-                f"expected at least {torch.finfo(dtype).tiny:.0e}, or precision 16-mixed, bf16-mixed or bf16-true"
-            )
 
 
 def _make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:
