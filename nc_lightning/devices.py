@@ -2,10 +2,13 @@
 
 import os
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from torch.distributed import PrefixStore, Store, rendezvous
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 _TIMEOUT = timedelta(minutes=30)
 """How long processes wait for each other, as in Lightning and torch."""
@@ -30,7 +33,7 @@ def check_accelerator(accelerator: str, argument: str = "accelerator") -> None:
         raise ValueError(f"{argument}: got {accelerator}, expected one that this machine has: {', '.join(there)}")
 
 
-def check_same_device(trainer: Trainer) -> Store | None:
+def check_same_device(trainer: Trainer) -> "Store | None":
     """Refuse CPUs and GPUs in the same run, before processes with different backends wait for each other.
 
     With ``accelerator: auto``, a machine whose GPUs are not found falls back to its CPU. It would join by gloo and the
@@ -46,6 +49,8 @@ def check_same_device(trainer: Trainer) -> Store | None:
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if environment is None or not environment.creates_processes_externally or environment.world_size() == 1:
         return None
+    from torch.distributed import PrefixStore, rendezvous  # not in every torch
+
     # Lightning sets the same when it makes the process group.
     os.environ.setdefault("MASTER_ADDR", str(environment.main_address))
     os.environ.setdefault("MASTER_PORT", str(environment.main_port))
@@ -64,12 +69,12 @@ def check_same_device(trainer: Trainer) -> Store | None:
     return store
 
 
-def _of_all(store: Store, key: str, value: str, rank: int, world_size: int) -> list[str]:
+def _of_all(store: "Store", key: str, value: str, rank: int, world_size: int) -> list[str]:
     store.set(f"{key}/{rank}", value)
     return [store.get(f"{key}/{other}").decode() for other in range(world_size)]
 
 
-def _leave_together(store: Store, rank: int, world_size: int) -> None:
+def _leave_together(store: "Store", rank: int, world_size: int) -> None:
     """Let process 0, whose end is that of the store, be the last to go."""
     store.set(f"end/{rank}", "")
     if rank == 0:

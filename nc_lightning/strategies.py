@@ -1,14 +1,16 @@
 """Which strategies of Lightning a run can have, and FSDP2 as one of them."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -42,6 +44,12 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Load a checkpoint of any strategy: plain types and tensors alone, never code."""
+        from torch.distributed.checkpoint.state_dict import (
+            StateDictOptions,
+            set_model_state_dict,
+            set_optimizer_state_dict,
+        )
+
         assert self.model is not None
         checkpoint: dict[str, Any] = torch.load(
             self.broadcast(checkpoint_path), mmap=True, map_location="cpu", weights_only=True
@@ -66,6 +74,14 @@ def _by_name(state: dict[str, Any], optimizer: Optimizer, model: nn.Module) -> d
     }
     groups = [{**group, "params": [named[number] for number in group["params"]]} for group in state["param_groups"]]
     return {"state": {named[number]: values for number, values in state["state"].items()}, "param_groups": groups}
+
+
+def shard(device_mesh: "DeviceMesh", *modules: nn.Module) -> None:
+    """Shard each module as a whole over the data-parallel processes; its weights are whole only while it runs."""
+    from torch.distributed.fsdp import fully_shard
+
+    for module in modules:
+        fully_shard(module, mesh=device_mesh["data_parallel"], reshard_after_forward=True)
 
 
 def check_strategy(strategy: str | Strategy, argument: str = "strategy") -> None:

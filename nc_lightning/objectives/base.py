@@ -15,8 +15,9 @@ from nc_lightning.geometry import normalize
 from nc_lightning.geometry.checks import check_choice, check_count
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.losses.shares import Sync
+from nc_lightning.objectives.start_checks import check_start
 from nc_lightning.processes import of_all_processes, this_process
-from nc_lightning.strategies import check_strategy
+from nc_lightning.strategies import check_strategy, shard
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LRInterval = Literal["step", "epoch"]
@@ -104,12 +105,8 @@ class ContrastiveObjective(LightningModule):
             return
         if any(True for _ in self.loss.parameters()):
             raise ValueError("loss: got learnt parameters, expected none under FSDP2; use strategy ddp")
-        from torch.distributed.fsdp import fully_shard  # torch 2.6, where all else here needs 2.4
-
-        mesh = self.device_mesh["data_parallel"]
         self._is_sharded = True
-        for module in (self.encoder, self.projector):
-            fully_shard(module, mesh=mesh)
+        shard(self.device_mesh, self.encoder, self.projector)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
@@ -149,21 +146,8 @@ class ContrastiveObjective(LightningModule):
         return self.loss(z, labels, instances)
 
     def on_train_start(self) -> None:
-        """Refuse unequal numbers of batches: one process would wait for another forever. Refuse an eps that is 0."""
-        _check_eps(self.trainer.optimizers)
-        counts, steps = zip(
-            *of_all_processes((self.trainer.num_training_batches, self.trainer.global_step)), strict=True
-        )
-        if len(set(steps)) > 1:
-            raise ValueError(
-                f"ckpt_path: got checkpoints of steps {', '.join(map(str, steps))} on the {len(steps)} processes, "
-                "expected the same; give them a folder that they share, or copy the checkpoint to each machine"
-            )
-        if len(set(counts)) > 1:
-            raise ValueError(
-                f"train_dataloader: got {', '.join(f'{n:g}' for n in counts)} batches on the {len(counts)} processes, "
-                "expected equally many; use a distributed sampler or drop_last"
-            )
+        """Refuse a start after which processes would wait for each other, or steps divide by 0."""
+        check_start(self.trainer)
 
     def on_validation_start(self) -> None:
         """Find out whether the loss can be of the batches of all processes together."""
@@ -251,6 +235,7 @@ class ContrastiveObjective(LightningModule):
             references["loss/optimality_gap"] = loss - references["loss/bound"]
         return references
 
+    @torch.compiler.disable
     def _make_constants(self, batch_size: int) -> dict[str, float]:
         constants = {
             "loss/collapsed": self.loss.collapsed_value,
@@ -295,16 +280,6 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 def _weight(batch_size: int) -> int:
     # Lightning averages weights over processes as integers, and would lose what is not a multiple of their number.
     return batch_size * this_process()[1]
-
-
-def _check_eps(optimizers: list[torch.optim.Optimizer]) -> None:
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        eps, dtype = group.get("eps", 1.0), group["params"][0].dtype
-        if 0 < eps < torch.finfo(dtype).tiny:
-            raise ValueError(
-                f"optimizer: got eps = {eps:g} with weights in {dtype}, in which it vanishes and steps divide by 0; "
-                f"expected at least {torch.finfo(dtype).tiny:.0e}, or precision 16-mixed, bf16-mixed or bf16-true"
-            )
 
 
 def _make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:

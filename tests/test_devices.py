@@ -1,0 +1,115 @@
+"""Devices that are not there, and checkpoints from other ones."""
+
+import sys
+from unittest import mock
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from nc_lightning import HSCL
+from nc_lightning.callbacks import OnlineLinearProbe, RandomStates
+from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint
+from nc_lightning.cli import main
+from nc_lightning.data import LatentClassDataModule
+from nc_lightning.devices import check_accelerator
+from nc_lightning.encoders import MLP
+
+FIT = ["fit", "--config=hscl.yaml", "--trainer.enable_progress_bar=false"]
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(in_tmp, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nc-train"])
+
+
+def have_gpus(monkeypatch, count):
+    for module in ("lightning.fabric.accelerators.cuda", "lightning.pytorch.accelerators.cuda"):
+        monkeypatch.setattr(f"{module}.num_cuda_devices", lambda: count)
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "gpu", "mps", "tpu", "abacus"])
+def test_a_device_that_is_not_there(refusal, monkeypatch, accelerator):
+    have_gpus(monkeypatch, 0)
+    with mock.patch("lightning.pytorch.accelerators.MPSAccelerator.is_available", return_value=False):
+        line = refusal(main, [*FIT, f"--trainer.accelerator={accelerator}"])
+    expected = f"got {accelerator}, expected one that this machine has: auto, cpu"
+    assert line == f"nc-train: error: --trainer.accelerator: {expected}"
+
+
+@pytest.mark.parametrize("name", ["auto", "gpu", "cuda", "cpu"])
+def test_a_device_that_is_there(monkeypatch, name):
+    have_gpus(monkeypatch, 1)
+    check_accelerator(name)
+
+
+def test_more_devices_than_there_are(refusal, monkeypatch):
+    have_gpus(monkeypatch, 2)
+    line = refusal(main, [*FIT, "--trainer.accelerator=gpu", "--trainer.devices=4"])
+    assert "You requested gpu: [0, 1, 2, 3]" in line
+    assert "your machine only has: [0, 1]" in line
+
+
+def test_without_nccl(gloo, monkeypatch, capsys):
+    monkeypatch.setattr("torch.distributed.distributed_c10d.is_nccl_available", lambda: False)
+    strategy = ["--trainer.strategy=lightning.pytorch.strategies.DDPStrategy"]
+    strategy += ["--trainer.strategy.process_group_backend=nccl", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    with pytest.raises(SystemExit) as exit_:
+        main([*FIT, *strategy])
+    assert exit_.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "NCCL" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        "nc-train: error: --trainer.strategy: Distributed package doesn't have NCCL built in; use a"
+    )
+
+
+def fit(resume=None, epochs=1, callbacks=()):
+    model = HSCL(encoder=MLP((32,), [16]), num_classes=10)
+    plugins = [AtomicCheckpointIO()]
+    trainer = Trainer(
+        max_epochs=epochs, callbacks=list(callbacks), plugins=plugins, enable_checkpointing=False, **QUIET
+    )
+    trainer.fit(model, LatentClassDataModule(batch_size=120), ckpt_path=resume)
+    return model, trainer
+
+
+@pytest.fixture
+def from_gpu(tmp_path, monkeypatch):
+    """A checkpoint all of whose tensors say that they were on a GPU, with the state of the GPU's generator."""
+    with monkeypatch.context() as patch:
+        states = RandomStates.state_dict
+        patch.setattr(RandomStates, "state_dict", lambda self: on_gpu(states(self)))
+        patch.setattr("torch.serialization.location_tag", lambda storage: "cuda:0")
+        fit(callbacks=[OnlineLinearProbe(), RandomStates()])[1].save_checkpoint(tmp_path / "gpu.ckpt")
+    with pytest.raises(RuntimeError, match="Attempting to deserialize object on a CUDA device"):
+        torch.load(tmp_path / "gpu.ckpt")
+    return tmp_path / "gpu.ckpt"
+
+
+def on_gpu(states):
+    return {"processes": [{**state, "cuda": state["torch"]} for state in states["processes"]]}
+
+
+def test_a_checkpoint_from_a_gpu_on_a_cpu(from_gpu):
+    check_checkpoint(str(from_gpu), "nc_lightning.HSCL")
+    with pytest.warns(
+        UserWarning, match="random states: got a checkpoint from cuda on cpu, where it draws other numbers"
+    ):
+        _, trainer = fit(resume=from_gpu, epochs=2, callbacks=[OnlineLinearProbe(), RandomStates()])
+    assert trainer.current_epoch == 2
+    assert HSCL.load_from_checkpoint(from_gpu, encoder=MLP((32,), [16]), map_location="cpu").device.type == "cpu"
+
+
+def test_random_states_of_a_cpu_on_a_gpu(monkeypatch):
+    states = RandomStates()
+    saved = states.state_dict()
+    expected = torch.rand(1)
+    states.load_state_dict(saved)
+    states._device = torch.device("cuda", 0)
+    with pytest.warns(
+        UserWarning, match="random states: got a checkpoint from cpu on cuda, where it draws other numbers"
+    ):
+        states.restore(rank=0, world_size=1)
+    assert torch.rand(1) == expected
