@@ -13,7 +13,7 @@ from nc_lightning.losses.hardening import Exponential, Hardening
 from nc_lightning.losses.hardness import negative_statistics
 from nc_lightning.losses.layout import Layout, sorted_layout
 from nc_lightning.losses.links import InfoNCE, Link
-from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, numbered, past_ids, positive_ids
+from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, past_ids, positive_ids
 from nc_lightning.losses.queue import FeatureQueue
 from nc_lightning.losses.sampled import sampled_loss
 from nc_lightning.losses.shares import Shares, Sync, share_rows, sum_over_processes
@@ -195,18 +195,8 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
                 given = (z, pairs, layout.pairs(rows), self.link, self.hardening, temperature)
                 if self.num_negatives is None:
                     return general_loss(*given, self.differentiate_weights, self.tau_plus, past, rows)
-                return sampled_loss(
-                    *given,
-                    self.num_negatives,
-                    layout.pairs_per_sample(),
-                    replacement=self.replacement,
-                    fewer_if_scarce=not self.training,
-                    share_draws=self.share_draws,
-                    generator=generator,
-                    tau_plus=self.tau_plus,
-                    past=past,
-                    rows=rows,
-                )
+                draws = (self.num_negatives, layout.pairs_per_sample(), self.replacement, not self.training)
+                return sampled_loss(*given, *draws, self.share_draws, generator, self.tau_plus, past, rows)
 
             z, temperature = normalize(z, self.normalization), self.temperature
             total = part(z, temperature) if shares is None else sum_over_processes(z, temperature, shares, part)
@@ -214,14 +204,9 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
 
     def _tiled(self, z: Tensor, layout: Layout, tau: float, past: Tensor | None, shares: Shares | None) -> Tensor:
         assert isinstance(self.link, InfoNCE)
-        options: dict[str, Any] = {
-            "link": self.link,
-            "beta": self.beta,
-            "temperature": tau,
-            "differentiate": self.differentiate_weights,
-            "past": past,
-            "learnt": self.temperature if isinstance(self.temperature, Tensor) else None,
-        }
+        options: dict[str, Any] = {"link": self.link, "beta": self.beta, "temperature": tau, "past": past}
+        options["learnt"] = self.temperature if isinstance(self.temperature, Tensor) else None
+        options["differentiate"] = self.differentiate_weights
         if shares is None:
             return tiled_loss(z, layout, normalization=self.normalization, **options)
         return tiled_share_loss(normalize(z, self.normalization), shares, layout, **options)
@@ -245,10 +230,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
             check_labels(instances, len(z), name="instances")
         z = normalize(z, "none")
         shares = share_rows(z) if self.sync == "global" else None
-        if shares is not None:
-            # Numbers of views may be equal on several processes and mean different images.
-            view = torch.arange(len(z), device=labels.device) if instances is None else numbered(instances)
-            instances = view.to(labels.device) + shares.own.start
+        instances = instances if shares is None else shares.number(instances).to(labels.device)
         ids = positive_ids(labels, instances, self.positives).to(z.device, torch.int64)
         ids = ids if shares is None else shares.gather(ids)
         if self.queue is None or len(self.queue) == 0:

@@ -21,7 +21,6 @@ def sampled_loss(
     temperature: float | Tensor,
     num_negatives: int,
     pairs_per_sample: Tensor,
-    *,
     replacement: bool = True,
     fewer_if_scarce: bool = False,
     share_draws: bool = False,

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nc_lightning.losses.pairs import numbered
 from nc_lightning.processes import this_process
 
 Sync = Literal["global", "local"]
@@ -35,6 +36,11 @@ class Shares(NamedTuple):
         """Where the rows of this process are in the whole batch."""
         start = sum(self.sizes[: self.rank])
         return slice(start, start + self.sizes[self.rank])
+
+    def number(self, instances: Tensor | None) -> Tensor:
+        """Number the samples of this process (n,), views of one alike, as no other process numbers its own."""
+        own = torch.arange(self.sizes[self.rank]) if instances is None else numbered(instances)
+        return own + self.own.start
 
     @torch.no_grad()
     def gather(self, rows: Tensor) -> Tensor:
