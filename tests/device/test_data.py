@@ -118,20 +118,20 @@ def unlabelled(tmp_path, **kwargs):
 
 def tiny(tmp_path, **kwargs):
     place = tmp_path / "tiny-imagenet-200"
-    draw_images(place / "train", "abcd", side=64)
+    draw_images(place / "train", "abcd", 7, side=64)
     draw_images(place / "val", ["images"], 4, side=64)
     (place / "val" / "val_annotations.txt").write_text("".join(f"{i}.png\t{'abcd'[i]}\t0\n" for i in range(4)))
     return data_modules.TinyImageNetDataModule(str(tmp_path), **kwargs)
 
 
 def of_torchvision(name):
-    """A set of torchvision of 20 images for each of four classes, and the rest unread."""
+    """A set of torchvision with 9 images of each of four classes."""
 
     def make(tmp_path, **kwargs):
         cls = getattr(data_modules, name)
         channels, height, width = cls.input_shape
-        y = np.arange(80) % 4
-        x = RNG.integers(0, 256, (80, height, width, channels), dtype=np.uint8)
+        y = np.arange(36) % 4
+        x = RNG.integers(0, 256, (36, height, width, channels), dtype=np.uint8)
         x = x.transpose(0, 3, 1, 2).copy() if name == "STL10DataModule" else x[..., 0] if channels == 1 else x
         found = SimpleNamespace(data=torch.from_numpy(x) if channels == 1 else x, targets=y.tolist(), labels=y)
         module = type(name, (cls,), {"_open": lambda self, train: found})(str(tmp_path), **kwargs, classes=[0, 1, 2, 3])

@@ -16,7 +16,7 @@ from nc_lightning import metrics
 from nc_lightning.data import DigitsDataModule
 from nc_lightning.geometry import ClassStatistics, simplex_etf
 
-C, D, N = 5, 6, 41
+C, D, N = 5, 6, 31
 LABELS = torch.arange(N) % C
 Z = simplex_etf(C, D).float()[LABELS] + 0.3 * torch.randn(N, D, generator=torch.Generator().manual_seed(0))
 WEIGHT, BIAS = torch.randn(C, D, generator=torch.Generator().manual_seed(1)), torch.linspace(-1, 1, C)
@@ -31,11 +31,11 @@ def make(name, device="cpu"):
     classifier.load_state_dict({"weight": WEIGHT, "bias": BIAS})
     more = {"NC3": ["classifier"], "NC4": ["classifier", "centres"], "NeuralCollapse": ["classifier", "centres"]}
     given = {"classifier": classifier.to(device), "centres": CENTRES}
-    return getattr(metrics, name)(C, D, dataset_size=40, **{key: given[key] for key in more.get(name, [])})
+    return getattr(metrics, name)(C, D, dataset_size=30, **{key: given[key] for key in more.get(name, [])})
 
 
 def parts(z, labels):
-    return list(zip(z.split(21), labels.split(21), strict=True))
+    return list(zip(z.split(16), labels.split(16), strict=True))
 
 
 def moved_first(name, z, labels):
@@ -77,7 +77,7 @@ def merged(name, z, labels):
 
 
 def in_a_collection(name, z, labels):
-    others = {"two": metrics.NC2(C, D), "three": metrics.Spectrum(C, D, dataset_size=40)}
+    others = {"two": metrics.NC2(C, D), "three": metrics.Spectrum(C, D, dataset_size=30)}
     collection = MetricCollection({"one": make(name, z.device), **others}).to(z.device)
     for part in parts(z, labels):
         collection.update(*part)
@@ -191,6 +191,7 @@ def fit(device, float64):
         trainer = Trainer(
             max_epochs=2,
             enable_checkpointing=False,
+            limit_train_batches=2,
             **quiet,
             **({"accelerator": "cpu"} if device == "cpu" else {"devices": 1, **on_device}),
         )
