@@ -26,7 +26,7 @@ class BatchNormSync(LayerSync):
     def apply(self, model: nn.Module) -> nn.Module:
         """Let every BatchNorm of the model see all processes."""
         # Lightning asks before it moves the model: where its parameters are says nothing.
-        if this_process()[1] > 1 and not _meets_on_cpus():
+        if not _meets_on_cpus():
             return TorchSyncBatchNorm().apply(model)
         return _with_classes(model, _SYNCED)
 
@@ -38,9 +38,11 @@ class BatchNormSync(LayerSync):
 
 
 def _meets_on_cpus() -> bool:
-    """Whether the processes' group is of backends that take tensors of CPUs; it is like ``cpu:gloo,cuda:gloo``."""
-    backends = {part.rpartition(":")[2] for part in dist.get_backend_config().split(",")}
-    return backends <= {"gloo", "mpi"}
+    """Whether processes can meet with tensors of CPUs; a backend is like ``nccl`` or ``cpu:gloo,cuda:nccl``."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return True
+    backend = str(dist.get_backend())
+    return "undefined" in backend or any(name in backend for name in ("gloo", "mpi"))
 
 
 def _with_classes(model: nn.Module, classes: dict[type, type]) -> nn.Module:

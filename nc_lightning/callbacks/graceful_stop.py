@@ -139,10 +139,10 @@ class _Word:
     def __init__(self, signum: int, device: torch.device) -> None:
         word = torch.full((), signum, device=device)
         torch.distributed.broadcast(word, src=0)
-        self._on_host = word.to("cpu", non_blocking=True)
-        self._arrived = None
-        if device.type != "cpu":
-            self._arrived = torch.get_device_module(device).Event()
+        event = None if device.type == "cpu" else getattr(torch.get_device_module(device), "Event", None)
+        self._on_host = word.to("cpu", non_blocking=event is not None)
+        self._arrived = None if event is None else event()
+        if self._arrived is not None:
             self._arrived.record()
 
     def read(self) -> int:

@@ -86,8 +86,8 @@ def random_states(device: torch.device) -> dict[str, Any]:
         "numpy": {**of_numpy, "state": {**of_numpy["state"], "key": of_numpy["state"]["key"].tolist()}},
         "torch": torch.get_rng_state(),
     }
-    if device.type != "cpu":
-        states[device.type] = torch.get_device_module(device).get_rng_state(device)
+    if (module := _module_with_generator(device)) is not None:
+        states[device.type] = module.get_rng_state(device)
     return states
 
 
@@ -96,11 +96,18 @@ def set_random_states(states: dict[str, Any], device: torch.device) -> None:
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])
+    module = _module_with_generator(device)
     (saved,) = states.keys() - {"python", "numpy", "torch"} or {"cpu"}
-    if saved != device.type:
+    if saved != ("cpu" if module is None else device.type):
         rank_zero_warn(
             f"random states: got those of a run on {saved}, expected {device.type}; this run draws other numbers on "
             "its device"
         )
-    elif device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(states[saved], device)
+    elif module is not None:
+        module.set_rng_state(states[saved], device)
+
+
+def _module_with_generator(device: torch.device) -> Any:
+    """The module of a device that has a random number generator of its own, as `torch.cuda`; None of any other."""
+    module = None if device.type == "cpu" else torch.get_device_module(device)
+    return module if hasattr(module, "get_rng_state") else None

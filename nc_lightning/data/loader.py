@@ -1,5 +1,6 @@
 """Batches from a data set: indexed, moved, augmented and standardised as wholes, and resumable in mid-epoch."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -143,6 +144,7 @@ class BatchLoader:
         return self.sampler.views_generator(self._position, self.device)
 
 
+@functools.cache
 def takes_pinned_memory(device: torch.device) -> bool:
     """Return whether copies to a device come from pinned memory: the CPU and Apple's GPUs have none of their own.
 
@@ -150,7 +152,13 @@ def takes_pinned_memory(device: torch.device) -> bool:
         >>> takes_pinned_memory(torch.device("cpu"))
         False
     """
-    return device.type not in ("cpu", "mps")
+    if device.type in ("cpu", "mps"):
+        return False
+    try:
+        torch.empty(1, device="cpu").pin_memory()
+    except RuntimeError:  # not every backend has it
+        return False
+    return True
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
