@@ -41,8 +41,8 @@ def _meets_on_cpus() -> bool:
     """Whether processes can meet with tensors of CPUs; a backend is like ``nccl`` or ``cpu:gloo,cuda:nccl``."""
     if not (dist.is_available() and dist.is_initialized()):
         return True
-    backend = str(dist.get_backend())
-    return "undefined" in backend or any(name in backend for name in ("gloo", "mpi"))
+    backends = {part.rpartition(":")[2] for part in str(dist.get_backend()).split(",")}
+    return backends <= {"gloo", "mpi", "undefined"}
 
 
 def _with_classes(model: nn.Module, classes: dict[type, type]) -> nn.Module:

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from nc_lightning.callbacks.sources import step_features
+from nc_lightning.callbacks.sources import StepFeatures, step_features
 from nc_lightning.geometry.checks import check_choice, check_count, check_number
 from nc_lightning.losses import ContrastiveLoss, FeatureQueue
 from nc_lightning.processes import this_process
@@ -171,20 +171,20 @@ class HardNegativeSampler(Callback):
         features = self._features(pl_module, outputs)
         if batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             hardness = {} if self.beta is None else {"hardness": torch.full((), loss.beta, device=pl_module.device)}
-            self._log(pl_module, hardness | ({} if features is None else loss.negative_statistics(*features)))
+            self._log(pl_module, hardness | ({} if features is None else _statistics(loss, features)))
         if features is not None and self.schedule == "adaptive":
-            total, known = _sums_over_processes(loss.negative_statistics(*features, max_anchors=ADAPT_ON)["fraction"])
+            total, known = _sums_over_processes(_statistics(loss, features, ADAPT_ON)["fraction"])
             self._adapted = self._adapt(loss.beta, float(total / known))
         loss.queue = None
         if features is not None and self.queue is not None:
-            self.queue.push(*loss.whole_batch(*features[:2]))
+            self.queue.push(*loss.whole_batch(features.z, features.labels, features.shares))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave a loss without past features behind."""
         if isinstance(getattr(pl_module, "loss", None), ContrastiveLoss):
             _loss(pl_module).queue = None
 
-    def _features(self, module: LightningModule, outputs: Any) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    def _features(self, module: LightningModule, outputs: Any) -> StepFeatures | None:
         features = step_features(outputs)
         if features is not None:
             return features
@@ -212,6 +212,11 @@ class HardNegativeSampler(Callback):
         now = min(max(reached, torch.finfo().tiny), 1 - torch.finfo().eps)
         ratio = math.sqrt(math.log(self.fraction) / math.log(now))
         return min(self.max_beta, max(SMALLEST_ADAPTIVE_BETA, beta) * min(2.0, max(0.5, ratio)))
+
+
+def _statistics(loss: ContrastiveLoss, features: StepFeatures, max_anchors: int | None = None) -> dict[str, Tensor]:
+    z, labels, instances, shares = features
+    return loss.negative_statistics(z, labels, instances, max_anchors, shares)
 
 
 def _sums_over_processes(values: Tensor) -> tuple[Tensor, Tensor]:

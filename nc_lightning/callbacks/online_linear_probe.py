@@ -93,7 +93,7 @@ class OnlineLinearProbe(Callback):
                 f"OnlineLinearProbe: got no features from the training step of {type(pl_module).__name__}, expected a "
                 "dict with loss, z and labels"
             )
-        z, labels = _whole_precision(*features)
+        z, labels = _whole_precision(features.z, features.labels)
         classifier, optimizer = self._make(z)
         with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
             logits = classifier(z)
@@ -131,7 +131,7 @@ class OnlineLinearProbe(Callback):
         features = step_features(outputs)
         if self.classifier is None or features is None:
             return
-        z, labels = _whole_precision(*features)
+        z, labels = _whole_precision(features.z, features.labels)
         with torch.autocast(z.device.type, enabled=False):
             counts = _counts(self._make(z)[0](z), labels, torch.long)
         self._evaluated = counts if self._evaluated is None else self._evaluated + counts
@@ -177,7 +177,7 @@ class OnlineLinearProbe(Callback):
         pl_module.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
 
-def _whole_precision(z: Tensor, labels: Tensor, instances: Tensor | None) -> tuple[Tensor, Tensor]:
+def _whole_precision(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Detached features in float32 or better, and labels on their device, with one number for all unknown ones."""
     return z.detach().to(torch.promote_types(z.dtype, torch.float32)), labels.to(z.device).clamp(min=UNLABELLED)
 

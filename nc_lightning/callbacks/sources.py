@@ -1,17 +1,35 @@
 """Where callbacks find what they need: features of a step, the number of classes, the folder of checkpoints, others."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from nc_lightning.losses.shares import Shares
 
-def step_features(outputs: Any) -> tuple[Tensor, Tensor, Tensor | None] | None:
-    """Return z, labels and instances, if there are any, of what a step returned; None if it exposes no features."""
+
+class StepFeatures(NamedTuple):
+    """What a step tells of its batch.
+
+    Attributes:
+        z: Features (N, d).
+        labels: (N,)
+        instances: (N,) equal for views of one sample, if it tells.
+        shares: Which process held what of the batch, if it tells: then nobody has to ask.
+    """
+
+    z: Tensor
+    labels: Tensor
+    instances: Tensor | None
+    shares: Shares | None
+
+
+def step_features(outputs: Any) -> StepFeatures | None:
+    """Return what a step returned of its batch; None if it exposes no features."""
     if isinstance(outputs, dict) and "z" in outputs and "labels" in outputs:
-        return outputs["z"], outputs["labels"], outputs.get("instances")
+        return StepFeatures(outputs["z"], outputs["labels"], outputs.get("instances"), outputs.get("shares"))
     return None
 
 

@@ -63,6 +63,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         queue: Past features that are negatives as well, or None; set between calls, as `HardNegativeSampler` does.
         batch_size: Number of samples of the whole batch that the loss was last computed of, 0 before.
         num_pairs: Number of its pairs, 0 where there is nothing to learn from.
+        shares: Which process held what of it; None on one process.
 
     Shape:
         ``z`` (N, d) floating point, ``labels`` (N,) integers, negative where unknown, ``instances`` (N,) integers;
@@ -139,6 +140,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         self.sync = sync
         self.queue: FeatureQueue | None = None
         self.batch_size, self.num_pairs = 0, 0
+        self.shares: Shares | None = None
         self._warned = False
 
     @property
@@ -180,7 +182,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         """
         with torch.autocast(z.device.type, enabled=False):
             z, ids, past, past_id, shares = self._prepare(z, labels, instances)
-            tau = self.tau
+            self.shares, tau = shares, self.tau
             check_number("temperature", tau, above=0)
             layout = sorted_layout(ids, self.negatives, self.include_self, past_id)
             self.batch_size, self.num_pairs = len(ids), 0 if layout is None else layout.num_pairs
@@ -221,7 +223,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         return isinstance(self.link, InfoNCE) and self.link.alpha > 0
 
     def _prepare(
-        self, z: Tensor, labels: Tensor, instances: Tensor | None
+        self, z: Tensor, labels: Tensor, instances: Tensor | None, shares: Shares | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Shares | None]:
         """Return the features of this process and the ids of all, those of the queue, normalised, and the shares."""
         check_features(z)
@@ -229,7 +231,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         if instances is not None:
             check_labels(instances, len(z), name="instances")
         z = normalize(z, "none")
-        shares = share_rows(z) if self.sync == "global" else None
+        shares = self._ask(z, shares)
         instances = instances if shares is None else shares.number(instances).to(labels.device)
         ids = positive_ids(labels, instances, self.positives).to(z.device, torch.int64)
         ids = ids if shares is None else shares.gather(ids)
@@ -251,15 +253,22 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         # All that has a gradient otherwise has one of zeros, which DistributedDataParallel waits for.
         return z.sum() * 0.0 + 0.0 * self.temperature
 
-    def whole_batch(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the features (N, d), without gradient, and labels (N,) that the loss is of: those of all processes."""
-        shares = share_rows(z) if self.sync == "global" else None
-        labels = labels.to(z.device)
+    def _ask(self, z: Tensor, known: Shares | None) -> Shares | None:
+        return (known or share_rows(z)) if self.sync == "global" else None
+
+    def whole_batch(self, z: Tensor, labels: Tensor, shares: Shares | None = None) -> tuple[Tensor, Tensor]:
+        """Return the features (N, d), without gradient, and labels (N,) of all processes; for shares see below."""
+        shares, labels = self._ask(z, shares), labels.to(z.device)
         return (z.detach(), labels) if shares is None else (shares.gather(z), shares.gather(labels))
 
     @torch.no_grad()
     def negative_statistics(
-        self, z: Tensor, labels: Tensor, instances: Tensor | None = None, max_anchors: int | None = None
+        self,
+        z: Tensor,
+        labels: Tensor,
+        instances: Tensor | None = None,
+        max_anchors: int | None = None,
+        shares: Shares | None = None,
     ) -> dict[str, Tensor]:
         """Say what the hardness does to the negatives of a batch.
 
@@ -268,6 +277,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
             labels: (N,), as in `forward`.
             instances: (N,), as in `forward`.
             max_anchors: About how many anchors to look at, evenly spread; None for all.
+            shares: That of the same batch, so that processes need not ask each other again; None to ask.
 
         Returns:
             Means over the anchors of the whole batch: ``effective``, the effective number of negatives, ``fraction``,
@@ -275,17 +285,11 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
             the anchor's own class. NaN if no anchor has both a positive and a negative.
         """
         with torch.autocast(z.device.type, enabled=False):
-            z, ids, past, past_id, shares = self._prepare(z, labels, instances)
+            z, ids, past, past_id, shares = self._prepare(z, labels, instances, shares)
             z = normalize(z if shares is None else shares.gather(z), self.normalization)
+            who: dict[str, Any] = {"negatives": self.negatives, "include_self": self.include_self}
             return negative_statistics(
-                z,
-                ids,
-                self.hardening,
-                negatives=self.negatives,
-                include_self=self.include_self,
-                past=past,
-                past_id=past_id,
-                max_anchors=max_anchors,
+                z, ids, self.hardening, past=past, past_id=past_id, max_anchors=max_anchors, **who
             )
 
     def extra_repr(self) -> str:

@@ -126,7 +126,7 @@ class ContrastiveObjective(LightningModule):
                 "by itself and so tells samples apart by where they are; give the Trainer plugins=[BatchNormSync()]"
             )
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
         x, labels, instances = concatenate_views(batch)
         z = self(x)
@@ -138,7 +138,8 @@ class ContrastiveObjective(LightningModule):
         weight, value = finite * _weight(len(labels)), value.nan_to_num(0.0, 0.0, 0.0)
         self._log_epoch(weight, {"loss/train": value}, prog_bar=True)
         self._log_epoch(weight, self._references(value, self.loss.batch_size))
-        return {"loss": loss, "z": z.detach(), "labels": labels, "instances": instances}
+        shares = self.loss.shares
+        return {"loss": loss, "z": z.detach(), "labels": labels, "instances": instances, "shares": shares}
 
     @torch.compiler.disable
     def _loss(self, z: Tensor, labels: Tensor, instances: Tensor) -> Tensor:
