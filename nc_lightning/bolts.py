@@ -63,10 +63,11 @@ class SSLOnlineEvaluator(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Let it evaluate."""
-        self.evaluator.on_validation_batch_end(
-            trainer, pl_module, outputs, _last_view(batch), batch_idx, dataloader_idx
-        )
+        """Let it evaluate, once it has a classifier, which it makes for training alone."""
+        if self.evaluator.online_evaluator is not None:
+            self.evaluator.on_validation_batch_end(
+                trainer, pl_module, outputs, _last_view(batch), batch_idx, dataloader_idx
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return classifier and optimizer, once there are any."""
