@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -47,7 +48,8 @@ def check_same_device(trainer: Trainer) -> "Store | None":
         ValueError: If devices differ; on all processes.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    if environment is None or not environment.creates_processes_externally or environment.world_size() == 1:
+    # A process that Lightning has started takes itself for one that was started externally; its launcher does not.
+    if environment is None or isinstance(environment, LightningEnvironment) or environment.world_size() == 1:
         return None
     from torch.distributed import PrefixStore, rendezvous  # not in every torch
 

@@ -119,9 +119,7 @@ def test_slurm_on_two_nodes(gloo, alone, repository, free_port):
 
 def _meet(rank, port, device_of_rank_1):
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    environment = SimpleNamespace(
-        creates_processes_externally=True, world_size=lambda: 2, global_rank=lambda: rank, main_address="", main_port=0
-    )
+    environment = SimpleNamespace(world_size=lambda: 2, global_rank=lambda: rank, main_address="", main_port=0)
     device = torch.device(device_of_rank_1 if rank == 1 else "cpu")
     strategy = SimpleNamespace(cluster_environment=environment, root_device=device)
     try:
@@ -143,8 +141,10 @@ def test_devices_of_one_kind_meet(gloo, free_port):
     assert on_processes(2, _meet, free_port, "cpu") == ["", ""]
 
 
-def test_a_process_alone_or_started_by_lightning_is_not_asked():
+def test_a_process_alone_or_started_by_lightning_is_not_asked(monkeypatch):
     assert check_same_device(Trainer(accelerator="cpu", devices=1, logger=False)) is None
+    assert check_same_device(Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)) is None
+    monkeypatch.setenv("LOCAL_RANK", "1")
     assert check_same_device(Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)) is None
 
 

@@ -216,7 +216,11 @@ def test_a_compiled_training_is_the_plain_one(dynamo):
         model = HSCL(encoder=MLP((1, 8, 8), [16]), num_classes=10)
         model = torch.compile(model, backend="eager") if compiled else model
         trainer = Trainer(
-            max_epochs=1, callbacks=[OnlineLinearProbe(), GeometryMonitor()], enable_checkpointing=False, **QUIET
+            max_epochs=1,
+            limit_train_batches=2,
+            callbacks=[OnlineLinearProbe(), GeometryMonitor()],
+            enable_checkpointing=False,
+            **QUIET,
         )
         torch.manual_seed(1)
         trainer.fit(model, DigitsDataModule(batch_size=250))
