@@ -1,4 +1,4 @@
-"""``nc-train fit``, ``validate``, ``test``, ``predict`` and a resumed ``fit`` on the device, with every shipped config."""
+"""``nc-train`` on the pretend device, with every shipped config: it trains, evaluates, predicts and resumes."""
 
 import os
 import sys
