@@ -258,8 +258,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
 
     def whole_batch(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features (N, d), without gradient, and labels (N,) that the loss is of: those of all processes."""
-        shares = share_rows(z) if self.sync == "global" else None
-        labels = labels.to(z.device)
+        shares, labels = share_rows(z) if self.sync == "global" else None, labels.to(z.device)
         return (z.detach(), labels) if shares is None else (shares.gather(z), shares.gather(labels))
 
     @torch.no_grad()
