@@ -141,9 +141,9 @@ class TensorBoardDashboard(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what training has ended with, and write features, table and report."""
+        self._note_losses(trainer)
         if self._record is None:
             return
-        self._note_losses(trainer)
         monitor = _monitor(trainer)
         if self._drawn[1] != trainer.global_step:
             self._draw(trainer, pl_module, monitor)
@@ -176,8 +176,8 @@ class TensorBoardDashboard(Callback):
         self._record = None
 
     def _note_losses(self, trainer: Trainer) -> None:
+        metrics = trainer.callback_metrics  # each process has to ask: Lightning averages over all of them only now
         if self._record is not None and self._history and "loss/train" not in self._history[-1]:
-            metrics = trainer.callback_metrics
             self._history[-1] |= {key: float(metrics[key]) for key in LOSS_KEYS if key in metrics}
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
