@@ -78,7 +78,9 @@ def alone(in_tmp, monkeypatch):
 @pytest.mark.slow
 def test_a_rank_that_dies_is_restarted_and_the_run_ends_as_that_of_one_process(gloo, alone, repository, free_port):
     killed = ["--trainer.callbacks+=faults.KilledOnce", "--trainer.callbacks.step=8", "--trainer.callbacks.file=killed"]
-    codes, err = torchrun(repository, free_port, "--ckpt_path=last", *killed, restarts=1)
+    codes, err = torchrun(
+        repository, free_port, "--ckpt_path=last", *killed, restarts=3
+    )  # agents that notice a death at different times may need more than one
     assert codes == [0, 0], err
     assert Path("killed").exists()
     assert "checkpoints/epoch=0-step=5.ckpt" in err, "resumed"

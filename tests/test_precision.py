@@ -19,8 +19,8 @@ from nc_lightning.cli import main
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 
-# Absolute difference of the loss from that of float32 after two epochs.
-CLOSE = {"64-true": 1e-5, "bf16-mixed": 1e-3, "bf16-true": 5e-3, "16-true": 5e-3}
+# Absolute differences of loss and unit_norm from float32 after two epochs. In 16-true small gradients vanish.
+CLOSE = {"64-true": (1e-5, 1e-5), "bf16-mixed": (1e-3, 5e-3), "bf16-true": (1e-3, 2e-2), "16-true": (2e-2, 0.3)}
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
 
 
@@ -50,9 +50,10 @@ def fit(precision, folder, resume=None, **options):
 @pytest.mark.parametrize("precision", CLOSE)
 def test_a_run_is_near_that_of_float32_and_predicts(tmp_path, precision):
     plain, (model, data, trainer) = fit("32-true", tmp_path)[2], fit(precision, tmp_path)
-    for key in ("loss/train", "loss/val", "geometry/val/unit_norm"):
+    loss, norm = CLOSE[precision]
+    for key, tolerance in {"loss/train": loss, "loss/val": loss, "geometry/val/unit_norm": norm}.items():
         expected = float(plain.callback_metrics[key])
-        assert float(trainer.callback_metrics[key]) == pytest.approx(expected, abs=CLOSE[precision]), key
+        assert float(trainer.callback_metrics[key]) == pytest.approx(expected, abs=tolerance), key
     dtype = {"64-true": torch.float64, "bf16-true": torch.bfloat16, "16-true": torch.float16}.get(
         precision, torch.float32
     )
