@@ -195,15 +195,6 @@ def test_the_guard_sees_every_bad_value(dtype):
             assert [torch.isfinite(end).item() for (end,) in ends(tensors)].index(False) == 7
 
 
-@pytest.fixture
-def _without_float64(monkeypatch):
-    def widest(device):
-        return torch.float32 if torch.device(device or "cpu").type == NAME else torch.float64
-
-    monkeypatch.setattr("nc_lightning.geometry.statistics._widest_dtype", widest, raising=False)
-
-
-@pytest.mark.usefixtures("_without_float64")
 def test_on_a_device_without_float64(tmp_path):
     found = []
     for device in DEVICES:

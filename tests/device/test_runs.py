@@ -20,6 +20,7 @@ WAITS = {
     ("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1,  # adaptive.yaml alone: the fraction reached
 }
 """What a step waits for, and how often."""
+COMMANDS = ("validate", "test", "predict")
 SHORT = {
     "accelerator": {"class_path": "pretend_run.PretendAccelerator"},
     "max_epochs": 1,
@@ -50,23 +51,35 @@ def settings(strategy, devices):
 def on_hscl(config):
     """The command line that makes a config complete: an overlay is laid on HSCL."""
     configs = next(line for line in complete(config) if line[1] in (config, "hscl.yaml"))
-    small = ["--data.batch_size=20"] if "--data.path=small.npz" in configs else []
-    return [*configs, "--config", "device.yaml", "--config", "marked.yaml", *small]
+    smaller = ["--data.batch_size=20"] if "--data.path=small.npz" in configs else []
+    smaller += ["--model.encoder.depth=18"] if config == "paper/official.yaml" else []
+    smaller += ["--data.batch_size=1000"] if config == "digit_pairs.yaml" else []  # fewer operations for a measurement
+    return [*configs, "--config", "device.yaml", "--config", "marked.yaml", *smaller]
 
 
-def runs(configs, *commands):
-    """Train, do what else there is to do, and resume; return the machine of the first training, and its steps."""
+def runs(configs, commands=()):
+    """Train, do what else there is to do, and resume; return the machine of the first training, and its steps.
+
+    Args:
+        configs: What makes a command line complete.
+        commands: Of `COMMANDS`, those that are given to ``nc-train``; to parse all settings again takes longer than
+            what they do, so that the others are done by the Trainer of the first training, as ``nc-train`` has them.
+    """
     with Machine() as machine:
         first = main(["fit", *configs])
+        last = Path(first.trainer.log_dir) / "checkpoints" / "last.ckpt"
     with Machine():
-        for command in commands:
-            cli = main([command, *configs, "--ckpt_path=last"])
-            if command == "predict":
-                assert np.isfinite(np.load(Path(cli.trainer.log_dir) / "predictions.npz")["features"]).all()
+        for command in COMMANDS:
+            if command in commands:
+                trainer = main([command, *configs, "--ckpt_path=last"]).trainer
+            else:
+                trainer = first.trainer
+                getattr(trainer, command)(first.model, datamodule=first.datamodule, ckpt_path=last)
+        assert np.isfinite(np.load(Path(trainer.log_dir) / "predictions.npz")["features"]).all()
         resumed = main(["fit", *configs, "--ckpt_path=last", "--trainer.max_epochs=2"])
     assert (first.trainer.global_step, resumed.trainer.global_step) == (2, 4)
-    assert np.isfinite(float(first.trainer.callback_metrics["loss/train"]))
-    return machine, first.trainer.global_step
+    assert np.isfinite(float(resumed.trainer.callback_metrics["loss/train"]))
+    return machine, 2
 
 
 def check_waits(machine, steps):
@@ -77,34 +90,20 @@ def check_waits(machine, steps):
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_every_config_trains_and_resumes(config, request):
+def test_every_config_trains_evaluates_and_resumes(config, request):
     if config == "bolts.yaml":
         request.getfixturevalue("bolts")
     settings("PretendSingleDevice", 1)
-    machine, steps = runs(on_hscl(config))
+    machine, steps = runs(on_hscl(config), COMMANDS if config in ("hscl.yaml", "adaptive.yaml") else ())
     if config != "bolts.yaml":  # whose evaluator reads its figures in every step
         check_waits(machine, steps)
-
-
-EVALUATE = ("validate", "test", "predict")
-
-
-@pytest.mark.parametrize(
-    "config",
-    [c if c in ("hscl.yaml", "hucl.yaml") else pytest.param(c, marks=pytest.mark.slow) for c in CONFIGS],
-)
-def test_every_config_is_evaluated(config, request):
-    if config == "bolts.yaml":
-        request.getfixturevalue("bolts")
-    settings("PretendSingleDevice", 1)
-    runs(on_hscl(config), *EVALUATE)
 
 
 def _in_two(rank, folder):
     os.chdir(folder)
     as_process()
     configs = ["--config", "hscl.yaml", "--config", "ddp.yaml", "--config", "adaptive.yaml", "--config", "device.yaml"]
-    runs([*configs, "--config", "marked.yaml", "--data.batch_size=50"], *EVALUATE)
+    runs([*configs, "--config", "marked.yaml", "--data.batch_size=50"], COMMANDS)
 
 
 def test_on_two_processes(gloo):
