@@ -12,6 +12,7 @@ nondeterminism, torch.compile for a GPU, streams, and NCCL itself. A random numb
 """
 
 import collections
+import functools
 import os
 import sys
 import time
@@ -19,7 +20,6 @@ import types
 import weakref
 
 import torch
-from torch.utils import _pytree as pytree
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from work import is_kernel
@@ -158,7 +158,7 @@ class Machine(TorchDispatchMode):
         phase: Set by tests; everything is counted under the phase it happens in.
         waits: How often each place of the package made the host wait, by (phase, what, "file function").
         launches: Operations that run a kernel at least, by (phase, "file function").
-        memory: Bytes of all tensors that are on the device, and were made while this was entered.
+        memory: Without values, bytes of all tensors that are on the device, and were made while this was entered.
         peak: The most that this has been; tests may set it back.
     """
 
@@ -214,26 +214,36 @@ class Machine(TorchDispatchMode):
         if self._users[key] == 0:
             self.memory -= size
 
-    def note(self, func, args, kwargs, ours, theirs, asked):
+    def note(self, name, runs, args, kwargs, ours, theirs, asked):
+        waits = _what_waits(name, args, kwargs, ours, theirs, asked)
+        if waits is None and not runs:
+            return
         place = _place()
-        waits = _what_waits(func._schema.name.partition("::")[2], args, kwargs, ours, theirs, asked)
         if waits is not None:
             self.waits[self.phase, waits, place] += 1
-        if is_kernel(func):
+        if runs:
             self.launches[self.phase, place] += 1
 
 
+@functools.cache
+def _what_is(func):
+    """Name space and name of an operation, and whether it runs a kernel."""
+    space, _, name = func._schema.name.partition("::")
+    return space, name, is_kernel(func)
+
+
 def _compute(func, args, kwargs):
-    name = func._schema.name.partition("::")[2]
-    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+    space, name, runs = _what_is(func)
+    tensors = []
+    _map((args, kwargs), torch.Tensor, tensors.append)
     ours = [t for t in tensors if isinstance(t, OnDevice)]
     theirs = [t for t in tensors if not isinstance(t, OnDevice)]
     asked = kwargs.get("device")
     place = asked if asked is not None else DEVICE if ours else torch.device("cpu")
-    _refuse(func, name, args, kwargs, ours, theirs, place)
+    _refuse(func, space, name, args, kwargs, ours, theirs, place)
     machine = Machine.now
     if machine is not None and (ours or place.type == NAME):
-        machine.note(func, args, kwargs, ours, theirs, asked)
+        machine.note(name, runs, args, kwargs, ours, theirs, asked)
     if place.type == NAME and "device" in kwargs:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     if kwargs.get("pin_memory"):
@@ -245,7 +255,7 @@ def _compute(func, args, kwargs):
         pinned.pinned = True
         return pinned
     given = {id(t.held): t for t in ours}  # to be found again in results of operations in place, and out=
-    args, kwargs = pytree.tree_map_only(OnDevice, lambda t: t.held, (args, kwargs))
+    args, kwargs = _map((args, kwargs), OnDevice, lambda t: t.held)
     if machine is not None and not machine.values and place.type == NAME:
         args, kwargs, given = _without_values(args, kwargs, given)
     result = func(*args, **kwargs)
@@ -259,11 +269,20 @@ def _compute(func, args, kwargs):
             raise TypeError(f"{func}: this device does not support float64")
         if machine is not None and not machine.values and (t.dtype.is_floating_point or _is_mask(t)):
             t = t.to("meta")
-        if machine is not None:
+        if machine is not None and not machine.values:
             machine.hold(t)
         return OnDevice(t)
 
-    return pytree.tree_map_only(torch.Tensor, on_device, result) if place.type == NAME else result
+    return _map(result, torch.Tensor, on_device) if place.type == NAME else result
+
+
+def _map(values, kind, function):
+    """Apply a function to what is of a kind in nested lists, tuples and dictionaries."""
+    if isinstance(values, kind):
+        return function(values)
+    if isinstance(values, (list, tuple)):
+        return type(values)([_map(value, kind, function) for value in values])
+    return {key: _map(v, kind, function) for key, v in values.items()} if isinstance(values, dict) else values
 
 
 def _is_mask(t):
@@ -272,19 +291,20 @@ def _is_mask(t):
 
 def _without_values(args, kwargs, given):
     """Move all operands to meta where one of them has a shape alone."""
-    leaves = pytree.tree_leaves((args, kwargs))
-    if not any(isinstance(t, torch.Tensor) and t.is_meta for t in leaves):
+    tensors = []
+    _map((args, kwargs), torch.Tensor, tensors.append)
+    if not any(t.is_meta for t in tensors):
         return args, kwargs, given
     if "device" in kwargs:
         kwargs = {**kwargs, "device": torch.device("meta")}
-    moved = {id(t): t if t.is_meta else t.to("meta") for t in leaves if isinstance(t, torch.Tensor)}
-    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda t: moved[id(t)], (args, kwargs))
+    moved = {id(t): t if t.is_meta else t.to("meta") for t in tensors}
+    args, kwargs = _map((args, kwargs), torch.Tensor, lambda t: moved[id(t)])
     return args, kwargs, {id(moved[key]): t for key, t in given.items() if key in moved}
 
 
-def _refuse(func, name, args, kwargs, ours, theirs, place):
+def _refuse(func, space, name, args, kwargs, ours, theirs, place):
     """Raise what a GPU raises."""
-    if func._schema.name.startswith("c10d::") and theirs:
+    if space == "c10d" and theirs:
         raise RuntimeError("No backend type associated with device type cpu")
     if ours and theirs and name not in ("_to_copy", "copy_"):
         indexing = name in ("index", "index_put_") and isinstance(args[0], OnDevice)

@@ -234,7 +234,7 @@ def test_launches_by_number_of_classes(num_classes):
 
 
 @pytest.mark.parametrize(
-    ("n", "gibibytes", "most"), [(512, 1, 100), (4096, 4, 400), (16384, 16, 1700), (16384, 80, 400), (65536, 80, 3000)]
+    ("n", "gibibytes", "most"), [(512, 1, 100), (4096, 4, 400), (16384, 16, 1700), (16384, 80, 400), (32768, 80, 1000)]
 )
 @pytest.mark.parametrize("temperature", [1.0, 0.01])
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
