@@ -16,6 +16,8 @@ from nc_lightning.geometry.checks import check_number
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma of ITU-R BT.601."""
+NO_BLUR = 1e-3
+"""Standard deviation in pixels of a blur that changes nothing."""
 TRIES = 10
 """How often a crop that does not fit is drawn again before the whole image is taken."""
 
@@ -78,14 +80,12 @@ class SimCLR:
         parts = [_OF_CROP, _OF_FLIP, _OF_BLUR * (self.blur > 0), _OF_COLOURS[channels] * (self.strength > 0)]
         uniform = torch.rand(sum(parts), count, generator=generator, device=x.device)
         of_crop, of_flip, of_blur, of_colours = uniform.split(parts)
-        start, size = place_crops(of_crop, height, width, self.smallest_crop)
-        if height == width:
-            rows, columns = resize_matrix(start, size, height)
-        else:
-            rows, columns = resize_matrix(start[0], size[0], height), resize_matrix(start[1], size[1], width)
-        columns = torch.where((of_flip[0] < self.flip)[:, None, None], columns.flip(1), columns)
+        crops = place_crops(of_crop, height, width, self.smallest_crop)
+        flipped = of_flip < constant((0.0, self.flip), x.device)[:, None]  # no row ever
+        rows, columns = resize_matrices(crops, height, width, flipped)
         if self.blur > 0:
-            sigma = (0.1 + 1.9 * of_blur[0]).masked_fill(of_blur[1] >= self.blur, 0)
+            sigma = torch.add(constant(0.1, x.device), of_blur[0], alpha=1.9)
+            sigma = torch.where(of_blur[1] >= self.blur, constant(NO_BLUR, x.device), sigma)
             of_rows = blur_matrix(sigma, height)
             rows = of_rows @ rows
             columns = (of_rows if height == width else blur_matrix(sigma, width)) @ columns
@@ -118,7 +118,7 @@ def place_crops(uniform: Tensor, height: int, width: int, smallest: float) -> Cr
     factor, shift = constant((1 - smallest, 2.0), device), constant((smallest, -1.0), device)
     amount = constant((height * width, math.log(4 / 3)), device)
     tries = uniform[: 2 * TRIES].view(2, count, TRIES)
-    area, ratio = (tries * factor[:, None, None] + shift[:, None, None]) * amount[:, None, None]
+    area, ratio = torch.addcmul(shift[:, None, None], tries, factor[:, None, None]) * amount[:, None, None]
     ratio = ratio.exp()
     whole = constant((height, width), device)[:, None]
     sides = uniform.new_empty(2, count, TRIES + 1)
@@ -126,42 +126,57 @@ def place_crops(uniform: Tensor, height: int, width: int, smallest: float) -> Cr
     torch.mul(area, ratio, out=sides[1, :, :TRIES])
     sides[:, :, :TRIES].sqrt_().round_()
     sides[:, :, TRIES] = whole  # a last try, which always fits
-    fits = (sides.clamp(constant(1.0, device), whole[:, :, None]) == sides).all(0)
-    first = fits.to(torch.uint8).argmax(1)
+    first = (sides.clamp(constant(1.0, device), whole[:, :, None]) == sides).sum(0).argmax(1)
     size = sides.gather(2, first[None, :, None].expand(2, -1, 1)).squeeze(2)
     start = uniform[2 * TRIES :] * (constant((height + 1, width + 1), device)[:, None] - size)
     return Crops(start.floor().minimum(constant((height - 1, width - 1), device)[:, None]), size)
 
 
-def resize_matrix(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Return the matrices (..., size, size) that cut ``length`` pixels from ``start`` on and stretch them over all.
+def resize_matrices(crops: Crops, height: int, width: int, flipped: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the matrices that cut boxes out of images and stretch them over all, for their rows and their columns.
 
     Bilinear, with the pixels' centres as everywhere: what torchvision's ``resized_crop`` does where it enlarges.
 
+    Args:
+        crops: The boxes.
+        height: Of the images.
+        width: Of the images.
+        flipped: (2, N) bool, whether to mirror the result upside down, and left and right.
+
+    Returns:
+        (N, height, height) and (N, width, width).
+
     Example:
-        >>> resize_matrix(torch.tensor([1.0]), torch.tensor([2.0]), size=4)[0]
+        >>> crops = Crops(torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [4.0]]))
+        >>> rows, columns = resize_matrices(crops, 4, 4, flipped=torch.tensor([[False], [True]]))
+        >>> rows[0]
         tensor([[0.0000, 1.0000, 0.0000, 0.0000],
                 [0.0000, 0.7500, 0.2500, 0.0000],
                 [0.0000, 0.2500, 0.7500, 0.0000],
                 [0.0000, 0.0000, 1.0000, 0.0000]])
+        >>> columns[0].argmax(1)
+        tensor([3, 2, 1, 0])
     """
-    pixel, middle, _ = _pixels(size, start.device)
-    start, length = start[..., None], length[..., None]
-    centre = middle * (length / size) - 0.5
-    centre = centre.clamp(constant(0.0, start.device), length - 1) + start
-    return (1 - (centre[..., None] - pixel).abs()).clamp_(min=0)
+    start, length, device = crops.start[..., None], crops.size[..., None], crops.start.device
+    sizes = constant((height, width), device)[:, None, None]
+    # Of both at once, as if images were square; what is too much of the shorter side is cut off.
+    pixel, middle = _pixels(max(height, width), device)
+    centre = torch.where(flipped[..., None], sizes - middle, middle)
+    centre = torch.addcmul(constant(-0.5, device), centre, length / sizes)
+    centre = centre.clamp(constant(0.0, device), length - 1) + start
+    rows, columns = (1 - (centre[..., None] - pixel).abs()).clamp_(min=0)
+    return rows[:, :height, :height], columns[:, :width, :width]
 
 
 def blur_matrix(sigma: Tensor, size: int) -> Tensor:
-    """Return the matrices (N, size, size) of a Gaussian blur, renormalised at the border; sigma 0 is the identity.
+    """Return the matrices (N, size, size) of a Gaussian blur, renormalised at the border.
 
     Example:
-        >>> blur_matrix(torch.tensor([0.0, 1.0]), size=3)[:, 1]
+        >>> blur_matrix(torch.tensor([NO_BLUR, 1.0]), size=3)[:, 1]
         tensor([[0.0000, 1.0000, 0.0000],
                 [0.2741, 0.4519, 0.2741]])
     """
-    _, _, exponents = _pixels(size, sigma.device)
-    return torch.softmax(exponents / sigma.clamp(min=1e-3).square()[:, None, None], -1)
+    return torch.softmax(_gaussian_exponents(size, sigma.device) / sigma.square()[:, None, None], -1)
 
 
 def mix_colours(uniform: Tensor, mean: Tensor, strength: float) -> tuple[Tensor, Tensor]:
@@ -214,10 +229,17 @@ def _colour_basis(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def _pixels(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Numbers (size,) of pixels, their middles, and (size, size) what a Gaussian of variance 1 has as its exponents."""
+def _pixels(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Numbers (size,) of pixels, and their middles."""
     pixel = torch.arange(size, dtype=torch.float32, device=device)
-    return pixel, pixel + 0.5, (pixel[:, None] - pixel).square() / -2
+    return pixel, pixel + 0.5
+
+
+@functools.cache
+def _gaussian_exponents(size: int, device: torch.device) -> Tensor:
+    """What a Gaussian with a deviation of 1 has as its exponents, (size, size)."""
+    pixel, _ = _pixels(size, device)
+    return (pixel[:, None] - pixel).square() / -2
 
 
 @functools.cache

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
-from nc_lightning.data.augmentation import GREY, TRIES, SimCLR, blur_matrix, mix_colours, place_crops, resize_matrix
+from nc_lightning.data.augmentation import (
+    GREY,
+    NO_BLUR,
+    TRIES,
+    Crops,
+    SimCLR,
+    blur_matrix,
+    mix_colours,
+    place_crops,
+    resize_matrices,
+)
 
 
 def generator(seed=0):
@@ -23,10 +33,12 @@ def test_a_crop_is_torchvisions(height, width, data):
     h, w = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
     top, left = data.draw(st.integers(0, height - h)), data.draw(st.integers(0, width - w))
     x = torch.rand(3, height, width, generator=generator())
-    rows = resize_matrix(torch.tensor([float(top)]), torch.tensor([float(h)]), height)[0]
-    columns = resize_matrix(torch.tensor([float(left)]), torch.tensor([float(w)]), width)[0]
+    crops = Crops(torch.tensor([[float(top)], [float(left)]]), torch.tensor([[float(h)], [float(w)]]))
+    flipped = torch.tensor([[data.draw(st.booleans())], [data.draw(st.booleans())]])
+    rows, columns = resize_matrices(crops, height, width, flipped)
     expected = tv.resized_crop(x, top, left, h, w, [height, width], antialias=True)
-    assert torch.allclose(rows @ x @ columns.T, expected, atol=1e-5)
+    expected = expected.flip([dim for dim in (1, 2) if flipped[dim - 1]])
+    assert torch.allclose(rows[0] @ x @ columns[0].T, expected, atol=1e-5)
 
 
 def test_crops_are_drawn_as_by_torchvision():
@@ -53,7 +65,7 @@ def test_a_blur_is_torchvisions_away_from_the_border():
     matrix = blur_matrix(torch.tensor([1.5]), 21)[0]
     expected = tv.gaussian_blur(x, [21, 21], [1.5, 1.5])
     assert torch.allclose((matrix @ x @ matrix.T)[:, 10, 10], expected[:, 10, 10], atol=1e-4)
-    assert torch.equal(blur_matrix(torch.tensor([0.0]), 5)[0], torch.eye(5))
+    assert torch.equal(blur_matrix(torch.tensor([NO_BLUR]), 5)[0], torch.eye(5))
 
 
 def drawn_for(strength, factors, turn=0.0, change=0.0, keep=0.9):

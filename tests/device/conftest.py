@@ -17,5 +17,10 @@ def _pretend(monkeypatch):
     monkeypatch.setattr(torch.utils.data._utils.pin_memory, "pin_memory", lambda data, device=None: data)
     warnings.filterwarnings("ignore")
     yield
-    for cached in (augmentation.constant, augmentation._pixels, augmentation._colour_basis):
+    for cached in (
+        augmentation.constant,
+        augmentation._pixels,
+        augmentation._gaussian_exponents,
+        augmentation._colour_basis,
+    ):
         cached.cache_clear()  # what a machine without values has made has a shape alone
