@@ -227,6 +227,27 @@ def test_launches(name, options, n, most):
     assert cost(LOSSES[name](**options), n)[0] <= most
 
 
+@pytest.mark.parametrize(
+    ("options", "most"), [({"link": InfoNCE("sum")}, 62), ({"differentiate_weights": True}, 64)], ids=["sum", "weights"]
+)
+def test_launches_of_other_options(options, most):
+    assert max(cost(HSCLLoss(**options), n)[0] for n in (512, 8192)) <= most
+
+
+@pytest.mark.parametrize(
+    ("options", "most"), [({}, 77), ({"link": Logistic()}, 136), ({"num_negatives": 64}, 127)], ids=str
+)
+def test_launches_with_a_queue(options, most):
+    loss, z, labels = HSCLLoss(**options), torch.randn(512, 6), torch.arange(512) % 100
+    loss.queue = FeatureQueue(128)
+    with Machine() as machine:
+        z, labels = z.to(NAME).requires_grad_(), labels.to(NAME)
+        loss.queue.push(z.detach()[:128], labels[:128])
+        machine.phase = "call"
+        loss(z, labels).backward()
+    assert machine.launches_in("call") <= most
+
+
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
 def test_launches_by_number_of_classes(num_classes):
     for n in (1024, 8192):
