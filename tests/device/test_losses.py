@@ -235,14 +235,17 @@ def test_launches_of_other_options(options, most):
 
 
 @pytest.mark.parametrize(
-    ("options", "most"), [({}, 77), ({"link": Logistic()}, 136), ({"num_negatives": 64}, 127)], ids=str
+    ("options", "size", "most"),
+    [({}, 128, 77), ({"link": Logistic()}, 0, 124), ({"num_negatives": 64}, 0, 115)],
+    ids=["queue", "logistic", "drawn"],
 )
-def test_launches_with_a_queue(options, most):
+def test_launches_of_other_losses(options, size, most):
     loss, z, labels = HSCLLoss(**options), torch.randn(512, 6), torch.arange(512) % 100
-    loss.queue = FeatureQueue(128)
     with Machine() as machine:
         z, labels = z.to(NAME).requires_grad_(), labels.to(NAME)
-        loss.queue.push(z.detach()[:128], labels[:128])
+        if size > 0:
+            loss.queue = FeatureQueue(size)
+            loss.queue.push(z.detach()[:size], labels[:size])
         machine.phase = "call"
         loss(z, labels).backward()
     assert machine.launches_in("call") <= most
