@@ -48,15 +48,13 @@ def _kill(group):
 
 
 def torchrun(repository, port, *arguments, restarts=0):
-    agent = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nnodes=2",
-        "--nproc-per-node=1",
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    agent += [
         "--monitor-interval=0.2",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=localhost:{port}",
+        f"--max-restarts={restarts}",
     ]
-    agent += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", f"--max-restarts={restarts}"]
     return on_two_nodes(repository, [[*agent, *FIT, *NODE, *arguments]] * 2)
 
 
@@ -78,13 +76,13 @@ def alone(in_tmp, monkeypatch):
 @pytest.mark.slow
 def test_a_rank_that_dies_is_restarted_and_the_run_ends_as_that_of_one_process(gloo, alone, repository, free_port):
     killed = ["--trainer.callbacks+=faults.KilledOnce", "--trainer.callbacks.step=8", "--trainer.callbacks.file=killed"]
-    codes, err = torchrun(
-        repository, free_port, "--ckpt_path=last", *killed, restarts=3
-    )  # agents that notice a death at different times may need more than one
+    # Agents that notice a death at different times may need more than one restart.
+    codes, err = torchrun(repository, free_port, "--ckpt_path=last", *killed, restarts=5)
     assert codes == [0, 0], err
     assert Path("killed").exists()
     assert "checkpoints/epoch=0-step=5.ckpt" in err, "resumed"
-    assert RunRecord.read(Path("lightning_logs/version_1")).history[-1] == pytest.approx(alone, rel=1e-6, nan_ok=True)
+    last = max(Path("lightning_logs").iterdir(), key=lambda folder: int(folder.name.removeprefix("version_")))
+    assert RunRecord.read(last).history[-1] == pytest.approx(alone, rel=1e-6, nan_ok=True)
 
 
 @pytest.mark.slow
@@ -94,9 +92,7 @@ def test_without_restarts_a_death_ends_all_with_one_line(gloo, in_tmp, repositor
     assert 0 not in codes
     (line,) = [line for line in err.splitlines() if line.startswith("nc-train: error:")]
     assert "process of rank 0 (pid " in line
-    assert (
-        "has lost another one in epoch 1; its last checkpoint is lightning_logs/version_0/checkpoints/epoch=0-" in line
-    )
+    assert "has lost another one in epoch 1; its last checkpoint is lightning_logs/version_0/checkpoints/" in line
     assert "nc_lightning/callbacks" not in err, "no traceback of ours"
 
 
