@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -73,7 +74,8 @@ def is_user_error(error: BaseException) -> bool:
         >>> is_user_error(ValueError("temperature: got 0")), is_user_error(RuntimeError("shape mismatch in mm"))
         (True, False)
     """
-    return not isinstance(error, RuntimeError) or str(error).startswith((_STATE_DICT, _NO_BACKEND))
+    by_torch = isinstance(error, RuntimeError) and not isinstance(error, torch.cuda.OutOfMemoryError)
+    return not by_torch or str(error).startswith((_STATE_DICT, _NO_BACKEND))
 
 
 def explain(error: BaseException) -> str:

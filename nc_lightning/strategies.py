@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 from torch import nn
 from torch.optim import Optimizer
@@ -23,24 +22,22 @@ class FSDP2Strategy(ModelParallelStrategy):
     whole.
 
     Example:
-        >>> from lightning.pytorch import Trainer
-        >>> trainer = Trainer(accelerator="cpu", devices=2, strategy=FSDP2Strategy(), logger=False)
+        >>>         >>> trainer = Trainer(accelerator="cpu", devices=2, strategy=FSDP2Strategy(), logger=False)
     """
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
-        """Make one data-parallel group of all processes."""
+        """Make one data-parallel group of all processes, and let BatchNorm see it before weights are sharded.
+
+        On GPUs the plugin that synchronises BatchNorm puts other modules in its place.
+        """
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
-
-    def setup(self, trainer: Trainer) -> None:
-        """Apply the plugin that synchronises BatchNorm, as ``ddp`` does."""
         if self._layer_sync is not None:
             assert self.model is not None
             self.model = self._layer_sync.apply(self.model)
-        super().setup(trainer)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Load a checkpoint of any strategy: plain types and tensors alone, never code."""
@@ -85,23 +82,25 @@ def shard(device_mesh: "DeviceMesh", *modules: nn.Module) -> None:
 
 
 def check_strategy(strategy: str | Strategy, argument: str = "strategy") -> None:
-    """Refuse strategies under which callbacks cannot call the module.
+    """Refuse strategies under which callbacks cannot call the module, or gradients are not averaged.
 
     FSDP 1 and DeepSpeed hold parameters in flat buffers that only their own wrapper of the whole module can gather. A
-    measurement of the geometry calls the module itself.
+    measurement of the geometry calls the module itself. Lightning's `ModelParallelStrategy` takes the processes of a
+    machine for tensor parallelism by itself, which no objective knows.
 
     Args:
         strategy: Name of a strategy, or a strategy.
         argument: Name of the setting in the message.
 
     Raises:
-        ValueError: If the strategy is FSDP 1 or DeepSpeed.
+        ValueError: If the strategy is FSDP 1, DeepSpeed or a plain `ModelParallelStrategy`.
 
     Example:
         >>> check_strategy("ddp")
     """
     name = strategy if isinstance(strategy, str) else type(strategy).__name__
-    if name.lower().startswith(("fsdp", "deepspeed")) and not isinstance(strategy, FSDP2Strategy):
+    refused = ("fsdp", "deepspeed", "modelparallel", "model_parallel")
+    if name.lower().startswith(refused) and not isinstance(strategy, FSDP2Strategy):
         raise ValueError(
             f"{argument}: got {name}, expected ddp, or nc_lightning.strategies.FSDP2Strategy (fsdp.yaml) for sharded "
             "weights"

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 
 from nc_lightning import HUCL
 from nc_lightning.callbacks import (
@@ -24,11 +25,11 @@ CLOSE = {"64-true": (1e-5, 1e-5), "bf16-mixed": (1e-3, 5e-3), "bf16-true": (1e-3
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
 
 
-def trainer_of(precision, folder, epochs=2):
+def trainer_of(precision, folder, epochs=2, **more):
     callbacks = [HardNegativeSampler(schedule="adaptive", queue_size=240), OnlineLinearProbe(), GeometryMonitor()]
     callbacks += [RandomStates(), PredictionWriter()]
     options = {"max_epochs": epochs, "precision": precision, "default_root_dir": folder, "callbacks": callbacks}
-    return Trainer(**options, enable_checkpointing=False, **QUIET)
+    return Trainer(**options, enable_checkpointing=False, **QUIET, **more)
 
 
 def fit(precision, folder, resume=None, **options):
@@ -62,6 +63,17 @@ def test_a_run_is_near_that_of_float32_and_predicts(tmp_path, precision):
     assert batch["features"].dtype == (torch.float64 if precision == "64-true" else torch.float32)
     (path,) = tmp_path.glob("predictions*.npz")
     assert path.stat().st_size > 0
+
+
+def test_16_mixed_with_a_gradient_scaler_of_the_cpu(tmp_path):
+    """As on a GPU but for the device: autocast to float16, and losses scaled so that gradients do not vanish."""
+    plain = fit("32-true", tmp_path)[2]
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    mixed = fit(None, tmp_path, plugins=[plugin])[2]
+    assert mixed.precision_plugin.scaler.get_scale() > 1
+    for key, tolerance in {"loss/train": 2e-3, "loss/val": 2e-3, "geometry/val/unit_norm": 1e-2}.items():
+        expected = float(plain.callback_metrics[key])
+        assert float(mixed.callback_metrics[key]) == pytest.approx(expected, abs=tolerance), key
 
 
 def test_16_mixed_on_a_cpu_is_bf16_mixed(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from on_processes import on_processes
 from torch import nn
 
@@ -161,11 +162,57 @@ def _fit_briefly(rank, strategy):
     return {key: value.item() for key, value in trainer.callback_metrics.items()}
 
 
-@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed", "deepspeed_stage_2", "ddp_spawn", "ddp_fork"])
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed", "deepspeed_stage_2"])
 def test_a_strategy_under_which_a_run_would_not_be_right_is_refused(in_tmp, refusal, strategy):
     line = refusal(main, ["fit", "--config=hscl.yaml", f"--trainer.strategy={strategy}"])
     assert line.startswith(f"nc-train: error: --trainer.strategy: got {strategy}, expected ddp")
     assert not list(Path().iterdir())
+
+
+OF_LIGHTNING = "lightning.pytorch.strategies."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "start"),
+    [
+        (["--trainer.strategy=ddp_spawn"], "spawn"),
+        (["--trainer.strategy=ddp_fork"], "fork"),
+        (["--trainer.strategy=ddp_notebook"], "fork"),
+        ([f"--trainer.strategy={OF_LIGHTNING}DDPStrategy", "--trainer.strategy.start_method=spawn"], "spawn"),
+    ],
+    ids=str,
+)
+def test_processes_that_cannot_bring_back_what_they_have_are_refused(in_tmp, refusal, arguments, start):
+    line = refusal(main, ["fit", "--config=hscl.yaml", "--trainer.accelerator=cpu", "--trainer.devices=2", *arguments])
+    assert line == f"nc-train: error: --trainer.strategy: got one that starts processes by {start}, expected ddp"
+    assert not list(Path().iterdir())
+
+
+def test_lightnings_own_model_parallelism_is_refused():
+    model = HSCL(encoder=MLP((32,), [16]), num_classes=10)
+    trainer = Trainer(strategy=ModelParallelStrategy(), devices=1, max_epochs=1, enable_checkpointing=False, **QUIET)
+    with pytest.raises(ValueError, match="strategy: got ModelParallelStrategy, expected ddp, or"):
+        trainer.fit(model, LatentClassDataModule(batch_size=60, samples_per_class=50))
+
+
+def test_under_fsdp2_batch_norm_is_synchronised_before_weights_are_sharded(gloo, monkeypatch):
+    """As on GPUs, where torch's SyncBatchNorm replaces each BatchNorm; its kernels alone are those of a CPU."""
+
+    def normalize(self, x):
+        return nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
+
+    monkeypatch.setattr("nc_lightning.batch_norm._meets_on_cpus", lambda: False)
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", normalize)
+    model = HSCL(encoder=MLP((32,), [16]), num_classes=10)
+    options = {"strategy": FSDP2Strategy(), "plugins": [BatchNormSync()], "enable_checkpointing": False}
+    trainer = Trainer(devices=1, max_epochs=1, **options, **QUIET)
+    trainer.fit(model, LatentClassDataModule(batch_size=120, samples_per_class=50))
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(type(norm).__name__.endswith("SyncBatchNorm") for norm in norms)
+    assert torch.isfinite(trainer.callback_metrics["loss/train"])
 
 
 def test_fsdp2_is_refused_with_a_learnt_temperature():

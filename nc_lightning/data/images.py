@@ -132,9 +132,7 @@ class ImageDataModule(LabelledDataModule):
             f"classes of {int(counts.min())} to {int(counts.max())} in training"
         )
         splits: dict[Split, LabelledImages] = {"train": train, "val": val, "test": test}
-        if device is not None:
-            return {name: LabelledTensors(s.x.to(device), s.labels.to(device)) for name, s in splits.items()}  # type: ignore[attr-defined]
-        return splits
+        return splits if device is None else _on_device(splits, device)
 
     def _chosen(self, images: LabelledImages) -> LabelledImages:
         number = torch.full((int(images.labels.max()) + 1,), -1)
@@ -156,6 +154,14 @@ def data_root(root: str | None) -> Path:
         'sets'
     """
     return Path(root or os.environ.get("NC_DATA_DIR") or "data").expanduser()
+
+
+def _on_device(splits: dict[Split, Any], device: torch.device) -> dict[Split, LabelledImages]:
+    """Move the sets to a device, one that stands for two only once."""
+    different = {id(images): images for images in splits.values()}
+    check_memory(sum(images.x.nbytes for images in different.values()), device)  # some say only now how large they are
+    moved = {key: LabelledTensors(images.x.to(device), images.labels.to(device)) for key, images in different.items()}
+    return {name: moved[id(images)] for name, images in splits.items()}
 
 
 def check_memory(num_bytes: int, device: torch.device) -> None:

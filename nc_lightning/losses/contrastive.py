@@ -232,7 +232,7 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
             check_labels(instances, len(z), name="instances")
         z = normalize(z, "none")
         shares = self._ask(z, shares)
-        instances = instances if shares is None else shares.number(instances).to(labels.device)
+        instances = instances if shares is None else shares.number(instances, labels.device)
         ids = positive_ids(labels, instances, self.positives).to(z.device, torch.int64)
         ids = ids if shares is None else shares.gather(ids)
         if self.queue is None or len(self.queue) == 0:

@@ -37,10 +37,11 @@ class Shares(NamedTuple):
         start = sum(self.sizes[: self.rank])
         return slice(start, start + self.sizes[self.rank])
 
-    def number(self, instances: Tensor | None) -> Tensor:
+    def number(self, instances: Tensor | None, device: torch.device) -> Tensor:
         """Number the samples of this process (n,), views of one alike, as no other process numbers its own."""
-        own = torch.arange(self.sizes[self.rank]) if instances is None else numbered(instances)
-        return own + self.own.start
+        if instances is None:
+            return torch.arange(self.own.start, self.own.stop, device=device)
+        return numbered(instances).to(device) + self.own.start
 
     @torch.no_grad()
     def gather(self, rows: Tensor) -> Tensor:

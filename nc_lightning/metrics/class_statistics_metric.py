@@ -175,6 +175,8 @@ class ClassStatisticsMetric(Float64Metric):
         """Return the measure, or a flat dict of them if there are several."""
         stats = self.statistics.to("cpu")
         values = {key: self._measure(key, stats) for key in self.keys}
+        # Where the state is, as processes average there what is logged.
+        values = {key: value.to(self.state.device) for key, value in values.items()}
         sound = "nc1" not in values and all(torch.isfinite(value).all() for value in values.values())
         if caveats(stats) and not sound and not self._warned:
             self._warned = True

@@ -254,6 +254,24 @@ def test_a_cache_that_does_not_fit_is_refused_before_anything_is_read(tmp_path, 
         module.setup()
 
 
+def test_a_set_that_stands_for_two_is_there_once(tmp_path, monkeypatch):
+    with Machine():
+        module = attach(arrays(tmp_path, cache="device", val_share=0.0), NAME)
+        monkeypatch.setattr(Backend, "memory", module.num_bytes())
+        module.setup()
+        assert module._splits["val"] is module._splits["test"]
+
+
+def test_sets_that_say_nothing_of_their_size_are_asked_once_they_are_read(tmp_path, monkeypatch):
+    with Machine():
+        module = attach(arrays(tmp_path, cache="device"), NAME)
+        needed = module.num_bytes()
+        monkeypatch.setattr(module, "num_bytes", lambda: 0)
+        monkeypatch.setattr(Backend, "memory", needed - 1)
+        with pytest.raises(ValueError, match="^cache: got device for"):
+            module.setup()
+
+
 @pytest.mark.parametrize("name", ["ArrayDataModule", "ImageFolderDataModule"])
 def test_only_chosen_classes_have_to_fit(tmp_path, name):
     module = CACHED[name](tmp_path, cache="device", classes=[1, 3] if name == "ArrayDataModule" else ["b", "d"])

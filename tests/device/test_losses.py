@@ -251,6 +251,12 @@ def test_launches_of_other_losses(options, size, most):
     assert machine.launches_in("call") <= most
 
 
+@pytest.mark.parametrize("gibibytes", [16, 24, 80])
+def test_launches_on_smaller_cards(monkeypatch, gibibytes):
+    monkeypatch.setattr(Backend, "memory", gibibytes * 2**30)
+    assert max(cost(loss(), 8192)[0] for loss in LOSSES.values()) <= 100
+
+
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
 def test_launches_by_number_of_classes(num_classes):
     for n in (1024, 8192):

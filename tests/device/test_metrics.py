@@ -200,6 +200,16 @@ def fit(device, float64):
 
 
 @pytest.mark.parametrize("float64", [True, False])
+def test_values_are_where_the_metric_is(float64):
+    """Or processes could not average them: NCCL knows no CPU."""
+    with Machine(float64):
+        z, labels = torch.randn(20, 9).to(NAME), (torch.arange(20) % 10).to(NAME)
+        metric, collection = metrics.NC1(10, 9).to(NAME), MetricCollection([metrics.NC2(10, 9)]).to(NAME)
+        values = [metric(z, labels), metric.compute(), *collection(z, labels).values()]
+        assert {value.device.type for value in values} == {NAME if float64 else "cpu"}
+
+
+@pytest.mark.parametrize("float64", [True, False])
 def test_a_module_with_metrics(float64):
     values = fit(NAME, float64)
     assert set(values) == {"nc1", "step", "uniformity", "EffectiveRank", *metrics.NC2.keys}

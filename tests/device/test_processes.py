@@ -51,7 +51,10 @@ def value_and_gradient(loss, z, labels, instances):
 def _losses(rank):
     as_process()
     share, found = SHARES[rank], []
-    with Machine():
+    with Machine() as machine:
+        machine.phase = "without instances"
+        SCLLoss()(Z[share].to(NAME), LABELS[share].to(NAME))
+        machine.phase = ""
         for name, options in CASES:
             loss, z, instances = LOSSES[name](**options), Z[share].to(NAME), torch.arange(N)[share] // 2
             # Labels that are left on the CPU are of use in each collective.
@@ -61,11 +64,13 @@ def _losses(rank):
             assert {part.device for part in loss.whole_batch(z, LABELS[share])} == {DEVICE}
         assert of_all_processes(rank) == [0, 1]
         assert len(of_all_processes(ClassStatistics(5, 6).update(Z, LABELS))) == 2
-    return found
+    return found, machine.waits_in("without instances")
 
 
 def test_losses(gloo):
-    found = on_processes(2, _losses, backend=BACKEND)
+    found, waits = zip(*on_processes(2, _losses, backend=BACKEND), strict=True)
+    once = {("to the CPU", "losses/shares.py share_rows"): 1, ("to the CPU", "losses/layout.py sorted_layout"): 1}
+    assert waits == (once, once)
     for i, (name, options) in enumerate(CASES):
         loss = LOSSES[name](**options)
         value, gradient = value_and_gradient(loss, Z, LABELS, torch.arange(N) // 2)
