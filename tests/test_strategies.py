@@ -1,5 +1,8 @@
 """Lightning's strategies and torch.compile: the weights and the geometry of the plain run, or one line that refuses."""
 
+import json
+import os
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -144,10 +147,22 @@ def test_the_guard_finds_a_bad_gradient_in_the_share_of_one_process(gloo, in_tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
-def test_from_python_processes_can_be_forked_or_spawned(gloo, strategy):
+def test_from_python_processes_can_be_forked_or_spawned(gloo, repository, strategy):
     expected = on_processes(2, _fit_briefly, "ddp")[0]
+    # In a process of its own: torch refuses to train in a fork of one that has trained.
+    code = f"import json, test_strategies; print(json.dumps(test_strategies._fit_briefly(None, {strategy!r})))"
+    paths = os.pathsep.join([str(repository), str(repository / "tests")])
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
     # Callbacks stay in the processes; metrics come back.
-    assert _fit_briefly(None, strategy) == pytest.approx(expected, rel=1e-4, abs=1e-5, nan_ok=True)
+    metrics = json.loads(run.stdout.splitlines()[-1])
+    assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5, nan_ok=True)
 
 
 def _fit_briefly(rank, strategy):

@@ -126,6 +126,10 @@ class ContrastiveObjective(LightningModule):
                 "by itself and so tells samples apart by where they are; give the Trainer plugins=[BatchNormSync()]"
             )
 
+    def on_train_epoch_start(self) -> None:
+        """Work out the loss's constants again: a temperature that is learnt has moved."""
+        self._constants_for = None
+
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
         x, labels, instances = concatenate_views(batch)

@@ -52,8 +52,9 @@ def _losses(rank):
     as_process()
     share, found = SHARES[rank], []
     with Machine() as machine:
+        z, labels = Z[share].to(NAME), LABELS[share].to(NAME)
         machine.phase = "without instances"
-        SCLLoss()(Z[share].to(NAME), LABELS[share].to(NAME))
+        SCLLoss()(z, labels)
         machine.phase = ""
         for name, options in CASES:
             loss, z, instances = LOSSES[name](**options), Z[share].to(NAME), torch.arange(N)[share] // 2

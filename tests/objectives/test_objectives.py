@@ -2,7 +2,7 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -10,6 +10,7 @@ from nc_lightning import HSCL, HUCL, SCL, UCL
 from nc_lightning.callbacks import HardNegativeSampler, NonFiniteGuard
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP, ProjectionHead, ResNet
+from nc_lightning.geometry import scl_lower_bound
 from nc_lightning.losses import HSCLLoss, HUCLLoss, SCLLoss, UCLLoss
 from nc_lightning.objectives import ContrastiveObjective
 from nc_lightning.schedules import HoldThenDecay
@@ -51,6 +52,25 @@ def test_projections_are_normalised_and_c_minus_1_wide():
     assert z.shape == (6, 9)
     assert (z.norm(dim=1) <= 1 + 1e-6).all()
     assert make(feature_dim=4)(torch.randn(6, 32)).shape == (6, 4)
+
+
+def test_the_bound_follows_a_temperature_that_is_learnt():
+    bounds, taus = [], []
+
+    class Noted(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            taus.append(pl_module.loss.tau)
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            bounds.append(trainer.callback_metrics["loss/bound"].item())
+
+    loss = SCLLoss(temperature=torch.nn.Parameter(torch.tensor(1.0)))
+    model = ContrastiveObjective(loss, MLP((32,), [16]), num_classes=10, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    trainer = Trainer(max_epochs=3, accelerator="cpu", callbacks=[Noted()], **QUIET)
+    trainer.fit(model, LatentClassDataModule(batch_size=100, samples_per_class=50))
+    expected = [scl_lower_bound(num_classes=10, temperature=tau) for tau in taus]
+    assert len(set(expected)) == 3
+    assert bounds == pytest.approx(expected, rel=1e-5)
 
 
 def test_views_share_one_forward_pass():
