@@ -58,6 +58,7 @@ def own_share(tensor: Tensor) -> Tensor:
     Operations on a sharded tensor itself (a DTensor) are collectives: all processes would have to run them.
 
     Example:
+        >>> import torch
         >>> own_share(torch.ones(2))
         tensor([1., 1.])
     """

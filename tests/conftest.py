@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+collect_ignore = ["pretend_device.py"]  # torch knows a device of that name once; for doctests it would be read again
 
 # The machine may be busy, and a failure must be the same one again.
 settings.register_profile("nc", deadline=None, derandomize=True)
@@ -41,6 +44,7 @@ def _alone(monkeypatch):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     yield
+    rank_zero_only.rank = 0  # which a Trainer sets, and which decides who warns
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
