@@ -24,8 +24,6 @@ from nc_lightning.losses.tilt import Tilt
 
 # Found by timing: up to this share of all pairs, positives are looked at one by one.
 SQUARE_PAIRS = 1 / 6
-# So few strips take fewer kernels than the tiles of half the matrix; on a CPU they would be a square.
-FEW_STRIPS = 2
 # Share of the exponents which the dtype can represent that sums without a shift may use.
 SAFE_SHARE = 0.95
 
@@ -123,10 +121,10 @@ def _engine(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, normalizati
     exponents = tilt.exponent * largest + math.log2(len(everyone))
     if not exponents < SAFE_SHARE * math.log2(torch.finfo(z.dtype).max):
         return _strips
-    elements, sizes = len(z) * len(everyone), tile_sizes(z)
-    if elements > max(sizes.square, FEW_STRIPS * sizes.strip):
+    elements = len(z) * len(everyone)
+    if elements > tile_sizes(z).square:
         return _triangle
-    return _square if elements <= sizes.square and layout.num_pairs <= SQUARE_PAIRS * elements else _strips
+    return _square if layout.num_pairs <= SQUARE_PAIRS * elements else _strips
 
 
 def _square(
