@@ -22,7 +22,8 @@ class FSDP2Strategy(ModelParallelStrategy):
     whole.
 
     Example:
-        >>>         >>> trainer = Trainer(accelerator="cpu", devices=2, strategy=FSDP2Strategy(), logger=False)
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(accelerator="cpu", devices=2, strategy=FSDP2Strategy(), logger=False)
     """
 
     def __init__(self) -> None:
