@@ -139,8 +139,8 @@ def resize_matrices(crops: Crops, height: int, width: int, flipped: Tensor) -> t
 
     Args:
         crops: The boxes.
-        height: Of the images.
-        width: Of the images.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
         flipped: (2, N) bool, whether to mirror the result upside down, and left and right.
 
     Returns:

@@ -1,7 +1,6 @@
 """Batches of one or several views: making them from images, and putting them into one tensor."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -64,7 +63,9 @@ class Views:
             return x
         if isinstance(self.augmentation, SimCLR):
             return self.augmentation(x, generator)
-        with _lent_generators(x.device):
+        # Such transforms draw from the global generators: lend them a seed, and put them back.
+        devices = [] if x.device.type == "cpu" else [x.device]
+        with torch.random.fork_rng(devices, device_type=x.device.type):
             if generator is not None:
                 torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
             return torch.stack([self.augmentation(image) for image in x])
@@ -77,22 +78,6 @@ class Views:
         mean, std = self._on[x.device, x.dtype]
         shape = (-1, *([1] * (x.ndim - 2)))
         return (x - mean.view(shape)).div_(std.view(shape))
-
-
-@contextmanager
-def _lent_generators(device: torch.device) -> Iterator[None]:
-    """Lend out the global generators of the CPU and of a device, which transforms draw from, and put them back."""
-    with torch.random.fork_rng(devices=[]):
-        if device.type == "cpu":
-            yield
-            return
-        module = torch.get_device_module(device)
-        which = () if device.type == "mps" else (device,)  # there is one such device, and no argument for it
-        state = module.get_rng_state(*which)
-        try:
-            yield
-        finally:
-            module.set_rng_state(state, *which)
 
 
 def concatenate_views(batch: Any) -> tuple[Tensor, Tensor, Tensor]:

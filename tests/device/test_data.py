@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 from nc_lightning import data as data_modules
 from nc_lightning.data import SimCLR, concatenate_views, tiny_imagenet, torchvision_sets
 from nc_lightning.data.loader import BatchLoader, LabelledTensors
-from nc_lightning.data.views import Views, _lent_generators
+from nc_lightning.data.views import Views
 
 RNG = np.random.default_rng(0)
 IMAGES = torch.from_numpy(RNG.integers(0, 256, (12, 3, 16, 16), dtype=np.uint8))
@@ -69,8 +69,8 @@ def test_transforms_draw_from_generators_that_are_put_back(monkeypatch):
         Backend, "set_rng_state", staticmethod(lambda state, device=None: drawn.append((state, device)))
     )
     before = torch.get_rng_state()
-    with Machine(), _lent_generators(torch.device(NAME, 0)):
-        torch.rand(1)
+    with Machine():
+        views_of("torchvision", count=1)(IMAGES.to(NAME))
     assert drawn == [DEVICE, ("before", DEVICE)]
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -5,10 +5,9 @@ import copy
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.accelerators import Accelerator
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from on_both import on_both
-from pretend_device import DEVICE, NAME, Machine
+from pretend_device import NAME, Machine
+from pretend_run import PretendAccelerator, PretendSingleDevice
 from torch import nn
 from torchmetrics import MetricCollection
 
@@ -138,19 +137,6 @@ def test_waits_of_an_update(name):
         assert sum(seen.values()) <= 3
 
 
-class PretendAccelerator(Accelerator):
-    def setup_device(self, device): ...
-    def teardown(self): ...
-    def get_device_stats(self, device):
-        return {}
-
-    parse_devices = staticmethod(lambda devices: [0])
-    get_parallel_devices = staticmethod(lambda devices: [DEVICE])
-    auto_device_count = staticmethod(lambda: 1)
-    is_available = staticmethod(lambda: True)
-    name = staticmethod(lambda: NAME)
-
-
 class WithMetrics(LightningModule):
     """A user's module: a linear layer, metrics that Lightning logs and resets, and one that is logged by value."""
 
@@ -185,7 +171,7 @@ class WithMetrics(LightningModule):
 def fit(device, float64):
     seed_everything(0, verbose=False)
     model = WithMetrics()
-    on_device = {"accelerator": PretendAccelerator(), "strategy": SingleDeviceStrategy(device=DEVICE)}
+    on_device = {"accelerator": PretendAccelerator(), "strategy": PretendSingleDevice()}
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     with Machine(float64):
         trainer = Trainer(
