@@ -1,0 +1,71 @@
+"""The configs that ``--config`` finds: the user's own files, and those that we ship."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nc_lightning.config_nesting import check_nesting
+
+
+def config_folder() -> Path:
+    """Return the folder of the shipped configs: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    return next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
+
+
+def find_config(name: str, argument: str = "--config", folder: str = "") -> str:
+    """Return the path of a config: the user's file of that name, else the one that we ship.
+
+    Args:
+        name: Of a file, or of a shipped one by its path in the folder of these, such as ``paper/official.yaml``.
+        argument: What to call it where there is none.
+        folder: Folder of shipped ones that are suggested then; that of ``name`` if not given.
+
+    Raises:
+        FileNotFoundError: If there is neither.
+        ValueError: If the file is nested beyond measure.
+
+    Example:
+        >>> Path(find_config("hscl.yaml")).name
+        'hscl.yaml'
+    """
+    shipped = config_folder() / name
+    if Path(name).is_file():
+        check_nesting(name)
+        return name
+    if name in shipped_configs():
+        return str(shipped)
+    folder = folder or name.rpartition("/")[0]
+    known = ", ".join(other for other in shipped_configs() if other.rpartition("/")[0] == folder)
+    raise FileNotFoundError(
+        f"{argument}: got {name!r}, expected a file that exists{f' or a shipped one ({known})' if known else ''}"
+    )
+
+
+def shipped_configs() -> list[str]:
+    """Return the names of the configs that come with the package, those in folders below the others.
+
+    Example:
+        >>> shipped_configs()[:2]
+        ['adaptive.yaml', 'bolts.yaml']
+    """
+    names = (path.relative_to(config_folder()).as_posix() for path in config_folder().rglob("*.yaml"))
+    return sorted(names, key=lambda name: (name.count("/"), name))
+
+
+def resolve_configs(args: Sequence[str]) -> list[str]:
+    """Replace the value of every ``--config`` by the path that `find_config` has for it.
+
+    Example:
+        >>> resolve_configs(["fit", "--config", "hscl.yaml"])[2].endswith("configs/hscl.yaml")
+        True
+    """
+    resolved: list[str] = []
+    for argument in args:
+        flag, equals, value = argument.partition("=")
+        if resolved and resolved[-1] in ("--config", "-c"):
+            resolved.append(find_config(argument))
+        elif flag == "--config" and equals:
+            resolved.append(f"--config={find_config(value)}")
+        else:
+            resolved.append(argument)
+    return resolved
