@@ -26,6 +26,7 @@ FLOORS = [
     "batch_norm",
     "strategies",
     "schedules",
+    "optim",
     "objectives",
     "drawing",
     "plots",
