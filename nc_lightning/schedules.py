@@ -3,12 +3,12 @@
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from nc_lightning.geometry.checks import check_count, check_number
 
 
-class HoldThenDecay(LambdaLR):
+class HoldThenDecay(LRScheduler):
     """Hold the step size for the first part of training, then bring it linearly to 0.
 
     An objective tells it how long training is, so that it fits whatever ``max_epochs`` is set to. It is a function of
@@ -38,7 +38,7 @@ class HoldThenDecay(LambdaLR):
             check_count("total_steps", total_steps)
         self.hold = hold
         self.total_steps = total_steps
-        super().__init__(optimizer, lambda step: self.factor(step))
+        super().__init__(optimizer)
 
     def factor(self, step: int) -> float:
         """Return the share of the initial step size at a step, in [0, 1]."""
@@ -47,6 +47,10 @@ class HoldThenDecay(LambdaLR):
         if self.total_steps is None:
             raise ValueError("total_steps: got None outside of an objective, expected the length of training")
         return max(0.0, min(1.0, (1 - step / self.total_steps) / (1 - self.hold)))
+
+    def get_lr(self) -> list[Any]:
+        """Return the step size of each parameter group at the present step."""
+        return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state without the length of training, which is for the resumed run to say."""

@@ -97,6 +97,7 @@ class HardNegativeSampler(Callback):
         self.max_beta = max_beta
         self.queue = FeatureQueue(queue_size) if queue_size > 0 else None
         self.queue_warmup = queue_warmup
+        self._found: float | None = None
         self._adapted: float | None = None
         self._total_steps = math.inf
 
@@ -114,14 +115,15 @@ class HardNegativeSampler(Callback):
         """
         if self.schedule == "adaptive":
             return self.start if self._adapted is None else self._adapted
-        if self.beta is None:
+        beta = self._found if self.beta is None else self.beta
+        if beta is None:
             raise ValueError("beta: got None before the start of training, expected a hardness >= 0")
         if self.schedule == "constant":
-            return self.beta
+            return beta
         share = min(1.0, progress / self.duration)
         if self.schedule == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
-        return self.start + (self.beta - self.start) * share
+        return self.start + (beta - self.start) * share
 
     def reset(self) -> None:
         """Forget past features and the adapted hardness, as every fit does that does not resume one."""
@@ -130,13 +132,13 @@ class HardNegativeSampler(Callback):
             self.queue.clear()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the hardness over from the loss, unless it was given."""
-        hardening = _loss(pl_module).hardening
-        if hasattr(hardening, "beta"):
-            self.beta = hardening.beta if self.beta is None else self.beta
-        elif self.beta is not None:
+        """Find the hardness that the loss was made with: it counts unless one was given."""
+        loss = _loss(pl_module)
+        hardening = loss.hardening
+        self._found = loss.asked_beta if hasattr(hardening, "beta") else None
+        if self._found is None and self.beta is not None:
             raise ValueError(f"beta: got {self.beta} for {hardening!r}, expected None, as that has no hardness to set")
-        elif self.schedule != "constant":
+        if self._found is None and self.schedule != "constant":
             raise ValueError(f"schedule: got {self.schedule!r} for {hardening!r}, which has no hardness to set")
         if stage == "fit":
             self.reset()
@@ -159,8 +161,8 @@ class HardNegativeSampler(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the hardness of this step, and lend the loss the past features."""
         loss = _loss(pl_module)
-        if self.beta is not None:
-            loss.beta = self.hardness(trainer.global_step / self._total_steps)
+        if self._found is not None:
+            loss.schedule_beta(self.hardness(trainer.global_step / self._total_steps))
         loss.queue = self.queue if trainer.current_epoch >= self.queue_warmup else None
 
     def on_train_batch_end(
@@ -170,7 +172,7 @@ class HardNegativeSampler(Callback):
         loss = _loss(pl_module)
         features = self._features(pl_module, outputs)
         if batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            hardness = {} if self.beta is None else {"hardness": torch.full((), loss.beta, device=pl_module.device)}
+            hardness = {} if self._found is None else {"hardness": torch.full((), loss.beta, device=pl_module.device)}
             self._log(pl_module, hardness | ({} if features is None else _statistics(loss, features)))
         if features is not None and self.schedule == "adaptive":
             total, known = _sums_over_processes(_statistics(loss, features, ADAPT_ON)["fraction"])

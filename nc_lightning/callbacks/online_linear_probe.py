@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nc_lightning.callbacks.sources import find_num_classes, step_features
 from nc_lightning.data.views import UNLABELLED
+from nc_lightning.factories import without_parser
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.processes import this_process
 
@@ -48,18 +49,21 @@ class OnlineLinearProbe(Callback):
     def __init__(self, optimizer: OptimizerCallable = torch.optim.Adam, num_classes: int | None = None) -> None:
         if num_classes is not None:
             check_count("num_classes", num_classes, at_least=2)
-        self.make_optimizer = optimizer
+        self.make_optimizer = without_parser(optimizer)
         self.num_classes = num_classes
         self.classifier: nn.Linear | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._loaded: dict[str, Any] = {}
         self._trained: Tensor | None = None
         self._evaluated: Tensor | None = None
+        self._num_classes = 0
+        self._module: LightningModule | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find out the number of classes, and begin anew with every fit that does not resume one."""
-        self.num_classes = find_num_classes(self.num_classes, trainer, pl_module, "OnlineLinearProbe")
-        if stage == "fit":
+        """Find the number of classes; forget the classifier of an earlier fit, or of another module."""
+        self._num_classes = find_num_classes(self.num_classes, trainer, pl_module, "OnlineLinearProbe")
+        if stage == "fit" or self._module is not pl_module:
+            self._module = pl_module
             self.classifier, self._optimizer, self._loaded, self._trained = None, None, {}, None
 
     def state_dict(self) -> dict[str, Any]:
@@ -154,9 +158,8 @@ class OnlineLinearProbe(Callback):
             # From a checkpoint of another device or precision. It is made again: an optimizer keeps its parameters.
             self._loaded, self.classifier = self.state_dict(), None
         if self.classifier is None or self._optimizer is None:
-            assert self.num_classes is not None
             # On meta no random number is drawn for weights that are to be zero.
-            self.classifier = nn.Linear(feature_dim, self.num_classes, device="meta", dtype=like.dtype).to_empty(
+            self.classifier = nn.Linear(feature_dim, self._num_classes, device="meta", dtype=like.dtype).to_empty(
                 device=device
             )
             nn.init.zeros_(self.classifier.weight)

@@ -52,6 +52,7 @@ _NOISE = (
     ".*The dirpath has changed from.*",  # every run has a folder of its own, also one that resumes another
     ".*Couldn't infer the batch indices.*",  # nobody asks for them
     ".*is currently marked under review.*",  # lightning-bolts says so of half of itself
+    ".*WeightAveraging callback with a model that overrides.*",  # objectives shard nothing but under FSDP2
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch >= 2.13
 )
 """Warnings of Lightning that tell a user of the shipped configs nothing."""

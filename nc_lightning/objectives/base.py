@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from nc_lightning.data.views import concatenate_views
+from nc_lightning.factories import without_parser
 from nc_lightning.geometry import normalize
 from nc_lightning.geometry.checks import check_choice, check_count
 from nc_lightning.losses import ContrastiveLoss
@@ -21,7 +22,6 @@ from nc_lightning.strategies import check_strategy, shard
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LRInterval = Literal["step", "epoch"]
-
 _BUILT_FROM_CODE = ["loss", "link", "hardening", "encoder", "projector", "optimizer", "lr_scheduler"]
 
 
@@ -83,8 +83,8 @@ class ContrastiveObjective(LightningModule):
         self.feature_dim = num_classes - 1 if feature_dim is None else feature_dim
         self.encoder = encoder
         self.projector = _make_projector(projector, encoder, self.feature_dim)
-        self.make_optimizer = optimizer
-        self.make_lr_scheduler = lr_scheduler
+        self.make_optimizer = without_parser(optimizer)
+        self.make_lr_scheduler = None if lr_scheduler is None else without_parser(lr_scheduler)
         self.lr_interval = lr_interval
         if channels_last:
             self.encoder.to(memory_format=torch.channels_last)
@@ -92,8 +92,7 @@ class ContrastiveObjective(LightningModule):
             self.encoder.compile()
         self._is_sharded = False
         self._evaluation_sync: Sync | None = None
-        self._constants: dict[str, Tensor] = {}
-        self._constants_for: tuple[Any, ...] | None = None
+        self._constants, self._constants_for = dict[str, Tensor](), tuple[Any, ...]()
 
     def setup(self, stage: str) -> None:
         """Refuse strategies under which callbacks cannot call this module."""
@@ -114,7 +113,7 @@ class ContrastiveObjective(LightningModule):
 
     def on_fit_start(self) -> None:
         """Forget the loss's constants of an earlier fit; warn of what does not do what it seems to."""
-        self._constants_for = None
+        self._constants_for = ()
         if self.trainer.accumulate_grad_batches > 1:
             rank_zero_warn(
                 f"accumulate_grad_batches: got {self.trainer.accumulate_grad_batches}, which adds no negatives to a "
@@ -128,7 +127,7 @@ class ContrastiveObjective(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Work out the loss's constants again: a temperature that is learnt has moved."""
-        self._constants_for = None
+        self._constants_for = ()
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
@@ -174,8 +173,10 @@ class ContrastiveObjective(LightningModule):
         x, labels, instances = concatenate_views(batch)
         z = self(x)
         given, self.loss.sync = self.loss.sync, self._evaluation_sync or self.loss.sync
-        loss = self.loss(z, labels, instances)
-        self.loss.sync = given
+        try:
+            loss = self.loss(z, labels, instances)
+        finally:
+            self.loss.sync = given
         if self.loss.num_pairs > 0:
             # Else there is no positive, and a loss of 0 would look perfect.
             self._log_epoch(_weight(len(labels)), {key: loss}, prog_bar)
@@ -204,8 +205,9 @@ class ContrastiveObjective(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.lr_interval}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which objective this is."""
+        """Note which objective this is, and the hardness also where a callback saves another module's weights."""
         checkpoint["objective"] = type(self).__name__
+        self.loss.save_scheduled_beta(checkpoint["state_dict"], "loss.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another objective, whose weights would fit."""
