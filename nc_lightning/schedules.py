@@ -1,26 +1,36 @@
-"""Step-size schedules that torch does not have."""
+"""Step-size schedules: how long training is, which they are fitted to, and one that torch does not have."""
 
-from typing import Any
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, SequentialLR
 
 from nc_lightning.geometry.checks import check_count, check_number
+
+LRInterval = Literal["step", "epoch"]
+
+_LENGTHS = {"CosineAnnealingLR": "T_max", "PolynomialLR": "total_iters", "OneCycleLR": "total_steps"}
+"""What torch's schedules call the number of steps after which they are at their end."""
 
 
 class HoldThenDecay(LRScheduler):
     """Hold the step size for the first part of training, then bring it linearly to 0.
 
-    An objective tells it how long training is, so that it fits whatever ``max_epochs`` is set to. It is a function of
-    the step and that length alone, and the length is not kept in checkpoints: a run may be resumed to more epochs.
+    An objective sets the length of training, so that the schedule fits whatever ``max_epochs`` is. It is a function of
+    the step and that length alone, and checkpoints do not hold the length: a run may be resumed to more epochs.
 
     Args:
-        optimizer: Whose learning rates are scaled.
+        optimizer: Optimizer whose learning rates are scaled.
         hold: Share of training after which the decay begins, in [0, 1).
-        total_steps: Length of training, in epochs or steps as the objective's ``lr_interval`` says; None to be told.
+        total_steps: Length of training, in the objective's ``lr_interval``; None to let the objective set it.
 
     Raises:
-        ValueError: If an argument is out of its range, or nobody has told the length when it is needed.
+        ValueError: If an argument is out of its range, or the length is needed and was not set.
 
     Example:
         >>> import torch
@@ -42,7 +52,7 @@ class HoldThenDecay(LRScheduler):
 
     def factor(self, step: int) -> float:
         """Return the share of the initial step size at a step, in [0, 1]."""
-        if step == 0:
+        if step <= 0:
             return 1.0
         if self.total_steps is None:
             raise ValueError("total_steps: got None outside of an objective, expected the length of training")
@@ -53,5 +63,95 @@ class HoldThenDecay(LRScheduler):
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state without the length of training, which is for the resumed run to say."""
+        """Return the state without the length of training, which the resumed run sets."""
         return {key: value for key, value in super().state_dict().items() if key != "total_steps"}
+
+
+def training_length(trainer: Trainer, interval: LRInterval) -> float:
+    """Return how many epochs or optimizer steps a training has from its first to its last; infinity without an end.
+
+    ``max_epochs`` and ``max_steps`` count, whichever is reached first; ``max_time`` is not known in steps. A resumed
+    run has the steps of its checkpoint and those to come, also where an epoch has more or fewer batches than before.
+    """
+    epochs = math.inf if trainer.max_epochs in (None, -1) else max(1, trainer.max_epochs or 1)
+    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
+    if (steps if interval == "epoch" else epochs) == math.inf:
+        return epochs if interval == "epoch" else steps
+    batches = _batches_per_epoch(trainer)
+    if not 0 < batches < math.inf:
+        return epochs if interval == "epoch" else steps
+    epoch, step = float(trainer.current_epoch), float(trainer.global_step)
+    for more, steps_per_epoch in _to_come(trainer, int(batches)):
+        more = min(more, epochs - epoch)
+        if step + more * steps_per_epoch >= steps:
+            return steps if interval == "step" else epoch + math.ceil((steps - step) / steps_per_epoch)
+        epoch, step = epoch + more, step + more * steps_per_epoch
+    return epoch if interval == "epoch" else step
+
+
+def _batches_per_epoch(trainer: Trainer) -> float:
+    if trainer.train_dataloader is not None:
+        return trainer.num_training_batches
+    trainer.fit_loop.setup_data()
+    batches = trainer.num_training_batches
+    if trainer.ckpt_path is not None:
+        # Lightning hands the position in the epoch to the loader that it makes after the checkpoint was read.
+        trainer.fit_loop._combined_loader = None
+    return batches
+
+
+def _to_come(trainer: Trainer, batches: int) -> Iterator[tuple[float, int]]:
+    """Yield how many epochs come next, and the optimizer steps of each: what is left of one epoch, then whole ones."""
+    epoch = trainer.current_epoch
+    changes = {0: trainer.accumulate_grad_batches}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GradientAccumulationScheduler):
+            changes |= callback.scheduling
+    accumulate = changes[max(start for start in changes if start <= epoch)]
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    if trainer.fit_loop.restarted_mid_epoch and not progress.is_last_batch:
+        yield 1, math.ceil(max(0, batches - progress.current.ready) / accumulate)
+        epoch += 1
+    starts = sorted({epoch} | {start for start in changes if start > epoch})
+    for start, end in zip(starts, [*starts[1:], math.inf], strict=True):
+        accumulate = changes[max(change for change in changes if change <= start)]
+        yield end - start, math.ceil(batches / accumulate)
+
+
+def fit_length(scheduler: Any, length: float, interval: LRInterval) -> None:
+    """Set the length of training where a schedule leaves it open; refuse or warn of one that ends elsewhere.
+
+    Parts of torch's SequentialLR get the length between their milestones.
+
+    Raises:
+        ValueError: If the schedule needs a length and training has no end, or torch would raise when it is over.
+    """
+    if isinstance(scheduler, SequentialLR):
+        ends = [*scheduler._milestones, length]
+        for part, start, end in zip(scheduler._schedulers, [0, *scheduler._milestones], ends, strict=True):
+            if end > start:
+                fit_length(part, end - start, interval)
+        return
+    if isinstance(scheduler, ChainedScheduler):
+        for part in scheduler._schedulers:
+            fit_length(part, length, interval)
+        return
+    kind = type(scheduler).__name__
+    if hasattr(scheduler, "total_steps") and math.isinf(length):
+        raise ValueError(
+            f"lr_scheduler: got {kind} for a training without end, expected a trainer with max_epochs or max_steps; "
+            "max_time alone does not tell how many steps there are"
+        )
+    if getattr(scheduler, "total_steps", 0) is None:
+        scheduler.total_steps = int(length)
+    elif getattr(scheduler, "total_steps", math.inf) < length:
+        raise ValueError(
+            f"lr_scheduler: got total_steps = {scheduler.total_steps}, expected at least {int(length)}, the "
+            f"{interval}s of this training"
+        )
+    name = _LENGTHS.get(kind, "")
+    if getattr(scheduler, name, length) != length:
+        rank_zero_warn(
+            f"lr_scheduler: got {kind} with {name} = {getattr(scheduler, name)} for a training of {length:g} "
+            f"{interval}s; the step size does not end where the schedule does"
+        )

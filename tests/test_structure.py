@@ -27,6 +27,7 @@ FLOORS = [
     "batch_norm",
     "strategies",
     "schedules",
+    "optim",
     "objectives",
     "drawing",
     "plots",

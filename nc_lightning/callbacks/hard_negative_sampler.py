@@ -12,6 +12,7 @@ from nc_lightning.callbacks.sources import StepFeatures, step_features
 from nc_lightning.geometry.checks import check_choice, check_count, check_number
 from nc_lightning.losses import ContrastiveLoss, FeatureQueue
 from nc_lightning.processes import this_process
+from nc_lightning.schedules import training_length
 
 Schedule = Literal["constant", "linear", "cosine", "adaptive"]
 
@@ -156,7 +157,7 @@ class HardNegativeSampler(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out how long training is; without an end, a schedule stays where it starts."""
-        self._total_steps = float(trainer.estimated_stepping_batches)
+        self._total_steps = training_length(trainer, "step")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the hardness of this step, and lend the loss the past features."""

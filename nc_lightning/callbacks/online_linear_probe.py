@@ -12,6 +12,7 @@ from nc_lightning.callbacks.sources import find_num_classes, step_features
 from nc_lightning.data.views import UNLABELLED
 from nc_lightning.factories import without_parser
 from nc_lightning.geometry.checks import check_count
+from nc_lightning.optim import Configured, check_same_optimizer, configured, group_settings, resume_settings, tell
 from nc_lightning.processes import this_process
 
 
@@ -53,6 +54,7 @@ class OnlineLinearProbe(Callback):
         self.num_classes = num_classes
         self.classifier: nn.Linear | None = None
         self._optimizer: torch.optim.Optimizer | None = None
+        self._made: Configured | None = None
         self._loaded: dict[str, Any] = {}
         self._trained: Tensor | None = None
         self._evaluated: Tensor | None = None
@@ -68,11 +70,12 @@ class OnlineLinearProbe(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the classifier, its optimizer's state, and the sums of the epoch."""
-        if self.classifier is None or self._optimizer is None:
+        if self.classifier is None or self._optimizer is None or self._made is None:
             return self._loaded
         return {
             "classifier": self.classifier.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "settings": self._made.plain(),
             "trained": self._trained,
         }
 
@@ -165,9 +168,13 @@ class OnlineLinearProbe(Callback):
             nn.init.zeros_(self.classifier.weight)
             nn.init.zeros_(self.classifier.bias)
             self._optimizer = self.make_optimizer(self.classifier.parameters())
+            self._made = configured(self._optimizer, group_settings(self._optimizer), None)
             if self._loaded:
                 self.classifier.load_state_dict(self._loaded["classifier"])
+                was = self._loaded.get("settings", self._made.plain())
+                check_same_optimizer(was["optimizer"], self._optimizer, "probe.optimizer")
                 self._optimizer.load_state_dict(self._loaded["optimizer"])
+                tell(resume_settings(was, self._made, self._optimizer), "probe.optimizer")
         if self.classifier.in_features != feature_dim:
             raise ValueError(
                 f"OnlineLinearProbe: got features of {feature_dim} dimensions, expected "

@@ -2,30 +2,29 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from nc_lightning.data.views import concatenate_views
-from nc_lightning.factories import without_parser
 from nc_lightning.geometry import normalize
-from nc_lightning.geometry.checks import check_choice, check_count
+from nc_lightning.geometry.checks import check_count
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.losses.shares import Sync
-from nc_lightning.objectives.start_checks import check_start
+from nc_lightning.objectives.optimized import OptimizedModule
 from nc_lightning.processes import of_all_processes, this_process
+from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-LRInterval = Literal["step", "epoch"]
 _BUILT_FROM_CODE = ["loss", "link", "hardening", "encoder", "projector", "optimizer", "lr_scheduler"]
 
 
-class ContrastiveObjective(LightningModule):
+class ContrastiveObjective(OptimizedModule):
     """A contrastive loss around a shared encoder; `SCL`, `HSCL`, `UCL` and `HUCL` bring their loss along.
 
     Batches are ``(x, y)`` or ``((x1, ..., xV), y)``; all views go through one forward pass. `forward` returns the
@@ -69,11 +68,10 @@ class ContrastiveObjective(LightningModule):
         channels_last: bool = False,
         compile: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, lr_scheduler, lr_interval)
         check_count("num_classes", num_classes, at_least=2)
         if feature_dim is not None:
             check_count("feature_dim", feature_dim)
-        check_choice("lr_interval", lr_interval, LRInterval)
         self.save_hyperparameters(ignore=_BUILT_FROM_CODE)
         if "_instantiator" in self.hparams:
             # LightningCLI gives the configuration instead of the objects: plain types, to be saved as a whole.
@@ -83,9 +81,6 @@ class ContrastiveObjective(LightningModule):
         self.feature_dim = num_classes - 1 if feature_dim is None else feature_dim
         self.encoder = encoder
         self.projector = _make_projector(projector, encoder, self.feature_dim)
-        self.make_optimizer = without_parser(optimizer)
-        self.make_lr_scheduler = None if lr_scheduler is None else without_parser(lr_scheduler)
-        self.lr_interval = lr_interval
         if channels_last:
             self.encoder.to(memory_format=torch.channels_last)
         if compile:
@@ -96,6 +91,7 @@ class ContrastiveObjective(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse strategies under which callbacks cannot call this module."""
+        super().setup(stage)
         check_strategy(self.trainer.strategy)
 
     def configure_model(self) -> None:
@@ -106,6 +102,11 @@ class ContrastiveObjective(LightningModule):
             raise ValueError("loss: got learnt parameters, expected none under FSDP2; use strategy ddp")
         self._is_sharded = True
         shard(self.device_mesh, self.encoder, self.projector)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder, by the name that `BackboneFinetuning` looks for."""
+        return self.encoder
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
@@ -149,10 +150,6 @@ class ContrastiveObjective(LightningModule):
         # Sizes in there depend on the labels: where a whole step is compiled, it would be cut into 15 pieces.
         return self.loss(z, labels, instances)
 
-    def on_train_start(self) -> None:
-        """Refuse a start after which processes would wait for each other, or steps divide by 0."""
-        check_start(self.trainer)
-
     def on_validation_start(self) -> None:
         """Find out whether the loss can be of the batches of all processes together."""
         self._evaluation_sync = self._sync_for(self.trainer.num_val_batches)
@@ -195,17 +192,9 @@ class ContrastiveObjective(LightningModule):
 
         return unless_present(NonFiniteGuard, self)
 
-    def configure_optimizers(self) -> Any:
-        """Make the optimizer and, if there is one, the scheduler with its interval."""
-        optimizer = self.make_optimizer(parameter_groups(self))
-        if self.make_lr_scheduler is None:
-            return optimizer
-        scheduler = self.make_lr_scheduler(optimizer)
-        self._fit_length(scheduler)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.lr_interval}}
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note which objective this is, and the hardness also where a callback saves another module's weights."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["objective"] = type(self).__name__
         self.loss.save_scheduled_beta(checkpoint["state_dict"], "loss.")
 
@@ -214,6 +203,7 @@ class ContrastiveObjective(LightningModule):
         trained = checkpoint.get("objective", type(self).__name__)
         if trained != type(self).__name__:
             raise ValueError(f"checkpoint: got one of {trained}, expected one of {type(self).__name__}")
+        super().on_load_checkpoint(checkpoint)
 
     def _sync_for(self, num_batches: list[int | float]) -> Sync | None:
         """Return what the loss can be of where this process evaluates so many batches; None for its own way."""
@@ -251,37 +241,6 @@ class ContrastiveObjective(LightningModule):
         if not self.loss.supervised and constants["loss/bound"] is not None:
             constants["loss/neural_collapse"] = self.loss.neural_collapse_value(self.num_classes, batch_size)
         return {key: value for key, value in constants.items() if value is not None}
-
-    def _fit_length(self, scheduler: Any) -> None:
-        """Tell a schedule how long training is, or refuse one that ends before, which torch notices only then."""
-        if self._trainer is None or not hasattr(scheduler, "total_steps"):
-            return
-        steps = self.trainer.max_epochs if self.lr_interval == "epoch" else self.trainer.estimated_stepping_batches
-        if steps is None or not 0 < steps < float("inf"):
-            raise ValueError(
-                f"lr_scheduler: got {type(scheduler).__name__} for a training without end, expected a trainer with "
-                "max_epochs or max_steps"
-            )
-        if scheduler.total_steps is None:
-            scheduler.total_steps = int(steps)
-        elif scheduler.total_steps < steps:
-            raise ValueError(
-                f"lr_scheduler: got total_steps = {scheduler.total_steps}, expected at least {int(steps)}, the "
-                f"{self.lr_interval}s of this training"
-            )
-
-
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Return the parameters that weight decay is for, and the others, biases and scales, with a decay of 0.
-
-    Example:
-        >>> [len(group["params"]) for group in parameter_groups(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))]
-        [1, 3]
-    """
-    decayed = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim > 1]
-    others = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def _weight(batch_size: int) -> int:

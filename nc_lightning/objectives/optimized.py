@@ -1,0 +1,161 @@
+"""How an objective is optimised: its optimizer and schedule, their step size, and how a resumed run has them."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import LRSchedulerConfig
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from nc_lightning.factories import without_parser
+from nc_lightning.geometry.checks import check_choice, check_number
+from nc_lightning.objectives.start_checks import check_start
+from nc_lightning.optim import (
+    Configured,
+    configured,
+    default_lr,
+    group_settings,
+    parameter_groups,
+    resume_settings,
+    resumed_schedule,
+    tell,
+)
+from nc_lightning.schedules import LRInterval, fit_length, training_length
+
+_SETTINGS = "optimizer_settings"
+
+
+class OptimizedModule(LightningModule):
+    """A module with one optimizer and perhaps a schedule, which hold the configured settings in a resumed run as well.
+
+    A checkpoint brings moments, step counts and the position in the schedule; settings that differ from those that it
+    was trained with are those of this run, and a line names them.
+
+    Args:
+        optimizer: Called with the parameters.
+        lr_scheduler: Called with the optimizer; None for a constant step size.
+        lr_interval: Whether the scheduler steps after every ``step`` or every ``epoch``.
+    """
+
+    def __init__(
+        self, optimizer: OptimizerCallable, lr_scheduler: LRSchedulerCallable | None, lr_interval: LRInterval
+    ) -> None:
+        super().__init__()
+        check_choice("lr_interval", lr_interval, LRInterval)
+        self.make_optimizer = without_parser(optimizer)
+        self.make_lr_scheduler = None if lr_scheduler is None else without_parser(lr_scheduler)
+        self.lr_interval = lr_interval
+        self._lr: float | None = None
+        self._made: Configured | None = None
+        self._loaded: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
+        self._last_metric: Any = None
+
+    @property
+    def lr(self) -> float:
+        """The step size that the optimizer is made with; set it to have another, as `LearningRateFinder` does."""
+        return default_lr(self.make_optimizer) if self._lr is None else self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        check_number("lr", value, above=0)
+        self._lr = float(value)
+
+    def setup(self, stage: str) -> None:
+        """Forget what an earlier fit was resumed from."""
+        self._loaded, self._last_metric = None, None
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer and, if there is one, the scheduler with its interval."""
+        optimizer, scheduler, self._made = self._make()
+        if scheduler is None:
+            return optimizer
+        config = {"scheduler": scheduler, "interval": self.lr_interval}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            if self.lr_interval != "epoch":
+                raise ValueError(
+                    "lr_interval: got step with ReduceLROnPlateau, expected epoch, after which there is a new value"
+                )
+            config["monitor"] = monitor = getattr(scheduler, "monitor", "loss/val")
+            # A value that comes every few epochs may be missing after the first one.
+            every = self._trainer is not None and self.trainer.check_val_every_n_epoch == 1
+            config["strict"] = every and not monitor.startswith("geometry/")
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a schedule for the groups that it was made for, and on a metric only when that was measured again."""
+        if isinstance(scheduler, ReduceLROnPlateau):
+            if metric is self._last_metric:
+                return
+            self._last_metric = metric
+        groups = scheduler.optimizer.param_groups
+        # `BackboneFinetuning` adds a group later, whose step size it sets itself.
+        scheduler.optimizer.param_groups = groups[: len(self._made.groups)] if self._made else groups
+        super().lr_scheduler_step(scheduler, metric)
+        scheduler.optimizer.param_groups = groups
+
+    def on_train_start(self) -> None:
+        """Let the configured settings hold; refuse a start after which processes would wait or steps divide by 0."""
+        loaded, self._loaded = self._loaded, None
+        if self._made is not None and self.trainer.optimizers:
+            if loaded is None and self._lr is not None and self._made.groups[0]["lr"] != self._lr:
+                loaded = self._made.plain(), []
+            if loaded is not None:
+                self._resume(*loaded)
+            for group in self.trainer.optimizers[0].param_groups[len(self._made.groups) :]:
+                for parameter in group["params"]:
+                    parameter.requires_grad_(True)  # `BackboneFinetuning` freezes it again when it resumes
+        check_start(self.trainer)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the settings of optimizer and schedule."""
+        if self._made is not None:
+            checkpoint[_SETTINGS] = self._made.plain()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the settings that the checkpoint was trained with, and the schedule's state, until training starts."""
+        if _SETTINGS in checkpoint and self._trainer is not None:
+            self._loaded = checkpoint[_SETTINGS], checkpoint["lr_schedulers"]
+            # Another schedule may have another state, which Lightning would load into this one.
+            checkpoint["lr_schedulers"] = []
+
+    def _make(self) -> tuple[Optimizer, Any, Configured]:
+        optimizer = self.make_optimizer(parameter_groups(self))
+        if self._lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = torch.full_like(lr, self._lr) if isinstance(lr := group["lr"], torch.Tensor) else self._lr
+        groups = group_settings(optimizer)
+        scheduler = self._make_scheduler(optimizer)
+        return optimizer, scheduler, configured(optimizer, groups, scheduler)
+
+    def _make_scheduler(self, optimizer: Optimizer) -> Any:
+        if self.make_lr_scheduler is None:
+            return None
+        scheduler = self.make_lr_scheduler(optimizer)
+        if self._trainer is not None:
+            fit_length(scheduler, training_length(self.trainer, self.lr_interval), self.lr_interval)
+        return scheduler
+
+    def _resume(self, was: dict[str, Any], states: list[dict[str, Any]]) -> None:
+        """Go on from the settings and the schedule's state of a checkpoint, which trained with other ones perhaps."""
+        (optimizer,), configs = self.trainer.optimizers, self.trainer.lr_scheduler_configs
+        self._made = self._make()[2]  # again: only now is it known how much of training is left
+        changes = resume_settings(was, self._made, optimizer)
+        if not changes:
+            for config, state in zip(configs, states, strict=True):
+                config.scheduler.load_state_dict(state)
+            return
+        tell(changes)
+        for config in configs:
+            config.scheduler = self._again(config, optimizer, was["scheduler"], states)
+
+    def _again(self, config: LRSchedulerConfig, optimizer: Optimizer, was: dict[str, Any], states: list[Any]) -> Any:
+        added = optimizer.param_groups[len(self._made.groups) :]  # type: ignore[union-attr]
+        del optimizer.param_groups[len(optimizer.param_groups) - len(added) :]
+        for group in optimizer.param_groups:
+            group.pop("initial_lr", None)
+        ticks = self.trainer.global_step if config.interval == "step" else self.trainer.current_epoch
+        scheduler = resumed_schedule(self._make_scheduler(optimizer), was, states[0] if states else {}, ticks)
+        optimizer.param_groups += added
+        return scheduler

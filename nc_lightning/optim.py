@@ -1,0 +1,215 @@
+"""Optimizers of a run and of one that resumes it: the configuration decides settings, the checkpoint progress."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+_CYCLED = ("lr", "momentum", "betas")
+"""What schedules of torch change in an optimizer."""
+_PROGRESS = ("last_epoch", "best", "num_bad_epochs", "cooldown_counter")
+"""What `ReduceLROnPlateau` has found out, in contrast to its settings."""
+_DERIVED = {"base_lrs", "_last_lr", "_schedule_phases"}
+"""What schedules work out from the settings."""
+_SHOWN = 4
+
+
+class Configured(NamedTuple):
+    """The settings that an optimizer and its schedule were made with.
+
+    Attributes:
+        optimizer: Class of the optimizer.
+        groups: Settings of its parameter groups, before a schedule has touched them.
+        scheduler: Class and settings of the schedule, which are empty without one.
+    """
+
+    optimizer: str
+    groups: list[dict[str, Any]]
+    scheduler: dict[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        """Return the settings in plain types, which a checkpoint can hold."""
+        return {"optimizer": self.optimizer, "groups": _plain(self.groups), "scheduler": self.scheduler}
+
+
+def group_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Return a copy of the settings of each parameter group, without the parameters.
+
+    Example:
+        >>> group_settings(torch.optim.Adagrad([torch.zeros(1)], lr=0.1))[0]["lr"]
+        0.1
+    """
+    return [deepcopy({k: v for k, v in group.items() if k != "params"}) for group in optimizer.param_groups]
+
+
+def configured(optimizer: Optimizer, groups: list[dict[str, Any]], scheduler: Any) -> Configured:
+    """Describe an optimizer and its schedule, both as they were made.
+
+    Args:
+        optimizer: The optimizer.
+        groups: Its `group_settings` from before the schedule was made.
+        scheduler: The schedule, or None.
+    """
+    return Configured(_class(optimizer), groups, {} if scheduler is None else _plain(scheduler))
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Return the parameters that weight decay is for, and the others, biases and scales, with a decay of 0.
+
+    Example:
+        >>> [len(group["params"]) for group in parameter_groups(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))]
+        [1, 3]
+    """
+    decayed = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim > 1]
+    others = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def default_lr(make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> float:
+    """Return the step size with which an optimizer will be made.
+
+    Example:
+        >>> default_lr(torch.optim.Adam)
+        0.001
+    """
+    return float(make_optimizer([nn.Parameter(torch.zeros(1, 1))]).param_groups[0]["lr"])
+
+
+def check_same_optimizer(trained_with: str, optimizer: Optimizer, argument: str = "optimizer") -> None:
+    """Refuse to resume with another class of optimizer, to which the moments in the checkpoint mean nothing.
+
+    Raises:
+        ValueError: If the checkpoint is one of another class.
+
+    Example:
+        >>> check_same_optimizer("torch.optim.sgd.SGD", torch.optim.Adam([torch.zeros(1)]))
+        Traceback (most recent call last):
+        ...
+        ValueError: optimizer: got Adam for a checkpoint that was trained with SGD, expected SGD to resume it
+    """
+    if trained_with != _class(optimizer):
+        kind = trained_with.rpartition(".")[2]
+        raise ValueError(
+            f"{argument}: got {type(optimizer).__name__} for a checkpoint that was trained with {kind}, expected "
+            f"{kind} to resume it"
+        )
+
+
+def resume_settings(
+    was: dict[str, Any], now: Configured, optimizer: Optimizer, argument: str = "optimizer"
+) -> list[str]:
+    """Let the configured settings of an optimizer hold after its state was loaded from a checkpoint.
+
+    What is configured as before stays as it is in the checkpoint.
+
+    Args:
+        was: Settings that the checkpoint was trained with, `Configured` in plain types.
+        now: Settings of this run.
+        optimizer: Optimizer with the loaded state; groups that were added later are left alone.
+        argument: Name of the optimizer in messages.
+
+    Returns:
+        What has changed, such as "lr 0.1 -> 0.2".
+
+    Raises:
+        ValueError: If the class of the optimizer has changed.
+    """
+    check_same_optimizer(was["optimizer"], optimizer, argument)
+    changes = _changes(was, now.plain())
+    if changes:
+        reduced = _reductions(was, now, optimizer)
+        for group, settings, before in zip(optimizer.param_groups, now.groups, was["groups"], strict=False):
+            changed = {k: v for k, v in settings.items() if k in _CYCLED or _plain(v) != before.get(k)}
+            group.update(deepcopy(changed))
+        for group, reduction in zip(optimizer.param_groups, reduced, strict=False):
+            group["lr"] = group["lr"] * reduction
+    return changes
+
+
+def resumed_schedule(scheduler: Any, was: dict[str, Any], state: dict[str, Any], ticks: int) -> Any:
+    """Bring a schedule, made for an optimizer with `resume_settings`, to where a resumed run is.
+
+    Args:
+        scheduler: The schedule as configured, at its first step.
+        was: Settings of the schedule in the checkpoint.
+        state: Its state there.
+        ticks: Steps or epochs that lie behind it.
+    """
+    if isinstance(scheduler, ReduceLROnPlateau):
+        if _watches(was) == _watches(_plain(scheduler)):
+            vars(scheduler).update({key: state[key] for key in _PROGRESS})
+        return scheduler
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch expects steps of the optimizer between those of the schedule
+        for _ in range(ticks):
+            scheduler.step()
+    return scheduler
+
+
+def _watches(settings: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(settings.get(key) for key in ("class", "monitor", "mode"))
+
+
+def _reductions(was: dict[str, Any], now: Configured, optimizer: Optimizer) -> list[float]:
+    """By what a `ReduceLROnPlateau` has scaled the step size of each group; a function of the step is evaluated."""
+    if "num_bad_epochs" not in was["scheduler"] or _watches(was["scheduler"]) != _watches(now.scheduler):
+        return []
+    pairs = zip(optimizer.param_groups, was["groups"], strict=False)
+    return [float(group["lr"]) / before["lr"] for group, before in pairs]
+
+
+def tell(changes: list[str], argument: str = "optimizer") -> None:
+    """Print on one line which settings have changed since the checkpoint."""
+    if changes:
+        more = f", and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
+        rank_zero_info(f"{argument}: resumed with new settings, {', '.join(changes[:_SHOWN])}{more}")
+
+
+def _class(of: Any) -> str:
+    return f"{type(of).__module__}.{type(of).__qualname__}"
+
+
+def _plain(value: Any) -> Any:
+    """Settings of any kind in plain types; of functions and foreign objects the class alone."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (LRScheduler, ReduceLROnPlateau)):
+        settings = {key: _plain(item) for key, item in vars(value).items() if key != "optimizer"}
+        return {"class": _class(value), **settings}
+    return type(value).__name__
+
+
+def _changes(was: Any, now: Any, name: str = "") -> list[str]:
+    """List the differences of nested settings by their last names, each once."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        if not was or not now:
+            pairs = [(was.get("class", None), now.get("class", None), "lr_scheduler")] if was or now else []
+        else:
+            keys = was.keys() & now.keys() - _DERIVED  # other versions of torch have other ones
+            pairs = [(was.get(key), now.get(key), key) for key in sorted(keys)]
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        pairs = [(*pair, name) for pair in zip(was, now, strict=True)]
+    else:
+        pairs = []
+        if was != now:
+            return [f"{'lr_scheduler' if name == 'class' else name} {_shown(was)} -> {_shown(now)}"]
+    return list(dict.fromkeys(change for pair in pairs for change in _changes(*pair)))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value.rpartition(".")[2]
+    return f"{value:g}" if isinstance(value, float) else str(value)
