@@ -13,6 +13,7 @@ import nc_lightning
 PACKAGE = Path(nc_lightning.__file__).parent
 FLOORS = [
     "files",
+    "run_folder",
     "processes",
     "launched",
     "devices",
