@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from nc_lightning.callbacks.sources import run_folder
 from nc_lightning.files import unused_path
 from nc_lightning.processes import of_all_processes
 
@@ -35,7 +36,7 @@ class PredictionWriter(BasePredictionWriter):
         """Write one file for the whole data set, in its order."""
         own = {key: torch.cat([p[key] for p in predictions]).cpu() for key in ("features", "labels")}
         shares = of_all_processes(own)
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # Lightning tells all processes: each has to ask
+        folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
         folder.mkdir(parents=True, exist_ok=True)

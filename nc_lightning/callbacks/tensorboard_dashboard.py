@@ -18,6 +18,7 @@ from nc_lightning.callbacks.figure_loggers import log_figures
 from nc_lightning.callbacks.geometry_figures import geometry_figures
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.projector import write_projector
+from nc_lightning.callbacks.sources import run_folder
 from nc_lightning.files import replace_file, unused_path
 from nc_lightning.geometry import class_mean_spectrum
 from nc_lightning.geometry.checks import check_count
@@ -103,8 +104,7 @@ class TensorBoardDashboard(Callback):
         """Choose the names of the report's files, and lay out the charts."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        # Lightning tells all processes of the folder: each has to ask.
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = run_folder(trainer)
         self._drawn = (trainer.current_epoch, -1)
         if not trainer.is_global_zero:
             return
@@ -210,7 +210,7 @@ class TensorBoardDashboard(Callback):
 
 
 def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-    """Return what a sweep varies: objective, its loss, the size of a batch, and the seed.
+    """Return what a sweep varies: objective, its loss, batch size, and seed; and the checkpoint that the run resumes.
 
     The same keys for every objective, so that runs of different ones can be sorted together.
     """
@@ -226,7 +226,8 @@ def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
         }
     data = getattr(trainer, "datamodule", None) or trainer.train_dataloader
     seed = os.environ.get("PL_GLOBAL_SEED")
-    return settings | {"batch_size": getattr(data, "batch_size", None), "seed": None if seed is None else int(seed)}
+    settings |= {"batch_size": getattr(data, "batch_size", None), "seed": None if seed is None else int(seed)}
+    return settings | {"resumed_from": None if trainer.ckpt_path is None else str(trainer.ckpt_path)}
 
 
 def _monitor(trainer: Trainer) -> GeometryMonitor:

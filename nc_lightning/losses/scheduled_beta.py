@@ -39,6 +39,11 @@ class ScheduledBeta(nn.Module):
         """Hardness that the loss was made with or that was assigned to ``beta``, whatever a schedule does to it."""
         return self.beta if self._asked_beta is None else self._asked_beta
 
+    @property
+    def scheduled_beta(self) -> float | None:
+        """Hardness that a schedule has set; None where it is the one that was asked for."""
+        return None if self._asked_beta is None or self._asked_beta == self.beta else self.beta
+
     def schedule_beta(self, beta: float) -> None:
         """Set the hardness >= 0 of the next steps, as `HardNegativeSampler` does, and remember the one asked for.
 
@@ -60,8 +65,8 @@ class ScheduledBeta(nn.Module):
             ({'scheduled_beta': tensor(7., dtype=torch.float64)}, 5.0)
         """
         state_dict.pop(prefix + _KEY, None)
-        if self._asked_beta is not None and self._asked_beta != self.beta:
-            state_dict[prefix + _KEY] = torch.tensor(self.beta, dtype=torch.float64)
+        if (beta := self.scheduled_beta) is not None:
+            state_dict[prefix + _KEY] = torch.tensor(beta, dtype=torch.float64)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         # A buffer would be broadcast in every step of DDP, averaged by an EMA, and missed in older checkpoints.
