@@ -1,3 +1,6 @@
+import warnings
+
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -6,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL, HUCL
 from nc_lightning.callbacks import HardNegativeSampler
+from nc_lightning.callbacks.hard_negative_sampler import meets_itself
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.losses import Polynomial, Threshold
@@ -297,3 +301,32 @@ def test_adaptive_needs_a_hardness(tmp_path):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         HardNegativeSampler(**arguments)
+
+
+def test_how_often_a_sample_meets_itself_in_the_queue():
+    rng, n = np.random.default_rng(0), 200
+    for epochs in (0.1, 0.5, 1.0, 1.5, 2.0, 3.0):
+        found = 0
+        for _ in range(50):
+            order = np.concatenate([rng.permutation(n), rng.permutation(n)])
+            found += sum(order[i] in order[max(0, i - int(epochs * n)) : i] for i in range(n, 2 * n))
+        assert meets_itself(epochs) == pytest.approx(found / (50 * n), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("objective", "queue_size", "words"),
+    [
+        (HUCL, 2000, "queue_size: got 2000 where an epoch has 960 features: for 100% of the anchors"),
+        (HUCL, 480, "for 12% of the anchors an earlier feature of the same image"),
+        (HSCL, 1000, "the queue holds samples several times"),
+        (HUCL, 100, None),
+        (HSCL, 960, None),
+    ],
+)
+def test_a_queue_that_is_too_large_for_the_data_is_said_once(objective, queue_size, words, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(tmp_path, HardNegativeSampler(queue_size=queue_size), objective=objective, epochs=2)
+    said = [str(w.message) for w in caught if "queue_size" in str(w.message)]
+    assert len(said) == (words is not None)
+    assert all(words in line for line in said)
