@@ -9,7 +9,7 @@ from rich.table import Table
 
 from nc_lightning.callbacks import GeometryMonitor, TensorBoardDashboard
 from nc_lightning.files import short_path
-from nc_lightning.tables import LOSS_KEYS, format_value, geometry_table
+from nc_lightning.tables import format_value, geometry_table
 
 
 def print_summary(trainer: Trainer, module: LightningModule) -> None:
@@ -47,7 +47,7 @@ def _measured(trainer: Trainer, module: LightningModule) -> Table | None:
     num_classes = monitors[0].num_classes
     assert num_classes is not None
     table = geometry_table(monitors[0].results, num_classes, getattr(module, "feature_dim", num_classes - 1))
-    losses = {key: float(v) for key in LOSS_KEYS if (v := trainer.callback_metrics.get(key)) is not None}
+    losses = monitors[0].losses(trainer)
     if losses:
         table.add_section()
     blanks = [""] * (len(monitors[0].results) - 1)
