@@ -13,7 +13,7 @@ from rich.table import Table
 
 from nc_lightning.callbacks import GeometryMonitor, TensorBoardDashboard
 from nc_lightning.files import short_path
-from nc_lightning.tables import LOSS_KEYS, format_value, geometry_table
+from nc_lightning.tables import format_value, geometry_table
 
 
 def print_summary(trainer: Trainer, module: LightningModule) -> None:
@@ -68,7 +68,7 @@ def _measured(trainer: Trainer, module: LightningModule) -> Table | None:
     if not results or num_classes is None:
         return None
     table = geometry_table(results, num_classes, getattr(module, "feature_dim", num_classes - 1))
-    losses = {key: values[key] for key in LOSS_KEYS if key in values}
+    losses = monitors[0].losses(trainer)
     if losses:
         table.add_section()
     blanks = [""] * (len(results) - 1)

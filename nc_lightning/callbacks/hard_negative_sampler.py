@@ -39,8 +39,8 @@ class HardNegativeSampler(Callback):
     holds. A warning says where it is too large for the data: unsupervised, an image should not meet itself there. Queue
     and adapted hardness are part of the checkpoint, so that a resumed run continues where it stopped, and are the same
     on all processes, unless the loss is ``local``: then each has a queue of its own, and hardness is adapted to their
-    mean. A hardness that a schedule has reached is also in the module's ``state_dict``, so that the loss of a checkpoint
-    is that of training wherever it is loaded.
+    mean. A hardness that a schedule has reached is also in the module's ``state_dict``: the loss of a checkpoint is that
+    of training wherever it is loaded.
 
     Logs ``negatives/hardness``; and where the training step returns ``z`` and ``labels``, which ``adaptive`` and the
     queue need, on the first batch of an epoch and every ``log_every_n_steps`` after it, ``negatives/effective``, the

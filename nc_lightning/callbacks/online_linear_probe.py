@@ -9,9 +9,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from nc_lightning.callbacks.sources import find_num_classes, step_features
-from nc_lightning.data.views import UNLABELLED
+from nc_lightning.data.views import UNLABELLED, set_name
 from nc_lightning.factories import without_parser
-from nc_lightning.geometry.checks import check_count
+from nc_lightning.geometry.checks import check_count, check_labels
 from nc_lightning.optim import Configured, check_same_optimizer, configured, group_settings, resume_settings, tell
 from nc_lightning.processes import this_process
 
@@ -26,8 +26,9 @@ class OnlineLinearProbe(Callback):
     part of the checkpoint; a checkpoint without one loads as well, and the classifier then begins anew.
 
     Logs ``probe/train_loss`` and ``probe/train_accuracy``, and where validation steps return features
-    ``probe/val_accuracy``, at the end of an epoch: until then what they are made of stays on the device, and no step
-    waits for it. `GeometryMonitor` compares the classifier with the class means: ``geometry/<set>/nc3`` and ``nc4``.
+    ``probe/val_accuracy`` (``probe/val_1_accuracy`` of a second loader), at the end of an epoch: until then what they
+    are made of stays on the device, and no step waits for it. `GeometryMonitor` compares the classifier with the class
+    means: ``geometry/<set>/nc3`` and ``nc4``.
 
     Args:
         optimizer: Called with the classifier's parameters.
@@ -57,7 +58,7 @@ class OnlineLinearProbe(Callback):
         self._made: Configured | None = None
         self._loaded: dict[str, Any] = {}
         self._trained: Tensor | None = None
-        self._evaluated: Tensor | None = None
+        self._evaluated: dict[int, Tensor] = {}
         self._num_classes = 0
         self._module: LightningModule | None = None
 
@@ -123,7 +124,7 @@ class OnlineLinearProbe(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
-        self._evaluated = None
+        self._evaluated = {}
 
     def on_validation_batch_end(
         self,
@@ -141,17 +142,18 @@ class OnlineLinearProbe(Callback):
         z, labels = _whole_precision(features.z, features.labels)
         with torch.autocast(z.device.type, enabled=False):
             counts = _counts(self._make(z)[0](z), labels, torch.long)
-        self._evaluated = counts if self._evaluated is None else self._evaluated + counts
+        before = self._evaluated.get(dataloader_idx)
+        self._evaluated[dataloader_idx] = counts if before is None else before + counts
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the share that the classifier gets right of all samples, whichever process had them."""
         # A process may have had no batch, but takes part.
-        counts = torch.zeros(2, dtype=torch.long, device=pl_module.device)
-        counts = counts if self._evaluated is None else self._evaluated.to(counts)
+        none = torch.zeros(2, dtype=torch.long, device=pl_module.device)
+        counts = torch.stack([self._evaluated.get(i, none).to(none) for i in range(len(trainer.num_val_batches))])
         _add_over_processes(counts)
-        correct, known = counts.tolist()
-        if known > 0:
-            self._log(pl_module, {"val_accuracy": correct / known})
+        for i, (correct, known) in enumerate(counts.tolist()):
+            if known > 0:
+                self._log(pl_module, {f"{set_name('val', i)}_accuracy": correct / known})
 
     def _make(self, like: Tensor) -> tuple[nn.Linear, torch.optim.Optimizer]:
         """Return classifier and optimizer, made when the features (N, d) are known, for such ones."""
@@ -188,8 +190,10 @@ class OnlineLinearProbe(Callback):
 
 
 def _whole_precision(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Detached features in float32 or better, and labels on their device, with one number for all unknown ones."""
-    return z.detach().to(torch.promote_types(z.dtype, torch.float32)), labels.to(z.device).clamp(min=UNLABELLED)
+    """Detached features in float32 or better, and int64 labels beside them, with one number for all unknown ones."""
+    check_labels(labels, len(z))
+    labels = labels.to(z.device, torch.int64).clamp(min=UNLABELLED)
+    return z.detach().to(torch.promote_types(z.dtype, torch.float32)), labels
 
 
 def _counts(logits: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:

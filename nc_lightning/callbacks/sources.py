@@ -35,6 +35,19 @@ def step_features(outputs: Any) -> StepFeatures | None:
     return None
 
 
+def is_named(instance: object, *names: str) -> bool:
+    """Return whether a class of one of these names is among the classes of an object.
+
+    The packages ``lightning`` and ``pytorch_lightning`` have the same classes twice, of which `isinstance` knows one.
+
+    Example:
+        >>> from lightning.pytorch.callbacks import EarlyStopping
+        >>> is_named(EarlyStopping("loss/val"), "EarlyStopping", "ModelCheckpoint")
+        True
+    """
+    return any(cls.__name__ in names for cls in type(instance).__mro__)
+
+
 def find_num_classes(given: int | None, trainer: Trainer, module: LightningModule, callback: str) -> int:
     """Return the number of classes that was given, or else that of the module or of the data module.
 

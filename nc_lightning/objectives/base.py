@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from nc_lightning.data.views import concatenate_views
+from nc_lightning.data.views import concatenate_views, set_name
 from nc_lightning.geometry import normalize
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.losses import ContrastiveLoss
@@ -158,13 +158,13 @@ class ContrastiveObjective(OptimizedModule):
         """Find out whether the loss can be of the batches of all processes together."""
         self._evaluation_sync = self._sync_for(self.trainer.num_test_batches)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Log the loss of a validation batch; callbacks find z and the labels."""
-        return self._evaluate("loss/val", batch, prog_bar=True)
+        return self._evaluate(f"loss/{set_name('val', dataloader_idx)}", batch, prog_bar=True)
 
-    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Log the loss of a test batch; callbacks find z and the labels."""
-        return self._evaluate("loss/test", batch)
+        return self._evaluate(f"loss/{set_name('test', dataloader_idx)}", batch)
 
     def _evaluate(self, key: str, batch: Any, prog_bar: bool = False) -> dict[str, Tensor]:
         x, labels, instances = concatenate_views(batch)
@@ -179,7 +179,7 @@ class ContrastiveObjective(OptimizedModule):
             self._log_epoch(_weight(len(labels)), {key: loss}, prog_bar)
         return {"z": z, "labels": labels}
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return the normalised projections and the labels of a batch."""
         x, labels, _ = concatenate_views(batch)
         return {"features": self(x), "labels": labels}
@@ -217,7 +217,8 @@ class ContrastiveObjective(OptimizedModule):
         return "local"
 
     def _log_epoch(self, weight: Any, values: dict[str, Tensor], prog_bar: bool = False) -> None:
-        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=weight, sync_dist=True)
+        options = {"prog_bar": prog_bar, "batch_size": weight, "sync_dist": True, "add_dataloader_idx": False}
+        self.log_dict(values, on_step=False, on_epoch=True, **options)
 
     def _references(self, loss: Tensor, batch_size: int) -> dict[str, Tensor]:
         """Values that tell whether a loss of 0.31 is stuck or perfect."""
