@@ -2,7 +2,8 @@
 
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from nc_lightning.files import replacing, short_path
+
+_NO_RUNS = {"cell.json", "pyvenv.cfg"}
+"""Files that mark folders without runs of the user's own: cells of a sweep, and virtual environments."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -72,24 +76,38 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
-                assert file.testzip() is None  # torch itself compares no checksums
+                damaged = file.testzip()  # torch itself compares no checksums
+                if damaged is not None:
+                    raise ValueError(f"wrong checksum of {damaged}")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        assert isinstance(checkpoint["state_dict"], dict)
+        if not isinstance(checkpoint["state_dict"], dict):
+            raise TypeError("state_dict: expected a dict")
     except Exception as error:
         raise ValueError(f"{str(path)!r}, which is damaged or no Lightning checkpoint") from error
     return checkpoint
 
 
-def check_checkpoint(path: str, class_path: str) -> None:
+def can_resume(checkpoint: dict[str, Any]) -> bool:
+    """Tell whether a checkpoint holds a state of training, or weights alone, as with ``save_weights_only``.
+
+    Example:
+        >>> can_resume({"state_dict": {}, "loops": {}, "optimizer_states": []}), can_resume({"state_dict": {}})
+        (True, False)
+    """
+    return {"loops", "optimizer_states"} <= checkpoint.keys()
+
+
+def check_checkpoint(path: str, class_path: str, resuming: bool = False) -> None:
     """Raise unless a checkpoint can be read and is one of the objective that the configuration names.
 
     Args:
         path: The file.
-        class_path: Of the configured model, such as ``nc_lightning.HSCL``.
+        class_path: Class path of the configured model, such as ``nc_lightning.HSCL``.
+        resuming: Whether training is to resume from it, for which weights alone do not suffice.
 
     Raises:
         FileNotFoundError: If there is no file.
-        ValueError: If it is no whole checkpoint, or one of another objective.
+        ValueError: If it is no whole checkpoint, one of another objective, or has weights alone and is to be resumed.
 
     Example:
         >>> check_checkpoint("no.ckpt", "nc_lightning.HSCL")
@@ -100,12 +118,51 @@ def check_checkpoint(path: str, class_path: str) -> None:
     if not Path(path).is_file():
         raise FileNotFoundError(f"--ckpt_path: got {path!r}, expected a checkpoint file that exists")
     try:
-        trained = read_checkpoint(path).get("objective")
+        checkpoint = read_checkpoint(path)
     except ValueError as error:
         raise ValueError(f"--ckpt_path: got {error}") from error
+    trained = checkpoint.get("objective")
     configured = class_path.rpartition(".")[2]
     if trained is not None and trained != configured:
         raise ValueError(f"--ckpt_path: got a checkpoint of {trained}, expected one of {configured}, the model here")
+    if resuming and not can_resume(checkpoint):
+        raise ValueError(
+            f"--ckpt_path: got {path!r}, which holds weights alone (save_weights_only), expected a whole checkpoint to "
+            "resume; to start a new training from its weights, use nc_lightning.callbacks.InitialWeights"
+        )
+
+
+def checkpoints_below(root: Path) -> Iterator[Path]:
+    """Yield the checkpoint files at any depth below a folder, in no particular order.
+
+    Left out are hidden files and folders (such as ``.lr_find_*.ckpt`` and ``.scale_batch_size_*.ckpt``), virtual
+    environments, and the cells of sweeps. Links to folders are followed, each folder is visited once.
+
+    Args:
+        root: The folder; nothing is yielded where there is none.
+
+    Example:
+        >>> list(checkpoints_below(Path("no-such-folder")))
+        []
+    """
+    above = {_identity(folder) for folder in root.resolve().parents}  # links to these would lead out of the root
+    seen: set[tuple[int, int] | None] = {None}
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        identity = _identity(folder)
+        if identity in seen or identity in above:
+            continue
+        seen.add(identity)
+        with suppress(OSError), os.scandir(folder) as scan:
+            entries = [entry for entry in scan if not entry.name.startswith(".")]
+            if folder != root and any(entry.name in _NO_RUNS for entry in entries):
+                continue
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(Path(entry.path))
+                elif entry.name.endswith(".ckpt"):
+                    yield Path(entry.path)
 
 
 def newest_first(paths: Iterable[Path]) -> list[Path]:
@@ -115,12 +172,21 @@ def newest_first(paths: Iterable[Path]) -> list[Path]:
         >>> newest_first(Path("no-such-folder").glob("*.ckpt"))
         []
     """
-    files = {path.resolve() for path in paths if path.is_file()}
-    return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    times = {}
+    for path in paths:
+        with suppress(OSError):  # one that another run has just removed, or a link to nowhere
+            file = path.resolve(strict=True)
+            if file.is_file():
+                times[file] = file.stat().st_mtime_ns
+    return sorted(times, key=times.__getitem__, reverse=True)
 
 
-def newest_whole(paths: Iterable[Path]) -> tuple[Path | None, list[Path]]:
+def newest_whole(paths: Iterable[Path], resuming: bool = False) -> tuple[Path | None, list[Path]]:
     """Return the first of the files that is a whole checkpoint, or None, and the damaged ones before it.
+
+    Args:
+        paths: The files, the newest first.
+        resuming: Whether to pass over those that hold weights alone.
 
     Example:
         >>> newest_whole([Path("no-such-file.ckpt")])
@@ -129,12 +195,21 @@ def newest_whole(paths: Iterable[Path]) -> tuple[Path | None, list[Path]]:
     damaged = []
     for path in paths:
         try:
-            read_checkpoint(path)
+            checkpoint = read_checkpoint(path)
         except ValueError:
             damaged.append(path)
         else:
-            return path, damaged
+            if can_resume(checkpoint) or not resuming:
+                return path, damaged
     return None, damaged
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _not_written(target: Path, cause: OSError) -> str:

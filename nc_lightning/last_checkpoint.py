@@ -1,36 +1,46 @@
 """What ``--ckpt_path last`` means: the newest whole checkpoint that the runs here have left."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from nc_lightning.checkpoints import newest_first, newest_whole
+from nc_lightning.checkpoints import checkpoints_below, newest_first, newest_whole
 from nc_lightning.files import short_path
 from nc_lightning.launched import launcher
 
 _HANDED_ON = "NC_LAST_CHECKPOINT"
-"""By which the first process tells those that it starts what it has found, lest they find what it has written since."""
+"""Variable in which the first process hands on what it has found: those that it starts might find a newer one."""
 
 
-def find_last(root: str | None, dirpath: str | None) -> str | None:
-    """Return the newest whole checkpoint of all runs, or None; say so on one line if damaged ones are passed over.
+def find_last(root: str | None, *others: str | None, resuming: bool = False) -> str | None:
+    """Return the newest whole checkpoint of all runs, or None; log one line if damaged ones are passed over.
 
-    These are the runs below ``root``, with a logger or without, what Lightning leaves there when SLURM requeues a job,
-    and ``dirpath``. The processes that Lightning starts get the answer of the one that starts them.
+    Any checkpoint at any depth below these folders counts, whatever the names of loggers, versions and files; see
+    `checkpoints_below` for what is left out. The processes that Lightning starts get the answer of the one that starts
+    them.
 
     Args:
         root: Folder of the runs, the trainer's ``default_root_dir``; None for the working folder.
-        dirpath: Folder of checkpoints that the user has named, if any.
+        *others: Other folders of checkpoints, as `named_folders` finds them.
+        resuming: Whether training is to resume from it: checkpoints of weights alone are passed over.
 
     Example:
-        >>> find_last("no-such-folder", None) is None
+        >>> find_last("no-such-folder") is None
         True
     """
     if launcher() is not None:
         return os.environ.get(_HANDED_ON) or None
-    found, damaged = newest_whole(newest_first(_of_runs(Path(root or "."), dirpath)))
+    folders = [
+        Path(os.path.expandvars(folder)).expanduser()
+        for folder in (root or ".", *others)
+        if folder and "://" not in folder
+    ]
+    files = newest_first(itertools.chain.from_iterable(map(checkpoints_below, folders)))
+    found, damaged = newest_whole(files, resuming)
     if damaged:
         names = ", ".join(short_path(path) for path in damaged)
         instead = f"going on from {short_path(found)}" if found else "and there is no other checkpoint"
@@ -39,9 +49,15 @@ def find_last(root: str | None, dirpath: str | None) -> str | None:
     return str(found) if found else None
 
 
-def _of_runs(root: Path, dirpath: str | None) -> Iterator[Path]:
-    yield from root.glob("lightning_logs/version_*/checkpoints/*.ckpt")
-    yield from root.glob("checkpoints/*.ckpt")
-    yield from root.glob("hpc_ckpt_*.ckpt")
-    if dirpath is not None:
-        yield from Path(dirpath).expanduser().glob("*.ckpt")
+def named_folders(config: Any) -> Iterator[str | None]:
+    """Yield the folders that a configuration names for checkpoints and logs, which need not be below the root.
+
+    Args:
+        config: Configuration of a subcommand, before classes are instantiated.
+    """
+    yield config.checkpoint.dirpath
+    for setting, names in (("logger", ("save_dir", "dir")), ("callbacks", ("dirpath",))):
+        listed = config.trainer.get(setting)
+        for item in listed if isinstance(listed, list) else [listed]:
+            arguments = getattr(item, "init_args", None) or {}
+            yield from (str(arguments[name]) for name in names if arguments.get(name))

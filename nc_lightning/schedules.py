@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ChainedScheduler, LambdaLR, SequentialLR
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, SequentialLR
 
 from nc_lightning.geometry.checks import check_count, check_number
 
@@ -18,7 +18,7 @@ _LENGTHS = {"CosineAnnealingLR": "T_max", "PolynomialLR": "total_iters", "OneCyc
 """What torch's schedules call the number of steps after which they are at their end."""
 
 
-class HoldThenDecay(LambdaLR):
+class HoldThenDecay(LRScheduler):
     """Hold the step size for the first part of training, then bring it linearly to 0.
 
     An objective sets the length of training, so that the schedule fits whatever ``max_epochs`` is. It is a function of
@@ -48,7 +48,7 @@ class HoldThenDecay(LambdaLR):
             check_count("total_steps", total_steps)
         self.hold = hold
         self.total_steps = total_steps
-        super().__init__(optimizer, lambda step: self.factor(step))
+        super().__init__(optimizer)
 
     def factor(self, step: int) -> float:
         """Return the share of the initial step size at a step, in [0, 1]."""
@@ -57,6 +57,10 @@ class HoldThenDecay(LambdaLR):
         if self.total_steps is None:
             raise ValueError("total_steps: got None outside of an objective, expected the length of training")
         return max(0.0, min(1.0, (1 - step / self.total_steps) / (1 - self.hold)))
+
+    def get_lr(self) -> list[Any]:
+        """Return the step size of each parameter group at the present step."""
+        return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state without the length of training, which the resumed run sets."""

@@ -1,59 +1,90 @@
-"""The table at the end: each measure beside its ideal, and where the run lies."""
+"""The table at the end: each measure next to its ideal, and where the run lies."""
 
 import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 
 from nc_lightning.callbacks import GeometryMonitor, TensorBoardDashboard
 from nc_lightning.files import short_path
-from nc_lightning.tables import LOSS_KEYS, format_value, geometry_table
+from nc_lightning.tables import format_value, geometry_table
 
 
 def print_summary(trainer: Trainer, module: LightningModule) -> None:
-    """Print the table of the trainer's `GeometryMonitor`, the losses beside their bound, and where a fit has left all.
+    """Print the table of the trainer's `GeometryMonitor`, the losses next to their bound, and what a fit has left.
 
     Args:
-        trainer: After ``fit``, ``validate`` or ``test``; nothing is printed on other ranks than the first.
+        trainer: Trainer after ``fit``, ``validate`` or ``test``; nothing is printed on other ranks than the first.
         module: The module that was trained.
     """
-    # Lightning tells all processes of the folder: each has to ask.
-    folder = trainer.log_dir if trainer.logger is not None else None
     if not trainer.is_global_zero:
         return
     console = _console()
     table = _measured(trainer, module)
     if table is not None:
         console.print(table)
-    if trainer.state.fn != TrainerFn.FITTING:
-        return
-    checkpoint = getattr(trainer.checkpoint_callback, "last_model_path", "")
-    if checkpoint:
-        console.print(f"checkpoint: {short_path(checkpoint)}")
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, TensorBoardDashboard) and callback.report is not None:
-            console.print(f"report: {short_path(callback.report)}")
-    if folder is not None:
-        console.print(f"logs: {short_path(folder)}")
-        console.print(f"see them: tensorboard --logdir {shlex.quote(short_path(folder))}")
+    if trainer.state.fn == TrainerFn.FITTING:
+        for line in _left(trainer):
+            console.print(line)
+
+
+def _left(trainer: Trainer) -> Iterator[str]:
+    """What a fit has left, each on a line: only what exists."""
+    folder: Path | None = getattr(trainer, "run_folder", None)
+    saving = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    # Processes that were spawned bring no paths back: there, last.ckpt and the report are found by their names.
+    lasts = [Path(c.last_model_path) for c in saving] + ([folder / "checkpoints" / "last.ckpt"] if folder else [])
+    last = next((path for path in lasts if path.is_file()), None)
+    if last is not None:
+        yield f"checkpoint: {short_path(last)}"
+    for callback in saving:
+        best = Path(callback.best_model_path)
+        if callback.monitor is not None and best.is_file() and not (last and best.samefile(last)):
+            score = callback.best_model_score
+            value = "" if score is None else f" = {format_value(float(score))}"
+            yield f"best {callback.monitor}{value}: {short_path(best)}"
+    reports = [c.report for c in trainer.callbacks if isinstance(c, TensorBoardDashboard)]  # type: ignore[attr-defined]
+    report = next((path for path in reports if path), folder / "report.html" if folder and reports else None)
+    if report is not None and report.is_file():
+        yield f"report: {short_path(report)}"
+    if folder is not None and folder.is_dir():
+        yield f"logs: {short_path(folder)}"
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger) and any(Path(logger.log_dir).glob("events.out.tfevents.*")):
+            yield f"see them: tensorboard --logdir {shlex.quote(short_path(logger.log_dir))}"
 
 
 def _measured(trainer: Trainer, module: LightningModule) -> Table | None:
     monitors = [c for c in trainer.callbacks if isinstance(c, GeometryMonitor)]  # type: ignore[attr-defined]
-    if not monitors or not monitors[0].results:
+    values = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    results = monitors[0].results or _by_set(values) if monitors else {}
+    num_classes = monitors[0].num_classes or getattr(module, "num_classes", None) if monitors else None
+    if not results or num_classes is None:
         return None
-    num_classes = monitors[0].num_classes
-    assert num_classes is not None
-    table = geometry_table(monitors[0].results, num_classes, getattr(module, "feature_dim", num_classes - 1))
-    losses = {key: float(v) for key in LOSS_KEYS if (v := trainer.callback_metrics.get(key)) is not None}
+    table = geometry_table(results, num_classes, getattr(module, "feature_dim", num_classes - 1))
+    losses = monitors[0].losses(trainer)
     if losses:
         table.add_section()
-    blanks = [""] * (len(monitors[0].results) - 1)
+    blanks = [""] * (len(results) - 1)
     for key, value in losses.items():
         table.add_row(key, format_value(value), *blanks, "0" if key == "loss/optimality_gap" else "", "")
     return table
+
+
+def _by_set(values: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """The results of a monitor that ran in other processes, from the metrics that Lightning brings back."""
+    results: dict[str, dict[str, float]] = {}
+    for key, value in values.items():
+        if key.startswith("geometry/"):
+            _, name, measure = key.split("/", 2)
+            results.setdefault(name, {})[measure] = value
+    return results
 
 
 def _console() -> Console:

@@ -1,6 +1,9 @@
 """Measures beside their ideals, as a table for terminals."""
 
 import math
+import re
+from collections.abc import Mapping
+from typing import SupportsFloat
 
 from rich.table import Table
 
@@ -16,6 +19,21 @@ LOSS_KEYS = (
     "loss/collapsed",
 )
 """Losses in the order of tables."""
+
+
+def losses_of(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
+    """Return the losses among logged metrics, in the order of tables; those of further loaders follow the first.
+
+    Example:
+        >>> losses_of({"loss/val": 0.5, "epoch": 3.0, "loss/val_1": 0.25, "loss/train": 0.4})
+        {'loss/train': 0.4, 'loss/val': 0.5, 'loss/val_1': 0.25}
+    """
+    return {
+        key: float(metrics[key])
+        for first in LOSS_KEYS
+        for key in sorted(metrics, key=lambda key: (len(key), key))
+        if re.fullmatch(rf"{first}(_\d+)?", key)
+    }
 
 
 def format_value(value: float) -> str:

@@ -1,4 +1,7 @@
+import copy
+import io
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -59,6 +62,26 @@ def small_images():
     np.savez("small.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
 
 
+class Sent(pickle.Pickler):
+    """Notes from which packages the objects come that it writes."""
+
+    def __init__(self):
+        super().__init__(io.BytesIO())
+        self.packages = set()
+
+    def reducer_override(self, obj):
+        self.packages.add(type(obj).__module__.partition(".")[0])
+        return NotImplemented
+
+
+def can_be_sent_to_a_process(module):
+    """Neither a copy nor a pickle of a module is one of the command line, its Trainer and their locks."""
+    sent = Sent()
+    sent.dump(module)
+    assert "jsonargparse" not in sent.packages
+    copy.deepcopy(module)
+
+
 def marked(configs):
     marks = [pytest.mark.slow] if {"cifar100.yaml", "paper/official.yaml"} & set(configs) else []
     return pytest.param(configs, marks=marks, id="+".join(name for name in configs if name.endswith(".yaml")))
@@ -76,6 +99,8 @@ def test_every_config_runs(configs, request):
     assert cli.model.num_classes == cli.datamodule.num_classes
     assert cli.model.feature_dim == cli.datamodule.num_classes - 1
     assert set(Path.cwd().iterdir()) == before, "fast_dev_run leaves nothing behind"
+    if "fsdp.yaml" not in configs:  # shards belong to their processes
+        can_be_sent_to_a_process(cli.model)
 
 
 def test_there_is_a_config_for_each_objective():

@@ -13,6 +13,8 @@ import nc_lightning
 PACKAGE = Path(nc_lightning.__file__).parent
 FLOORS = [
     "files",
+    "factories",
+    "run_folder",
     "processes",
     "launched",
     "devices",

@@ -12,6 +12,7 @@ from nc_lightning.callbacks.prediction_writer import PredictionWriter
 from nc_lightning.callbacks.process_watch import ProcessWatch
 from nc_lightning.callbacks.random_states import RandomStates
 from nc_lightning.callbacks.resumed_epoch import ResumedEpoch
+from nc_lightning.callbacks.run_checkpoint import RunCheckpoint
 from nc_lightning.callbacks.tensorboard_dashboard import TensorBoardDashboard
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "ProcessWatch",
     "RandomStates",
     "ResumedEpoch",
+    "RunCheckpoint",
     "TensorBoardDashboard",
 ]

@@ -1,5 +1,6 @@
 """Which curves TensorBoard's custom scalars show together, on one page."""
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -37,7 +38,9 @@ _MEASURES = {
 }
 
 
-def dashboard_layout(num_classes: int, feature_dim: int, loss: object, callbacks: Iterable[Callback]) -> Layout:
+def dashboard_layout(
+    num_classes: int, feature_dim: int, loss: object, callbacks: Iterable[Callback], prefix: str = ""
+) -> Layout:
     """Lay out the charts of what a run logs: a chart without a curve is left out.
 
     Training is beside validation, the loss beside its bound and its collapsed value, and each title says what is
@@ -47,7 +50,8 @@ def dashboard_layout(num_classes: int, feature_dim: int, loss: object, callbacks
         num_classes: C.
         feature_dim: d.
         loss: The module's loss, if it is one of ours.
-        callbacks: Of the trainer; the probe and the sampler have charts of their own.
+        callbacks: Callbacks of the trainer; the probe and the sampler have charts of their own.
+        prefix: What the logger puts before tags.
 
     Returns:
         The layout.
@@ -56,7 +60,7 @@ def dashboard_layout(num_classes: int, feature_dim: int, loss: object, callbacks
         >>> list(dashboard_layout(10, 9, None, []))
         ['Neural collapse', "The paper's conditions", 'Dimensions', 'Accuracy']
     """
-    given = list(callbacks)
+    given, chart = list(callbacks), functools.partial(_chart, prefix)
     probe = any(isinstance(callback, OnlineLinearProbe) for callback in given)
     sampler = any(isinstance(callback, HardNegativeSampler) for callback in given)
     layout: Layout = {}
@@ -67,26 +71,26 @@ def dashboard_layout(num_classes: int, feature_dim: int, loss: object, callbacks
                 continue
             goal = ideal(key, num_classes, feature_dim)
             heading = f"{title} (ideal {goal.text})" if goal is not None else title
-            layout[category][heading] = _chart(f"geometry/train/{key}", f"geometry/val/{key}")
+            layout[category][heading] = chart(f"geometry/train/{key}", f"geometry/val/{key}")
     if isinstance(loss, ContrastiveLoss):
         references = ["loss/bound", "loss/collapsed", *([] if loss.supervised else ["loss/neural_collapse"])]
-        layout["Loss"] = {"loss, its bound and its collapsed value": _chart("loss/train", "loss/val", *references)}
+        layout["Loss"] = {"loss, its bound and its collapsed value": chart("loss/train", "loss/val", *references)}
         # Of batches of any size: whether there is a bound at all.
         if loss.lower_bound(num_classes, 2 * num_classes, feature_dim) is not None:
-            layout["Loss"]["optimality gap (ideal 0)"] = _chart("loss/optimality_gap")
+            layout["Loss"]["optimality gap (ideal 0)"] = chart("loss/optimality_gap")
     if sampler:
         layout["Negatives"] = {
-            "hardness beta": _chart("negatives/hardness"),
-            "effective negatives": _chart("negatives/effective"),
-            "share of the negatives that are effective": _chart("negatives/fraction"),
+            "hardness beta": chart("negatives/hardness"),
+            "effective negatives": chart("negatives/effective"),
+            "share of the negatives that are effective": chart("negatives/fraction"),
         }
         if isinstance(loss, ContrastiveLoss) and not loss.supervised:
-            layout["Negatives"]["share of weight on the own class"] = _chart("negatives/false_share")
+            layout["Negatives"]["share of weight on the own class"] = chart("negatives/false_share")
     if probe:
-        layout["Accuracy"]["right by the linear probe (ideal 1)"] = _chart("probe/train_accuracy", "probe/val_accuracy")
+        layout["Accuracy"]["right by the linear probe (ideal 1)"] = chart("probe/train_accuracy", "probe/val_accuracy")
     return layout
 
 
-def _chart(*tags: str) -> list[object]:
+def _chart(prefix: str, *tags: str) -> list[object]:
     """TensorBoard takes tags for regular expressions, and matches their beginning."""
-    return ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
+    return ["Multiline", [f"^{re.escape(prefix + tag)}$" for tag in tags]]

@@ -52,7 +52,7 @@ class FeatureSample:
         room = self.max_points - len(self)
         if room <= 0 or bool((self._counts >= self._quota).all()):
             return
-        labels = labels.cpu()
+        labels = labels.cpu().long()
         taken = torch.nonzero(self._counts[labels] + _earlier_of_class(labels) < self._quota).flatten()[:room]
         self._counts += labels[taken].bincount(minlength=len(self._counts))
         index = taken.to(z.device)

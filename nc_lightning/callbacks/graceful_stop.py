@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from nc_lightning.callbacks.run_checkpoint import RunCheckpoint
 from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.files import short_path
 from nc_lightning.launched import launcher
@@ -122,6 +123,9 @@ class GracefulStop(Checkpoint):
             signal.signal(known, signal.SIG_IGN)
         path = checkpoint_folder(trainer) / f"interrupted-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
         trainer.save_checkpoint(path, weights_only=False)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, RunCheckpoint):
+                callback.saved_elsewhere(trainer, str(path))
         if at_epoch_end:
             # Lightning would log the means of the epoch after this, at the step before.
             trainer.fit_loop.epoch_loop._batches_that_stepped -= 1

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from nc_lightning.callbacks.sources import StepFeatures, step_features
@@ -19,6 +20,8 @@ Schedule = Literal["constant", "linear", "cosine", "adaptive"]
 ADAPT_ON = 256
 """Number of anchors that adaptive hardness looks at in a batch: a mean over more hardly differs."""
 SMALLEST_ADAPTIVE_BETA = 0.01
+OFTEN = 0.02
+"""Share of anchors that may meet their own earlier features in the queue without a warning."""
 
 
 class HardNegativeSampler(Callback):
@@ -33,8 +36,11 @@ class HardNegativeSampler(Callback):
     There it starts as well: the first steps decide how many dimensions collapse, and hard ones keep more of them.
 
     With a queue, the features of past batches are negatives as well, without a gradient: more of them than a batch
-    holds. Both are part of the checkpoint, so that a resumed run goes on where it stopped, and the same on all
-    processes, unless the loss is ``local``: then each has a queue of its own, and hardness is adapted to their mean.
+    holds. A warning says where it is too large for the data: unsupervised, an image should not meet itself there. Queue
+    and adapted hardness are part of the checkpoint, so that a resumed run continues where it stopped, and are the same
+    on all processes, unless the loss is ``local``: then each has a queue of its own, and hardness is adapted to their
+    mean. A hardness that a schedule has reached is also in the module's ``state_dict``: the loss of a checkpoint is that
+    of training wherever it is loaded.
 
     Logs ``negatives/hardness``; and where the training step returns ``z`` and ``labels``, which ``adaptive`` and the
     queue need, on the first batch of an epoch and every ``log_every_n_steps`` after it, ``negatives/effective``, the
@@ -98,8 +104,10 @@ class HardNegativeSampler(Callback):
         self.max_beta = max_beta
         self.queue = FeatureQueue(queue_size) if queue_size > 0 else None
         self.queue_warmup = queue_warmup
+        self._found: float | None = None
         self._adapted: float | None = None
         self._total_steps = math.inf
+        self._checked = False
 
     def hardness(self, progress: float) -> float:
         """Return beta at a point of training; with ``adaptive``, as it is now.
@@ -115,29 +123,30 @@ class HardNegativeSampler(Callback):
         """
         if self.schedule == "adaptive":
             return self.start if self._adapted is None else self._adapted
-        if self.beta is None:
+        beta = self._found if self.beta is None else self.beta
+        if beta is None:
             raise ValueError("beta: got None before the start of training, expected a hardness >= 0")
         if self.schedule == "constant":
-            return self.beta
+            return beta
         share = min(1.0, progress / self.duration)
         if self.schedule == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
-        return self.start + (self.beta - self.start) * share
+        return self.start + (beta - self.start) * share
 
     def reset(self) -> None:
         """Forget past features and the adapted hardness, as every fit does that does not resume one."""
-        self._adapted = None
+        self._adapted, self._checked = None, False
         if self.queue is not None:
             self.queue.clear()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the hardness over from the loss, unless it was given."""
-        hardening = _loss(pl_module).hardening
-        if hasattr(hardening, "beta"):
-            self.beta = hardening.beta if self.beta is None else self.beta
-        elif self.beta is not None:
+        """Find the hardness that the loss was made with: it counts unless one was given."""
+        loss = _loss(pl_module)
+        hardening = loss.hardening
+        self._found = loss.asked_beta if hasattr(hardening, "beta") else None
+        if self._found is None and self.beta is not None:
             raise ValueError(f"beta: got {self.beta} for {hardening!r}, expected None, as that has no hardness to set")
-        elif self.schedule != "constant":
+        if self._found is None and self.schedule != "constant":
             raise ValueError(f"schedule: got {self.schedule!r} for {hardening!r}, which has no hardness to set")
         if stage == "fit":
             self.reset()
@@ -165,8 +174,8 @@ class HardNegativeSampler(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the hardness of this step, and lend the loss the past features."""
         loss = _loss(pl_module)
-        if self.beta is not None:
-            loss.beta = self.hardness(trainer.global_step / self._total_steps)
+        if self._found is not None:
+            loss.schedule_beta(self.hardness(trainer.global_step / self._total_steps))
         loss.queue = self.queue if trainer.current_epoch >= self.queue_warmup else None
 
     def on_train_batch_end(
@@ -177,13 +186,16 @@ class HardNegativeSampler(Callback):
         features = self._features(pl_module, outputs)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if batch_idx == 0 or (every and batch_idx % every == 0):
-            hardness = {} if self.beta is None else {"hardness": torch.full((), loss.beta, device=pl_module.device)}
+            hardness = {} if self._found is None else {"hardness": torch.full((), loss.beta, device=pl_module.device)}
             self._log(pl_module, hardness | ({} if features is None else _statistics(loss, features)))
         if features is not None and self.schedule == "adaptive":
             total, known = _sums_over_processes(_statistics(loss, features, ADAPT_ON)["fraction"])
             self._adapted = self._adapt(loss.beta, float(total / known))
         loss.queue = None
         if features is not None and self.queue is not None:
+            if not self._checked:
+                self._checked = True
+                _check_queue(self.queue.size, trainer.num_training_batches * loss.batch_size, loss, features.labels)
             self.queue.push(*loss.whole_batch(features.z, features.labels, features.shares))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -219,6 +231,36 @@ class HardNegativeSampler(Callback):
         now = min(max(reached, torch.finfo().tiny), 1 - torch.finfo().eps)
         ratio = math.sqrt(math.log(self.fraction) / math.log(now))
         return min(self.max_beta, max(SMALLEST_ADAPTIVE_BETA, beta) * min(2.0, max(0.5, ratio)))
+
+
+def _check_queue(size: int, per_epoch: float, loss: ContrastiveLoss, labels: Tensor) -> None:
+    """Warn of a queue that is as large as the data, or in which images often meet their own earlier features."""
+    by_image = loss.negatives == "all" or loss.positives == "view" or bool((labels < 0).all())
+    share = meets_itself(size / per_epoch)
+    if size > per_epoch or (by_image and share > OFTEN):
+        effect = (
+            f"for {share:.0%} of the anchors an earlier feature of the same image is among the negatives, which drives "
+            "views of an image apart"
+            if by_image
+            else "the queue holds samples several times, as earlier weights saw them"
+        )
+        rank_zero_warn(
+            f"queue_size: got {size} where an epoch has {per_epoch:g} features: {effect}; expected at most "
+            f"{int(per_epoch * (math.sqrt(2 * OFTEN) if by_image else 1)):g}"
+        )
+
+
+def meets_itself(epochs: float) -> float:
+    """Return how often a sample finds its own last features in a queue that holds a number of shuffled epochs.
+
+    Args:
+        epochs: Size of the queue over that of an epoch.
+
+    Example:
+        >>> meets_itself(0.5), meets_itself(1.0), meets_itself(2.0)
+        (0.125, 0.5, 1.0)
+    """
+    return epochs**2 / 2 if epochs <= 1 else 1 - max(0.0, 2 - epochs) ** 2 / 2
 
 
 def _statistics(loss: ContrastiveLoss, features: StepFeatures, max_anchors: int | None = None) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from nc_lightning.checkpoints import newest_first, newest_whole, read_checkpoint
+from nc_lightning.checkpoints import checkpoints_below, newest_first, newest_whole, read_checkpoint
 from nc_lightning.files import short_path
 
 _PARTS = ("encoder.", "projector.")
@@ -51,7 +51,7 @@ class InitialWeights(Callback):
 
     def _find(self) -> Path:
         given = Path(self.checkpoint).expanduser()
-        found, _ = newest_whole([given] if given.is_file() else newest_first(given.rglob("*.ckpt")))
+        found, _ = newest_whole([given] if given.is_file() else newest_first(checkpoints_below(given)))
         if found is None:
             raise FileNotFoundError(
                 f"InitialWeights: got {self.checkpoint!r}, expected a whole checkpoint, or a folder with one below it"

@@ -97,6 +97,11 @@ class NonFiniteGuard(Callback):
         self._buffers: list[Tensor] = []
         self._seen: list[Seen] = []
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the steps that an earlier fit has left out."""
+        if stage == "fit":
+            self.skipped_steps = 0
+
     def state_dict(self) -> dict[str, Any]:
         """Return the count of skipped steps."""
         return {"skipped_steps": self.skipped_steps}

@@ -9,8 +9,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from nc_lightning.callbacks.sources import find_num_classes, step_features
-from nc_lightning.data.views import UNLABELLED
-from nc_lightning.geometry.checks import check_count
+from nc_lightning.data.views import UNLABELLED, set_name
+from nc_lightning.factories import without_parser
+from nc_lightning.geometry.checks import check_count, check_labels
 from nc_lightning.optim import Configured, check_same_optimizer, configured, group_settings, resume_settings, tell
 from nc_lightning.processes import this_process
 
@@ -25,8 +26,9 @@ class OnlineLinearProbe(Callback):
     part of the checkpoint; a checkpoint without one loads as well, and the classifier then begins anew.
 
     Logs ``probe/train_loss`` and ``probe/train_accuracy``, and where validation steps return features
-    ``probe/val_accuracy``, at the end of an epoch: until then what they are made of stays on the device, and no step
-    waits for it. `GeometryMonitor` compares the classifier with the class means: ``geometry/<set>/nc3`` and ``nc4``.
+    ``probe/val_accuracy`` (``probe/val_1_accuracy`` of a second loader), at the end of an epoch: until then what they
+    are made of stays on the device, and no step waits for it. `GeometryMonitor` compares the classifier with the class
+    means: ``geometry/<set>/nc3`` and ``nc4``.
 
     Args:
         optimizer: Called with the classifier's parameters.
@@ -49,19 +51,22 @@ class OnlineLinearProbe(Callback):
     def __init__(self, optimizer: OptimizerCallable = torch.optim.Adam, num_classes: int | None = None) -> None:
         if num_classes is not None:
             check_count("num_classes", num_classes, at_least=2)
-        self.make_optimizer = optimizer
+        self.make_optimizer = without_parser(optimizer)
         self.num_classes = num_classes
         self.classifier: nn.Linear | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._made: Configured | None = None
         self._loaded: dict[str, Any] = {}
         self._trained: Tensor | None = None
-        self._evaluated: Tensor | None = None
+        self._evaluated: dict[int, Tensor] = {}
+        self._num_classes = 0
+        self._module: LightningModule | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find out the number of classes, and begin anew with every fit that does not resume one."""
-        self.num_classes = find_num_classes(self.num_classes, trainer, pl_module, "OnlineLinearProbe")
-        if stage == "fit":
+        """Find the number of classes; forget the classifier of an earlier fit, or of another module."""
+        self._num_classes = find_num_classes(self.num_classes, trainer, pl_module, "OnlineLinearProbe")
+        if stage == "fit" or self._module is not pl_module:
+            self._module = pl_module
             self.classifier, self._optimizer, self._loaded, self._trained = None, None, {}, None
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,7 +124,7 @@ class OnlineLinearProbe(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
-        self._evaluated = None
+        self._evaluated = {}
 
     def on_validation_batch_end(
         self,
@@ -137,17 +142,18 @@ class OnlineLinearProbe(Callback):
         z, labels = _whole_precision(features.z, features.labels)
         with torch.autocast(z.device.type, enabled=False):
             counts = _counts(self._make(z)[0](z), labels, torch.long)
-        self._evaluated = counts if self._evaluated is None else self._evaluated + counts
+        before = self._evaluated.get(dataloader_idx)
+        self._evaluated[dataloader_idx] = counts if before is None else before + counts
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the share that the classifier gets right of all samples, whichever process had them."""
         # A process may have had no batch, but takes part.
-        counts = torch.zeros(2, dtype=torch.long, device=pl_module.device)
-        counts = counts if self._evaluated is None else self._evaluated.to(counts)
+        none = torch.zeros(2, dtype=torch.long, device=pl_module.device)
+        counts = torch.stack([self._evaluated.get(i, none).to(none) for i in range(len(trainer.num_val_batches))])
         _add_over_processes(counts)
-        correct, known = counts.tolist()
-        if known > 0:
-            self._log(pl_module, {"val_accuracy": correct / known})
+        for i, (correct, known) in enumerate(counts.tolist()):
+            if known > 0:
+                self._log(pl_module, {f"{set_name('val', i)}_accuracy": correct / known})
 
     def _make(self, like: Tensor) -> tuple[nn.Linear, torch.optim.Optimizer]:
         """Return classifier and optimizer, made when the features (N, d) are known, for such ones."""
@@ -157,9 +163,8 @@ class OnlineLinearProbe(Callback):
             # From a checkpoint of another device or precision. It is made again: an optimizer keeps its parameters.
             self._loaded, self.classifier = self.state_dict(), None
         if self.classifier is None or self._optimizer is None:
-            assert self.num_classes is not None
             # On meta no random number is drawn for weights that are to be zero.
-            self.classifier = nn.Linear(feature_dim, self.num_classes, device="meta", dtype=like.dtype).to_empty(
+            self.classifier = nn.Linear(feature_dim, self._num_classes, device="meta", dtype=like.dtype).to_empty(
                 device=device
             )
             nn.init.zeros_(self.classifier.weight)
@@ -185,8 +190,10 @@ class OnlineLinearProbe(Callback):
 
 
 def _whole_precision(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Detached features in float32 or better, and labels on their device, with one number for all unknown ones."""
-    return z.detach().to(torch.promote_types(z.dtype, torch.float32)), labels.to(z.device).clamp(min=UNLABELLED)
+    """Detached features in float32 or better, and int64 labels beside them, with one number for all unknown ones."""
+    check_labels(labels, len(z))
+    labels = labels.to(z.device, torch.int64).clamp(min=UNLABELLED)
+    return z.detach().to(torch.promote_types(z.dtype, torch.float32)), labels
 
 
 def _counts(logits: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:

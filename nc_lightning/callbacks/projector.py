@@ -15,7 +15,9 @@ LARGEST_SPRITE = 8192
 """Pixels a side of the picture that holds all small images: WebGL takes no larger one."""
 
 
-def write_projector(writer: Any, sample: FeatureSample, class_names: Sequence[str] | None, step: int) -> None:
+def write_projector(
+    writer: Any, sample: FeatureSample, class_names: Sequence[str] | None, step: int, prefix: str = ""
+) -> None:
     """Write a sample of features with the names of their classes and their images.
 
     Args:
@@ -23,10 +25,11 @@ def write_projector(writer: Any, sample: FeatureSample, class_names: Sequence[st
         sample: The features.
         class_names: Name of each class; None for numbers.
         step: Of training.
+        prefix: What the logger puts before tags.
     """
     names = [str(label) if class_names is None else class_names[label] for label in sample.labels.tolist()]
     images = None if sample.images is None else sprites(sample.images)
-    writer.add_embedding(sample.z, metadata=names, label_img=images, global_step=step, tag="features")
+    writer.add_embedding(sample.z, metadata=names, label_img=images, global_step=step, tag=f"{prefix}features")
 
 
 def sprites(images: Tensor) -> Tensor:

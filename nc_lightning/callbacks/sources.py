@@ -1,5 +1,6 @@
 """Where callbacks find what they need: features of a step, the number of classes, the folder of checkpoints, others."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from nc_lightning.losses.shares import Shares
+from nc_lightning.run_folder import Trainer as OwnTrainer
 
 
 class StepFeatures(NamedTuple):
@@ -33,6 +35,19 @@ def step_features(outputs: Any) -> StepFeatures | None:
     return None
 
 
+def is_named(instance: object, *names: str) -> bool:
+    """Return whether a class of one of these names is among the classes of an object.
+
+    The packages ``lightning`` and ``pytorch_lightning`` have the same classes twice, of which `isinstance` knows one.
+
+    Example:
+        >>> from lightning.pytorch.callbacks import EarlyStopping
+        >>> is_named(EarlyStopping("loss/val"), "EarlyStopping", "ModelCheckpoint")
+        True
+    """
+    return any(cls.__name__ in names for cls in type(instance).__mro__)
+
+
 def find_num_classes(given: int | None, trainer: Trainer, module: LightningModule, callback: str) -> int:
     """Return the number of classes that was given, or else that of the module or of the data module.
 
@@ -45,11 +60,29 @@ def find_num_classes(given: int | None, trainer: Trainer, module: LightningModul
     raise ValueError(f"num_classes: got none from the module or the data module, expected {callback}(num_classes=...)")
 
 
+def run_folder(trainer: Trainer) -> Path:
+    """Return the folder of the run, where its report and predictions go; a collective: every process has to ask.
+
+    It is the trainer's ``log_dir``. Loggers without folders of their own, such as W&B's, share a ``save_dir``: there it
+    is the folder in which Lightning puts the ``checkpoints`` of the run.
+    """
+    folder = trainer.log_dir or trainer.default_root_dir
+    logger = trainer.logger
+    if not isinstance(trainer, OwnTrainer) and logger is not None and not hasattr(logger, "log_dir"):
+        version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+        folder = trainer.strategy.broadcast(os.path.join(folder, str(logger.name), version))
+    return Path(folder)
+
+
 def checkpoint_folder(trainer: Trainer, otherwise: str = "checkpoints") -> Path:
-    """Return where the first `ModelCheckpoint` writes; if there is none, ``otherwise`` below ``default_root_dir``."""
+    """Return where the first `ModelCheckpoint` writes; if there is none, ``otherwise`` in the run's folder.
+
+    Where no folder was claimed for the run, ``otherwise`` is below ``default_root_dir``.
+    """
     callbacks = trainer.checkpoint_callbacks
     folders = [callback.dirpath for callback in callbacks if isinstance(callback, ModelCheckpoint) and callback.dirpath]
-    return Path(folders[0] if folders else Path(trainer.default_root_dir) / otherwise)
+    root = getattr(trainer, "run_folder", None) or trainer.default_root_dir
+    return Path(folders[0] if folders else Path(root) / otherwise)
 
 
 def unless_present(callback: type[Callback], module: LightningModule) -> list[Callback]:

@@ -7,24 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.tensorboard.summary import hparams
 
 from nc_lightning.callbacks.dashboard_layout import dashboard_layout
-from nc_lightning.callbacks.figure_loggers import log_figures
+from nc_lightning.callbacks.figure_loggers import log_figures, tag_prefix, takes_figures, tensorboard_writer
 from nc_lightning.callbacks.geometry_figures import geometry_figures
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.projector import write_projector
+from nc_lightning.callbacks.sources import is_named, run_folder
 from nc_lightning.files import replace_file, unused_path
 from nc_lightning.geometry import class_mean_spectrum
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.report import SETS, report_html
 from nc_lightning.run_record import FILE_NAME, RunRecord
-from nc_lightning.tables import LOSS_KEYS
 
 FINAL_METRICS = (
     *(f"geometry/train/{key}" for key in ("nc1", "nc2_etf", "zero_sum", "unit_norm", "equal_inner_product")),
@@ -49,8 +47,8 @@ class TensorBoardDashboard(Callback):
     - ``report.html`` in the run's folder, and beside it ``report.json``, of which ``nc-report`` makes it again.
 
     Scalars reach every logger by themselves; figures those that take images (TensorBoard, W&B, MLflow); charts,
-    projector and table are TensorBoard's. Only the first process draws. What goes wrong here is a warning, once, and
-    training goes on; under ``fast_dev_run`` nothing is written.
+    projector and table are TensorBoard's, under the prefix of each logger. Only the first process draws. What goes
+    wrong here is a warning, once, and training continues; under ``fast_dev_run`` nothing is written.
 
     Args:
         every_n_epochs: Draw figures when so many epochs have passed since the last ones, and at the end of training.
@@ -79,16 +77,20 @@ class TensorBoardDashboard(Callback):
         self._record_path = Path(FILE_NAME)
         self._drawn: tuple[int, int] = (0, -1)
         self._warned: set[str] = set()
+        self._lent: list[tuple[Any, str, Any]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask the monitor for a sample of features, and Lightning for no placeholder among the metrics."""
-        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        self._give_back()
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        for logger in trainer.loggers:
+            if hasattr(logger, "_default_hp_metric"):
+                self._lend(logger, "_default_hp_metric", False)
+        if stage != "fit":
             return
         monitor = _monitor(trainer)
-        monitor.sample_size = max(monitor.sample_size, self.max_points)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger._default_hp_metric = False
+        self._lend(monitor, "sample_size", max(monitor.sample_size, self.max_points))
         self.report, self._record, self._history, self._drawn, self._warned = None, None, [], (0, -1), set()
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,8 +105,7 @@ class TensorBoardDashboard(Callback):
         """Choose the names of the report's files, and lay out the charts."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        # Lightning tells all processes of the folder: each has to ask.
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder = run_folder(trainer)
         self._drawn = (trainer.current_epoch, -1)
         if not trainer.is_global_zero:
             return
@@ -118,30 +119,29 @@ class TensorBoardDashboard(Callback):
         with self._only_a_warning(trainer, "configuration in the report"):
             self._record.config = _configuration(trainer, pl_module, folder)
         with self._only_a_warning(trainer, "charts"):
-            layout = dashboard_layout(num_classes, feature_dim, loss, trainer.callbacks)  # type: ignore[attr-defined]
-            for writer in _writers(trainer):
-                writer.add_custom_scalars(layout)
+            for writer, prefix in _writers(trainer):
+                callbacks = trainer.callbacks  # type: ignore[attr-defined]
+                writer.add_custom_scalars(dashboard_layout(num_classes, feature_dim, loss, callbacks, prefix))
+            if trainer.loggers and not any(takes_figures(logger) for logger in trainer.loggers):
+                names = ", ".join(type(logger).__name__ for logger in trainer.loggers)
+                rank_zero_info(f"TensorBoardDashboard: {names} takes no charts and no figures, which are in the report")
 
     def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
-        """Note what was measured, and draw it if it is time."""
-        if self._record is None or trainer.state.fn != TrainerFn.FITTING:
+        """Note what was measured with the losses of the epoch, and draw it if it is time."""
+        if trainer.state.fn != TrainerFn.FITTING:
             return
-        epoch = trainer.current_epoch + 1
-        self._history.append({"epoch": float(epoch), "step": float(trainer.global_step), **monitor.by_key()})
-        if epoch - self._drawn[0] >= self.every_n_epochs:
+        losses = monitor.losses(trainer)  # each process has to ask: Lightning averages over all of them only now
+        if self._record is None:
+            return
+        when = {"epoch": float(monitor.epoch), "step": float(trainer.global_step)}
+        self._history.append({**when, **monitor.by_key(), **losses})
+        if monitor.epoch - self._drawn[0] >= self.every_n_epochs:
             self._draw(trainer, pl_module, monitor)
             with self._only_a_warning(trainer, "record of the run"):
                 self._record.write(self._record_path)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the losses, which are known by now, to the epoch's measurement, before a checkpoint is made of it."""
-        self._note_losses(trainer)
-
-    on_train_epoch_start = on_train_epoch_end  # where the monitor comes after this and measures last
-
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw what training has ended with, and write features, table and report."""
-        self._note_losses(trainer)
         if self._record is None:
             return
         monitor = _monitor(trainer)
@@ -149,18 +149,19 @@ class TensorBoardDashboard(Callback):
             self._draw(trainer, pl_module, monitor)
         with self._only_a_warning(trainer, "projector"):
             if monitor.sample is not None:
-                for writer in _writers(trainer):
-                    write_projector(writer, monitor.sample, _class_names(trainer), trainer.global_step)
+                for writer, prefix in _writers(trainer):
+                    write_projector(writer, monitor.sample, _class_names(trainer), trainer.global_step, prefix)
         with self._only_a_warning(trainer, "table of runs"):
             final = {key: v for key in FINAL_METRICS if (v := self._record.latest("").get(key)) is not None}
-            for writer in _writers(trainer):
-                for summary in hparams(self._record.settings, final):
+            for writer, prefix in _writers(trainer):
+                for summary in hparams(self._record.settings, {prefix + key: v for key, v in final.items()}):
                     writer._get_file_writer().add_summary(summary, trainer.global_step)
                 writer.flush()
         self._write_report(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave a report of what there is behind, also when training is interrupted."""
+        self._give_back()
         if self._record is not None and self._history:
             if self._drawn[1] != self._history[-1]["step"]:
                 self._draw(trainer, pl_module, _monitor(trainer))
@@ -175,14 +176,22 @@ class TensorBoardDashboard(Callback):
             self.report = path
         self._record = None
 
-    def _note_losses(self, trainer: Trainer) -> None:
-        metrics = trainer.callback_metrics  # each process has to ask: Lightning averages over all of them only now
-        if self._record is not None and self._history and "loss/train" not in self._history[-1]:
-            self._history[-1] |= {key: float(metrics[key]) for key in LOSS_KEYS if key in metrics}
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Restore the monitor and the loggers."""
+        self._give_back()
+
+    def _lend(self, instance: Any, name: str, value: Any) -> None:
+        self._lent.append((instance, name, getattr(instance, name)))
+        setattr(instance, name, value)
+
+    def _give_back(self) -> None:
+        for instance, name, value in reversed(self._lent):
+            setattr(instance, name, value)
+        self._lent = []
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
         assert self._record is not None
-        self._drawn = (trainer.current_epoch + 1, trainer.global_step)
+        self._drawn = (monitor.epoch, trainer.global_step)
         figures: dict[str, bytes] = {}
         with self._only_a_warning(trainer, "figures"):
             self._record.settings = run_settings(trainer, pl_module)
@@ -210,7 +219,7 @@ class TensorBoardDashboard(Callback):
 
 
 def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-    """Return what a sweep varies: objective, its loss, the size of a batch, and the seed.
+    """Return what a sweep varies: objective, its loss, batch size, and seed; and the checkpoint that the run resumes.
 
     The same keys for every objective, so that runs of different ones can be sorted together.
     """
@@ -226,7 +235,8 @@ def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
         }
     data = getattr(trainer, "datamodule", None) or trainer.train_dataloader
     seed = os.environ.get("PL_GLOBAL_SEED")
-    return settings | {"batch_size": getattr(data, "batch_size", None), "seed": None if seed is None else int(seed)}
+    settings |= {"batch_size": getattr(data, "batch_size", None), "seed": None if seed is None else int(seed)}
+    return settings | {"resumed_from": None if trainer.ckpt_path is None else str(trainer.ckpt_path)}
 
 
 def _monitor(trainer: Trainer) -> GeometryMonitor:
@@ -243,8 +253,10 @@ def _class_names(trainer: Trainer) -> list[str] | None:
     return getattr(getattr(trainer, "datamodule", None), "class_names", None)
 
 
-def _writers(trainer: Trainer) -> list[Any]:
-    return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+def _writers(trainer: Trainer) -> list[tuple[Any, str]]:
+    """The writers of TensorBoard's loggers, and what each logger puts before tags."""
+    writers = [(tensorboard_writer(logger), tag_prefix(logger)) for logger in trainer.loggers]
+    return [(writer, prefix) for writer, prefix in writers if writer is not None]
 
 
 def _leave_out_broken_writers(trainer: Trainer) -> None:
@@ -252,8 +264,8 @@ def _leave_out_broken_writers(trainer: Trainer) -> None:
     sound = []
     for logger in trainer.loggers:
         try:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.flush()
+            if (writer := tensorboard_writer(logger)) is not None:
+                writer.flush()
             sound.append(logger)
         except OSError:
             continue
@@ -264,6 +276,6 @@ def _leave_out_broken_writers(trainer: Trainer) -> None:
 def _configuration(trainer: Trainer, pl_module: LightningModule, folder: Path) -> str:
     """The configuration that a LightningCLI has saved, or else the module's hyper-parameters, as text."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, SaveConfigCallback) and (folder / callback.config_filename).is_file():
+        if is_named(callback, "SaveConfigCallback") and (folder / callback.config_filename).is_file():
             return (folder / callback.config_filename).read_text(encoding="utf-8")
     return "\n".join(f"{key}: {value}" for key, value in pl_module.hparams.items())

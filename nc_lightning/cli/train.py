@@ -12,13 +12,12 @@ From Python or a notebook: ``nc_lightning.cli.main(["fit", "--config", "hscl.yam
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
@@ -32,16 +31,19 @@ from nc_lightning.callbacks import (
     ProcessWatch,
     RandomStates,
     ResumedEpoch,
+    RunCheckpoint,
     TensorBoardDashboard,
 )
 from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint
 from nc_lightning.cli.configs import resolve_configs
+from nc_lightning.cli.saved_config import SavedConfig
 from nc_lightning.devices import check_accelerator, check_same_device
 from nc_lightning.errors import errors_on_one_line
-from nc_lightning.files import unused_path
-from nc_lightning.last_checkpoint import find_last
+from nc_lightning.last_checkpoint import find_last, named_folders
 from nc_lightning.launched import announced
 from nc_lightning.objectives import ContrastiveObjective
+from nc_lightning.run_folder import Trainer as OwnTrainer
+from nc_lightning.run_folder import claimed_folder
 from nc_lightning.strategies import check_strategy
 from nc_lightning.summary import print_summary
 
@@ -52,6 +54,7 @@ _NOISE = (
     ".*The dirpath has changed from.*",  # every run has a folder of its own, also one that resumes another
     ".*Couldn't infer the batch indices.*",  # nobody asks for them
     ".*is currently marked under review.*",  # lightning-bolts says so of half of itself
+    ".*WeightAveraging callback with a model that overrides.*",  # objectives shard nothing but under FSDP2
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch >= 2.13
 )
 """Warnings of Lightning that tell a user of the shipped configs nothing."""
@@ -66,15 +69,6 @@ _OURS: dict[str, type[Callback]] = {
 }
 _PROBE_OPTIMIZER = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-2, "weight_decay": 5e-3}}
 """NC3 is about classifiers with weight decay: without it, one remembers how classes lay when training began."""
-
-
-class _SaveConfig(SaveConfigCallback):
-    """Saves the configuration beside the run's logs, under a number where a config lies already."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not self.already_saved and trainer.log_dir is not None:
-            self.config_filename = unused_path(Path(trainer.log_dir) / self.config_filename).name
-        super().setup(trainer, pl_module, stage)
 
 
 class ContrastiveCLI(LightningCLI):
@@ -92,7 +86,7 @@ class ContrastiveCLI(LightningCLI):
         """Add our callbacks, and the links from data to model."""
         for key, callback in _OURS.items():
             parser.add_lightning_class_args(callback, key)
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults(
             {"geometry.every_n_epochs": 10, "probe.optimizer": _PROBE_OPTIMIZER, "checkpoint.save_last": "link"}
         )
@@ -109,21 +103,22 @@ class ContrastiveCLI(LightningCLI):
         if isinstance(config.trainer.strategy, str):
             check_strategy(config.trainer.strategy, "--trainer.strategy")
         self._asked_num_classes = config.model.init_args.get("num_classes")
-        if config.trainer.fast_dev_run:
-            # Lightning suppresses checkpoints then, but for the last one.
-            config.checkpoint.save_last = False
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Leave out each of our callbacks of which the user's list has one of its own."""
-        listed = self._get(self.config_init, "trainer").callbacks or []
+        """Leave out those of our callbacks that the user's list has, or that checkpoints and speed forbid."""
+        config = self._get(self.config_init, "trainer")
+        listed = config.callbacks or []
         listed = listed if isinstance(listed, list) else [listed]
+        out = {key for key, ours in _OURS.items() if any(isinstance(callback, ours) for callback in listed)}
+        if config.barebones:
+            out |= _OURS.keys() - {"nonfinite"}  # there, nothing is logged and only the steps are timed
+        if config.barebones or config.enable_checkpointing is False:
+            out.add("checkpoint")
+            others = self.trainer_defaults["callbacks"]
+            self.trainer_defaults["callbacks"] = [c for c in others if not isinstance(c, Checkpoint)]
         parser = self._parser(self.subcommand)
-        parser.callback_keys = [
-            key
-            for key in parser.callback_keys
-            if key not in _OURS or not any(isinstance(callback, _OURS[key]) for callback in listed)
-        ]
-        plugins = self._get(self.config_init, "trainer").plugins or []
+        parser.callback_keys = [key for key in parser.callback_keys if key not in out]
+        plugins = config.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
@@ -139,6 +134,11 @@ class ContrastiveCLI(LightningCLI):
         asked, there = self._asked_num_classes, _num_classes(self.datamodule)
         if asked is not None and asked != there:
             raise ValueError(f"--model.num_classes: got {asked}, expected {there}, the number of classes of the data")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it in a folder of its own."""
+        with claimed_folder(self.trainer):
+            super()._run_subcommand(subcommand)
 
     def before_validate(self) -> None:
         """Leave the numbers to our table: Lightning would print every one of them in a list of its own."""
@@ -158,16 +158,17 @@ class ContrastiveCLI(LightningCLI):
         Lightning would let the checkpoint's override them, the objective included.
         """
         config = self.config.get(str(self.config.get("subcommand")), {})
+        resuming = self.config.get("subcommand") == "fit"
         if config.get("ckpt_path") == "last":
             # Lightning would look into this run's own folder, which is new, and train from the start without a word.
-            config.ckpt_path = find_last(config.trainer.default_root_dir, config.checkpoint.dirpath)
+            config.ckpt_path = find_last(config.trainer.default_root_dir, *named_folders(config), resuming=resuming)
             if config.ckpt_path is None:
-                if self.config.subcommand != "fit":
+                if not resuming:
                     raise FileNotFoundError("--ckpt_path: got 'last', expected a run here that left a whole checkpoint")
                 rank_zero_info("--ckpt_path last: there is no whole checkpoint yet, starting from scratch")
         path = config.get("ckpt_path")
         if path and path not in ("best", "hpc", "registry"):
-            check_checkpoint(path, config.model.class_path)
+            check_checkpoint(path, config.model.class_path, resuming)
 
 
 def _num_classes(data: LightningDataModule) -> int:
@@ -210,7 +211,8 @@ def _run(args: list[str]) -> ContrastiveCLI:
         args=resolve_configs(args),
         subclass_mode_model=True,
         subclass_mode_data=True,
-        save_config_callback=_SaveConfig,
+        save_config_callback=SavedConfig,
+        trainer_class=OwnTrainer,
         seed_everything_default=0,
         # After the user's and ours, whose random numbers, sums and files these look after.
         trainer_defaults={

@@ -111,3 +111,13 @@ def concatenate_views(batch: Any) -> tuple[Tensor, Tensor, Tensor]:
     if len(views) == 1:
         return views[0], labels, instances
     return torch.cat(views), labels.repeat(len(views)), instances.repeat(len(views))
+
+
+def set_name(name: str, dataloader_idx: int) -> str:
+    """Return the name of a set in logs: that of the split for its first loader, numbered for further ones.
+
+    Example:
+        >>> set_name("val", 0), set_name("val", 1)
+        ('val', 'val_1')
+    """
+    return f"{name}_{dataloader_idx}" if dataloader_idx else name

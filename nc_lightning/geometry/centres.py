@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from nc_lightning.geometry.checks import check_features, check_labels, check_values
-from nc_lightning.geometry.placement import in_float64
+from nc_lightning.geometry.placement import in_float64, outside_inference
 from nc_lightning.geometry.statistics import ClassStatistics
 
 
@@ -66,8 +66,10 @@ class CentreDistances:
         check_features(z)
         check_labels(labels, len(z))
         place = self.centres.means.device
-        z, labels = in_float64(z.detach(), place), labels.to(place)
+        z, labels = in_float64(z.detach(), place), labels.to(place, torch.int64)
         check_values(z, labels, self.centres.num_classes)
+        state = (self.counts, self.distances, self.correct)
+        self.counts, self.distances, self.correct = (outside_inference(t) for t in state)
         with torch.autocast(z.device.type, enabled=False):
             own = torch.linalg.vector_norm(z - self.centres.means[labels], dim=1)
             self.counts.index_add_(0, labels, torch.ones_like(own))

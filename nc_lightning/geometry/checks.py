@@ -82,7 +82,7 @@ def check_finite(z: Tensor, name: str = "z") -> None:
         ...
         ValueError: z: got nan in row 1, expected finite features
     """
-    finite = torch.isfinite(z)
+    finite = torch.isfinite(z.detach())
     if not finite.all():
         row, column = torch.nonzero(~finite)[0].tolist()
         raise ValueError(f"{name}: got {z[row, column].item()} in row {row}, expected finite features")

@@ -21,6 +21,18 @@ def statistics_device(device: torch.device | str) -> torch.device:
     return device
 
 
+def outside_inference(x: Tensor) -> Tensor:
+    """Return a tensor that can be updated in place here: a copy of one that `torch.inference_mode` has made.
+
+    Example:
+        >>> with torch.inference_mode():
+        ...     made = torch.zeros(2)
+        >>> outside_inference(made).add_(1)
+        tensor([1., 1.])
+    """
+    return x.clone() if x.is_inference() and not torch.is_inference_mode_enabled() else x
+
+
 def in_float64(x: Tensor, device: torch.device | None = None) -> Tensor:
     """Return a tensor in float64, on the device of its statistics or on a given one that has float64.
 

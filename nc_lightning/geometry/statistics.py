@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nc_lightning.geometry.checks import check_count, check_features, check_labels, check_values
-from nc_lightning.geometry.placement import in_float64, statistics_device
+from nc_lightning.geometry.placement import in_float64, outside_inference, statistics_device
 
 T = TypeVar("T")
 
@@ -104,11 +104,11 @@ class ClassStatistics:
         check_labels(labels, len(z))
         if z.shape[1] != self.feature_dim:
             raise ValueError(f"z: got feature dimension {z.shape[1]}, expected feature_dim = {self.feature_dim}")
-        z, labels = in_float64(z.detach(), self.means.device), labels.to(self.means.device)
+        z, labels = in_float64(z.detach(), self.means.device), labels.to(self.means.device, torch.int64)
         check_values(z, labels, self.num_classes)
         if len(z) == 0:
             return self
-        self._remembered.clear()
+        self._before_update()
         with torch.autocast(z.device.type, enabled=False):
             classes, member = labels.unique(return_inverse=True)
             counts = z.new_zeros(len(classes)).index_add_(0, member, z.new_ones(len(z)))
@@ -118,6 +118,11 @@ class ClassStatistics:
             self.traces.index_add_(0, labels, residuals.square().sum(1))
             self._shift_means(classes, counts, means)
         return self
+
+    def _before_update(self) -> None:
+        self._remembered.clear()
+        state = (self.counts, self.means, self.scatter, self.traces)
+        self.counts, self.means, self.scatter, self.traces = (outside_inference(t) for t in state)
 
     def _shift_means(self, classes: Tensor, counts: Tensor, means: Tensor) -> None:
         """Merge ``counts`` samples with the given ``means`` into ``classes``: Chan's term for two differing means."""
@@ -148,7 +153,7 @@ class ClassStatistics:
                 f"other: got statistics of (num_classes, feature_dim) = {tuple(other.means.shape)}, "
                 f"expected {tuple(self.means.shape)}"
             )
-        self._remembered.clear()
+        self._before_update()
         classes = torch.nonzero(other.present).squeeze(1).to(self.means.device)
         self.scatter += other.scatter.to(self.scatter)
         self.traces += other.traces.to(self.traces)

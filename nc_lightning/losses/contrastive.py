@@ -4,7 +4,7 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nc_lightning.geometry import Normalization, normalize
 from nc_lightning.geometry.checks import check_choice, check_count, check_features, check_labels, check_number
@@ -16,13 +16,14 @@ from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, past_ids, positive_ids
 from nc_lightning.losses.queue import FeatureQueue
 from nc_lightning.losses.sampled import sampled_loss
+from nc_lightning.losses.scheduled_beta import ScheduledBeta
 from nc_lightning.losses.shares import Shares, Sync, share_rows, sum_over_processes
 from nc_lightning.losses.theory import TheoreticalValues
 from nc_lightning.losses.tiled import tiled_loss
 from nc_lightning.losses.tiled_share import tiled_share_loss
 
 
-class ContrastiveLoss(TheoreticalValues, nn.Module):
+class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
     """Contrastive loss with hardened negatives; `SCLLoss`, `HSCLLoss`, `UCLLoss` and `HUCLLoss` name its four uses.
 
     For an anchor i, a positive j and negatives n with inner products s of the normalised features:
@@ -37,7 +38,8 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
 
     Args:
         negatives: ``other_classes`` (supervised) or ``all`` other samples whatever their label (unsupervised).
-        beta: Hardness >= 0; 0 weighs all negatives alike. May be set between calls, as `HardNegativeSampler` does.
+        beta: Hardness >= 0; 0 weighs all negatives alike. May be set between calls; the one that a schedule sets
+            (`HardNegativeSampler`) is part of ``state_dict``.
         temperature: tau > 0, the only scale there is; a `torch.nn.Parameter` of shape () to learn it.
         num_negatives: None for the exact expectation over the batch's negatives; k to draw k negatives for every pair,
             as the paper's code does with k = 256.
@@ -142,20 +144,6 @@ class ContrastiveLoss(TheoreticalValues, nn.Module):
         self.batch_size, self.num_pairs = 0, 0
         self.shares: Shares | None = None
         self._warned = False
-
-    @property
-    def beta(self) -> float:
-        """Hardness >= 0 of the hardening, where that has one."""
-        if not hasattr(self.hardening, "beta"):
-            # No AttributeError: nn.Module would hide it behind one of its own.
-            raise ValueError(f"beta: {self.hardening!r} has no hardness to read or to set")
-        return float(self.hardening.beta)
-
-    @beta.setter
-    def beta(self, beta: float) -> None:
-        check_number("beta", beta, at_least=0)
-        _ = self.beta
-        self.hardening.beta = beta  # type: ignore[attr-defined]
 
     def forward(
         self,

@@ -50,7 +50,7 @@ def positive_ids(labels: Tensor, instances: Tensor | None, positives: Positives)
     if instances is None:
         alone = torch.arange(-1, -1 - len(labels), -1, device=labels.device)
     else:
-        alone = -1 - instances.to(labels.device)
+        alone = -1 - instances.to(labels.device, torch.int64)
     return torch.where(labels >= 0, labels, alone)
 
 

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from nc_lightning.geometry import CentreDistances, ClassStatistics, nc4_mismatches, unit_sphere
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.geometry.measures import STATISTICS_MEASURES, caveats, ideal
-from nc_lightning.geometry.placement import in_float64, statistics_device
+from nc_lightning.geometry.placement import in_float64, outside_inference, statistics_device
 from nc_lightning.processes import this_process
 
 Classifier = nn.Linear | tuple[Tensor, Tensor | None]
@@ -119,6 +119,7 @@ class ClassStatisticsMetric(Float64Metric):
 
     def update(self, z: Tensor, labels: Tensor) -> None:
         """Add a batch of features (N, d) and labels (N,)."""
+        self.state = outside_inference(self.state)
         parts = self._parts(self.state)
         offered = len(z)
         if self.dataset_size is not None:
@@ -166,6 +167,7 @@ class ClassStatisticsMetric(Float64Metric):
         if other.shape != self.state.shape or not torch.equal(other[-16:], self.state[-16:].to(other)):
             raise ValueError("incoming_state: got that of a metric with other settings, expected the same ones")
         self._computed = None
+        self.state = outside_inference(self.state)
         parts, more = self._parts(self.state), self._parts(in_float64(other, self.state.device))
         statistics_of(parts).merge(statistics_of(more))
         for name in (*self.sums, "offered"):
@@ -230,9 +232,10 @@ def check_centres(centres: ClassStatistics | None, num_classes: int, feature_dim
 def count_mismatches(sums: Tensor, z: Tensor, labels: Tensor, classifier: Classifier, seen: CentreDistances) -> None:
     """Add to sums (C,) on how many samples of each class the classifier and the nearest centre disagree."""
     wrong = in_float64(nc4_mismatches(z, *weight_and_bias(classifier), seen), sums.device)
-    sums.index_add_(0, labels.to(wrong.device), wrong)
+    sums.index_add_(0, labels.to(wrong.device, torch.int64), wrong)
 
 
 def weight_and_bias(classifier: Classifier) -> tuple[Tensor, Tensor | None]:
-    """Weight (C, d) and bias (C,) or None of a classifier, as they are now."""
-    return (classifier.weight, classifier.bias) if isinstance(classifier, nn.Linear) else classifier
+    """Weight (C, d) and bias (C,) or None of a classifier, as they are now, without their graph."""
+    weight, bias = (classifier.weight, classifier.bias) if isinstance(classifier, nn.Linear) else classifier
+    return weight.detach(), None if bias is None else bias.detach()

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from nc_lightning.data.views import concatenate_views
+from nc_lightning.data.views import concatenate_views, set_name
 from nc_lightning.geometry import normalize
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.losses import ContrastiveLoss
@@ -21,7 +21,6 @@ from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
 _BUILT_FROM_CODE = ["loss", "link", "hardening", "encoder", "projector", "optimizer", "lr_scheduler"]
 
 
@@ -88,8 +87,7 @@ class ContrastiveObjective(OptimizedModule):
             self.encoder.compile()
         self._is_sharded = False
         self._evaluation_sync: Sync | None = None
-        self._constants: dict[str, Tensor] = {}
-        self._constants_for: tuple[Any, ...] | None = None
+        self._constants, self._constants_for = dict[str, Tensor](), tuple[Any, ...]()
 
     def setup(self, stage: str) -> None:
         """Refuse strategies under which callbacks cannot call this module."""
@@ -116,7 +114,7 @@ class ContrastiveObjective(OptimizedModule):
 
     def on_fit_start(self) -> None:
         """Forget the loss's constants of an earlier fit; warn of what does not do what it seems to."""
-        self._constants_for = None
+        self._constants_for = ()
         if self.trainer.accumulate_grad_batches > 1:
             rank_zero_warn(
                 f"accumulate_grad_batches: got {self.trainer.accumulate_grad_batches}, which adds no negatives to a "
@@ -130,7 +128,7 @@ class ContrastiveObjective(OptimizedModule):
 
     def on_train_epoch_start(self) -> None:
         """Work out the loss's constants again: a temperature that is learnt has moved."""
-        self._constants_for = None
+        self._constants_for = ()
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
@@ -160,26 +158,28 @@ class ContrastiveObjective(OptimizedModule):
         """Find out whether the loss can be of the batches of all processes together."""
         self._evaluation_sync = self._sync_for(self.trainer.num_test_batches)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Log the loss of a validation batch; callbacks find z and the labels."""
-        return self._evaluate("loss/val", batch, prog_bar=True)
+        return self._evaluate(f"loss/{set_name('val', dataloader_idx)}", batch, prog_bar=True)
 
-    def test_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Log the loss of a test batch; callbacks find z and the labels."""
-        return self._evaluate("loss/test", batch)
+        return self._evaluate(f"loss/{set_name('test', dataloader_idx)}", batch)
 
     def _evaluate(self, key: str, batch: Any, prog_bar: bool = False) -> dict[str, Tensor]:
         x, labels, instances = concatenate_views(batch)
         z = self(x)
         given, self.loss.sync = self.loss.sync, self._evaluation_sync or self.loss.sync
-        loss = self.loss(z, labels, instances)
-        self.loss.sync = given
+        try:
+            loss = self.loss(z, labels, instances)
+        finally:
+            self.loss.sync = given
         if self.loss.num_pairs > 0:
             # Else there is no positive, and a loss of 0 would look perfect.
             self._log_epoch(_weight(len(labels)), {key: loss}, prog_bar)
         return {"z": z, "labels": labels}
 
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Return the normalised projections and the labels of a batch."""
         x, labels, _ = concatenate_views(batch)
         return {"features": self(x), "labels": labels}
@@ -193,9 +193,10 @@ class ContrastiveObjective(OptimizedModule):
         return unless_present(NonFiniteGuard, self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which objective this is."""
+        """Note which objective this is, and the hardness also where a callback saves another module's weights."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["objective"] = type(self).__name__
+        self.loss.save_scheduled_beta(checkpoint["state_dict"], "loss.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another objective, whose weights would fit."""
@@ -216,7 +217,8 @@ class ContrastiveObjective(OptimizedModule):
         return "local"
 
     def _log_epoch(self, weight: Any, values: dict[str, Tensor], prog_bar: bool = False) -> None:
-        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=prog_bar, batch_size=weight, sync_dist=True)
+        options = {"prog_bar": prog_bar, "batch_size": weight, "sync_dist": True, "add_dataloader_idx": False}
+        self.log_dict(values, on_step=False, on_epoch=True, **options)
 
     def _references(self, loss: Tensor, batch_size: int) -> dict[str, Tensor]:
         """Values that tell whether a loss of 0.31 is stuck or perfect."""

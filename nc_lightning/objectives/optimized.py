@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from nc_lightning.factories import without_parser
 from nc_lightning.geometry.checks import check_choice, check_number
 from nc_lightning.objectives.start_checks import check_options, check_start, check_tuners
 from nc_lightning.optim import (
@@ -43,8 +44,8 @@ class OptimizedModule(LightningModule):
     ) -> None:
         super().__init__()
         check_choice("lr_interval", lr_interval, LRInterval)
-        self.make_optimizer = optimizer
-        self.make_lr_scheduler = lr_scheduler
+        self.make_optimizer = without_parser(optimizer)
+        self.make_lr_scheduler = None if lr_scheduler is None else without_parser(lr_scheduler)
         self.lr_interval = lr_interval
         self._lr: float | None = None
         self._made: Configured | None = None

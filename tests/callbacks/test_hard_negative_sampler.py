@@ -1,10 +1,15 @@
+import warnings
+
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL, HUCL
 from nc_lightning.callbacks import HardNegativeSampler
+from nc_lightning.callbacks.hard_negative_sampler import meets_itself
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.losses import Polynomial, Threshold
@@ -42,6 +47,55 @@ def test_hardness_follows_the_schedule_in_training(tmp_path):
     )
     trainer.fit(HSCL(encoder=MLP((32,)), num_classes=10), LatentClassDataModule())
     assert recorder.betas == pytest.approx([0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("schedule", ["linear", "adaptive"])
+def test_a_checkpoint_has_the_loss_that_training_had_with_the_hardness_it_had_reached(schedule, averaged, tmp_path):
+    def trainer(*callbacks):
+        average = [EMAWeightAveraging(decay=0.5, update_every_n_steps=1)] if averaged else []
+        return Trainer(max_epochs=2, callbacks=[*callbacks, *average], default_root_dir=tmp_path, **QUIET)
+
+    data, fitted = LatentClassDataModule(), HSCL(encoder=MLP((32,)), num_classes=10)
+    fit = trainer(HardNegativeSampler(beta=20.0, schedule=schedule, start=1.0, fraction=0.05))
+    fit.fit(fitted, data)
+    loss, beta = fit.callback_metrics["loss/val"].item(), fitted.loss.beta
+    assert beta != fitted.loss.asked_beta == 5.0
+    fit.save_checkpoint(tmp_path / "end.ckpt")
+
+    (again,) = fit.validate(fitted, data, verbose=False)
+    assert again["loss/val"] == loss
+    fresh = HSCL(encoder=MLP((32,)), num_classes=10)
+    (of_checkpoint,) = trainer().validate(fresh, data, ckpt_path=tmp_path / "end.ckpt", verbose=False)
+    assert of_checkpoint["loss/val"] == loss
+    loaded = HSCL.load_from_checkpoint(tmp_path / "end.ckpt", encoder=MLP((32,)))
+    assert loaded.loss.beta == beta
+    (in_a_script,) = trainer().validate(loaded, data, verbose=False)
+    assert in_a_script["loss/val"] == loss
+
+
+def test_a_checkpoint_in_the_middle_of_an_average_has_the_hardness_of_training(tmp_path):
+    class Save(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.save_checkpoint(tmp_path / "middle.ckpt")
+            self.beta = pl_module.loss.beta
+
+    save, sampler = Save(), HardNegativeSampler(beta=20.0, schedule="linear")
+    callbacks = [save, sampler, EMAWeightAveraging(decay=0.5)]
+    Trainer(max_epochs=2, callbacks=callbacks, default_root_dir=tmp_path, **QUIET).fit(
+        HSCL(encoder=MLP((32,)), num_classes=10), LatentClassDataModule()
+    )
+    loaded = HSCL.load_from_checkpoint(tmp_path / "middle.ckpt", encoder=MLP((32,)))
+    assert loaded.loss.beta == save.beta > 10
+
+
+def test_a_constant_hardness_is_no_state_and_the_constructor_decides(tmp_path):
+    module = HSCL(beta=3.0, encoder=MLP((32,)), num_classes=10)
+    trainer = Trainer(max_epochs=1, callbacks=[HardNegativeSampler()], default_root_dir=tmp_path, **QUIET)
+    trainer.fit(module, LatentClassDataModule())
+    assert "loss.scheduled_beta" not in module.state_dict()
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    assert HSCL.load_from_checkpoint(tmp_path / "end.ckpt", encoder=MLP((32,)), beta=4.0).loss.beta == 4.0
 
 
 def test_beta_comes_from_the_loss_and_its_effect_is_logged(tmp_path):
@@ -247,3 +301,32 @@ def test_adaptive_needs_a_hardness(tmp_path):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         HardNegativeSampler(**arguments)
+
+
+def test_how_often_a_sample_meets_itself_in_the_queue():
+    rng, n = np.random.default_rng(0), 200
+    for epochs in (0.1, 0.5, 1.0, 1.5, 2.0, 3.0):
+        found = 0
+        for _ in range(50):
+            order = np.concatenate([rng.permutation(n), rng.permutation(n)])
+            found += sum(order[i] in order[max(0, i - int(epochs * n)) : i] for i in range(n, 2 * n))
+        assert meets_itself(epochs) == pytest.approx(found / (50 * n), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("objective", "queue_size", "words"),
+    [
+        (HUCL, 2000, "queue_size: got 2000 where an epoch has 960 features: for 100% of the anchors"),
+        (HUCL, 480, "for 12% of the anchors an earlier feature of the same image"),
+        (HSCL, 1000, "the queue holds samples several times"),
+        (HUCL, 100, None),
+        (HSCL, 960, None),
+    ],
+)
+def test_a_queue_that_is_too_large_for_the_data_is_said_once(objective, queue_size, words, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(tmp_path, HardNegativeSampler(queue_size=queue_size), objective=objective, epochs=2)
+    said = [str(w.message) for w in caught if "queue_size" in str(w.message)]
+    assert len(said) == (words is not None)
+    assert all(words in line for line in said)

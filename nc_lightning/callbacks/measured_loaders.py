@@ -1,0 +1,149 @@
+"""Which batches a measurement reads: each training sample once and in order, and the held-out sets as they are."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from nc_lightning.callbacks.sources import is_named
+from nc_lightning.data.views import concatenate_views, set_name
+from nc_lightning.processes import own_samples
+
+DEFAULT_BATCH_SIZE = 256
+"""Batch size of a measurement where the training loader does not name one."""
+
+
+class Source(NamedTuple):
+    """A loader and how many of its batches to read.
+
+    Attributes:
+        loader: An iterable of batches that can be read more than once.
+        limit: Number of batches; infinity for all.
+    """
+
+    loader: Any
+    limit: float = math.inf
+
+
+def training_sources(trainer: Trainer) -> list[Source]:
+    """Return the training set without augmentation where the data module offers it, else the training data in order."""
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    limit = float(getattr(trainer, "fast_dev_run", 0) or math.inf)
+    if getattr(trainer, "overfit_batches", 0) and trainer.train_dataloader is not None:
+        # These batches, in a fixed order, are all that is trained on.
+        return [Source(loader, trainer.num_training_batches) for loader in _leaves(trainer.train_dataloader)]
+    if hasattr(datamodule, "geometry_dataloader"):
+        return [Source(loader, limit) for loader in _leaves(datamodule.geometry_dataloader())]
+    loaders = [_in_order(loader, trainer) for loader in _leaves(trainer.train_dataloader)]
+    # A loader without a length may never end; an epoch of training does.
+    return [Source(loader, limit if _has_length(loader) else trainer.num_training_batches) for loader in loaders]
+
+
+def validation_sources(trainer: Trainer) -> dict[str, list[Source]]:
+    """Return the validation sets by name, loading them first if training has not validated yet."""
+    if trainer.val_dataloaders is None and trainer.training and trainer.enable_validation:
+        stage = trainer.state.stage
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+        trainer.state.stage = stage
+    return _held_out("val", trainer.val_dataloaders, trainer.num_val_batches)
+
+
+def test_sources(trainer: Trainer) -> dict[str, list[Source]]:
+    """Return the test sets by name."""
+    return _held_out("test", trainer.test_dataloaders, trainer.num_test_batches)
+
+
+def features(
+    trainer: Trainer, pl_module: LightningModule, sources: Sequence[Source]
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Yield (batch index, features, labels, inputs) of the sources, one after another."""
+    index = itertools.count()
+    for loader, limit in sources:
+        left = own_samples(loader)
+        for batch in itertools.islice(loader, None if math.isinf(limit) else int(limit)):
+            batch = trainer.strategy.batch_to_device(batch, pl_module.device)
+            x, labels, _ = concatenate_views(batch)
+            with torch.no_grad(), trainer.precision_plugin.forward_context():
+                z = pl_module(trainer.precision_plugin.convert_input(x))
+            yield next(index), z[:left], labels[:left], x[:left]
+            left = None if left is None else max(0, left - len(labels))
+
+
+def _held_out(name: str, loaders: Any, limits: Any) -> dict[str, list[Source]]:
+    leaves = _leaves(loaders)
+    limits = list(limits) if isinstance(limits, Sequence) else [limits] * len(leaves)
+    return {set_name(name, i): [Source(*pair)] for i, pair in enumerate(zip(leaves, limits, strict=True))}
+
+
+def _leaves(loaders: Any) -> list[Any]:
+    """The loaders of a nested list, tuple or dict, in the order in which Lightning counts them."""
+    if loaders is None:
+        return []
+    if is_named(loaders, "CombinedLoader"):
+        return _leaves(loaders.iterables if hasattr(loaders, "iterables") else loaders.loaders)
+    if isinstance(loaders, Mapping):
+        return [leaf for loader in loaders.values() for leaf in _leaves(loader)]
+    if isinstance(loaders, (list, tuple)):
+        return [leaf for loader in loaders for leaf in _leaves(loader)]
+    if isinstance(loaders, Iterator):
+        rank_zero_warn(
+            "GeometryMonitor: got an iterator as a loader, which can be read only once, and leaves it to training; "
+            "give a DataLoader, or a data module with geometry_dataloader()"
+        )
+        return []
+    return [loaders]
+
+
+def _has_length(loader: Any) -> bool:
+    try:
+        return len(loader) >= 0
+    except (TypeError, NotImplementedError):
+        return False
+
+
+def _in_order(loader: Any, trainer: Trainer) -> Any:
+    """Return a loader of this process's share of the same data set, each sample once and in order, if there is one."""
+    if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
+        return loader
+    # Workers of its own: those of the training loader may persist, and be in the middle of an epoch.
+    options: dict[str, Any] = {
+        "collate_fn": loader.collate_fn,
+        "num_workers": loader.num_workers,
+        "worker_init_fn": loader.worker_init_fn,
+        "timeout": loader.timeout,
+        "multiprocessing_context": loader.multiprocessing_context,
+        "generator": torch.Generator(),
+    }
+    dataset: Any = loader.dataset
+    if isinstance(dataset, IterableDataset):
+        return DataLoader(dataset, batch_size=loader.batch_size, **options)
+    if not hasattr(dataset, "__len__"):
+        return loader
+    indices = range(trainer.global_rank, len(dataset), trainer.world_size)
+    if loader.batch_sampler is not None:
+        batch_size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+        batch_size = batch_size if isinstance(batch_size, int) else DEFAULT_BATCH_SIZE
+        return DataLoader(dataset, batch_size=batch_size, sampler=indices, **options)
+    # batch_size=None: what the sampler yields goes to the data set as it is, be it an index or a batch of them.
+    first = None if isinstance(loader.sampler, Iterator) else next(iter(loader.sampler), None)
+    if isinstance(first, (list, tuple, np.ndarray, Tensor)) and np.ndim(first) == 1:
+        starts = range(0, len(indices), len(first))
+        batches = [_like(first, indices[start : start + len(first)]) for start in starts]
+        return DataLoader(dataset, batch_size=None, sampler=batches, **options)
+    if isinstance(first, (int, np.integer)):
+        return DataLoader(dataset, batch_size=None, sampler=indices, **options)
+    return loader
+
+
+def _like(first: Any, indices: range) -> Any:
+    if isinstance(first, Tensor):
+        return torch.tensor(indices)
+    return np.asarray(indices) if isinstance(first, np.ndarray) else type(first)(indices)

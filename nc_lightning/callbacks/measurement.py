@@ -1,0 +1,155 @@
+"""One measurement: two passes over each set, which leave the module and the random number generators as they were."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from nc_lightning.callbacks.feature_sample import FeatureSample
+from nc_lightning.callbacks.measured_loaders import Source, features
+from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
+from nc_lightning.callbacks.random_states import random_states, set_random_states
+from nc_lightning.data.views import UNLABELLED
+from nc_lightning.geometry import (
+    ClassStatistics,
+    nc3,
+    nc4_mismatches,
+    ncc_accuracy,
+    statistics_measures,
+    within_class_variation,
+)
+from nc_lightning.geometry.centres import CentreDistances
+from nc_lightning.geometry.measures import LABEL_FREE_MEASURES
+from nc_lightning.processes import of_all_processes
+
+
+class Measurement(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        results: Values by set and key.
+        statistics: Class statistics by set; none of a set without labels.
+        sample: Features of the training set, if any were asked for.
+    """
+
+    results: dict[str, dict[str, float]]
+    statistics: dict[str, ClassStatistics]
+    sample: FeatureSample | None
+
+
+def measure_sets(
+    sets: Mapping[str, Sequence[Source]],
+    trainer: Trainer,
+    pl_module: LightningModule,
+    num_classes: int,
+    sample_size: int = 0,
+) -> Measurement:
+    """Measure sets, of which the first gives the class centres for all.
+
+    Args:
+        sets: Where to read each set, by name; sets without a batch are left out.
+        trainer: Moves batches to the device, and says in which precision to compute.
+        pl_module: Maps inputs to features.
+        num_classes: C.
+        sample_size: How many features of the set ``train`` to keep.
+
+    Returns:
+        The measurement, equal on all processes except for the sample.
+
+    Raises:
+        ValueError: If labels or features are none; the message says in which batch.
+    """
+    results: dict[str, dict[str, float]] = {}
+    statistics: dict[str, ClassStatistics] = {}
+    sample = FeatureSample(num_classes, sample_size) if sample_size > 0 else None
+    centres: ClassStatistics | None = None
+    with _undisturbed(pl_module) as states, torch.no_grad():
+        for name, sources in sets.items():
+            kept = sample if name == "train" else None
+            stats = _statistics(name, features(trainer, pl_module, sources), pl_module.device, num_classes, kept)
+            if stats is None:
+                continue
+            if stats.num_classes == 1:
+                values = statistics_measures(stats)
+                results[name] = {key: float(values[key]) for key in LABEL_FREE_MEASURES}
+                continue
+            statistics[name] = stats
+            centres = centres or stats
+            own, given = CentreDistances(stats), CentreDistances(centres)
+            classifier, disagree = _classifier(trainer, stats), stats.counts.new_zeros(1)
+            # The second pass sees the inputs of the first, also where reading them draws random numbers.
+            set_random_states(states, pl_module.device)
+            for _, z, labels, _ in features(trainer, pl_module, sources):
+                own.update(z, labels)
+                if centres is not stats:
+                    given.update(z, labels)
+                if classifier is not None:
+                    disagree += nc4_mismatches(z, classifier.weight, classifier.bias, given).sum()
+            _add_up(own.counts, own.distances, own.correct, disagree)
+            _add_up(given.counts, given.distances, given.correct)
+            values = statistics_measures(stats)
+            values["within_class_variation"] = within_class_variation(own)
+            values["ncc_accuracy"] = ncc_accuracy(own if centres is stats else given)
+            if classifier is not None:
+                values |= {"nc3": nc3(stats, classifier.weight), "nc4": disagree[0] / stats.num_samples}
+            results[name] = {key: float(value) for key, value in values.items()}
+            set_random_states(states, pl_module.device)
+    return Measurement(results, statistics, sample if sample is not None and len(sample) > 0 else None)
+
+
+def _statistics(
+    name: str,
+    batches: Iterator[tuple[int, Tensor, Tensor, Tensor]],
+    device: torch.device,
+    num_classes: int,
+    sample: FeatureSample | None,
+) -> ClassStatistics | None:
+    stats = None
+    for index, z, labels, x in batches:
+        try:
+            if stats is None:
+                unlabelled = bool((labels == UNLABELLED).all())
+                stats = ClassStatistics(1 if unlabelled else num_classes, z.shape[-1], z.device)
+            stats.update(z, labels - UNLABELLED if stats.num_classes == 1 else labels)
+            if sample is not None and stats.num_classes > 1:
+                sample.update(z, labels, x)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"geometry of the {name} set, batch {index}: {error}") from error
+    shares = of_all_processes(None if stats is None else stats.to("cpu"))
+    if len(shares) == 1:
+        return stats
+    known = [share for share in shares if share is not None]
+    return reduce(ClassStatistics.merge, known).to(device) if known else None
+
+
+def _add_up(*shares: Tensor) -> None:
+    """Add what the other processes have counted, in place."""
+    for share, *all_shares in zip(shares, *of_all_processes([share.cpu() for share in shares]), strict=True):
+        share.copy_(torch.stack(all_shares).sum(0))
+
+
+def _classifier(trainer: Trainer, stats: ClassStatistics) -> torch.nn.Linear | None:
+    """The online probe's classifier, where there is one that sees the same features."""
+    probes = (callback for callback in getattr(trainer, "callbacks", []) if isinstance(callback, OnlineLinearProbe))
+    classifier = next((probe.classifier for probe in probes), None)
+    if classifier is None or classifier.weight.shape != stats.means.shape:
+        return None
+    return classifier
+
+
+@contextmanager
+def _undisturbed(module: LightningModule) -> Iterator[dict[str, object]]:
+    """Put a module into eval mode; leave every mode and every random number generator as it was."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    states = random_states(module.device)
+    module.eval()
+    try:
+        yield states
+    finally:
+        set_random_states(states, module.device)
+        for submodule, training in modes:
+            submodule.training = training

@@ -1,0 +1,109 @@
+"""Checkpoints of a run, among them ``last.ckpt``, which is always the last state of training."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import proxy
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, with a ``last.ckpt`` that is the last state of training whatever else is saved.
+
+    ``last.ckpt`` is written whenever a checkpoint is saved, at the end of every epoch, and at the end of training,
+    whatever ``monitor``, ``save_top_k``, ``every_n_epochs``, ``every_n_train_steps`` and ``train_time_interval`` say.
+    With ``save_last="link"`` it is a link where the same state has just been saved under another name, else a file.
+    Lightning's own would be a link to the checkpoint that was saved last, however old that is.
+
+    A ``/`` in a file name, as in ``filename="{epoch}-{loss/val:.2f}"``, becomes ``_``.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> checkpoint = RunCheckpoint(monitor="loss/val", filename="{epoch}-{loss/val:.2f}", save_last="link")
+        >>> checkpoint.format_checkpoint_name({"epoch": 3, "loss/val": 0.5})
+        'epoch=3-loss_val=0.50.ckpt'
+        >>> trainer = Trainer(callbacks=checkpoint, logger=False)
+    """
+
+    _just_saved: str = ""
+    _step_of_last: int = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the name of ``last.ckpt``, which is part of the state: other runs may use the same ``dirpath``."""
+        super().on_train_start(trainer, pl_module)
+        self._step_of_last = -1
+        if self.save_last:
+            own, self.last_model_path = self.last_model_path, self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
+            version = self.STARTING_VERSION
+            while self.last_model_path != own and self.file_exists(self.last_model_path, trainer):
+                self.last_model_path = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST, ver=version)
+                version += 1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save after a number of steps or some time."""
+        with self._then_last(trainer):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after a validation."""
+        with self._then_last(trainer):
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after an epoch: ``last.ckpt`` in any case."""
+        with self._then_last(trainer, in_any_case=True):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the state that training has ended with."""
+        with self._then_last(trainer, in_any_case=self._step_of_last != trainer.global_step):
+            super().on_train_end(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save the state of an exception, if asked to."""
+        with self._then_last(trainer):
+            super().on_exception(trainer, pl_module, exception)
+
+    def saved_elsewhere(self, trainer: Trainer, path: str) -> None:
+        """Let ``last.ckpt`` be a checkpoint of the present state that another callback has saved."""
+        self._just_saved = path
+        self._write_last(trainer)
+
+    @contextmanager
+    def _then_last(self, trainer: Trainer, in_any_case: bool = False) -> Iterator[None]:
+        self._just_saved = ""
+        yield
+        may_save = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if may_save and (self._just_saved or in_any_case):
+            self._write_last(trainer)
+
+    def _write_last(self, trainer: Trainer) -> None:
+        if not self.save_last or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._step_of_last = trainer.global_step
+        if self._just_saved and self.save_last == "link":
+            self._link_checkpoint(trainer, self._just_saved, self.last_model_path)
+            return
+        if trainer.is_global_zero and os.path.islink(self.last_model_path):
+            os.remove(self.last_model_path)  # else a writer may follow the link, and overwrite another checkpoint
+        trainer.save_checkpoint(self.last_model_path, self.save_weights_only)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(proxy(self))
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        self._just_saved = filepath
+
+    def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        """Leave ``last.ckpt`` to this class: Lightning would write it at some of its own saves only."""
+
+    def _format_checkpoint_name(self, *args: Any, **kwargs: Any) -> str:
+        return super()._format_checkpoint_name(*args, **kwargs).replace("/", "_")

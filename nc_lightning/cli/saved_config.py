@@ -1,0 +1,30 @@
+"""The configuration of a run, as a file in its folder."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+
+from nc_lightning.files import unused_path
+
+
+class SavedConfig(SaveConfigCallback):
+    """Save the configuration to the run's folder, under a number where a config lies already.
+
+    ``ckpt_path`` is null there: the config describes a run, and not which checkpoint this one has resumed; that stands
+    in the report.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
+        config = config.clone()
+        config.ckpt_path = None
+        super().__init__(parser, config, **kwargs)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the name, and save."""
+        if trainer.barebones:
+            return
+        if not self.already_saved and trainer.log_dir is not None:
+            self.config_filename = unused_path(Path(trainer.log_dir) / self.config_filename).name
+        super().setup(trainer, pl_module, stage)

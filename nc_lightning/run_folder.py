@@ -1,0 +1,124 @@
+"""The folder of a run: claimed before anything is written, and never shared with another run."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lightning import pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+Version = int | str
+
+
+class Trainer(pl.Trainer):
+    """Lightning's Trainer, whose ``log_dir`` is the folder that its run has claimed, with any logger or none.
+
+    Attributes:
+        run_folder: The claimed folder; known to the first process only, None in the others.
+    """
+
+    run_folder: Path | None = None
+
+    @property
+    def log_dir(self) -> str | None:
+        """Folder of the run; a collective: every process has to ask."""
+        return super().log_dir if self.run_folder is None else self.strategy.broadcast(str(self.run_folder))
+
+
+@contextmanager
+def claimed_folder(trainer: Trainer) -> Iterator[None]:
+    """Claim a folder for the run of a trainer, and remove it at the end if nothing has been written to it.
+
+    The run's folder is that of its first `TensorBoardLogger` or `CSVLogger`, else ``lightning_logs/version_N`` below
+    ``default_root_dir``. Each folder is made by a single ``mkdir`` of the first process, before Lightning starts any
+    other: a folder that exists belongs to another run. A version that is taken becomes ``NAME-1``, ``NAME-2`` and so on.
+    Checkpoints without a ``dirpath`` go to ``checkpoints`` in the run's folder. Nothing is claimed under
+    ``fast_dev_run`` and ``barebones``, which write nothing, nor for loggers that write elsewhere than to a local path.
+
+    Args:
+        trainer: The trainer, before it runs anything.
+    """
+    if not trainer.is_global_zero or trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
+        yield
+        return
+    claimed: dict[tuple[Path, Version | None], tuple[Version, Path]] = {}
+    try:
+        for logger in trainer.loggers:
+            if isinstance(logger, (TensorBoardLogger, CSVLogger)) and "://" not in logger.root_dir:
+                place = _parent(logger), logger._version  # loggers of the same place share a folder
+                if place not in claimed:
+                    claimed[place] = claim(*place)
+                logger._version = claimed[place][0]
+        if not claimed and not _is_remote(trainer):
+            place = Path(trainer.default_root_dir, "lightning_logs"), None
+            claimed[place] = claim(*place)
+        if claimed:
+            trainer.run_folder = next(iter(claimed.values()))[1]
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                    callback.dirpath = str(trainer.run_folder / "checkpoints")
+        yield
+    finally:
+        for _, folder in claimed.values():
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+def claim(parent: Path, version: Version | None = None) -> tuple[Version, Path]:
+    """Make a folder that no other process has, and return its version and path.
+
+    Args:
+        parent: Folder of the runs.
+        version: Name or number that is asked for; the next free number if not given.
+
+    Raises:
+        OSError: If no folder can be made there.
+
+    Example:
+        >>> import tempfile
+        >>> parent = Path(tempfile.mkdtemp())
+        >>> [claim(parent, version)[1].name for version in (None, None, 7, 7, "mine", "mine")]
+        ['version_0', 'version_1', 'version_7', 'version_7-1', 'mine', 'mine-1']
+    """
+    versions = itertools.count(_next_number(parent)) if version in (None, "") else _suffixed(version)
+    while True:
+        version = next(versions)
+        folder = parent / _name(version)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"logger: could not make the folder {str(folder.parent)!r}: {error.strerror}; set "
+                "--trainer.default_root_dir, or the save_dir of the logger"
+            ) from error
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return version, folder
+
+
+def _name(version: Version | None) -> str:
+    return version if isinstance(version, str) else f"version_{version}"
+
+
+def _suffixed(version: Version | None) -> Iterator[Version]:
+    if version is not None:
+        yield version
+    yield from (f"{_name(version)}-{n}" for n in itertools.count(1))
+
+
+def _next_number(parent: Path) -> int:
+    numbers = (path.name.removeprefix("version_") for path in parent.glob("version_*"))
+    return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
+
+
+def _parent(logger: TensorBoardLogger | CSVLogger) -> Path:
+    """The folder of a logger's versions; TensorBoard's alone expands variables."""
+    root = logger.root_dir
+    return Path(os.path.expanduser(os.path.expandvars(root)) if isinstance(logger, TensorBoardLogger) else root)
+
+
+def _is_remote(trainer: Trainer) -> bool:
+    return "://" in str(trainer.default_root_dir)
