@@ -59,7 +59,7 @@ class OnlineLinearProbe(Callback):
         self._loaded: dict[str, Any] = {}
         self._trained: Tensor | None = None
         self._evaluated: dict[int, Tensor] = {}
-        self._num_classes = 0
+        self._num_classes = num_classes or 0
         self._module: LightningModule | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
