@@ -121,11 +121,17 @@ def test_a_second_start_overwrites_nothing(run):
 
 
 @pytest.mark.slow
-def test_without_a_logger_configs_get_numbers():
-    for _ in range(2):
+def test_without_a_logger_each_run_has_its_folder_too(capsys):
+    for number in range(2):
         main(["fit", "--config", "hscl.yaml", "--trainer.logger=false", *SHORT])
-    assert {path.name for path in Path.cwd().glob("*.yaml")} == {"config.yaml", "config-1.yaml"}
-    assert len({path.resolve() for path in Path("checkpoints").glob("*.ckpt")}) == 2
+        folder = Path("lightning_logs", f"version_{number}")
+        files = {path.name for path in folder.iterdir()}
+        assert files == {"config.yaml", "report.html", "report.json", "checkpoints"}
+        assert len({path.resolve() for path in (folder / "checkpoints").iterdir()}) == 1
+        output = capsys.readouterr().out
+        assert f"checkpoint: {folder}/checkpoints/last.ckpt" in output
+        assert "tensorboard" not in output, "there are no event files"
+    assert [path.name for path in Path.cwd().iterdir()] == ["lightning_logs"]
 
 
 def test_a_checkpoint_of_the_command_line_loads_by_itself(run):
@@ -209,7 +215,7 @@ def test_one_of_the_user_s_takes_the_place_of_ours():
     kinds = [type(callback).__name__ for callback in cli.trainer.callbacks]
     for name in ("GeometryMonitor", "TensorBoardDashboard", "OnlineLinearProbe"):
         assert kinds.count(name) == 1
-    assert kinds.count("ModelCheckpoint") == 2  # several of these are of use
+    assert kinds.count("ModelCheckpoint") == kinds.count("RunCheckpoint") == 1  # several of these are of use
     assert named["TensorBoardDashboard"].max_points == 7
     assert named["GeometryMonitor"].every_n_epochs == 2
 
