@@ -345,3 +345,31 @@ def test_as_a_program():
     assert "geometry" in call("fit", "--help").stdout
     printed = call("fit", "--config", "hscl.yaml", "--print_config")
     assert yaml.safe_load(printed.stdout)["model"]["init_args"]["beta"] == 10.0
+
+
+@pytest.mark.slow
+def test_without_checkpoints(capsys):
+    cli = main(["fit", "--config", "hscl.yaml", "--trainer.enable_checkpointing=false", *SHORT])
+    assert cli.trainer.current_epoch == 2
+    assert not list(Path.cwd().rglob("*.ckpt"))
+    output = capsys.readouterr().out
+    assert "checkpoint:" not in output
+    assert "report: lightning_logs/version_0/report.html" in output
+    assert main(["fit", "--config", "hscl.yaml", *SHORT]).trainer.checkpoint_callback is not None, (
+        "the next run has them"
+    )
+
+
+@pytest.mark.slow
+def test_barebones(capsys):
+    bare = ["fit", "--config", "hscl.yaml", "--trainer.barebones=true", "--trainer.max_epochs=2"]
+    weights = main(bare).model.state_dict()
+    assert not list(Path.cwd().iterdir())
+    assert "epoch" not in capsys.readouterr().out
+    cli = main(["fit", "--config", "hscl.yaml", *SHORT])
+    assert all(torch.equal(value, weights[key]) for key, value in cli.model.state_dict().items())
+    Path("mine.yaml").write_text("trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.ModelCheckpoint}]}")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*bare, "--config", "mine.yaml"])
+    assert "found `ModelCheckpoint` in callbacks list" in capsys.readouterr().err
