@@ -184,7 +184,7 @@ class HardNegativeSampler(Callback):
         """Log the hardness, and now and then what it does; adapt it, and remember the features."""
         loss = _loss(pl_module)
         features = self._features(pl_module, outputs)
-        if batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if trainer.log_every_n_steps and batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             hardness = {} if self._found is None else {"hardness": torch.full((), loss.beta, device=pl_module.device)}
             self._log(pl_module, hardness | ({} if features is None else _statistics(loss, features)))
         if features is not None and self.schedule == "adaptive":

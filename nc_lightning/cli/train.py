@@ -137,7 +137,7 @@ class ContrastiveCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it in a folder of its own."""
-        with claimed_folder(self.trainer):
+        with claimed_folder(self.trainer):  # type: ignore[arg-type]
             super()._run_subcommand(subcommand)
 
     def before_validate(self) -> None:
