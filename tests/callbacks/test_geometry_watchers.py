@@ -124,7 +124,7 @@ def test_values_are_there_in_the_epoch_they_are_of(tmp_path):
     [
         (
             EarlyStopping("geometry/val/nc11"),
-            "EarlyStopping: got monitor 'geometry/val/nc11', expected geometry/train/ ",
+            "EarlyStopping: got monitor 'geometry/val/nc11', expected geometry",
         ),
         (EarlyStopping("geometry/test/nc1"), "EarlyStopping: got monitor 'geometry/test/nc1', expected"),
         (ModelCheckpoint(monitor="geometry/val/nc3"), "ModelCheckpoint: got monitor 'geometry/val/nc3', expected"),

@@ -150,7 +150,7 @@ def test_a_stream_without_an_end_is_read_as_far_as_an_epoch():
 
 def test_an_iterator_is_left_to_training():
     with pytest.warns(UserWarning, match="GeometryMonitor: got an iterator as a loader, which can be read only once"):
-        module, monitor = fit(iter([(X[:20], Y[:20]), (X[20:], Y[20:])]), max_epochs=1)
+        _, monitor = fit(iter([(X[:20], Y[:20]), (X[20:], Y[20:])]), max_epochs=1)
     assert monitor.results == {}
 
 
