@@ -129,7 +129,7 @@ class GeometryMonitor(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure what training has ended with if its last epoch was not due, or its weights were replaced."""
-        replaced = weights_change_at_end(trainer)
+        replaced = weights_change_at_end(trainer, pl_module)
         if trainer.global_step > 0 and (replaced or self._measured_step != trainer.global_step):
             self._validated_step = -1 if replaced else self._validated_step
             self.epoch = trainer.current_epoch
