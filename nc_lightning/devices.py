@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -45,11 +45,14 @@ def check_same_device(trainer: Trainer) -> "Store | None":
         The store that the processes have used, to be kept as long as others may read; None if there was no need of one.
 
     Raises:
-        ValueError: If devices differ; on all processes.
+        ValueError: If devices differ, or there are not as many processes as devices; on all processes.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
     # A process that Lightning has started takes itself for one that was started externally; its launcher does not.
-    if environment is None or isinstance(environment, LightningEnvironment) or environment.world_size() == 1:
+    if environment is None or isinstance(environment, LightningEnvironment):
+        return None
+    _check_number(trainer, environment)
+    if environment.world_size() == 1:
         return None
     from torch.distributed import PrefixStore, rendezvous  # not in every torch
 
@@ -69,6 +72,18 @@ def check_same_device(trainer: Trainer) -> "Store | None":
             "on each machine, or set --trainer.accelerator"
         )
     return store
+
+
+def _check_number(trainer: Trainer, environment: ClusterEnvironment) -> None:
+    """Refuse fewer or more processes than the run has devices, for which it would wait."""
+    started, wanted = environment.world_size(), trainer.num_devices * trainer.num_nodes
+    if started != wanted:
+        kind = type(environment).__name__.removesuffix("Environment")
+        remedy = "; set sbatch's --ntasks-per-node to devices, and --nodes to num_nodes" if kind == "SLURM" else ""
+        raise ValueError(
+            f"--trainer.devices: got {trainer.num_devices} on {trainer.num_nodes} node(s) in a job of {started} "
+            f"process(es) ({kind}), expected one process for each device{remedy}"
+        )
 
 
 def _of_all(store: "Store", key: str, value: str, rank: int, world_size: int) -> list[str]:

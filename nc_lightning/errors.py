@@ -5,6 +5,7 @@ import re
 import select
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -74,8 +75,15 @@ def is_user_error(error: BaseException) -> bool:
         >>> is_user_error(ValueError("temperature: got 0")), is_user_error(RuntimeError("shape mismatch in mm"))
         (True, False)
     """
-    by_torch = isinstance(error, RuntimeError) and not isinstance(error, torch.cuda.OutOfMemoryError)
-    return not by_torch or str(error).startswith((_STATE_DICT, _NO_BACKEND))
+    if not isinstance(error, RuntimeError) or isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return str(error).startswith((_STATE_DICT, _NO_BACKEND)) or _raised_in(error).startswith("lightning.")
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the module whose own ``raise`` an error is from, as those of Lightning that refuse a setting."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
 
 
 def explain(error: BaseException) -> str:

@@ -74,7 +74,7 @@ def training_length(trainer: Trainer, interval: LRInterval) -> float:
     run has the steps of its checkpoint and those to come, also where an epoch has more or fewer batches than before.
     """
     epochs = math.inf if trainer.max_epochs in (None, -1) else max(1, trainer.max_epochs or 1)
-    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
+    steps = math.inf if trainer.max_steps == -1 else max(1, trainer.max_steps)
     if (steps if interval == "epoch" else epochs) == math.inf:
         return epochs if interval == "epoch" else steps
     batches = _batches_per_epoch(trainer)

@@ -164,8 +164,13 @@ class HardNegativeSampler(Callback):
             self.queue.load_state_dict(state_dict["queue"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out how long training is; without an end, a schedule stays where it starts."""
+        """Find out how long training is, which a schedule needs."""
         self._total_steps = training_length(trainer, "step")
+        if self.schedule in ("linear", "cosine") and math.isinf(self._total_steps):
+            raise ValueError(
+                f"schedule: got {self.schedule!r} for a training without end, expected a trainer with max_epochs or "
+                "max_steps; max_time alone does not tell how many steps there are"
+            )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the values of an earlier epoch."""
@@ -184,7 +189,8 @@ class HardNegativeSampler(Callback):
         """Log the hardness, and now and then what it does; adapt it, and remember the features."""
         loss = _loss(pl_module)
         features = self._features(pl_module, outputs)
-        if trainer.log_every_n_steps and batch_idx % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if batch_idx == 0 or (every and batch_idx % every == 0):
             hardness = {} if self._found is None else {"hardness": torch.full((), loss.beta, device=pl_module.device)}
             self._log(pl_module, hardness | ({} if features is None else _statistics(loss, features)))
         if features is not None and self.schedule == "adaptive":

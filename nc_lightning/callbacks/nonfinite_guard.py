@@ -236,12 +236,15 @@ def _explain(findings: list[Finding | None], trainer: Trainer) -> str:
     ranks = [rank for rank, finding in enumerate(findings) if finding is not None and finding[:2] == (backward, kind)]
     on = f"rank {ranks[0]}" if ranks and (len(ranks) < len(findings) or len(findings) == 1) else "every rank"
     where = f"in batch {batch_idx} of epoch {trainer.current_epoch} (step {trainer.global_step}, {on})"
+    slower = "lower the learning rate"
+    if trainer.precision == "16-true":
+        slower = "16-true holds nothing above 65504 and nothing below 6e-8: set precision to bf16-true or 16-mixed"
     return {
         INPUTS: f"data: got NaN or infinite inputs {where}, expected finite numbers; look at the samples of this batch",
-        FEATURES: f"features: got NaN or infinite z {where} from finite inputs; lower the learning rate",
-        LOSS: f"loss: got {detail} {where} from finite features; lower the learning rate or normalise the features",
+        FEATURES: f"features: got NaN or infinite z {where} from finite inputs; {slower}",
+        LOSS: f"loss: got {detail} {where} from finite features; {slower} or normalise the features",
         GRADIENT: f"gradient: got NaN or infinity, backwards first in that of {detail}, {where} from a finite loss; "
-        "lower the learning rate or clip gradients (gradient_clip_val)",
+        f"{slower} or clip gradients (gradient_clip_val)",
     }[kind]
 
 

@@ -83,6 +83,11 @@ class LabelledDataModule(LightningDataModule):
         if not self._splits:
             self._splits = self.make_splits()
 
+    @property
+    def num_training_samples(self) -> int:
+        """Number of inputs in the training set, known after `setup`."""
+        return len(self._splits["train"])
+
     def make_views(self, training: bool) -> Views:
         """Return what turns inputs into views: augmented ones in training, else one as it is."""
         count, augmentation = (self.views, self.augmentation) if training else (1, None)

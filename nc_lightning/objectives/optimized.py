@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from nc_lightning.factories import without_parser
 from nc_lightning.geometry.checks import check_choice, check_number
-from nc_lightning.objectives.start_checks import check_start
+from nc_lightning.objectives.start_checks import check_options, check_start, check_tuners
 from nc_lightning.optim import (
     Configured,
     configured,
@@ -63,11 +63,14 @@ class OptimizedModule(LightningModule):
         self._lr = float(value)
 
     def setup(self, stage: str) -> None:
-        """Forget what an earlier fit was resumed from."""
+        """Forget what an earlier fit was resumed from; refuse options that Lightning would stumble over."""
         self._loaded, self._last_metric = None, None
+        check_options(self.trainer)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and, if there is one, the scheduler with its interval."""
+        if self._trainer is not None:
+            check_tuners(self.trainer)  # when it is known whether the run resumes another, and before they begin
         optimizer, scheduler, self._made = self._make()
         if scheduler is None:
             return optimizer
@@ -146,7 +149,8 @@ class OptimizedModule(LightningModule):
             for config, state in zip(configs, states, strict=True):
                 config.scheduler.load_state_dict(state)
             return
-        tell(changes)
+        if self.trainer.ckpt_path is not None:
+            tell(changes)
         for config in configs:
             config.scheduler = self._again(config, optimizer, was["scheduler"], states)
 

@@ -2,7 +2,9 @@
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
+from nc_lightning.data.base import LabelledDataModule
 from nc_lightning.processes import of_all_processes
 
 
@@ -37,3 +39,55 @@ def _check_eps(optimizer: torch.optim.Optimizer) -> None:
                 f"optimizer: got eps = {eps:g} with weights in {dtype}, in which it vanishes and steps divide by 0; "
                 f"expected at least {torch.finfo(dtype).tiny:.0e}, or precision 16-mixed, bf16-mixed or bf16-true"
             )
+
+
+def check_options(trainer: Trainer) -> None:
+    """Refuse options of the Trainer by which Lightning would divide.
+
+    Raises:
+        ValueError: If ``check_val_every_n_epoch`` or ``val_check_interval`` is 0.
+    """
+    if trainer.check_val_every_n_epoch == 0:
+        raise ValueError(
+            "check_val_every_n_epoch: got 0, expected an integer >= 1; limit_val_batches 0 never validates"
+        )
+    if trainer.val_check_interval == 0:
+        raise ValueError("val_check_interval: got 0, expected more; limit_val_batches 0 never validates")
+
+
+def check_tuners(trainer: Trainer) -> None:
+    """Refuse Lightning's tuners where they lose a resumed run; let `BatchSizeFinder` try sizes that batches can have.
+
+    A tuner saves the state, tries, and restores what it saved: the optimizer and the epoch of a checkpoint, which
+    Lightning loads later, are lost. And the finder of batch sizes doubles them past the data set, into an error.
+
+    Raises:
+        ValueError: If a run with a tuner is resumed, or a size to begin with is none of the data module's.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, (LearningRateFinder, BatchSizeFinder)) and trainer.ckpt_path is not None:
+            found = "optimizer's lr" if isinstance(callback, LearningRateFinder) else "data's batch_size"
+            raise ValueError(
+                f"{type(callback).__name__}: got a run that resumes {trainer.ckpt_path}, of which it would keep the "
+                f"weights alone; leave it out, and set the {found} to what it has found"
+            )
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(callback, BatchSizeFinder) and isinstance(data, LabelledDataModule):
+            _limit(callback, data)
+
+
+def _limit(finder: BatchSizeFinder, data: LabelledDataModule) -> None:
+    size, largest = finder._init_val, min(data.num_training_samples, finder._max_val - 1)
+    if data.batches == "balanced":
+        classes = data.classes_per_batch or data.num_classes
+        if finder._mode != "power":
+            raise ValueError("BatchSizeFinder: mode: got binsearch with balanced batches, expected power")
+        if size % classes or size < 2 * classes:
+            raise ValueError(
+                f"BatchSizeFinder: init_val: got {size}, expected a multiple of the {classes} classes in a balanced "
+                f"batch, at least {2 * classes}"
+            )
+    if size > largest:
+        raise ValueError(f"BatchSizeFinder: init_val: got {size}, expected at most {largest}")
+    # Each trial doubles the size.
+    finder._max_trials = min(finder._max_trials, (largest // size).bit_length())
