@@ -226,3 +226,21 @@ def test_the_config_of_a_resumed_run_names_no_checkpoint(in_tmp):
     again = main(["fit", "--config", str(resumed / "config.yaml"), *short[1:], "--seed_everything=3"])
     assert again.trainer.global_step == 2, "from scratch"
     assert RunRecord.read(Path(again.trainer.log_dir)).settings["resumed_from"] is None
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_random_weights_are_never_evaluated(command, in_tmp, refusal):
+    line = refusal(main, [command, "--config=hscl.yaml"])
+    assert line.startswith("nc-train: error: --ckpt_path: got none and no config of a run with a checkpoint")
+    trained = main(["fit", *SHORT]).model.state_dict()
+    (config,) = in_tmp.rglob("config.yaml")
+    for name in (config, Path("linked.yaml")):
+        evaluated = main([command, f"--config={name}"]).model.state_dict()
+        assert all(torch.equal(evaluated[key], trained[key]) for key in trained)
+        Path("linked.yaml").unlink(missing_ok=True)
+        Path("linked.yaml").symlink_to(config)
+
+
+def test_no_second_optimizer_can_be_given(in_tmp, refusal):
+    line = refusal(main, ["fit", "--config=hscl.yaml", "--optimizer=SGD"])
+    assert "unrecognized arguments: --optimizer" in line
