@@ -5,10 +5,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from lightning import pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
+from nc_lightning.callbacks.sources import run_folder
 from nc_lightning.cli import main
 from nc_lightning.run_folder import Trainer, claim, claimed_folder
 
@@ -173,3 +175,16 @@ def test_two_runs_share_no_file(in_tmp, monkeypatch, arguments):
             assert (folder / name).is_file()
         assert not list(folder.glob("*-1.*")), "nothing piles up"
     assert first != second
+
+
+def test_in_a_pipeline_with_wandb_each_report_has_the_folder_of_its_run():
+    folders = []
+    for _ in range(2):
+        logger = Wandb("logs")
+        run = pl.Trainer(accelerator="cpu", logger=logger.experiment)
+        assert run_folder(run) == Path("logs/project", logger.version)
+        folders.append(run_folder(run))
+    assert folders[0] != folders[1]
+    for logger in (CSVLogger("logs"), TensorBoardLogger("logs"), False):
+        run = pl.Trainer(accelerator="cpu", logger=logger)
+        assert run_folder(run) == Path(run.log_dir)
