@@ -252,7 +252,8 @@ def test_a_monitor_knows_nothing_of_an_earlier_fit(tmp_path):
 
     monitor, fresh = run(GeometryMonitor(), 10, 9), run(GeometryMonitor(), 4, 2)
     run(monitor, 4, 2)
-    assert (monitor.num_classes, monitor.results) == (4, fresh.results)
+    assert monitor.num_classes == 4
+    assert repr(monitor.results) == repr(fresh.results)  # NaN is NaN
     assert monitor.statistics["train"].means.shape == (4, 2)
     assert run(monitor, 6, 5, "validate").num_classes == 6
     assert run(monitor, 6, 5, "predict").results.keys() == {"train", "val"}  # these are still the latest
