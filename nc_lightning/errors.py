@@ -8,10 +8,12 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.multiprocessing import ProcessRaisedException
 
 USER_ERRORS = (
     *(ArgumentError, ValueError, TypeError, OSError, ModuleNotFoundError, MisconfigurationException, RuntimeError),
@@ -56,7 +58,8 @@ def errors_on_one_line(command: str) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except USER_ERRORS as error:
+    except (*USER_ERRORS, ProcessRaisedException) as raised:
+        error = _of_its_process(raised)
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             raise SystemExit(_SIGPIPE) from None
         if os.environ.get("NC_DEBUG") == "1" or not is_user_error(error):
@@ -75,9 +78,24 @@ def is_user_error(error: BaseException) -> bool:
         >>> is_user_error(ValueError("temperature: got 0")), is_user_error(RuntimeError("shape mismatch in mm"))
         (True, False)
     """
+    if isinstance(error, ProcessRaisedException):
+        return False
     if not isinstance(error, RuntimeError) or isinstance(error, torch.cuda.OutOfMemoryError):
         return True
     return str(error).startswith((_STATE_DICT, _NO_BACKEND)) or _raised_in(error).startswith("lightning.")
+
+
+def _of_its_process(error: BaseException) -> BaseException:
+    """Return the error that ended a spawned or forked process, read from its traceback; any other one as it is."""
+    if isinstance(error, ProcessRaisedException):
+        kinds: dict[str, Any] = {
+            kind.__name__: kind for kind in USER_ERRORS if kind not in (RuntimeError, ArgumentError)
+        }
+        text = str(error)
+        heads = [head for head in re.finditer(r"^(?:\w+\.)*(\w+): ", text, re.MULTILINE) if head[1] in kinds]
+        if heads:
+            return kinds[heads[-1][1]](text[heads[-1].end() :])
+    return error
 
 
 def _raised_in(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from nc_lightning.cli import main
 from nc_lightning.run_record import RunRecord
@@ -65,6 +66,36 @@ def test_two_processes_reach_the_geometry_of_one(gloo, in_tmp, repository, monke
     for i in range(3):
         assert Path(f"lightning_logs/version_{i}/checkpoints/last.ckpt").is_file()
     assert not Path("lightning_logs/version_3").exists()
+
+
+@pytest.mark.slow
+def test_spawned_and_forked_processes_bring_back_what_others_leave(gloo, in_tmp):
+    tiny = ["--trainer.max_epochs=1", "--model.encoder.hidden_features=[8]", "--trainer.devices=2"]
+    tables, weights = [], []
+    for i, strategy in enumerate(["ddp", "ddp_spawn", "ddp_fork"]):
+        command = [sys.executable, "-m", "nc_lightning", "fit", *TWO, *tiny, f"--trainer.strategy={strategy}"]
+        ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert ended.returncode == 0, ended.stderr
+        tables.append(ended.stdout.replace(f"version_{i}", "version_N"))
+        folder = Path(f"lightning_logs/version_{i}")
+        weights.append(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+        assert {path.name for path in folder.iterdir()} >= {"config.yaml", "report.html", "hparams.yaml"}
+    assert tables[0].count("checkpoint: lightning_logs/version_N/checkpoints/last.ckpt") == 1
+    assert tables == [tables[0]] * 3
+    for other in weights[1:]:
+        assert all(torch.equal(other[key], value) for key, value in weights[0].items())
+    records = [RunRecord.read(Path(f"lightning_logs/version_{i}")).history for i in range(3)]
+    assert str(records[1:]) == str([records[0]] * 2)
+
+
+@pytest.mark.slow
+def test_an_error_in_a_spawned_process_is_one_line(gloo, in_tmp):
+    strategy = ["--trainer.strategy=ddp_spawn", "--trainer.devices=2", "--data.batch_size=7"]
+    command = [sys.executable, "-m", "nc_lightning", "fit", *TWO, *strategy]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("nc-train: error: batch_size: got 7 on 2 processes, expected")
 
 
 @pytest.mark.slow

@@ -184,25 +184,6 @@ def test_a_strategy_under_which_a_run_would_not_be_right_is_refused(in_tmp, refu
     assert not list(Path().iterdir())
 
 
-OF_LIGHTNING = "lightning.pytorch.strategies."
-
-
-@pytest.mark.parametrize(
-    ("arguments", "start"),
-    [
-        (["--trainer.strategy=ddp_spawn"], "spawn"),
-        (["--trainer.strategy=ddp_fork"], "fork"),
-        (["--trainer.strategy=ddp_notebook"], "fork"),
-        ([f"--trainer.strategy={OF_LIGHTNING}DDPStrategy", "--trainer.strategy.start_method=spawn"], "spawn"),
-    ],
-    ids=str,
-)
-def test_processes_that_cannot_bring_back_what_they_have_are_refused(in_tmp, refusal, arguments, start):
-    line = refusal(main, ["fit", "--config=hscl.yaml", "--trainer.accelerator=cpu", "--trainer.devices=2", *arguments])
-    assert line == f"nc-train: error: --trainer.strategy: got one that starts processes by {start}, expected ddp"
-    assert not list(Path().iterdir())
-
-
 def test_lightnings_own_model_parallelism_is_refused():
     model = HSCL(encoder=MLP((32,), [16]), num_classes=10)
     trainer = Trainer(strategy=ModelParallelStrategy(), devices=1, max_epochs=1, enable_checkpointing=False, **QUIET)

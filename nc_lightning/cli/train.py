@@ -125,10 +125,6 @@ class ContrastiveCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuse different devices on several machines, and a number of classes that the link has overridden."""
-        start = getattr(self.trainer.strategy, "_start_method", None)
-        if start in ("spawn", "fork", "forkserver"):
-            # Lightning brings neither the measurements nor the run's folder back from the processes.
-            raise ValueError(f"--trainer.strategy: got one that starts processes by {start}, expected ddp")
         self._store = check_same_device(self.trainer)
         asked, there = self._asked_num_classes, _num_classes(self.datamodule)
         if asked is not None and asked != there:

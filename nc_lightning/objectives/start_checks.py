@@ -45,8 +45,10 @@ def check_options(trainer: Trainer) -> None:
     """Refuse options of the Trainer by which Lightning would divide.
 
     Raises:
-        ValueError: If ``check_val_every_n_epoch`` or ``val_check_interval`` is 0.
+        ValueError: If ``check_val_every_n_epoch``, ``val_check_interval`` or ``accumulate_grad_batches`` is 0.
     """
+    if trainer.accumulate_grad_batches < 1:
+        raise ValueError(f"accumulate_grad_batches: got {trainer.accumulate_grad_batches}, expected 1 or more")
     if trainer.check_val_every_n_epoch == 0:
         raise ValueError(
             "check_val_every_n_epoch: got 0, expected an integer >= 1; limit_val_batches 0 never validates"
