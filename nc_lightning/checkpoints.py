@@ -159,7 +159,7 @@ def checkpoints_below(root: Path) -> Iterator[Path]:
             if folder != root and any(entry.name in _NO_RUNS for entry in entries):
                 continue
             for entry in entries:
-                if entry.is_dir():
+                if _is_folder(entry):
                     folders.append(Path(entry.path))
                 elif entry.name.endswith(".ckpt"):
                     yield Path(entry.path)
@@ -174,7 +174,8 @@ def newest_first(paths: Iterable[Path]) -> list[Path]:
     """
     times = {}
     for path in paths:
-        with suppress(OSError):  # one that another run has just removed, or a link to nowhere
+        # One that another run has just removed, or a link to nowhere or to itself.
+        with suppress(OSError, RuntimeError):
             file = path.resolve(strict=True)
             if file.is_file():
                 times[file] = file.stat().st_mtime_ns
@@ -202,6 +203,13 @@ def newest_whole(paths: Iterable[Path], resuming: bool = False) -> tuple[Path | 
             if can_resume(checkpoint) or not resuming:
                 return path, damaged
     return None, damaged
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -34,9 +34,9 @@ def claimed_folder(trainer: Trainer) -> Iterator[None]:
 
     The run's folder is that of its first `TensorBoardLogger` or `CSVLogger`, else ``lightning_logs/version_N`` below
     ``default_root_dir``. Each folder is made by a single ``mkdir`` of the first process, before Lightning starts any
-    other: a folder that exists belongs to another run. A version that is taken becomes ``NAME-1``, ``NAME-2`` and so on.
+    other: a folder that exists belongs to another run. A version that is taken becomes ``NAME-1``, ``NAME-2``, etc.
     Checkpoints without a ``dirpath`` go to ``checkpoints`` in the run's folder. Nothing is claimed under
-    ``fast_dev_run`` and ``barebones``, which write nothing, nor for loggers that write elsewhere than to a local path.
+    ``fast_dev_run`` and ``barebones``, which write nothing, nor at a remote URL.
 
     Args:
         trainer: The trainer, before it runs anything.

@@ -1,12 +1,16 @@
+import ast
 import errno
 import os
 import random
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+import nc_lightning
 from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint, newest_first, newest_whole, read_checkpoint
 from nc_lightning.cli import main
 
@@ -83,6 +87,61 @@ def test_damage_is_recognised_be_it_a_single_byte(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(ValueError, match="damaged or no Lightning checkpoint"):
             read_checkpoint(path)
+
+
+@pytest.mark.slow
+def test_damage_is_recognised_without_asserts(tmp_path):
+    path = save(tmp_path / "a.ckpt")
+    whole = path.read_bytes()
+    inside = whole.index(torch.arange(1000.0).numpy().tobytes())
+    path.write_bytes(whole[:inside] + bytes([whole[inside] ^ 1]) + whole[inside + 1 :])
+    torch.save({"state_dict": [1]}, tmp_path / "b.ckpt")
+    code = "import sys; from nc_lightning.checkpoints import newest_whole; from pathlib import Path;"
+    code += "print(newest_whole(map(Path, sys.argv[1:])) == (None, list(map(Path, sys.argv[1:]))))"
+    command = [sys.executable, "-O", "-c", code, str(path), str(tmp_path / "b.ckpt")]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "True\n"
+
+
+READERS = [
+    *(
+        "checkpoints",
+        "last_checkpoint",
+        "run_folder",
+        "run_record",
+        "nc_measure",
+        "nc_report",
+        "config_nesting",
+        "summary",
+    ),
+    *(
+        "data/feature_files",
+        "data/folders",
+        "data/image_files",
+        "cli/train",
+        "cli/configs",
+        "callbacks/initial_weights",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_reads_files_checks_nothing_by_assert(name):
+    """Under ``python -O`` there are none."""
+    tree = ast.parse((Path(nc_lightning.__file__).parent / f"{name}.py").read_text())
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+
+
+def catches_asserts(handler):
+    names = {node.id for node in ast.walk(handler.type or ast.Name("Exception")) if isinstance(node, ast.Name)}
+    return bool(names & {"Exception", "BaseException", "AssertionError"})
+
+
+def test_no_assert_is_caught():
+    """Then it would be control flow."""
+    for path in Path(nc_lightning.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Try) and any(map(catches_asserts, node.handlers)):
+                assert not [a.lineno for part in node.body for a in ast.walk(part) if isinstance(a, ast.Assert)], path
 
 
 def test_of_another_objective(tmp_path):

@@ -146,11 +146,17 @@ def test_a_second_start_overwrites_nothing(run):
 
 
 @pytest.mark.slow
-def test_without_a_logger_configs_get_numbers():
-    for _ in range(2):
+def test_without_a_logger_each_run_has_its_folder_too(capsys):
+    for number in range(2):
         main(["fit", "--config", "hscl.yaml", "--trainer.logger=false", *SHORT])
-    assert {path.name for path in Path.cwd().glob("*.yaml")} == {"config.yaml", "config-1.yaml"}
-    assert len({path.resolve() for path in Path("checkpoints").glob("*.ckpt")}) == 2
+        folder = Path("lightning_logs", f"version_{number}")
+        files = {path.name for path in folder.iterdir()}
+        assert files == {"config.yaml", "report.html", "report.json", "checkpoints"}
+        assert len({path.resolve() for path in (folder / "checkpoints").iterdir()}) == 1
+        output = capsys.readouterr().out
+        assert f"checkpoint: {folder}/checkpoints/last.ckpt" in output
+        assert "tensorboard" not in output, "there are no event files"
+    assert [path.name for path in Path.cwd().iterdir()] == ["lightning_logs"]
 
 
 def test_a_checkpoint_of_the_command_line_loads_by_itself(run):
@@ -234,7 +240,7 @@ def test_one_of_the_user_s_takes_the_place_of_ours():
     kinds = [type(callback).__name__ for callback in cli.trainer.callbacks]
     for name in ("GeometryMonitor", "TensorBoardDashboard", "OnlineLinearProbe"):
         assert kinds.count(name) == 1
-    assert kinds.count("ModelCheckpoint") == 2  # several of these are of use
+    assert kinds.count("ModelCheckpoint") == kinds.count("RunCheckpoint") == 1  # several of these are of use
     assert named["TensorBoardDashboard"].max_points == 7
     assert named["GeometryMonitor"].every_n_epochs == 2
 
@@ -364,3 +370,31 @@ def test_as_a_program():
     assert "geometry" in call("fit", "--help").stdout
     printed = call("fit", "--config", "hscl.yaml", "--print_config")
     assert yaml.safe_load(printed.stdout)["model"]["init_args"]["beta"] == 10.0
+
+
+@pytest.mark.slow
+def test_without_checkpoints(capsys):
+    cli = main(["fit", "--config", "hscl.yaml", "--trainer.enable_checkpointing=false", *SHORT])
+    assert cli.trainer.current_epoch == 2
+    assert not list(Path.cwd().rglob("*.ckpt"))
+    output = capsys.readouterr().out
+    assert "checkpoint:" not in output
+    assert "report: lightning_logs/version_0/report.html" in output
+    assert main(["fit", "--config", "hscl.yaml", *SHORT]).trainer.checkpoint_callback is not None, (
+        "the next run has them"
+    )
+
+
+@pytest.mark.slow
+def test_barebones(capsys):
+    bare = ["fit", "--config", "hscl.yaml", "--trainer.barebones=true", "--trainer.max_epochs=2"]
+    weights = main(bare).model.state_dict()
+    assert not list(Path.cwd().iterdir())
+    assert "epoch" not in capsys.readouterr().out
+    cli = main(["fit", "--config", "hscl.yaml", *SHORT])
+    assert all(torch.equal(value, weights[key]) for key, value in cli.model.state_dict().items())
+    Path("mine.yaml").write_text("trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.ModelCheckpoint}]}")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*bare, "--config", "mine.yaml"])
+    assert "found `ModelCheckpoint` in callbacks list" in capsys.readouterr().err

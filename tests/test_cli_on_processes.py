@@ -123,6 +123,10 @@ def test_a_slurm_job_that_is_stopped_puts_itself_into_the_queue_and_goes_on(gloo
     code, err = start(command, **environment)
     assert code == 0
     assert "interrupted-epoch=1-step=7.ckpt" in err
-    (folder,) = Path("lightning_logs").iterdir()
-    assert folder.name == "version_7"  # Lightning names it by the job
-    assert RunRecord.read(folder).history[-1]["epoch"] == 4
+    stopped, resumed = sorted(Path("lightning_logs").iterdir())
+    assert (stopped.name, resumed.name) == ("version_7", "version_7-1")  # Lightning names them by the job
+    assert RunRecord.read(resumed).history[-1]["epoch"] == 4
+    assert [path.name for path in (stopped / "checkpoints").glob("interrupted-*")] == [
+        "interrupted-epoch=1-step=7.ckpt"
+    ]
+    assert (stopped / "checkpoints" / "last.ckpt").resolve().name == "interrupted-epoch=1-step=7.ckpt"

@@ -66,11 +66,12 @@ def free_port():
 
 
 @pytest.fixture
-def alone(in_tmp, monkeypatch):
-    """The last measurement of one process with the same batches."""
+def alone(in_tmp, tmp_path_factory, monkeypatch):
+    """The last measurement of one process with the same batches; not below the folder in which others resume."""
     monkeypatch.setattr(sys, "argv", ["nc-train"])
-    main(["fit", "--config=hscl.yaml", "--trainer.accelerator=cpu", "--trainer.default_root_dir=alone", *SETTINGS])
-    return RunRecord.read(Path("alone/lightning_logs/version_0")).history[-1]
+    root = tmp_path_factory.mktemp("alone")
+    main(["fit", "--config=hscl.yaml", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={root}", *SETTINGS])
+    return RunRecord.read(root / "lightning_logs/version_0").history[-1]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ PACKAGE = Path(nc_lightning.__file__).parent
 FLOORS = [
     "files",
     "factories",
+    "logged_values",
     "run_folder",
     "processes",
     "launched",

@@ -33,9 +33,15 @@ def finish_averages(trainer: Trainer, pl_module: LightningModule) -> None:
         callback.on_train_epoch_end(trainer, pl_module)
 
 
-def weights_change_at_end(trainer: Trainer) -> bool:
-    """Return whether the weights that training leaves are none that a step or a validation has seen."""
-    return any(is_named(callback, "StochasticWeightAveraging") for callback in _callbacks(trainer))
+def weights_change_at_end(trainer: Trainer, pl_module: LightningModule) -> bool:
+    """Return whether the weights that training leaves are none that a step or a validation has seen.
+
+    StochasticWeightAveraging replaces them after the last epoch, or before a further one if it has BatchNorm to adapt.
+    """
+    return any(
+        is_named(callback, "StochasticWeightAveraging") and not callback.pl_module_contains_batch_norm(pl_module)
+        for callback in _callbacks(trainer)
+    )
 
 
 @contextmanager
@@ -48,6 +54,6 @@ def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[
         yield
 
 
-def _callbacks(trainer: Trainer) -> list[Callback]:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+def _callbacks(trainer: Trainer) -> list[Any]:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return callbacks

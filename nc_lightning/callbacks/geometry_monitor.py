@@ -12,12 +12,13 @@ from nc_lightning.callbacks.averaged_weights import (
     weights_change_at_end,
 )
 from nc_lightning.callbacks.feature_sample import FeatureSample
-from nc_lightning.callbacks.geometry_watchers import GeometryWatchers, forget_measurement
+from nc_lightning.callbacks.geometry_watchers import PREFIX, GeometryWatchers
 from nc_lightning.callbacks.measured_loaders import Source, test_sources, training_sources, validation_sources
 from nc_lightning.callbacks.measurement import measure_sets
 from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.geometry import ClassStatistics, caveats
 from nc_lightning.geometry.checks import check_count
+from nc_lightning.logged_values import forget_logged
 from nc_lightning.tables import losses_of
 
 
@@ -104,7 +105,7 @@ class GeometryMonitor(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the values of an earlier epoch from the metrics."""
-        forget_measurement(trainer)
+        forget_logged(trainer, PREFIX)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the validation that ends an epoch see averages that are updated once an epoch."""
@@ -128,7 +129,7 @@ class GeometryMonitor(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure what training has ended with if its last epoch was not due, or its weights were replaced."""
-        replaced = weights_change_at_end(trainer)
+        replaced = weights_change_at_end(trainer, pl_module)
         if trainer.global_step > 0 and (replaced or self._measured_step != trainer.global_step):
             self._validated_step = -1 if replaced else self._validated_step
             self.epoch = trainer.current_epoch

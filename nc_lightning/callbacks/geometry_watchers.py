@@ -86,13 +86,6 @@ class GeometryWatchers:
         setattr(instance, name, value)
 
 
-def forget_measurement(trainer: Trainer) -> None:
-    """Remove geometry values from the metrics, where Lightning would show them as those of every later epoch."""
-    for metrics in (trainer.callback_metrics, trainer.logged_metrics):
-        for key in [key for key in metrics if key.startswith(PREFIX)]:
-            del metrics[key]
-
-
 def _watchers(trainer: Trainer) -> Iterator[tuple[str, str]]:
     """(class name, key) of all that watches a geometry key."""
     named = [c for c in trainer.callbacks if is_named(c, "EarlyStopping", "ModelCheckpoint")]  # type: ignore[attr-defined]

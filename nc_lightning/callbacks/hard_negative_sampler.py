@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nc_lightning.callbacks.sources import StepFeatures, step_features
 from nc_lightning.geometry.checks import check_choice, check_count, check_number
+from nc_lightning.logged_values import forget_logged
 from nc_lightning.losses import ContrastiveLoss, FeatureQueue
 from nc_lightning.processes import this_process
 from nc_lightning.schedules import training_length
@@ -39,8 +40,8 @@ class HardNegativeSampler(Callback):
     holds. A warning says where it is too large for the data: unsupervised, an image should not meet itself there. Queue
     and adapted hardness are part of the checkpoint, so that a resumed run continues where it stopped, and are the same
     on all processes, unless the loss is ``local``: then each has a queue of its own, and hardness is adapted to their
-    mean. A hardness that a schedule has reached is also in the module's ``state_dict``: the loss of a checkpoint is that
-    of training wherever it is loaded.
+    mean. A hardness that a schedule has reached is also in the module's ``state_dict``, so that the loss of a
+    checkpoint is that of training wherever it is loaded.
 
     Logs ``negatives/hardness``; and where the training step returns ``z`` and ``labels``, which ``adaptive`` and the
     queue need, on the first batch of an epoch and every ``log_every_n_steps`` after it, ``negatives/effective``, the
@@ -170,6 +171,10 @@ class HardNegativeSampler(Callback):
                 f"schedule: got {self.schedule!r} for a training without end, expected a trainer with max_epochs or "
                 "max_steps; max_time alone does not tell how many steps there are"
             )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove the values of an earlier epoch."""
+        forget_logged(trainer, "negatives/")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the hardness of this step, and lend the loss the past features."""

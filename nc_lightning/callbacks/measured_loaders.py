@@ -77,10 +77,10 @@ def features(
             left = None if left is None else max(0, left - len(labels))
 
 
-def _held_out(name: str, loaders: Any, limits: Any) -> dict[str, list[Source]]:
+def _held_out(name: str, loaders: Any, limits: Sequence[float]) -> dict[str, list[Source]]:
     leaves = _leaves(loaders)
-    limits = list(limits) if isinstance(limits, Sequence) else [limits] * len(leaves)
-    return {set_name(name, i): [Source(*pair)] for i, pair in enumerate(zip(leaves, limits, strict=True))}
+    pairs = zip(leaves, limits, strict=False)  # of no loader Lightning has a limit of 0
+    return {set_name(name, i): [Source(loader, limit)] for i, (loader, limit) in enumerate(pairs)}
 
 
 def _leaves(loaders: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from nc_lightning.callbacks.sources import find_num_classes, step_features
 from nc_lightning.data.views import UNLABELLED, set_name
 from nc_lightning.factories import without_parser
 from nc_lightning.geometry.checks import check_count, check_labels
+from nc_lightning.logged_values import forget_logged
 from nc_lightning.optim import Configured, check_same_optimizer, configured, group_settings, resume_settings, tell
 from nc_lightning.processes import this_process
 
@@ -59,7 +60,7 @@ class OnlineLinearProbe(Callback):
         self._loaded: dict[str, Any] = {}
         self._trained: Tensor | None = None
         self._evaluated: dict[int, Tensor] = {}
-        self._num_classes = 0
+        self._num_classes = num_classes or 0
         self._module: LightningModule | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -90,6 +91,7 @@ class OnlineLinearProbe(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count, unless a run is resumed in mid-epoch."""
         self._trained = None
+        forget_logged(trainer, "probe/train_")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -125,6 +127,7 @@ class OnlineLinearProbe(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
         self._evaluated = {}
+        forget_logged(trainer, "probe/val")
 
     def on_validation_batch_end(
         self,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from nc_lightning.losses.shares import Shares
@@ -68,7 +69,7 @@ def run_folder(trainer: Trainer) -> Path:
     """
     folder = trainer.log_dir or trainer.default_root_dir
     logger = trainer.logger
-    if not isinstance(trainer, OwnTrainer) and logger is not None and not hasattr(logger, "log_dir"):
+    if not isinstance(trainer, OwnTrainer) and not isinstance(logger, (TensorBoardLogger, CSVLogger, type(None))):
         version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
         folder = trainer.strategy.broadcast(os.path.join(folder, str(logger.name), version))
     return Path(folder)

@@ -19,7 +19,6 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from nc_lightning.callbacks import (
     CollapseWatch,
@@ -34,12 +33,12 @@ from nc_lightning.callbacks import (
     RunCheckpoint,
     TensorBoardDashboard,
 )
-from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint
+from nc_lightning.checkpoints import AtomicCheckpointIO
+from nc_lightning.cli.chosen_checkpoint import chosen_checkpoint
 from nc_lightning.cli.configs import resolve_configs
 from nc_lightning.cli.saved_config import SavedConfig
 from nc_lightning.devices import check_accelerator, check_same_device
 from nc_lightning.errors import errors_on_one_line
-from nc_lightning.last_checkpoint import find_last, named_folders
 from nc_lightning.launched import announced
 from nc_lightning.objectives import ContrastiveObjective
 from nc_lightning.run_folder import Trainer as OwnTrainer
@@ -133,7 +132,7 @@ class ContrastiveCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it in a folder of its own."""
-        with claimed_folder(self.trainer):
+        with claimed_folder(self.trainer):  # type: ignore[arg-type]
             super()._run_subcommand(subcommand)
 
     def before_validate(self) -> None:
@@ -153,18 +152,10 @@ class ContrastiveCLI(LightningCLI):
 
         Lightning would let the checkpoint's override them, the objective included.
         """
-        config = self.config.get(str(self.config.get("subcommand")), {})
-        resuming = self.config.get("subcommand") == "fit"
-        if config.get("ckpt_path") == "last":
-            # Lightning would look into this run's own folder, which is new, and train from the start without a word.
-            config.ckpt_path = find_last(config.trainer.default_root_dir, *named_folders(config), resuming=resuming)
-            if config.ckpt_path is None:
-                if not resuming:
-                    raise FileNotFoundError("--ckpt_path: got 'last', expected a run here that left a whole checkpoint")
-                rank_zero_info("--ckpt_path last: there is no whole checkpoint yet, starting from scratch")
-        path = config.get("ckpt_path")
-        if path and path not in ("best", "hpc", "registry"):
-            check_checkpoint(path, config.model.class_path, resuming)
+        subcommand = self.config.get("subcommand")
+        if subcommand is not None:
+            config = self.config[subcommand]
+            config.ckpt_path = chosen_checkpoint(subcommand, config)
 
 
 def _num_classes(data: LightningDataModule) -> int:
@@ -210,6 +201,7 @@ def _run(args: list[str]) -> ContrastiveCLI:
         save_config_callback=SavedConfig,
         trainer_class=OwnTrainer,
         seed_everything_default=0,
+        auto_configure_optimizers=False,  # --optimizer would replace an objective's optimizer and its decay groups
         # After the user's and ours, whose random numbers, sums and files these look after.
         trainer_defaults={
             "callbacks": [PredictionWriter(), RandomStates(), ResumedEpoch(), ProcessWatch(), GracefulStop()]

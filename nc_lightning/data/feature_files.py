@@ -160,8 +160,7 @@ class _Parquet:
 def _open(path: Path, labels: str | Path | None) -> Any:
     if path.suffix == ".npz":
         return _Npz(path)
-    if path.suffix == ".npy":
-        assert labels is not None
+    if path.suffix == ".npy" and labels is not None:  # it is there: see above
         return _Arrays(np.load(path, mmap_mode="r", allow_pickle=False), np.load(labels, allow_pickle=False))
     if path.suffix in (".pt", ".pth"):
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

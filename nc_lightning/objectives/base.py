@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nc_lightning.data.views import concatenate_views, set_name
 from nc_lightning.geometry import normalize
 from nc_lightning.geometry.checks import check_count
+from nc_lightning.logged_values import forget_logged
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.losses.shares import Sync
 from nc_lightning.objectives.optimized import OptimizedModule
@@ -20,6 +21,8 @@ from nc_lightning.processes import of_all_processes, this_process
 from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
 
+REFERENCES = ("loss/collapsed", "loss/bound", "loss/optimality_gap", "loss/neural_collapse")
+"""What is logged next to the loss as far as it holds."""
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BUILT_FROM_CODE = ["loss", "link", "hardening", "encoder", "projector", "optimizer", "lr_scheduler"]
 
@@ -127,8 +130,9 @@ class ContrastiveObjective(OptimizedModule):
             )
 
     def on_train_epoch_start(self) -> None:
-        """Work out the loss's constants again: a temperature that is learnt has moved."""
+        """Work out the loss's constants again: a temperature that is learnt has moved, and a queue may have come."""
         self._constants_for = ()
+        forget_logged(self.trainer, *REFERENCES)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
@@ -153,6 +157,7 @@ class ContrastiveObjective(OptimizedModule):
     def on_validation_start(self) -> None:
         """Find out whether the loss can be of the batches of all processes together."""
         self._evaluation_sync = self._sync_for(self.trainer.num_val_batches)
+        forget_logged(self.trainer, "loss/val")
 
     def on_test_start(self) -> None:
         """Find out whether the loss can be of the batches of all processes together."""

@@ -99,7 +99,7 @@ class CellFolder:
 
     def record_path(self) -> Path | None:
         """The file in which the latest of its runs has recorded itself; None where none has."""
-        files = newest_first(self.path.glob(f"lightning_logs/version_*/{FILE_NAME}"))
+        files = newest_first(self.path.rglob(FILE_NAME))
         return files[0] if files else None
 
     def record(self) -> RunRecord | None:

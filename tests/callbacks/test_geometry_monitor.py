@@ -242,6 +242,52 @@ def test_bad_input(tmp_path):
         GeometryMonitor(every_n_epochs=0)
 
 
+def test_a_monitor_knows_nothing_of_an_earlier_fit(tmp_path):
+    def run(monitor, classes, width, fn="fit"):
+        torch.manual_seed(0)
+        module = HSCL(encoder=MLP((32,), (24,)), num_classes=classes, feature_dim=width)
+        data = LatentClassDataModule(num_classes=classes, samples_per_class=10, batch_size=2 * classes)
+        getattr(trainer(tmp_path, monitor, max_epochs=1), fn)(module, data)
+        return monitor
+
+    monitor, fresh = run(GeometryMonitor(), 10, 9), run(GeometryMonitor(), 4, 2)
+    run(monitor, 4, 2)
+    assert monitor.num_classes == 4
+    assert repr(monitor.results) == repr(fresh.results)  # NaN is NaN
+    assert monitor.statistics["train"].means.shape == (4, 2)
+    assert run(monitor, 6, 5, "validate").num_classes == 6
+    assert run(monitor, 6, 5, "predict").results.keys() == {"train", "val"}  # these are still the latest
+    with pytest.raises(ValueError, match="num_classes: got none from the module or the data module"):
+        trainer(tmp_path, monitor).fit(TheirModule(), DataLoader(TensorDataset(torch.randn(4, 32), torch.arange(4))))
+    asked = GeometryMonitor(num_classes=10)
+    with pytest.raises(ValueError, match="label"):
+        run(asked, 11, 5)
+    assert asked.num_classes == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "fresh"),
+    [
+        ({}, True),
+        ({"check_val_every_n_epoch": 2}, False),
+        ({"val_check_interval": 0.5}, True),
+        ({"max_steps": 17}, False),
+    ],
+)
+def test_a_loss_of_other_weights_is_none_of_a_measurement(tmp_path, options, fresh):
+    monitor, module, data = GeometryMonitor(), model(), LatentClassDataModule()
+    fit = trainer(tmp_path, monitor, **{"max_epochs": 3, **options})
+    fit.fit(module, data)
+    losses = monitor.losses(fit)
+    assert "loss/train" in losses
+    assert ("loss/val" in losses) == fresh
+    assert "loss/val" in fit.callback_metrics  # of an earlier epoch
+    held_out = monitor.results["val"]
+    fit.validate(module, data, verbose=False)
+    assert fresh == (losses.get("loss/val") == monitor.losses(fit)["loss/val"])
+    assert monitor.results["val"] == held_out
+
+
 def loader(count):
     generator = torch.Generator().manual_seed(count)
     x = torch.randn(count, 1, 8, 8, generator=generator)

@@ -27,7 +27,7 @@ def fit(tmp_path, *callbacks, epochs=3, objective=HSCL, ckpt_path=None):
 
 def test_it_learns_the_classes_and_is_compared_with_the_class_means(tmp_path):
     probe, monitor = OnlineLinearProbe(FAST), GeometryMonitor()
-    trainer, _ = fit(tmp_path, probe, monitor, epochs=12)
+    trainer, module = fit(tmp_path, probe, monitor, epochs=12)
     metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
     assert metrics["probe/train_accuracy"] > 0.9
     assert metrics["probe/val_accuracy"] > 0.9
@@ -36,9 +36,7 @@ def test_it_learns_the_classes_and_is_compared_with_the_class_means(tmp_path):
         assert 0 <= metrics[f"geometry/{name}/nc4"] < 0.1
         assert 0 < metrics[f"geometry/{name}/nc3"] < 0.5
     probe.classifier.bias.data[3] += 100  # now it says 3 for everything
-    trainer.validate(
-        HSCL(encoder=MLP((32,), (24,)), num_classes=10), LatentClassDataModule(batch_size=80), verbose=False
-    )
+    trainer.validate(module, LatentClassDataModule(batch_size=80), verbose=False)
     assert monitor.results["train"]["nc4"] > 0.5
 
 

@@ -203,6 +203,23 @@ def test_there_is_no_second_pass_and_training_is_the_same(tmp_path):
     assert torch.equal(with_dashboard[2], without[2])
 
 
+def test_history_holds_what_is_of_its_own_epoch(tmp_path):
+    dashboard = TensorBoardDashboard()
+    heard = {}
+
+    class Notes(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            heard[trainer.current_epoch + 1] = trainer.callback_metrics["loss/val"].item()
+
+    callbacks = [dashboard, GeometryMonitor(), Notes()]
+    run = trainer(tmp_path, *callbacks, max_epochs=5, check_val_every_n_epoch=2, num_sanity_val_steps=0)
+    run.fit(model(), LatentClassDataModule())
+    history = RunRecord.read(Path(run.log_dir)).history
+    assert [entry["epoch"] for entry in history] == [1, 2, 3, 4, 5]
+    assert [entry.get("loss/val") for entry in history] == [None, heard[2], None, heard[4], None]
+    assert all({"loss/train", "geometry/val/nc1", "geometry/train/nc1"} <= entry.keys() for entry in history)
+
+
 @pytest.mark.slow
 def test_figures_come_every_n_epochs_and_at_the_end(tmp_path):
     def steps(every, measured, **kwargs):

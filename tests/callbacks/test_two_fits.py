@@ -32,6 +32,7 @@ CALLBACKS = {
     "ProcessWatch": ours.ProcessWatch,
     "RandomStates": ours.RandomStates,
     "ResumedEpoch": ours.ResumedEpoch,
+    "RunCheckpoint": lambda: ours.RunCheckpoint(save_last=True),
     "TensorBoardDashboard": ours.TensorBoardDashboard,
 }
 

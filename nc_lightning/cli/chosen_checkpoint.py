@@ -1,0 +1,55 @@
+"""The checkpoint that a command starts from: the one that is named, the last one, or that of the config's run."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from nc_lightning.checkpoints import check_checkpoint, checkpoints_below, newest_first, newest_whole
+from nc_lightning.files import short_path
+from nc_lightning.last_checkpoint import find_last, named_folders
+from nc_lightning.run_record import FILE_NAME
+
+
+def chosen_checkpoint(subcommand: str, config: Any) -> str | None:
+    """Return the path of the checkpoint to start from, or None for a training from scratch.
+
+    Without ``--ckpt_path``, ``validate``, ``test`` and ``predict`` take the newest whole checkpoint of the run that one
+    of the configs belongs to, and log its path.
+
+    Args:
+        subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
+        config: Its configuration, before classes are instantiated.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it is damaged or does not fit, or if random weights would be evaluated.
+    """
+    resuming, path = subcommand == "fit", config.get("ckpt_path")
+    if path == "last":
+        # Lightning would look into this run's own folder, which is new, and train from the start without a word.
+        path = find_last(config.trainer.default_root_dir, *named_folders(config), resuming=resuming)
+        if path is None:
+            if not resuming:
+                raise FileNotFoundError("--ckpt_path: got 'last', expected a run here that left a whole checkpoint")
+            rank_zero_info("--ckpt_path last: there is no whole checkpoint yet, starting from scratch")
+    elif path is None and not resuming:
+        path = _of_the_run(config)
+        rank_zero_info(f"--ckpt_path: none given, taking that of the config's run, {short_path(path)}")
+    if path and path not in ("best", "hpc", "registry"):
+        check_checkpoint(path, config.model.class_path, resuming)
+    return path
+
+
+def _of_the_run(config: Any) -> str:
+    for given in reversed(config.get("config") or []):
+        folder = Path(os.path.realpath(str(getattr(given, "absolute", given)))).parent
+        if any((folder / name).exists() for name in (FILE_NAME, "checkpoints")):
+            found, _ = newest_whole(newest_first(checkpoints_below(folder)))
+            if found is not None:
+                return str(found)
+    raise ValueError(
+        "--ckpt_path: got none and no config of a run with a checkpoint, expected one: weights would be random; use "
+        "--ckpt_path last, or --config RUN/config.yaml"
+    )
