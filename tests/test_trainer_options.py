@@ -15,7 +15,7 @@ import pytest
 import torch
 from lightning.fabric.connector import _PRECISION_INPUT_STR
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import BaseFinetuning, BasePredictionWriter, Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import BaseFinetuning, BasePredictionWriter, Checkpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import StrategyRegistry
 
@@ -33,12 +33,18 @@ STEPS = 4
 
 
 class Works:
-    """The weights are those of the run with the arguments ``like``, by default the plain one, up to ``within``."""
+    """The weights are those of the run with the arguments ``like``, by default the plain one.
+
+    Or they are near to them: nearer than ``within`` times the way from where training began.
+    """
 
     words = "works"
 
     def __init__(self, *like, within=0.0):
         self.like, self.within = like, within
+
+
+WORKS = Works()
 
 
 class Refused:
@@ -50,9 +56,9 @@ class Refused:
         self.message = message
 
 
-def needs(package, otherwise=None):
+def needs(package, message=None):
     """What happens without an optional package, or with it."""
-    return Refused(package) if find_spec(package) is None else otherwise or Works()
+    return Refused(message or package) if find_spec(package) is None else WORKS
 
 
 def callback(name, *arguments):
@@ -62,7 +68,7 @@ def callback(name, *arguments):
 HALF = ("--trainer.limit_train_batches=2",)
 ACCUMULATED = ("--trainer.accumulate_grad_batches=2",)
 ENDS = ("--trainer.max_epochs=1",)
-WORKS = Works()
+NO_STEP = ("--model.optimizer.lr=1e-30",)
 OPTIONS = [
     ("accelerator", "cpu", WORKS),
     ("accelerator", "auto", WORKS),
@@ -101,7 +107,7 @@ OPTIONS = [
     ("val_check_interval", "1.5", Refused("invalid value 1.5 for val_check_interval")),
     ("check_val_every_n_epoch", "2", WORKS),
     ("check_val_every_n_epoch", "null", WORKS),
-    ("check_val_every_n_epoch", "0", Refused("check_val_every_n_epoch: got 0, expected 1 or more")),
+    ("check_val_every_n_epoch", "0", Refused("check_val_every_n_epoch: got 0, expected an integer >= 1")),
     ("num_sanity_val_steps", "0", WORKS),
     ("num_sanity_val_steps", "-1", WORKS),
     ("log_every_n_steps", "1", WORKS),
@@ -137,12 +143,11 @@ OPTIONS = [
     ("enable_autolog_hparams", "false", WORKS),
     ("model_registry", "somewhere", WORKS),
     ("precision", "32-true", WORKS),
-    ("precision", "64-true", Works(within=0.01)),
-    ("precision", "bf16-mixed", Works(within=0.05)),
-    ("precision", "16-mixed", Works(within=0.05)),
-    ("precision", "bf16-true", Works(within=0.05)),
+    ("precision", "64-true", Works(within=0.001)),
+    ("precision", "bf16-mixed", Works(within=0.3)),
+    ("precision", "16-mixed", Works(within=0.3)),
+    ("precision", "bf16-true", Works(within=0.6)),
     ("precision", "16-true", Refused("optimizer: got eps = 1e-08 with weights in torch.float16")),
-    ("precision", "16-true --model.optimizer.eps=1e-4", Works(within=0.05)),
     ("precision", "transformer-engine", needs("transformer_engine")),
     ("precision", "transformer-engine-float16", needs("transformer_engine")),
     ("strategy", "auto", WORKS),
@@ -160,13 +165,13 @@ OPTIONS = [
     ("logger", "false", WORKS),
     ("logger", "CSVLogger --trainer.logger.save_dir=csv", WORKS),
     ("logger", "TensorBoardLogger --trainer.logger.save_dir=tb", WORKS),
-    ("logger", "LitLogger", needs("litlogger")),
-    ("logger", "CometLogger", needs("comet_ml")),
+    ("logger", "LitLogger", needs("litlogger", "LitLogger")),
+    ("logger", "CometLogger", needs("comet_ml", "comet-ml")),
     ("logger", "MLFlowLogger", needs("mlflow")),
     ("logger", "WandbLogger --trainer.logger.offline=true", needs("wandb")),
 ]  # fmt: skip
 CALLBACKS = [
-    ("BackboneFinetuning --unfreeze_backbone_at_epoch=0 --backbone_initial_lr=0.001", Works(within=0.05)),
+    ("BackboneFinetuning --unfreeze_backbone_at_epoch=0 --backbone_initial_lr=0.001", Works(within=0.8)),
     ("BatchSizeFinder --init_val=8", Works("--data.batch_size=64")),
     ("BatchSizeFinder", Refused("BatchSizeFinder: init_val: got 2, expected a multiple of the 4 classes")),
     ("Callback", WORKS),
@@ -189,11 +194,11 @@ CALLBACKS = [
     ("RichProgressBar", Refused("RichProgressBar")),
     ("RichProgressBar --trainer.enable_progress_bar=true", WORKS),
     ("SpikeDetection", WORKS),
-    ("StochasticWeightAveraging --swa_lrs=0.001 --swa_epoch_start=5", WORKS),
+    ("StochasticWeightAveraging --swa_lrs=0.001 --swa_epoch_start=1", Works(within=0.8)),
     ("ThroughputMonitor --batch_size_fn=len", Refused("--trainer.callbacks.batch_size_fn: got 'len'")),
     ("Timer --duration=00:01:00:00", WORKS),
     ("TQDMProgressBar --trainer.enable_progress_bar=true", WORKS),
-    ("WeightAveraging --avg_fn=null", Works(within=0.05)),
+    ("WeightAveraging", Works(within=0.8)),
 ]  # fmt: skip
 SLOW = {"profiler=pytorch", "profiler=advanced", "val_check_interval=00:00:00:01"}
 
@@ -212,6 +217,7 @@ ROWS = [*OPTIONS, *(("callbacks", setting, outcome) for setting, outcome in CALL
 @pytest.fixture(autouse=True)
 def _as_before(in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else Lightning sets another number of threads for all that follows
     monkeypatch.setattr(TensorBoardDashboard, "_draw", lambda *arguments: None)  # figures have tests of their own
     yield
     torch.use_deterministic_algorithms(False)
@@ -228,8 +234,14 @@ def weights_of(*arguments):
     return KNOWN[arguments]
 
 
+def distance(one, other):
+    return sum(float((one[key] - other[key]).square().sum()) for key in one if "running" not in key) ** 0.5
+
+
 def weights(cli):
-    return {key: value.detach().clone().double() for key, value in cli.model.state_dict().items()}
+    """The weights and the statistics of BatchNorm; not how many batches these are of."""
+    state = cli.model.state_dict().items()
+    return {key: value.detach().clone().double() for key, value in state if not key.endswith("num_batches_tracked")}
 
 
 def marked(row):
@@ -249,15 +261,18 @@ def test_it_works_or_is_refused(option, setting, outcome, capsys):
         assert "Traceback" not in err
         assert outcome.message in line
     else:
-        expected = weights_of(*outcome.like)
-        reached = weights(main([*PLAIN, *arguments]))
+        expected, reached = weights_of(*outcome.like), weights(main([*PLAIN, *arguments]))
         assert reached.keys() == expected.keys()
-        for key, value in expected.items():
-            torch.testing.assert_close(reached[key], value, rtol=0, atol=outcome.within, msg=key)
+        if outcome.within == 0:
+            for key, value in expected.items():
+                assert torch.equal(reached[key], value), key
+        else:
+            assert distance(reached, expected) <= outcome.within * distance(expected, weights_of(*NO_STEP))
 
 
-def test_the_plain_run_moves():
+def test_another_run_is_told_apart():
     assert any(not torch.equal(value, weights_of(*ENDS)[key]) for key, value in weights_of().items())
+    assert distance(weights_of(), weights_of(*NO_STEP)) > 0.05
 
 
 def test_every_option_callback_logger_precision_and_strategy_is_in_the_table():
@@ -271,7 +286,6 @@ def test_every_option_callback_logger_precision_and_strategy_is_in_the_table():
     assert settings["precision"] >= set(get_args(_PRECISION_INPUT_STR))
     started = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # tests/test_cli_on_processes.py
     assert settings["strategy"] >= {n for n in StrategyRegistry.available_strategies() if not n.startswith(started)}
-    assert issubclass(Callback, object)
 
 
 def test_the_documentation_has_the_same_rows(repository):
@@ -279,7 +293,6 @@ def test_the_documentation_has_the_same_rows(repository):
     written = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (works|refused)", text, re.MULTILINE)
     ours = [(option, setting, outcome.words) for option, setting, outcome in ROWS]
     assert [row[:2] for row in written] == [row[:2] for row in ours]
-    optional = {
-        setting for option, setting, _ in ROWS if setting.startswith(("transformer", "Lit", "Comet", "MLF", "Wand"))
-    }
-    assert [row for row in written if row[1] not in optional] == [row for row in ours if row[1] not in optional]
+    with_packages = ("transformer", "Lit", "Comet", "MLF", "Wandb", "Device")
+    optional = {row[:2] for row in ROWS if row[1].startswith(with_packages)}
+    assert [row for row in written if row[:2] not in optional] == [row for row in ours if row[:2] not in optional]
