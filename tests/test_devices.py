@@ -1,5 +1,6 @@
 """Devices that are not there, and checkpoints from other ones."""
 
+import re
 import sys
 from unittest import mock
 
@@ -109,3 +110,31 @@ def test_random_states_of_a_cpu_on_a_gpu(monkeypatch):
     with pytest.warns(UserWarning, match="random states: got those of a run on cpu, expected cuda"):
         states.restore(rank=0, world_size=1)
     assert torch.rand(1) == expected
+
+
+@pytest.mark.parametrize(
+    ("slurm", "options", "message"),
+    [
+        ({"NTASKS": "4"}, ["devices=2"], "You set `--ntasks=4` in your SLURM bash script, but this variable is not"),
+        (
+            {"NTASKS": "2", "NTASKS_PER_NODE": "2"},
+            ["devices=4"],
+            r"--trainer.devices: got 4 on 1 node\(s\) in a job of 2 process\(es\) \(SLURM\), expected one process for each "
+            "device; set sbatch's --ntasks-per-node to devices",
+        ),
+        (
+            {"NTASKS": "1"},
+            ["devices=1", "num_nodes=2"],
+            r"--trainer.devices: got 1 on 2 node\(s\) in a job of 1 process",
+        ),
+    ],
+    ids=str,
+)
+def test_a_job_with_another_number_of_processes(refusal, monkeypatch, slurm, options, message):
+    """Of which some would wait for others that never come."""
+    job = {"JOB_ID": "5", "JOB_NAME": "nc", "PROCID": "0", "LOCALID": "0", "NODEID": "0", **slurm}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    arguments = [f"--trainer.{option}" for option in options]
+    line = refusal(main, [*FIT, "--trainer.accelerator=cpu", "--trainer.strategy=ddp", *arguments])
+    assert re.search(f"^nc-train: error: {message}", line), line

@@ -4,8 +4,9 @@ import sys
 import threading
 
 import pytest
+from torch.multiprocessing import ProcessRaisedException
 
-from nc_lightning.errors import errors_on_one_line
+from nc_lightning.errors import errors_on_one_line, is_user_error
 
 
 def run_in_a_thread(error):
@@ -60,3 +61,26 @@ def test_another_broken_pipe_is_one(capsys):
         raise BrokenPipeError(32, "Broken pipe")
     assert ended.value.code == 2
     assert "Broken pipe" in capsys.readouterr().err
+
+
+def test_lightnings_refusals_are_the_users_and_other_runtime_errors_ours():
+    def raised_in(module):
+        scope = {"__name__": module}
+        try:
+            exec("raise RuntimeError('this setting is not supported')", scope)
+        except RuntimeError as error:
+            return error
+
+    assert is_user_error(raised_in("lightning.pytorch.callbacks.early_stopping"))
+    assert not is_user_error(raised_in("torch.nn.modules.linear"))
+    assert not is_user_error(raised_in("nc_lightning.objectives.base"))
+
+
+@pytest.mark.parametrize(("kind", "ours"), [("ValueError", False), ("RuntimeError", True), ("KeyError", True)])
+def test_an_error_of_a_spawned_process(capsys, monkeypatch, kind, ours):
+    monkeypatch.delenv("NC_DEBUG", raising=False)
+    text = f"\n\n-- Process 1 terminated with the following error:\nTraceback:\n  x\n{kind}: beta: got 1"
+    with pytest.raises(ProcessRaisedException if ours else SystemExit), errors_on_one_line("nc-train"):
+        raise ProcessRaisedException(text, 1, 2)
+    if not ours:
+        assert capsys.readouterr().err == "nc-train: error: beta: got 1\n"

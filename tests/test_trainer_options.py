@@ -200,7 +200,7 @@ CALLBACKS = [
     ("TQDMProgressBar --trainer.enable_progress_bar=true", WORKS),
     ("WeightAveraging", Works(within=0.8)),
 ]  # fmt: skip
-SLOW = {"profiler=pytorch", "profiler=advanced", "val_check_interval=00:00:00:01"}
+SLOW = {"profiler=pytorch"}
 
 
 def arguments_of(option, setting):
