@@ -119,8 +119,8 @@ def test_random_states_of_a_cpu_on_a_gpu(monkeypatch):
         (
             {"NTASKS": "2", "NTASKS_PER_NODE": "2"},
             ["devices=4"],
-            r"--trainer.devices: got 4 on 1 node\(s\) in a job of 2 process\(es\) \(SLURM\), expected one process for each "
-            "device; set sbatch's --ntasks-per-node to devices",
+            r"--trainer.devices: got 4 on 1 node\(s\) in a job of 2 process\(es\) \(SLURM\), expected one process for "
+            "each device; set sbatch's --ntasks-per-node to devices",
         ),
         (
             {"NTASKS": "1"},

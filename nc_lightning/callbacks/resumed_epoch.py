@@ -3,6 +3,7 @@
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loops import _FitLoop, _Loop
 
 from nc_lightning.processes import of_all_processes
@@ -19,6 +20,8 @@ class ResumedEpoch(Callback):
     second time, and so leave an epoch out; and after its last batch, begin one that it does not count, so that a
     second resumption goes astray.
 
+    The patience of `EarlyStopping` is that of this run, which Lightning takes from the checkpoint.
+
     Only means are kept, and only for as many processes as there were.
 
     Example:
@@ -28,10 +31,12 @@ class ResumedEpoch(Callback):
     def __init__(self) -> None:
         self._loaded: list[dict[str, Any]] = []
         self._sums: dict[str, Any] = {}
+        self._patience: list[tuple[EarlyStopping, int]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the sums of an earlier run."""
+        """Forget the sums of an earlier run; note the settings that a checkpoint would replace."""
         self._loaded, self._sums = [], {}
+        self._patience = [(c, c.patience) for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping)]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the sums of every process, in the order of their ranks, unless the epoch is at its end."""
@@ -51,6 +56,8 @@ class ResumedEpoch(Callback):
         if trainer.fit_loop.restarted_mid_epoch and len(self._loaded) == trainer.world_size:
             self._sums = self._loaded[trainer.global_rank]
         _begin_next_if_over(trainer.fit_loop)
+        for callback, patience in self._patience:
+            callback.patience = patience
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

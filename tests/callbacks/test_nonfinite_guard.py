@@ -18,6 +18,7 @@ from nc_lightning import HSCL, HUCL, SCL, UCL
 from nc_lightning.callbacks import HardNegativeSampler, NonFiniteGuard, OnlineLinearProbe
 from nc_lightning.callbacks.nonfinite_guard import ends
 from nc_lightning.cli import main
+from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
@@ -392,3 +393,11 @@ def test_two_processes_act_alike(gloo, tmp_path, what, on_nonfinite):
         assert one["skipped"] == 1
         assert math.isfinite(one["weights"])
         assert run.stderr.count("the step is left out") == 1
+
+
+def test_in_16_true_the_precision_is_named(tmp_path):
+    model = SCL(encoder=MLP((32,), [8]), num_classes=10, optimizer=lambda p: torch.optim.SGD(p, lr=6e4))
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = Trainer(precision="16-true", max_epochs=3, default_root_dir=tmp_path, **options)
+    with pytest.raises(ValueError, match="16-true holds nothing above 65504 and nothing below 6e-8: set precision to"):
+        trainer.fit(model, LatentClassDataModule(batch_size=40, samples_per_class=30))

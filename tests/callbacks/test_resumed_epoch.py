@@ -1,7 +1,7 @@
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import ResumedEpoch
@@ -61,3 +61,10 @@ def test_lightning_by_itself_forgets(tmp_path):
     whole = fit(tmp_path / "whole", Epochs(), max_epochs=1)
     half = fit(tmp_path / "half", Epochs(), max_epochs=1, ckpt_path=tmp_path / "whole" / "step=2.ckpt")
     assert not torch.equal(half["loss/train"], whole["loss/train"]), "or ResumedEpoch is of no use any more"
+
+
+def test_the_patience_is_that_of_this_run(tmp_path):
+    fit(tmp_path / "a", Epochs(), ResumedEpoch(), EarlyStopping("first", patience=7), max_epochs=1)
+    stopping = EarlyStopping("first", patience=9)
+    fit(tmp_path / "b", Epochs(), ResumedEpoch(), stopping, max_epochs=2, ckpt_path=tmp_path / "a" / "step=4.ckpt")
+    assert stopping.patience == 9
