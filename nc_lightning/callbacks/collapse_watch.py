@@ -63,7 +63,7 @@ class CollapseWatch(Callback):
         if self._in_a_row >= self.patience and not self._warned:
             self._warned = True
             rank_zero_warn(
-                f"dimensional collapse: at epoch {trainer.current_epoch + 1} the class means of the training set use "
+                f"dimensional collapse: at epoch {monitor.epoch} the class means of the training set use "
                 f"{rank:.1f} of {ideal} dimensions, and less than {self.share:.0%} for {self._in_a_row} measurements "
                 "in a row; what helps: harder negatives (beta), normalization to unit_ball or unit_sphere, "
                 "class-balanced batches, a smaller step size"

@@ -70,6 +70,20 @@ def _is_mlflow(logger: Any) -> bool:
     return hasattr(logger, "run_id") and hasattr(getattr(logger, "experiment", None), "log_image")
 
 
+def check_writable(writer: Any, step: int) -> None:
+    """Write an empty summary, so that a full disk raises here, where it is caught.
+
+    Args:
+        writer: A `torch.utils.tensorboard.SummaryWriter`.
+        step: Step of training.
+
+    Raises:
+        OSError: If nothing can be written.
+    """
+    writer._get_file_writer().add_summary(Summary(), step)
+    writer.flush()
+
+
 def add_png(writer: Any, tag: str, png: bytes, step: int) -> None:
     """Add a PNG file to a `SummaryWriter` as it is; its own ``add_image`` would make a larger one of it.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from nc_lightning.callbacks.sources import is_named
+from nc_lightning.callbacks.trained_samples import one_epoch, trained_samples
 from nc_lightning.data.views import concatenate_views, set_name
 from nc_lightning.processes import own_samples
 
@@ -127,13 +128,13 @@ def _in_order(loader: Any, trainer: Trainer) -> Any:
         return DataLoader(dataset, batch_size=loader.batch_size, **options)
     if not hasattr(dataset, "__len__"):
         return loader
-    indices = range(trainer.global_rank, len(dataset), trainer.world_size)
+    indices = trained_samples(loader, trainer.num_training_batches)[trainer.global_rank :: trainer.world_size]
     if loader.batch_sampler is not None:
         batch_size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
         batch_size = batch_size if isinstance(batch_size, int) else DEFAULT_BATCH_SIZE
         return DataLoader(dataset, batch_size=batch_size, sampler=indices, **options)
     # batch_size=None: what the sampler yields goes to the data set as it is, be it an index or a batch of them.
-    first = None if isinstance(loader.sampler, Iterator) else next(iter(loader.sampler), None)
+    first = next(one_epoch(loader.sampler, dataset) or iter(()), None)
     if isinstance(first, (list, tuple, np.ndarray, Tensor)) and np.ndim(first) == 1:
         starts = range(0, len(indices), len(first))
         batches = [_like(first, indices[start : start + len(first)]) for start in starts]
@@ -143,7 +144,7 @@ def _in_order(loader: Any, trainer: Trainer) -> Any:
     return loader
 
 
-def _like(first: Any, indices: range) -> Any:
+def _like(first: Any, indices: Sequence[int]) -> Any:
     if isinstance(first, Tensor):
         return torch.tensor(indices)
     return np.asarray(indices) if isinstance(first, np.ndarray) else type(first)(indices)

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.geometry.checks import check_count, check_number
-from nc_lightning.geometry.measures import ideal
+from nc_lightning.geometry.ideals import ideal
 
 
 class NeuralCollapseReached(Callback):
@@ -87,6 +87,4 @@ class NeuralCollapseReached(Callback):
             self.figures = {key: measured[key] for key in self.tolerances}
             trainer.should_stop = True
             told = ", ".join(f"{key} {value:.3g}" for key, value in self.figures.items())
-            rank_zero_info(
-                f"neural collapse: reached at epoch {trainer.current_epoch + 1}, where training stops: {told}"
-            )
+            rank_zero_info(f"neural collapse: reached at epoch {monitor.epoch}, where training stops: {told}")

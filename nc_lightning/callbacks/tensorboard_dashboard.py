@@ -12,7 +12,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.tensorboard.summary import hparams
 
 from nc_lightning.callbacks.dashboard_layout import dashboard_layout
-from nc_lightning.callbacks.figure_loggers import log_figures, tag_prefix, takes_figures, tensorboard_writer
+from nc_lightning.callbacks.figure_loggers import (
+    check_writable,
+    log_figures,
+    tag_prefix,
+    takes_figures,
+    tensorboard_writer,
+)
 from nc_lightning.callbacks.geometry_figures import geometry_figures
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.projector import write_projector
@@ -125,6 +131,13 @@ class TensorBoardDashboard(Callback):
             if trainer.loggers and not any(takes_figures(logger) for logger in trainer.loggers):
                 names = ", ".join(type(logger).__name__ for logger in trainer.loggers)
                 rank_zero_info(f"TensorBoardDashboard: {names} takes no charts and no figures, which are in the report")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find loggers that a full disk has broken, before Lightning logs the validation to them."""
+        if self._record is not None and trainer.state.fn == TrainerFn.FITTING:
+            with self._only_a_warning(trainer, "charts"):
+                for writer, _ in _writers(trainer):
+                    check_writable(writer, trainer.global_step)
 
     def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
         """Note what was measured with the losses of the epoch, and draw it if it is time."""

@@ -19,6 +19,7 @@ from nc_lightning.geometry.collapse import (
 )
 from nc_lightning.geometry.duality import nc3, nc3_cosine, nc3_etf, nc4_mismatches
 from nc_lightning.geometry.etf import simplex_etf
+from nc_lightning.geometry.ideals import Ideal, ideal
 from nc_lightning.geometry.many_classes import (
     coherence_floor,
     equiangular_floor,
@@ -27,7 +28,7 @@ from nc_lightning.geometry.many_classes import (
     nc2_max_cosine,
     nc2_tight_frame,
 )
-from nc_lightning.geometry.measures import Ideal, caveats, ideal, measure, statistics_measures
+from nc_lightning.geometry.measures import caveats, measure, statistics_measures
 from nc_lightning.geometry.normalization import Normalization, normalize, unit_ball, unit_sphere
 from nc_lightning.geometry.ranks import alpha_req, effective_rank, nesum, numerical_rank, participation_ratio, rankme
 from nc_lightning.geometry.simplex_plane import simplex_plane

@@ -1,8 +1,7 @@
-"""All measures by name: their values for given statistics, and what each is at ideal neural collapse."""
+"""All measures by name: their values for given statistics."""
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -48,105 +47,6 @@ CENTRE_MEASURES: dict[str, Callable[[CentreDistances], Tensor]] = {
     "ncc_accuracy": centres.ncc_accuracy,
 }
 """The measures that need the class centres before they look at the features."""
-
-
-@dataclass(frozen=True)
-class Ideal:
-    """What a measure is at neural collapse, and how near to it counts as arrived.
-
-    Attributes:
-        value: The ideal value.
-        tolerance: Largest distance from it that counts as met.
-        text: The condition in words, for tables.
-    """
-
-    value: float
-    tolerance: float
-    text: str
-
-    def met(self, measured: float) -> bool:
-        """Whether a measured value counts as ideal; NaN does not.
-
-        Example:
-            >>> Ideal(0.0, 0.01, "0").met(0.002)
-            True
-        """
-        return abs(measured - self.value) <= self.tolerance
-
-
-_NEAR_ZERO = {
-    "nc1": 1e-2,
-    "nc1_sample": 1e-2,
-    "nc1_pinv": 1e-2,
-    "cdnv": 1e-2,
-    "within_class_variation": 0.1,
-    "nc2_equinorm": 0.02,
-    "nc2_equiangular": 0.02,
-    "nc2_maxangle": 0.02,
-    "nc2_etf": 0.1,
-    "nc2_tight_frame": 0.1,
-    "nc2_max_cosine": 0.05,
-    "nc3": 0.1,
-    "nc4": 0.01,
-    "zero_sum": 0.02,
-    "unit_norm": 0.01,
-    "equal_inner_product": 0.02,
-    "feature_alpha_req": 0.1,
-}
-_RANKS = (
-    "effective_rank",
-    "participation_ratio",
-    "nesum",
-    "feature_effective_rank",
-    "feature_participation_ratio",
-    "feature_nesum",
-    "feature_stable_rank",
-    "rankme",
-)
-_FLOORS = {
-    "nc2_equiangular": many_classes.equiangular_floor,
-    "nc2_etf": many_classes.etf_floor,
-    "nc2_max_cosine": many_classes.max_cosine_floor,
-}
-
-
-def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
-    """Return the ideal of a measure for C classes in d dimensions, or None where the measure only informs.
-
-    For C > d + 1, where there is no simplex, it is the least that is possible, or None where that is not known. A
-    single class has none.
-
-    Example:
-        >>> ideal("effective_rank", num_classes=10, feature_dim=9).value
-        9
-        >>> ideal("nc1_outside_span", num_classes=10, feature_dim=9) is None
-        True
-        >>> ideal("nc2_etf", num_classes=10, feature_dim=4).text
-        '0.816'
-    """
-    if num_classes < 2:
-        return None
-    rank = min(num_classes - 1, feature_dim)
-    if key in _RANKS:
-        # A largest eigenvalue alone is further from the others than all of them are on average.
-        share = 0.05 if "nesum" in key or key == "feature_stable_rank" else 0.01
-        return Ideal(rank, share * rank, f"{rank}")
-    if key in ("nc1_rank", "feature_rank"):
-        return Ideal(rank, 0.0, f"{rank}")
-    if key == "ncc_accuracy":
-        return Ideal(1.0, 0.01, "1")
-    if key not in _NEAR_ZERO:
-        return None
-    value = 0.0
-    if key == "nc2_tight_frame":
-        value = (2 - 2 * (rank / feature_dim) ** 0.5) ** 0.5
-    elif key in _FLOORS:
-        value = _FLOORS[key](num_classes, feature_dim)
-    no_simplex = num_classes > feature_dim + 1
-    unmet = key == "nc2_max_cosine" and num_classes > 2 * feature_dim
-    if unmet or (no_simplex and key in ("nc2_maxangle", "equal_inner_product")):
-        return None
-    return Ideal(value, _NEAR_ZERO[key], f"{value:.3g}")
 
 
 def caveats(stats: ClassStatistics) -> str:

@@ -12,7 +12,8 @@ from torchmetrics import Metric
 
 from nc_lightning.geometry import CentreDistances, ClassStatistics, nc4_mismatches, unit_sphere
 from nc_lightning.geometry.checks import check_count
-from nc_lightning.geometry.measures import STATISTICS_MEASURES, caveats, ideal
+from nc_lightning.geometry.ideals import ideal
+from nc_lightning.geometry.measures import STATISTICS_MEASURES, caveats
 from nc_lightning.geometry.placement import in_float64, outside_inference, statistics_device
 from nc_lightning.processes import this_process
 

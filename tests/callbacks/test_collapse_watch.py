@@ -18,7 +18,7 @@ QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": 
 
 def measured(rank, num_classes=11, feature_dim=20):
     statistics = SimpleNamespace(num_classes=num_classes, feature_dim=feature_dim)
-    return SimpleNamespace(results={"train": {"effective_rank": rank}}, statistics={"train": statistics})
+    return SimpleNamespace(epoch=5, results={"train": {"effective_rank": rank}}, statistics={"train": statistics})
 
 
 def warnings_at(watch, ranks, trainer=TRAINER, **kwargs):

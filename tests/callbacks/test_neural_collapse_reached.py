@@ -20,7 +20,7 @@ def stopped_at(callback, measurements, num_classes=11, feature_dim=20, fn=Traine
     trainer = SimpleNamespace(state=SimpleNamespace(fn=fn), current_epoch=4, should_stop=False)
     statistics = SimpleNamespace(num_classes=num_classes, feature_dim=feature_dim)
     for index, values in enumerate(measurements):
-        monitor = SimpleNamespace(results={"train": values}, statistics={"train": statistics})
+        monitor = SimpleNamespace(epoch=5, results={"train": values}, statistics={"train": statistics})
         callback.on_geometry_measured(trainer, None, monitor)
         if trainer.should_stop:
             return index

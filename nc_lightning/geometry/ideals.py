@@ -1,0 +1,157 @@
+"""What each measure is at ideal neural collapse, and how near to it counts as arrived."""
+
+import math
+from dataclasses import dataclass
+
+from nc_lightning.geometry import many_classes
+
+
+@dataclass(frozen=True)
+class Ideal:
+    """What a measure is at neural collapse, and how near to it counts as arrived.
+
+    Attributes:
+        value: The ideal value.
+        tolerance: Largest distance from it that counts as met.
+        text: The condition in words, for tables.
+    """
+
+    value: float
+    tolerance: float
+    text: str
+
+    def met(self, measured: float) -> bool:
+        """Whether a measured value counts as ideal; NaN does not.
+
+        Example:
+            >>> Ideal(0.0, 0.01, "0").met(0.002)
+            True
+        """
+        return abs(measured - self.value) <= self.tolerance
+
+
+_NEAR_ZERO = {
+    "nc1": 1e-2,
+    "nc1_sample": 1e-2,
+    "nc1_pinv": 1e-2,
+    "cdnv": 1e-2,
+    "within_class_variation": 0.1,
+    "nc2_equinorm": 0.02,
+    "nc2_equiangular": 0.02,
+    "nc2_maxangle": 0.02,
+    "nc2_etf": 0.1,
+    "nc2_tight_frame": 0.1,
+    "nc2_max_cosine": 0.05,
+    "nc3": 0.1,
+    "nc4": 0.01,
+    "zero_sum": 0.02,
+    "unit_norm": 0.01,
+    "equal_inner_product": 0.02,
+    "feature_alpha_req": 0.1,
+}
+_RANKS = (
+    "effective_rank",
+    "participation_ratio",
+    "nesum",
+    "feature_effective_rank",
+    "feature_participation_ratio",
+    "feature_nesum",
+    "feature_stable_rank",
+    "rankme",
+)
+_FLOORS = {
+    "nc2_equiangular": many_classes.equiangular_floor,
+    "nc2_etf": many_classes.etf_floor,
+    "nc2_max_cosine": many_classes.max_cosine_floor,
+    "nc2_tight_frame": lambda num_classes, feature_dim: _of_participation(
+        min(num_classes - 1, feature_dim), feature_dim
+    ),
+}
+
+
+def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
+    """Return the ideal of a measure for C classes in d dimensions, or None where the measure only informs.
+
+    For C > d + 1, where there is no simplex, it is the least that is possible, or None where that is not known. A
+    single class has none. Class means of random features come near to a simplex by themselves as d grows: the
+    tolerance of measures of class means allows at most 0.3 of their deviations.
+
+    Example:
+        >>> ideal("effective_rank", num_classes=10, feature_dim=9).value
+        9
+        >>> ideal("nc1_outside_span", num_classes=10, feature_dim=9) is None
+        True
+        >>> ideal("nc2_etf", num_classes=10, feature_dim=4).text
+        '0.816'
+    """
+    if num_classes < 2:
+        return None
+    rank = min(num_classes - 1, feature_dim)
+    if key in _RANKS:
+        # A largest eigenvalue alone is further from the others than all of them are on average.
+        share = 0.05 if "nesum" in key or key == "feature_stable_rank" else 0.01
+        return Ideal(rank, _tolerance(key, share * rank, rank, num_classes, feature_dim), f"{rank}")
+    if key in ("nc1_rank", "feature_rank"):
+        return Ideal(rank, 0.0, f"{rank}")
+    if key == "ncc_accuracy":
+        return Ideal(1.0, 0.01, "1")
+    if key not in _NEAR_ZERO:
+        return None
+    no_simplex = num_classes > feature_dim + 1
+    unmet = key == "nc2_max_cosine" and num_classes > 2 * feature_dim
+    if unmet or (no_simplex and key in ("nc2_maxangle", "equal_inner_product")):
+        return None
+    value = _FLOORS[key](num_classes, feature_dim) if key in _FLOORS else 0.0
+    tolerance = _tolerance(key, _NEAR_ZERO[key], value, num_classes, feature_dim)
+    return Ideal(value, tolerance, f"{value:.3g}")
+
+
+def _tolerance(key: str, at_most: float, value: float, num_classes: int, feature_dim: int) -> float:
+    """The tolerance, less where random class means are near the ideal."""
+    near = random_class_means(key, num_classes, feature_dim, deviation=0.3)
+    return at_most if near is None else min(at_most, abs(near - value))
+
+
+def random_class_means(key: str, num_classes: int, feature_dim: int, deviation: float = 1.0) -> float | None:
+    """Return about what a measure of class means is for random ones, independent and isotropic.
+
+    The spectrum of their covariance is that of Marchenko and Pastur: r = min(C - 1, d) eigenvalues with a squared
+    coefficient of variation of r / max(C - 1, d).
+
+    Args:
+        key: Name of the measure.
+        num_classes: Number of classes C.
+        feature_dim: Dimension d.
+        deviation: Deviations from the ideal, of cosines, norms and eigenvalues, over those of random class means.
+
+    Returns:
+        The value to leading order, None for other measures, and for two classes, of which any two means are a simplex.
+
+    Example:
+        >>> round(random_class_means("participation_ratio", 10, 512), 2)
+        8.84
+    """
+    if num_classes < 3:
+        return None
+    rank = min(num_classes - 1, feature_dim)
+    spread = deviation**2 * rank / max(num_classes - 1, feature_dim)
+    cosine = deviation * feature_dim**-0.5
+    floor = many_classes.equiangular_floor(num_classes, feature_dim)
+    participation = rank / (1 + spread)
+    return {
+        "nc2_equinorm": cosine / 2**0.5,
+        "nc2_equiangular": math.sqrt(floor**2 + deviation**2 * max(0.0, 1 / feature_dim - floor**2)),
+        "nc2_maxangle": cosine * (2 / math.pi) ** 0.5,
+        "equal_inner_product": cosine * (2 / math.pi) ** 0.5,
+        "nc2_max_cosine": many_classes.max_cosine_floor(num_classes, feature_dim) + cosine,
+        "nc2_etf": _of_participation(participation, num_classes - 1),
+        "nc2_tight_frame": _of_participation(participation, feature_dim),
+        "participation_ratio": participation,
+        "effective_rank": rank * (1 - spread / 8),
+        "nesum": rank / (1 + spread**0.5) ** 2,
+    }.get(key)
+
+
+def _of_participation(ratio: float, size: int) -> float:
+    """Frobenius distance between a spectrum of that participation ratio and an even one, both at unit norm."""
+    return math.sqrt(2 - 2 * math.sqrt(ratio / size))

@@ -1,0 +1,77 @@
+"""Ideals and their tolerances: met at neural collapse, and by nothing that is none, in any number of dimensions."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nc_lightning.geometry import ClassStatistics, ideal, simplex_etf, statistics_measures, unit_sphere
+from nc_lightning.geometry.ideals import random_class_means
+
+OF_CLASS_MEANS = (
+    *("nc2_equinorm", "nc2_equiangular", "nc2_maxangle", "nc2_etf", "nc2_tight_frame", "nc2_max_cosine"),
+    *("equal_inner_product", "effective_rank", "participation_ratio", "nesum"),
+)
+OF_CLASSES = ("nc1", "nc1_sample", "nc1_pinv", "cdnv", "unit_norm")
+SIZES = st.tuples(st.integers(5, 20), st.integers(0, 700)).map(lambda size: (size[0], size[0] - 1 + size[1]))
+
+
+def met(z, labels, num_classes, keys):
+    values = statistics_measures(ClassStatistics(num_classes, z.shape[1]).update(z, labels))
+    found = {key: (values[key].item(), ideal(key, num_classes, z.shape[1])) for key in keys}
+    return {key: pair for key, pair in found.items() if pair[1].met(pair[0])}
+
+
+@settings(max_examples=25)
+@given(size=SIZES, seed=st.integers(0, 999))
+def test_random_features_meet_nothing(size, seed):
+    num_classes, dim = size
+    labels = torch.arange(num_classes).repeat(30)
+    z = torch.randn(len(labels), dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    assert not met(unit_sphere(z), labels, num_classes, OF_CLASS_MEANS + OF_CLASSES)
+
+
+@settings(max_examples=25)
+@given(size=SIZES, share=st.floats(0.1, 0.6), seed=st.integers(0, 999))
+def test_dimensional_collapse_meets_nothing_that_is_of_its_class_means(size, share, seed):
+    num_classes, dim = size
+    generator = torch.Generator().manual_seed(seed)
+    used = max(1, round(share * (num_classes - 1)))
+    means = torch.zeros(num_classes, dim, dtype=torch.float64)
+    means[:, :used] = torch.randn(num_classes, used, generator=generator, dtype=torch.float64)
+    means /= means.norm(dim=1, keepdim=True)
+    if used == 1:
+        means *= torch.linspace(0.5, 1, num_classes, dtype=torch.float64)[:, None]  # in one dimension, norms are even
+    z = means.repeat(10, 1) + 1e-4 * torch.randn(10 * num_classes, dim, generator=generator, dtype=torch.float64)
+    labels = torch.arange(num_classes).repeat(10)
+    assert not met(z, labels, num_classes, set(OF_CLASS_MEANS) - {"nc2_equinorm"})
+
+
+@settings(max_examples=25)
+@given(size=SIZES)
+def test_neural_collapse_meets_everything(size):
+    num_classes, dim = size
+    z, labels = simplex_etf(num_classes, dim).double(), torch.arange(num_classes)
+    z, labels = z.repeat(3, 1), labels.repeat(3)
+    z = z + 1e-4 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    keys = OF_CLASS_MEANS + OF_CLASSES
+    assert met(z, labels, num_classes, keys).keys() == set(keys)
+
+
+@pytest.mark.parametrize("key", OF_CLASS_MEANS)
+def test_random_class_means_are_as_far_from_the_ideal_as_is_said(key):
+    num_classes, dim = 40, 400
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(num_classes, dim, generator=generator, dtype=torch.float64)
+    stats = ClassStatistics(num_classes, dim).update(z, torch.arange(num_classes))
+    goal = ideal(key, num_classes, dim)
+    expected = random_class_means(key, num_classes, dim) - goal.value
+    distance = statistics_measures(stats)[key].item() - goal.value
+    assert distance == pytest.approx(expected, rel=0.25) or key == "nc2_max_cosine"
+    assert abs(distance) > 0.75 * abs(expected)
+
+
+def test_in_the_least_dimensions_tolerances_are_the_table_s():
+    assert ideal("nc2_etf", 10, 9).tolerance == ideal("nc2_tight_frame", 10, 9).tolerance == 0.1
+    assert ideal("equal_inner_product", 10, 9).tolerance == 0.02
+    assert ideal("effective_rank", 10, 9).tolerance == pytest.approx(0.09)
