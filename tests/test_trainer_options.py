@@ -134,6 +134,7 @@ OPTIONS = [
     ("detect_anomaly", "true", WORKS),
     ("barebones", "true", WORKS),
     ("plugins", "nc_lightning.batch_norm.BatchNormSync", WORKS),
+    ("plugins", "lightning.pytorch.plugins.io.AsyncCheckpointIO", WORKS),
     ("plugins", "nothing", Refused("--trainer.plugins: got nothing")),
     ("sync_batchnorm", "true", WORKS),
     ("reload_dataloaders_every_n_epochs", "1", WORKS),

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from weakref import proxy
 
@@ -89,6 +90,9 @@ class RunCheckpoint(ModelCheckpoint):
             return
         self._step_of_last = trainer.global_step
         if self._just_saved and self.save_last == "link":
+            if trainer.is_global_zero:
+                # A checkpoint that is written asynchronously may be on its way, and its folder with it.
+                Path(self.last_model_path).parent.mkdir(parents=True, exist_ok=True)
             self._link_checkpoint(trainer, self._just_saved, self.last_model_path)
             return
         if trainer.is_global_zero and os.path.islink(self.last_model_path):

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
 
 from nc_lightning.callbacks import (
     CollapseWatch,
@@ -121,6 +121,9 @@ class ContrastiveCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
+        for plugin in plugins:
+            if isinstance(plugin, AsyncCheckpointIO) and plugin.checkpoint_io is None:
+                plugin.checkpoint_io = AtomicCheckpointIO()
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:

@@ -1,6 +1,7 @@
 """last.ckpt is the last state of training, whatever else is saved, and the summary's checkpoint is the table's."""
 
 import re
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from on_processes import on_processes
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GracefulStop, RunCheckpoint
 from nc_lightning.callbacks.graceful_stop import Interrupted
+from nc_lightning.checkpoints import AtomicCheckpointIO
 from nc_lightning.cli import main
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
@@ -214,3 +217,15 @@ def test_validate_of_the_printed_checkpoint_repeats_the_printed_table(in_tmp, ca
         again = table(capsys.readouterr().out)
         assert {key: again[key] for key in measured} == measured, "--ckpt_path last is the last state"
     assert cli.config.validate.ckpt_path == checkpoint
+
+
+@pytest.mark.parametrize("save_last", ["link", True])
+def test_checkpoints_that_are_written_later_end_with_the_last_state(save_last, tmp_path):
+    class Slow(AtomicCheckpointIO):
+        def save_checkpoint(self, *args, **kwargs):
+            time.sleep(0.2)
+            super().save_checkpoint(*args, **kwargs)
+
+    folder = tmp_path / "not" / "there"
+    trainer, model, checkpoint = fit(folder, {"save_last": save_last}, plugins=[AsyncCheckpointIO(Slow())])
+    is_last(trainer, model, checkpoint.last_model_path)
