@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
+from nc_lightning.data.decoding import read_picture
 from nc_lightning.data.images import ImageDataModule
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
 from nc_lightning.geometry.checks import check_choice, check_count
@@ -62,12 +62,10 @@ class ImageFiles:
         """Return an image (3, H, W) uint8, or what is wrong with it if such are skipped."""
         path = self.paths[index]
         try:
-            with Image.open(path) as image:
-                if self.side is None:
-                    picture = image.convert("RGB")
-                else:
-                    picture = F.center_crop(F.resize(image.convert("RGB"), [self.side]), [self.side])
-                pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+            picture = read_picture(path)
+            if self.side is not None:
+                picture = F.center_crop(F.resize(picture, [self.side]), [self.side])
+            pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         except PermissionError:
             raise
         except Exception as error:  # Pillow raises OSError, ValueError and even SyntaxError at damaged files
