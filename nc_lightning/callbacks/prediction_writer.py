@@ -9,15 +9,18 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from nc_lightning.callbacks.sources import run_folder
 from nc_lightning.files import unused_path
 from nc_lightning.processes import of_all_processes
 
+Array = np.ndarray[Any, Any]
+
 
 class PredictionWriter(BasePredictionWriter):
     """Write ``features`` (N, d) and ``labels`` (N,) of all predictions into ``predictions.npz`` in the run's folder.
+
+    Where the data module knows them, ``class_names`` (C,) and, for inputs in files, their ``paths`` (N,) are in it too.
 
     An existing file is left alone; the new one then has a number. Several processes predict every W-th sample each, as
     Lightning and the data modules here deal them out, and write one file.
@@ -35,20 +38,34 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Write one file for the whole data set, in its order."""
         own = {key: torch.cat([p[key] for p in predictions]).cpu() for key in ("features", "labels")}
-        shares = of_all_processes(own)
+        shares = of_all_processes((own, _paths(trainer, len(predictions))))
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
         folder.mkdir(parents=True, exist_ok=True)
         self.path = unused_path(folder / "predictions.npz")
-        features, labels = (_interleave([share[key] for share in shares]).numpy() for key in ("features", "labels"))
-        np.savez(self.path, features=features, labels=labels)
+        features, labels = (_interleave([share[key].numpy() for share, _ in shares]) for key in ("features", "labels"))
+        arrays: dict[str, Any] = {"features": features, "labels": labels}
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        if names is not None:
+            arrays["class_names"] = np.array(names)
+        paths = [np.array(paths) for _, paths in shares if paths]
+        if sum(map(len, paths)) == len(labels):
+            arrays["paths"] = _interleave(paths)
+        np.savez(self.path, **arrays)
         rank_zero_info(f"features {features.shape} and labels {labels.shape}: {self.path}")
 
 
-def _interleave(shares: list[Tensor]) -> Tensor:
+def _paths(trainer: Trainer, num_batches: int) -> list[str] | None:
+    paths = getattr(trainer.predict_dataloaders, "paths", None)
+    of_batches = paths(num_batches) if callable(paths) else None
+    return None if of_batches is None else [str(path) for path in of_batches]
+
+
+def _interleave(shares: list[Array]) -> Array:
     """Put together rows of which share r has those at r, r + W, r + 2 W and so on."""
-    whole = shares[0].new_empty(sum(map(len, shares)), *shares[0].shape[1:])
+    longest = max(shares, key=lambda share: share.dtype.itemsize)  # texts are as wide as the longest of them
+    whole = np.empty((sum(map(len, shares)), *longest.shape[1:]), longest.dtype)
     for rank, share in enumerate(shares):
         whole[rank :: len(shares)] = share
     return whole

@@ -55,19 +55,31 @@ class Views:
         self.augmentation = augmentation
         self.mean = mean
         self.std = std
-        self._compared = False
+        self._checked = False
         self._own: torch.Generator | None = None
         self._on: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor | tuple[Tensor, ...]:
         """Make the views, by random numbers of a generator on the images' device, or of a generator of their own."""
-        x = x.float().div_(255) if x.dtype == torch.uint8 else x.float()
-        views = tuple(self._standardise(self._augment(x, generator)) for _ in range(self.count))
-        if self.augmentation is not None and self.count > 1 and not self._compared:
-            self._compared = True
-            if torch.equal(views[0], views[1]):
-                rank_zero_warn("augmentation: got one that is not random, so all views of an image are identical")
+        x = _as_floats(x)
+        augmented = [self._augment(x, generator) for _ in range(self.count)]
+        if self.augmentation is not None and not self._checked:
+            self._checked = True
+            self._check(augmented)
+        views = tuple(self._standardise(view) for view in augmented)
         return views[0] if self.count == 1 else views
+
+    def _check(self, views: list[Tensor]) -> None:
+        """Warn of a recipe whose views are all alike, or whose values are not those of images in [0, 1]."""
+        if self.count > 1 and torch.equal(views[0], views[1]):
+            rank_zero_warn("augmentation: got one that is not random, so all views of an image are identical")
+        if self.mean is not None and type(self.augmentation) is not SimCLR:
+            low, high = (float(value) for value in torch.aminmax(views[0]))
+            if low < -0.5 or high > 1.5:
+                rank_zero_warn(
+                    f"augmentation: got values from {low:.3g} to {high:.3g} of images in [0, 1], which training alone "
+                    "would see; leave standardization to the data"
+                )
 
     def _augment(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.augmentation is None:
@@ -82,7 +94,8 @@ class Views:
         devices = [] if x.device.type == "cpu" else [x.device]
         with torch.random.fork_rng(devices, device_type=x.device.type):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
-            return torch.stack([self.augmentation(image) for image in x.clone()])  # some transforms work in place
+            # A copy: some transforms work in place.
+            return _as_floats(torch.stack([self.augmentation(image) for image in x.clone()]))
 
     def _standardise(self, x: Tensor) -> Tensor:
         if self.mean is None or self.std is None:
@@ -92,6 +105,10 @@ class Views:
         mean, std = self._on[x.device, x.dtype]
         shape = (-1, *([1] * (x.ndim - 2)))
         return (x - mean.view(shape)).div_(std.view(shape))
+
+
+def _as_floats(x: Tensor) -> Tensor:
+    return x.float().div_(255) if x.dtype == torch.uint8 else x.float()
 
 
 def concatenate_views(batch: Any) -> tuple[Tensor, Tensor, Tensor]:
