@@ -17,5 +17,6 @@ def drop_unused_shape(parser: LightningArgumentParser, config: Namespace) -> Non
         config: The subcommand's parsed configuration.
     """
     if ENCODER_SHAPE not in config:
-        links = parser._links_group._group_actions  # jsonargparse has no public way to remove a link
+        # jsonargparse has no public way to remove a link.
+        links = parser._links_group._group_actions  # type: ignore[attr-defined]
         links[:] = [link for link in links if link.target[0] != ENCODER_SHAPE]
