@@ -74,7 +74,7 @@ def find_images(folder: Path, passed_over: PassedOver, leave: frozenset[Path] = 
         >>> [path.name for path in find_images(folder, PassedOver())]
         ['a.jfif']
     """
-    real = real_path(folder)
+    real = folder if (real := real_path(folder)) == folder else real
     found = dict(sorted(_walk(folder, real, {real} | leave, passed_over)))
     seen: set[Path] = set()
     for path, file in list(found.items()):
