@@ -22,10 +22,10 @@ class PassedOver:
 
     Example:
         >>> passed_over = PassedOver()
-        >>> passed_over.add("no image", "notes.txt")
-        >>> passed_over.add("no image", "clip.mp4")
+        >>> passed_over.add("not an image", "notes.txt")
+        >>> passed_over.add("not an image", "clip.mp4")
         >>> print(passed_over)
-        2 no image (notes.txt first)
+        2 not an image (notes.txt first)
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,10 @@ class PassedOver:
             self._first.setdefault(reason, str(what))
 
     def __str__(self) -> str:
-        return ", ".join(f"{count} {reason} ({self._first[reason]} first)" for reason, count in self.counts.items())
+        return ", ".join(
+            f"{count} {reason} ({self._first[reason]}{' first' if count > 1 else ''})"
+            for reason, count in self.counts.items()
+        )
 
 
 def real_path(path: Path | str) -> Path:
@@ -101,11 +104,11 @@ def loose_files(folder: Path, passed_over: PassedOver) -> None:
     Example:
         >>> loose_files(Path(__file__).parent, passed_over := PassedOver())
         >>> list(passed_over.counts)
-        ['no image']
+        ['not an image']
     """
     for entry in _visible(folder, PassedOver()):
         if not entry.is_dir():
-            passed_over.add("outside the folders" if _is_image(entry) else "no image", entry.path)
+            passed_over.add("outside the folders" if _is_image(entry) else "not an image", entry.path)
 
 
 def dangling_links(folder: Path) -> list[Path]:
@@ -131,7 +134,7 @@ def _walk(folder: Path, real: Path, entered: set[Path], passed_over: PassedOver)
         elif _is_image(entry):
             yield path, place
         else:
-            passed_over.add("no image", path)
+            passed_over.add("not an image", path)
 
 
 def _visible(folder: Path, passed_over: PassedOver) -> Iterator[os.DirEntry[str]]:

@@ -29,10 +29,10 @@ def summarize(
         >>> from nc_lightning.data.loader import LabelledTensors
         >>> train = LabelledTensors(torch.zeros(5, 2), torch.tensor([0, 0, 0, 1, 1]))
         >>> print(summarize({"train": train}, 2, ["ant", "bee"], {"train": "/insects"}, PassedOver()))
-        data: 2 classes, ant to bee
+        data: 2 classes, 'ant' to 'bee'
           train: 5 inputs, 2 to 3 of each class (/insects)
     """
-    named = "" if class_names is None else f", {class_names[0]} to {class_names[-1]}"
+    named = "" if class_names is None else f", {class_names[0]!r} to {class_names[-1]!r}"
     lines = [f"data: {num_classes} classes{named}"]
     for split, images in splits.items():
         origin = f" ({origins[split]})" if split in origins else ""
@@ -52,5 +52,5 @@ def _counts(labels: Tensor, num_classes: int, class_names: Sequence[str] | None)
     if least == 0:
         first = int((counts == 0).nonzero()[0])
         name = first if class_names is None else class_names[first]
-        text += f", none of {int((counts == 0).sum())} classes ({name} first)"
+        text += f", none of {int((counts == 0).sum())} classes ({name!r} first)"
     return text

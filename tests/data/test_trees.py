@@ -267,7 +267,7 @@ def test_what_is_passed_over_is_counted(tmp_path):
     data = ready(root, val_share=0)
     assert sizes(data)["train"] == 8
     assert data.class_names == ["ant", "bee"]
-    assert data.passed_over.counts == {"no image": 6, "hidden or of a tool": 5, "outside the folders": 2}
+    assert data.passed_over.counts == {"not an image": 6, "hidden or of a tool": 5, "outside the folders": 2}
     assert "passed over: " in data.summary()
     assert f"2 outside the folders ({root}/loose.png first)" in data.summary()
 
