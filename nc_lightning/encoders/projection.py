@@ -23,6 +23,7 @@ class ProjectionHead(nn.Sequential):
         arXiv 2311.05139 and its public code: a projector 2048-512-(C - 1) on a ResNet-50.
 
     Example:
+        >>> import torch
         >>> ProjectionHead(16, 9)(torch.zeros(2, 16)).shape
         torch.Size([2, 9])
     """

@@ -32,6 +32,7 @@ class ResNet(nn.Module):
         He, Zhang, Ren, Sun (2016), Deep residual learning for image recognition; the stem is that of SimCLR on CIFAR.
 
     Example:
+        >>> import torch
         >>> ResNet((3, 32, 32), depth=18)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 512])
     """

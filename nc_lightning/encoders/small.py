@@ -24,6 +24,7 @@ class MLP(nn.Module):
         ValueError: If a size is below 1, or there is no layer.
 
     Example:
+        >>> import torch
         >>> MLP((1, 8, 8), hidden_features=[32, 16])(torch.zeros(4, 1, 8, 8)).shape
         torch.Size([4, 16])
     """
@@ -62,6 +63,7 @@ class SmallCNN(nn.Module):
         ValueError: If ``input_shape`` is not that of an image, or ``width`` is below 1.
 
     Example:
+        >>> import torch
         >>> SmallCNN((1, 8, 8), width=8)(torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 32])
     """
