@@ -20,6 +20,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_GREY_STEPS = {"L;2": 85, "L;4": 17}
 _SCALED_TO_16_BITS = ("PNG", "PPM", "JPEG2000")
 """Formats that declare a depth, and whose samples Pillow scales to 16 bits where they have more than 8."""
 
@@ -41,10 +42,18 @@ def read_picture(path: Path) -> Image.Image:
         (255, 255, 255)
     """
     with Image.open(path) as image:
+        _scale_transparent_grey(image)
         image.load()
         picture = _on_background(_in_8_bits(image))
         orientation = _orientation(image)
     return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+
+
+def _scale_transparent_grey(image: Image.Image) -> None:
+    """Scale the transparent grey of a PNG of 2 or 4 bits as Pillow scales its samples."""
+    hidden, tiles = image.info.get("transparency"), getattr(image, "tile", [])
+    if isinstance(hidden, int) and tiles and tiles[0][3] in _GREY_STEPS:
+        image.info["transparency"] = hidden * _GREY_STEPS[tiles[0][3]]
 
 
 def _orientation(image: Image.Image) -> int:

@@ -23,15 +23,15 @@ def grey(share):
     return np.repeat(np.rint(share * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def png(path, rows, depth, color, extra=b""):
+def png(path, rows, depth, color, extra=b"", width=None):
     """Write a PNG by hand: Pillow writes neither 16-bit colours nor depths below 8 with transparency."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    height, width = rows.shape[:2]
+    height = len(rows)
     raw = b"".join(b"\0" + row.astype(">u2" if depth == 16 else "u1").tobytes() for row in rows)
-    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width or rows.shape[1], height, depth, color, 0, 0, 0)
     transparency = chunk(b"tRNS", extra) if extra else b""
     body = chunk(b"IHDR", head) + transparency + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
@@ -183,6 +183,16 @@ def test_what_looks_alike_is_alike(tmp_path):
     assert all((picture == seen[0]).all() for picture in seen)
     assert (seen[0][:3] == 90).all()
     assert (seen[0][3:] == 255).all()
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize("hidden", [0, 1, 2])
+def test_transparent_grey_of_few_bits(tmp_path, depth, hidden):
+    samples = np.arange(8) % 2**depth
+    packed = np.packbits([int(bit) for sample in samples for bit in f"{sample:0{depth}b}"])[None]
+    path = png(tmp_path / "x.png", packed, depth, 0, struct.pack(">H", hidden), width=8)
+    expected = np.where(samples == hidden, 255, samples * 255 // (2**depth - 1))
+    assert read(path)[0, :, 0].tolist() == expected.tolist()
 
 
 def test_half_transparent_pixels_are_mixed_with_white(tmp_path):
