@@ -1,6 +1,11 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
+from torch import nn
 
+from nc_lightning.cli import main
 from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, TimmEncoder, TorchvisionEncoder
 
 
@@ -15,6 +20,8 @@ from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, TimmEnc
         (ResNet((3, 33, 33), 50, stem="imagenet"), (3, 33, 33)),
         (TorchvisionEncoder("mobilenet_v3_small"), (3, 32, 32)),
         (TorchvisionEncoder("vgg11_bn"), (3, 32, 32)),
+        (TorchvisionEncoder("mobilenet_v3_small", input_shape=(1, 8, 8)), (1, 8, 8)),
+        (TorchvisionEncoder("regnet_y_400mf", input_shape=(4, 32, 40)), (4, 32, 40)),
         (TimmEncoder("resnet10t", (1, 32, 32)), (1, 32, 32)),
         (TimmEncoder("vit_tiny_patch16_224", options={"img_size": 32, "patch_size": 8}), (3, 32, 32)),
     ],
@@ -62,6 +69,21 @@ def test_every_parameter_gets_a_gradient():
         (lambda: TorchvisionEncoder("resnet19"), "name: got 'resnet19', expected one of torchvision"),
         (lambda: TorchvisionEncoder("squeezenet1_0"), "name: got 'squeezenet1_0', which does not end in one linear"),
         (lambda: TorchvisionEncoder("googlenet"), "name: got 'googlenet', which does not end in one linear"),
+        (
+            lambda: TorchvisionEncoder("resnet18", "NOSUCH"),
+            "weights: got 'NOSUCH', expected one of DEFAULT, IMAGENET1K_V1",
+        ),
+        (lambda: TorchvisionEncoder("resnet18", "ResNet50_Weights.DEFAULT"), "weights: got 'ResNet50_Weights.DEFAULT'"),
+        (
+            lambda: TorchvisionEncoder("densenet121", input_shape=(1, 8, 8)),
+            r"name: got 'densenet121' for images \(1, 8, 8\): Given",
+        ),
+        (lambda: TorchvisionEncoder("resnet18", input_shape=(8, 8)), r"input_shape: got \(8, 8\), expected"),
+        (
+            lambda: TimmEncoder("resnet10t", options={"global_pool": ""}),
+            r"name: got 'resnet10t' for images .3, 32, 32.: its output has shape \(1, 512, 1, 1\), expected features",
+        ),
+        (lambda: TimmEncoder("resnet10t", options={"features_only": True}), "name: got 'resnet10t' for images"),
         (lambda: TimmEncoder("resnet19"), "name: got 'resnet19' for images .*Unknown model"),
         (lambda: TimmEncoder("vit_tiny_patch16_224"), "name: got 'vit_tiny_patch16_224' for images .3, 32, 32.: Input"),
     ],
@@ -69,3 +91,80 @@ def test_every_parameter_gets_a_gradient():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_grey_images_are_seen_as_grey_colours():
+    grey = torch.rand(2, 1, 32, 32)
+    torch.manual_seed(1)
+    colour = TorchvisionEncoder("resnet18").eval()
+    torch.manual_seed(1)
+    ours = TorchvisionEncoder("resnet18", input_shape=(1, 32, 32)).eval()
+    assert ours.layers.conv1.weight.shape[1] == 1
+    assert torch.allclose(ours(grey), colour(grey.expand(-1, 3, -1, -1)), atol=1e-5)
+    assert TorchvisionEncoder("resnet18", input_shape=(3, 32, 32)).training
+
+
+def test_weights_that_cannot_be_downloaded(monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no network\nhere")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    with pytest.raises(
+        OSError, match="weights: got 'DEFAULT', which cannot be downloaded: no network here; put the file"
+    ):
+        TorchvisionEncoder("resnet18", "DEFAULT")
+
+
+class NoArguments(nn.Module):
+    out_features = 64
+
+    def forward(self, x):
+        return x.flatten(1)
+
+
+class OtherArguments(NoArguments):
+    def __init__(self, scale: float = 2.0):
+        super().__init__()
+        self.scale = scale
+
+
+FIT = ["fit", "--config", "hscl.yaml", "--trainer.fast_dev_run", "1", "--trainer.enable_progress_bar", "false"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["NoArguments", "OtherArguments"])
+def test_encoders_of_ones_own_without_a_shape(in_tmp, monkeypatch, name):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    cli = main([*FIT, f"--model.encoder=test_encoders.{name}"])
+    assert type(cli.model.encoder).__name__ == name
+    assert "input_shape" not in cli.model.hparams["encoder"].get("init_args", {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MLP", "SmallCNN", "TorchvisionEncoder"])
+def test_encoders_that_take_the_shape_are_given_it(in_tmp, name):
+    options = ["--model.encoder.name=mobilenet_v3_small"] if name == "TorchvisionEncoder" else []
+    cli = main([*FIT, f"--model.encoder=nc_lightning.encoders.{name}", *options])
+    assert cli.model.hparams["encoder"]["class_path"] == f"nc_lightning.encoders.{name}"
+    assert cli.model.hparams["encoder"]["init_args"]["input_shape"] == [1, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["TorchvisionEncoder", "name=densenet121"], "name: got 'densenet121' for images (1, 8, 8): Given input size"),
+        (["TorchvisionEncoder", "name=resnet18", "weights=NOSUCH"], "weights: got 'NOSUCH', expected one of DEFAULT"),
+        (
+            ["TimmEncoder", "name=resnet10t", "options={global_pool: ''}"],
+            "its output has shape (1, 512, 1, 1), expected",
+        ),
+    ],
+)
+def test_encoders_are_refused_in_one_line(in_tmp, refusal, options, message):
+    name, *settings = options
+    arguments = [
+        f"--model.encoder=nc_lightning.encoders.{name}",
+        *(f"--model.encoder.{setting}" for setting in settings),
+    ]
+    assert message in refusal(main, [*FIT, *arguments])

@@ -9,18 +9,20 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from nc_lightning.callbacks.sources import run_folder
 from nc_lightning.data.views import set_name
 from nc_lightning.files import unused_path
 from nc_lightning.processes import of_all_processes
 
+Array = np.ndarray[Any, Any]
+
 
 class PredictionWriter(BasePredictionWriter):
     """Write ``features`` (N, d) and ``labels`` (N,) of all predictions into ``predictions.npz`` in the run's folder.
 
-    Those of a second loader are ``features_1`` and ``labels_1``, and so on.
+    Those of a second loader are ``features_1`` and ``labels_1``, and so on. Where the data module knows them,
+    ``class_names`` (C,) and, for inputs in files, their ``paths`` (N,) are in it too.
 
     An existing file is left alone; the new one then has a number. Several processes predict every W-th sample each, as
     Lightning and the data modules here deal them out, and write one file.
@@ -39,24 +41,38 @@ class PredictionWriter(BasePredictionWriter):
         """Write one file for the whole data set, in its order."""
         several = len(predictions) > 0 and isinstance(predictions[0], list)
         own = {
-            set_name(key, i): torch.cat([p[key] for p in loader]).cpu()
+            set_name(key, i): torch.cat([p[key] for p in loader]).cpu().numpy()
             for i, loader in enumerate(predictions if several else [predictions])
             for key in ("features", "labels")
         }
-        shares = of_all_processes(own)
+        shares = of_all_processes((own, None if several else _paths(trainer, len(predictions))))
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
         folder.mkdir(parents=True, exist_ok=True)
         self.path = unused_path(folder / "predictions.npz")
-        arrays = {key: _interleave([share[key] for share in shares]).numpy() for key in own}
-        np.savez(self.path, **arrays)  # type: ignore[arg-type]
-        rank_zero_info(f"{' and '.join(f'{key} {array.shape}' for key, array in arrays.items())}: {self.path}")
+        arrays: dict[str, Any] = {key: _interleave([share[key] for share, _ in shares]) for key in own}
+        written = " and ".join(f"{key} {array.shape}" for key, array in arrays.items())
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        if names is not None:
+            arrays["class_names"] = np.array(names)
+        paths = [np.array(paths) for _, paths in shares if paths]
+        if paths and sum(map(len, paths)) == len(arrays["labels"]):
+            arrays["paths"] = _interleave(paths)
+        np.savez(self.path, **arrays)
+        rank_zero_info(f"{written}: {self.path}")
 
 
-def _interleave(shares: list[Tensor]) -> Tensor:
+def _paths(trainer: Trainer, num_batches: int) -> list[str] | None:
+    paths = getattr(trainer.predict_dataloaders, "paths", None)
+    of_batches = paths(num_batches) if callable(paths) else None
+    return None if of_batches is None else [str(path) for path in of_batches]
+
+
+def _interleave(shares: list[Array]) -> Array:
     """Put together rows of which share r has those at r, r + W, r + 2 W and so on."""
-    whole = shares[0].new_empty(sum(map(len, shares)), *shares[0].shape[1:])
+    longest = max(shares, key=lambda share: share.dtype.itemsize)  # texts are as wide as the longest of them
+    whole = np.empty((sum(map(len, shares)), *longest.shape[1:]), longest.dtype)
     for rank, share in enumerate(shares):
         whole[rank :: len(shares)] = share
     return whole

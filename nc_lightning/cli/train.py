@@ -36,6 +36,7 @@ from nc_lightning.callbacks import (
 from nc_lightning.checkpoints import AtomicCheckpointIO
 from nc_lightning.cli.chosen_checkpoint import chosen_checkpoint
 from nc_lightning.cli.configs import resolve_configs
+from nc_lightning.cli.encoder_shape import ENCODER_SHAPE, drop_unused_shape
 from nc_lightning.cli.saved_config import SavedConfig
 from nc_lightning.devices import check_accelerator, check_same_device
 from nc_lightning.errors import errors_on_one_line
@@ -90,9 +91,7 @@ class ContrastiveCLI(LightningCLI):
             {"geometry.every_n_epochs": 10, "probe.optimizer": _PROBE_OPTIMIZER, "checkpoint.save_last": "link"}
         )
         parser.link_arguments("data", "model.init_args.num_classes", compute_fn=_num_classes, apply_on="instantiate")
-        # A target that the chosen encoder does not have is passed over.
-        encoder_shape = "model.init_args.encoder.init_args.input_shape"
-        parser.link_arguments("data", encoder_shape, compute_fn=_input_shape, apply_on="instantiate")
+        parser.link_arguments("data", ENCODER_SHAPE, compute_fn=_input_shape, apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
         """Remember user settings that links or Lightning would override; refuse some strategies."""
@@ -101,6 +100,7 @@ class ContrastiveCLI(LightningCLI):
             check_accelerator(config.trainer.accelerator, "--trainer.accelerator")
         if isinstance(config.trainer.strategy, str):
             check_strategy(config.trainer.strategy, "--trainer.strategy")
+        drop_unused_shape(self._parser(self.subcommand), config)
         self._asked_num_classes = config.model.init_args.get("num_classes")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

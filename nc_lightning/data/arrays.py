@@ -1,14 +1,16 @@
 """Data of your own in one file: a `.npz` with training and test arrays."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nc_lightning.data.images import ImageDataModule
+from nc_lightning.data.array_layout import as_inputs
+from nc_lightning.data.base import Split
+from nc_lightning.data.finding import real_path
+from nc_lightning.data.images import ImageDataModule, Sets
 from nc_lightning.data.loader import LabelledTensors
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -17,13 +19,14 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 class ArrayDataModule(ImageDataModule):
     """Images or vectors from a `.npz` file with the arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
 
-    Bytes are images, (N, H, W) or (N, H, W, 3): they become channels first, float, and standardised by mean and
-    standard deviation of each channel of the training set. Other numbers are taken as they are, in float32. Names of
-    the classes may be in a further array ``classes``.
+    Images are (N, H, W), (N, H, W, C) or (N, C, H, W). If their numbers are bytes, 0 to 255 in any type, they become
+    float, and standardised by mean and standard deviation of each channel of the training set. Floats in other ranges,
+    and vectors, are taken as they are, in float32; the summary at setup says which. Names of the classes may be in a
+    further array ``classes``.
 
     Args:
         path: The file. Pickled arrays are refused.
-        kwargs: Of `ImageDataModule`: classes, val_share, views, augmentation, cache, batch_size, batches,
+        kwargs: Arguments of `ImageDataModule`: classes, val_share, views, augmentation, cache, batch_size, batches,
             classes_per_batch and seed. Vectors have no augmentation.
 
     Raises:
@@ -43,7 +46,7 @@ class ArrayDataModule(ImageDataModule):
 
     def __init__(self, path: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.path = Path(path)
+        self.path = real_path(path)
         with self._open() as file:
             missing = [name for name in ARRAYS if name not in file.files]
             if missing:
@@ -53,22 +56,24 @@ class ArrayDataModule(ImageDataModule):
             if found[0] < 0:
                 raise ValueError(f"labels: got {found[0]}, expected none below 0")
             self.choose_classes(found, _names(file, found))
-            head = torch.from_numpy(_channels_first(_array(file, "x_test")[:1]))
-        self.input_shape = tuple(head.shape[1:])
-        self._itemsize = 1 if head.dtype == torch.uint8 else 4
-        if self.augmentation is not None and (head.dtype != torch.uint8 or head.ndim != 4):
-            raise ValueError(f"augmentation: got one for inputs {self.input_shape} of {head.dtype}, expected images")
+            inputs = as_inputs(_inputs(file, "x_test"), "x_test")
+        self.input_shape = tuple(inputs.shape[1:])
+        self._dtype = inputs.dtype
+        if self.augmentation is not None and self._dtype != np.uint8:
+            raise ValueError(
+                f"augmentation: got one for inputs {self.input_shape} of {inputs.dtype}, expected images of bytes"
+            )
 
     def num_bytes(self) -> int:
         """Return the bytes of the images of the chosen classes."""
         with self._open() as file:
             wanted = sum(int(np.isin(_labels(file, name), self._labels).sum()) for name in ("y_train", "y_test"))
-        return wanted * math.prod(self.input_shape) * self._itemsize
+        return wanted * math.prod(self.input_shape) * self._dtype.itemsize
 
-    def read(self) -> tuple[LabelledTensors, LabelledTensors]:
+    def read(self) -> Sets:
         """Read both sets, with the labels of the file."""
         with self._open() as file:
-            return self._read(file, "train"), self._read(file, "test")
+            return Sets(self._read(file, "train"), test=self._read(file, "test"))
 
     def _open(self) -> Any:
         if not self.path.is_file():
@@ -80,18 +85,26 @@ class ArrayDataModule(ImageDataModule):
         except Exception as error:
             raise ValueError(f"path: got {str(self.path)!r}, which is damaged or no .npz") from error
 
-    def _read(self, file: Any, split: str) -> LabelledTensors:
-        x, labels = _array(file, f"x_{split}"), _labels(file, f"y_{split}")
-        if x.dtype.kind not in "fiu" or x.ndim < 2 or len(x) != len(labels):
+    def _read(self, file: Any, split: Split) -> LabelledTensors:
+        name = f"x_{split}"
+        x, labels = _inputs(file, name), _labels(file, f"y_{split}")
+        if len(x) != len(labels):
             raise ValueError(
-                f"x_{split}: got {x.dtype} of shape {x.shape} and {len(labels)} labels, expected numbers (N, ...) and N"
+                f"{name}: got {x.dtype} of shape {x.shape} and {len(labels)} labels, expected one for each"
             )
-        inputs = torch.from_numpy(_channels_first(x))
+        inputs = as_inputs(x, name)
         shape: tuple[int, ...] = tuple(inputs.shape[1:])
         if shape != self.input_shape:
-            raise ValueError(f"x_{split}: got inputs of shape {shape}, expected {self.input_shape}")
-        inputs = inputs if inputs.dtype == torch.uint8 else inputs.float()
-        return LabelledTensors(inputs, _as_tensor(labels))
+            raise ValueError(f"{name}: got inputs of shape {shape}, expected {self.input_shape}, as in x_test")
+        if inputs.dtype != self._dtype:
+            kinds = {True: "bytes", False: "floats taken as they are"}
+            raise ValueError(
+                f"{name}: got {kinds[inputs.dtype == np.uint8]} from {x.min():g} to {x.max():g}, expected "
+                f"{kinds[self._dtype == np.uint8]} as in x_test"
+            )
+        span = "bytes" if inputs.dtype == np.uint8 else f"floats from {inputs.min():.3g} to {inputs.max():.3g}"
+        self.origins[split] = f"{name} in {self.path}, {span}"
+        return LabelledTensors(torch.from_numpy(inputs), _as_tensor(labels))
 
 
 def _array(file: Any, name: str) -> np.ndarray[Any, Any]:
@@ -100,6 +113,13 @@ def _array(file: Any, name: str) -> np.ndarray[Any, Any]:
     except Exception as error:
         raise ValueError(f"{name}: {' '.join(str(error).split())}") from error
     return array
+
+
+def _inputs(file: Any, name: str) -> np.ndarray[Any, Any]:
+    x = _array(file, name)
+    if x.dtype.kind not in "fiu" or x.ndim < 2 or len(x) == 0:
+        raise ValueError(f"{name}: got {x.dtype} of shape {x.shape}, expected numbers (N, ...)")
+    return x
 
 
 def _labels(file: Any, name: str) -> np.ndarray[Any, Any]:
@@ -119,12 +139,8 @@ def _names(file: Any, found: list[int]) -> list[str] | None:
     names = _array(file, "classes")
     if names.ndim != 1 or len(names) <= found[-1]:
         raise ValueError(f"classes: got names of shape {names.shape}, expected one for each label up to {found[-1]}")
-    return [str(names[label]) for label in found]
+    return [_text(names[label]) for label in found]
 
 
-def _channels_first(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if x.dtype != np.uint8:
-        return x
-    if x.ndim == 3:
-        return x[:, None]
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 and x.shape[3] in (1, 3, 4) else x
+def _text(name: Any) -> str:
+    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)

@@ -6,21 +6,28 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from nc_lightning.data.finding import PassedOver
 from nc_lightning.data.loader import BatchLoader, LabelledImages
+from nc_lightning.data.preprocess import Preprocess
+from nc_lightning.data.recipes import normalization_in
 from nc_lightning.data.samplers import (
     ClassBalancedBatchSampler,
     EpochSampler,
+    FixedBatches,
     RandomBatchSampler,
     StratifiedBatchSampler,
 )
+from nc_lightning.data.summary import summarize
 from nc_lightning.data.views import Augmentation, Views
 from nc_lightning.geometry.checks import check_choice, check_count
 from nc_lightning.processes import this_process
 
 Batches = Literal["balanced", "random", "stratified"]
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class LabelledDataModule(LightningDataModule):
@@ -37,8 +44,14 @@ class LabelledDataModule(LightningDataModule):
         views: Number of views of each input in training.
         augmentation: What makes a view, such as `SimCLR`; None for the input as it is.
 
+    Attributes:
+        mean: (channels,) mean of the training images in [0, 1], known after `setup`; None if inputs are not images.
+        std: (channels,) their standard deviation.
+        origins: Where the inputs of each split come from, for the summary.
+        passed_over: What was not read, for the summary.
+
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or the augmentation normalizes, which the data does itself.
     """
 
     num_classes: int
@@ -63,6 +76,11 @@ class LabelledDataModule(LightningDataModule):
             if batches != "balanced":
                 raise ValueError(f"classes_per_batch: got {classes_per_batch} with {batches} batches, expected None")
         check_count("views", views)
+        if name := normalization_in(augmentation):
+            raise ValueError(
+                f"augmentation: got {name} in it, which training alone would see on top of the data's own "
+                "standardization; remove it"
+            )
         self.batch_size = batch_size
         self.batches = batches
         self.seed = seed
@@ -72,6 +90,8 @@ class LabelledDataModule(LightningDataModule):
         self.mean: Tensor | None = None
         self.std: Tensor | None = None
         self.num_workers = 0
+        self.origins: dict[Split, str] = {}
+        self.passed_over = PassedOver()
         self._splits: dict[Split, Any] = {}
 
     @abstractmethod
@@ -79,9 +99,24 @@ class LabelledDataModule(LightningDataModule):
         """Return the training, validation and test sets, the same ones for the same seed."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the splits, once."""
+        """Make the splits, once, and log what they are."""
         if not self._splits:
             self._splits = self.make_splits()
+            self._splits = {split: self._splits[split] for split in SPLITS}
+            rank_zero_info(self.summary())
+            if self.views > 1 and self.augmentation is None:
+                rank_zero_warn(
+                    f"views: got {self.views} without augmentation, so all views of an input are identical; "
+                    "set augmentation, or views to 1"
+                )
+
+    def summary(self) -> str:
+        """Return a few lines on the classes, each split and where it comes from, and what was passed over."""
+        return summarize(self._splits, self.num_classes, self.class_names, self.origins, self.passed_over)
+
+    def preprocess(self) -> Preprocess:
+        """Return what turns images into the inputs of the encoder, with the mean and deviation known after `setup`."""
+        return Preprocess(self.mean, self.std)
 
     @property
     def num_training_samples(self) -> int:
@@ -96,8 +131,10 @@ class LabelledDataModule(LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Training batches, in an order that depends on the seed and the epoch alone."""
         sampler = self._sampler(self._splits["train"].labels.cpu())
+        if repeated := sampler.repeated():
+            rank_zero_warn(repeated)
         if getattr(self.trainer, "overfit_batches", 0):
-            return self._loader("train", list(sampler), training=True)
+            sampler = FixedBatches(sampler)
         return self._loader("train", sampler, training=True)
 
     def geometry_dataloader(self) -> BatchLoader:

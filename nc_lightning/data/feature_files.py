@@ -54,7 +54,7 @@ class FeatureFile:
             if str(error).startswith("FILE: "):
                 raise
             raise ValueError(f"FILE: got {str(self.path)!r}, which is damaged or no {self.path.suffix}") from error
-        given = np.asarray(self._source.labels)
+        given = _as_text(np.asarray(self._source.labels))
         of_texts = given.dtype.kind != "O" or all(isinstance(label, (str, bytes)) for label in given.flat)
         if given.ndim != 1 or given.dtype.kind not in "iuUSO" or not of_texts:
             raise ValueError(
@@ -181,6 +181,16 @@ def _as_tensor(rows: np.ndarray[Any, Any]) -> Tensor:
     if rows.dtype.kind not in "fiub":
         raise ValueError(f"FILE: got features of type {rows.dtype}, expected numbers")
     return torch.from_numpy(rows.astype(rows.dtype.newbyteorder("=")))
+
+
+def _as_text(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Decode labels that are bytes, so that they are shown as the names that they are."""
+    if labels.dtype.kind == "S":
+        return np.char.decode(labels, "utf-8", "backslashreplace")
+    if labels.dtype.kind == "O" and any(isinstance(label, bytes) for label in labels.flat):
+        decoded = [x.decode(errors="backslashreplace") if isinstance(x, bytes) else x for x in labels.flat]
+        return np.array(decoded, dtype=object).reshape(labels.shape)
+    return labels
 
 
 def _pick(names: list[str], known: tuple[str, ...]) -> str:

@@ -5,21 +5,32 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
-from nc_lightning.data.images import ImageDataModule
+from nc_lightning.data.base import Split
+from nc_lightning.data.decoding import read_picture
+from nc_lightning.data.images import ImageDataModule, Sets
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
 from nc_lightning.geometry.checks import check_choice, check_count
 
 OnError = Literal["raise", "skip"]
 FileCache = Literal["ram", "device", "none"]
+
+
+class Unreadable(NamedTuple):
+    """A file that cannot be read, and why."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 class ImageFiles:
@@ -41,7 +52,8 @@ class ImageFiles:
     def __init__(
         self, paths: Sequence[Path], labels: Tensor, side: int | None = None, on_error: OnError = "raise"
     ) -> None:
-        self.paths, self.labels, self.side, self.on_error = list(paths), labels, side, on_error
+        self.labels, self.side, self.on_error = labels, side, on_error
+        self.paths = list(paths)
         self.size: tuple[int, int] | None = None if side is None else (side, side)
 
     def __len__(self) -> int:
@@ -58,46 +70,43 @@ class ImageFiles:
         files.size = self.size
         return files
 
-    def decode(self, index: int) -> Tensor | str:
+    def decode(self, index: int) -> Tensor | Unreadable:
         """Return an image (3, H, W) uint8, or what is wrong with it if such are skipped."""
         path = self.paths[index]
         try:
-            with Image.open(path) as image:
-                if self.side is None:
-                    picture = image.convert("RGB")
-                else:
-                    picture = F.center_crop(F.resize(image.convert("RGB"), [self.side]), [self.side])
-                pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+            picture = read_picture(path)
+            if self.side is not None:
+                picture = F.center_crop(F.resize(picture, [self.side]), [self.side])
+            pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         except PermissionError:
             raise
         except Exception as error:  # Pillow raises OSError, ValueError and even SyntaxError at damaged files
-            message = f"{path}: {' '.join(str(error).split())}"
+            unreadable = Unreadable(path, " ".join(str(error).split()))
             if self.on_error == "skip":
-                return message
-            raise ValueError(f"image: got {message}; set on_error to skip to leave such files out") from error
+                return unreadable
+            raise ValueError(f"image: got {unreadable}; set on_error to skip to leave such files out") from error
         size = (pixels.shape[1], pixels.shape[2])
         self.size = self.size or size
         if size != self.size:
             raise ValueError(f"image: got {size} in {path}, expected {self.size} as before; set image_size to resize")
         return pixels
 
-    def decode_all(self) -> LabelledTensors:
-        """Return all images decoded, without those that cannot be read."""
+    def decode_all(self) -> tuple[LabelledTensors, list[Unreadable]]:
+        """Return all images decoded, and what cannot be read."""
         with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter lock
             decoded = list(pool.map(self.decode, range(len(self))))
         images, labels, failed = self._collect(list(range(len(self))), decoded)
-        if failed:
-            rank_zero_warn(f"left out {len(failed)} images that cannot be read, the first one {failed[0]}")
-        return LabelledTensors(images, labels)
+        kept = [path for path, image in zip(self.paths, decoded, strict=True) if isinstance(image, Tensor)]
+        return LabelledTensors(images, labels, kept), failed
 
-    def _collect(self, index: list[int], decoded: list[Tensor | str]) -> tuple[Tensor, Tensor, list[str]]:
-        failed = [image for image in decoded if isinstance(image, str)]
-        images = [image for image in decoded if not isinstance(image, str)]
+    def _collect(self, index: list[int], decoded: list[Tensor | Unreadable]) -> tuple[Tensor, Tensor, list[Unreadable]]:
+        failed = [image for image in decoded if isinstance(image, Unreadable)]
+        images = [image for image in decoded if isinstance(image, Tensor)]
         if not images:
             raise ValueError(
                 f"image: got {len(failed)} of {len(failed)} that cannot be read, the first one {failed[0]}"
             )
-        kept = [i for i, image in zip(index, decoded, strict=True) if not isinstance(image, str)]
+        kept = [i for i, image in zip(index, decoded, strict=True) if isinstance(image, Tensor)]
         return torch.stack(images), self.labels[kept], failed
 
 
@@ -138,22 +147,32 @@ class ImageFilesDataModule(ImageDataModule):
         self.on_error = on_error
 
     @abstractmethod
-    def list_files(self) -> tuple[ImageFiles, ImageFiles | None]:
-        """Return the files of training and test set with the labels as they are; None if there is no test set."""
+    def list_files(self) -> dict[Split, ImageFiles]:
+        """Return the files of the training set, and of a validation and a test set if there are any, with labels."""
 
     def num_bytes(self) -> int:
         """Return the bytes that the images of the chosen classes take when they are decoded."""
-        count = sum(len(self._wanted(files)) for files in self.list_files() if files is not None)
+        count = sum(len(files) for files in self._wanted().values())
         return count * math.prod(self.input_shape)
 
-    def read(self) -> tuple[LabelledImages, LabelledImages | None]:
-        """Return training and test set, decoded if they are cached."""
-        train, test = self.list_files()
+    def read(self) -> Sets:
+        """Return the sets, decoded if they are cached."""
+        wanted = self._wanted()
         if self.cache == "none":
-            return train, test
-        return self._wanted(train).decode_all(), None if test is None else self._wanted(test).decode_all()
+            return Sets(**wanted)
+        sets: dict[Split, LabelledImages] = {}
+        for split, files in wanted.items():
+            sets[split], failed = files.decode_all()
+            if failed:
+                rank_zero_warn(f"left out {len(failed)} images that cannot be read, the first one {failed[0]}")
+                self.passed_over.add("unreadable", failed[0].path, len(failed))
+        return Sets(**sets)
 
-    def _wanted(self, files: ImageFiles) -> ImageFiles:
+    def _wanted(self) -> dict[Split, ImageFiles]:
         """Leave out the files of classes that were not chosen before they are decoded."""
-        kept = torch.nonzero(torch.isin(files.labels, torch.tensor(self._labels))).flatten()
-        return files.subset(kept, files.labels[kept])
+        wanted: dict[Split, ImageFiles] = {}
+        for split, files in self.list_files().items():
+            kept = torch.nonzero(torch.isin(files.labels, torch.tensor(self._labels))).flatten()
+            if len(kept) or split == "train":
+                wanted[split] = files.subset(kept, files.labels[kept])
+        return wanted

@@ -4,22 +4,29 @@ import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
-from nc_lightning.data.base import Batches, LabelledDataModule, Split
+from nc_lightning.data.base import SPLITS, Batches, LabelledDataModule, Split
+from nc_lightning.data.classes import Classes, listed, pick_classes
+from nc_lightning.data.finding import real_path
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.preprocess import channel_statistics
 from nc_lightning.data.samplers import members_by_class
 from nc_lightning.data.views import Augmentation
 from nc_lightning.geometry.checks import check_choice
 
 Cache = Literal["ram", "device"]
-Classes = list[int] | list[str] | Literal["found"]
-STATISTICS_FROM = 1000
-"""Number of images that mean and standard deviation are taken from where they are not in memory."""
+
+
+class Sets(NamedTuple):
+    """The sets that a data set comes with."""
+
+    train: LabelledImages
+    val: LabelledImages | None = None
+    test: LabelledImages | None = None
 
 
 class ImageDataModule(LabelledDataModule):
@@ -31,10 +38,10 @@ class ImageDataModule(LabelledDataModule):
     never augmented.
 
     Args:
-        classes: Labels to keep, by number or by name, numbered from 0 in this order; ``found`` for all there are,
-            whatever their numbers; None for all, which must be 0 to C - 1.
-        val_share: Share of each class of the training set held out for validation, in [0, 1); with 0 the test set
-            stands in for it.
+        classes: Labels to keep, by name or by number, numbered from 0 in this order; a name wins where names are
+            numbers. ``found`` for all there are, whatever their numbers; None for all, which must be 0 to C - 1.
+        val_share: Share of each class of the training set held out for validation, in [0, 1), where the data has no
+            validation set; with 0 the test set stands in for it.
         views: Number of views of each image in training.
         augmentation: What makes a view, such as `SimCLR`; None for the image as it is.
         cache: Where images in memory are kept: in ``ram``, or on the training ``device``.
@@ -73,73 +80,65 @@ class ImageDataModule(LabelledDataModule):
         self._labels: list[int] = []
 
     @abstractmethod
-    def read(self) -> tuple[LabelledImages, LabelledImages | None]:
-        """Return training and test set with the labels as they are; None if there is no test set."""
+    def read(self) -> Sets:
+        """Return the sets that the data has, with the labels as they are."""
 
     def num_bytes(self) -> int:
         """Return about how many bytes the images of the chosen classes take, as far as that is known unread; else 0."""
         return 0
 
     def choose_classes(self, found: Sequence[int], names: Sequence[str] | None = None) -> None:
-        """Work out ``num_classes`` and ``class_names`` from the labels there are, in ascending order."""
-        if self.classes is None and list(found) != list(range(len(found))):
-            raise ValueError(
-                f"labels: got {_listed(found)}, expected 0 to C - 1; choose and renumber them by classes=[...], "
-                "or all of them by classes='found'"
-            )
-        if self.classes is None or self.classes == "found":
-            chosen = list(found)
-        else:
-            known: dict[int | str, int] = {label: label for label in found}
-            known |= dict(zip(names or [], found, strict=False))
-            absent = [name for name in self.classes if name not in known]
-            if absent:
-                shown = _listed(names if names and isinstance(absent[0], str) else found)
-                raise ValueError(f"classes: got {absent}, which the data does not have, expected some of {shown}")
-            chosen = [known[name] for name in self.classes]
-        if len(chosen) < 2:
-            raise ValueError(f"labels: got {_listed(chosen)} alone, expected at least two classes")
-        self._labels = chosen
-        self.num_classes = len(chosen)
+        """Work out ``num_classes`` and ``class_names`` from the labels that occur, in ascending order."""
+        self._labels = pick_classes(self.classes, found, names)
+        self.num_classes = len(self._labels)
         if names is not None:
             name_of = dict(zip(found, names, strict=True))
-            self.class_names = [name_of[label] for label in chosen]
+            self.class_names = [name_of[label] for label in self._labels]
 
     def make_splits(self) -> dict[Split, LabelledImages]:
         """Read the sets, keep the chosen classes, hold out the validation set, and find mean and deviation."""
         device = self.trainer.strategy.root_device if self.cache == "device" and self.trainer is not None else None
         if device is not None:
             check_memory(self.num_bytes(), device)
-        train, test = self.read()
-        train = self._chosen(train)
-        held_out = share_of_each_class(train.labels, self.val_share, self.seed)
-        val: LabelledImages | None = None
-        if held_out.any():
-            val = _subset(train, held_out)
-            train = _subset(train, ~held_out)
-        test = val if test is None else self._chosen(test)
-        val = test if val is None else val
-        if val is None or test is None:
-            raise ValueError(
-                f"val_share: got {self.val_share} and no test set, expected a share above 0 to validate on"
-            )
-        self.mean, self.std = channel_statistics(train, self.seed)
-        counts = train.labels.bincount(minlength=self.num_classes)
-        if (counts == 0).any():
-            raise ValueError(f"labels: got no training image of class {int(counts.argmin())}, expected some of each")
-        rank_zero_info(
-            f"data: {len(train)} training, {len(val)} validation and {len(test)} test inputs, {self.num_classes} "
-            f"classes of {int(counts.min())} to {int(counts.max())} in training"
-        )
-        splits: dict[Split, LabelledImages] = {"train": train, "val": val, "test": test}
+        read = zip(SPLITS, self.read(), strict=True)
+        splits = {split: self._chosen(images) for split, images in read if images is not None}
+        if "val" not in splits:
+            held_out = share_of_each_class(splits["train"].labels, self.val_share, self.seed)
+            if held_out.any():
+                splits["val"] = _subset(splits["train"], held_out)
+                splits["train"] = _subset(splits["train"], ~held_out)
+                self.origins["val"] = f"{self.val_share:g} of the training set, held out"
+        pairs: tuple[tuple[Split, Split], ...] = (("val", "test"), ("test", "val"))
+        for missing, other in pairs:
+            if missing not in splits and other in splits:
+                splits[missing] = splits[other]
+                self.origins[missing] = f"the same inputs as {other}"
+        self._check_filled(splits)
+        self.mean, self.std = channel_statistics(splits["train"], self.seed)
         return splits if device is None else _on_device(splits, device)
 
+    def _check_filled(self, splits: dict[Split, LabelledImages]) -> None:
+        counts = splits["train"].labels.bincount(minlength=self.num_classes)
+        if (counts == 0).any():
+            empty = torch.nonzero(counts == 0).flatten().tolist()
+            names = listed([str(self._name(number)) for number in empty])
+            raise ValueError(f"labels: got no training image of the classes {names}, expected some of each")
+        if "val" not in splits:
+            if self.val_share == 0:
+                raise ValueError("val_share: got 0 and no test set, expected a share above 0 to validate on")
+            raise ValueError(
+                f"val_share: got {self.val_share:g}, less than one image of the largest class, and no test set; "
+                f"expected more than 1/{int(counts.max())}"
+            )
+
+    def _name(self, number: int) -> str | int:
+        return self._labels[number] if self.class_names is None else self.class_names[number]
+
     def _chosen(self, images: LabelledImages) -> LabelledImages:
-        number = torch.full((int(images.labels.max()) + 1,), -1)
-        for i, label in enumerate(self._labels):
-            if label < len(number):
-                number[label] = i
-        labels = number[images.labels]
+        order = torch.tensor(self._labels).argsort()
+        chosen = torch.tensor(self._labels)[order]
+        place = torch.searchsorted(chosen, images.labels).clamp_(max=len(chosen) - 1)
+        labels = torch.where(chosen[place] == images.labels, order[place], -1)
         if bool((labels >= 0).all()) and torch.equal(labels, images.labels):
             return images
         kept = torch.nonzero(labels >= 0).flatten()
@@ -153,14 +152,17 @@ def data_root(root: str | None) -> Path:
         >>> data_root("/sets").name
         'sets'
     """
-    return Path(root or os.environ.get("NC_DATA_DIR") or "data").expanduser()
+    return real_path(root or os.environ.get("NC_DATA_DIR") or "data")
 
 
 def _on_device(splits: dict[Split, Any], device: torch.device) -> dict[Split, LabelledImages]:
     """Move the sets to a device, one that stands for two only once."""
     different = {id(images): images for images in splits.values()}
     check_memory(sum(images.x.nbytes for images in different.values()), device)  # some say only now how large they are
-    moved = {key: LabelledTensors(images.x.to(device), images.labels.to(device)) for key, images in different.items()}
+    moved = {
+        key: LabelledTensors(images.x.to(device), images.labels.to(device), images.paths)
+        for key, images in different.items()
+    }
     return {name: moved[id(images)] for name, images in splits.items()}
 
 
@@ -198,36 +200,6 @@ def share_of_each_class(labels: Tensor, share: float, seed: int) -> Tensor:
     return chosen
 
 
-def channel_statistics(images: LabelledImages, seed: int = 0) -> tuple[Tensor | None, Tensor | None]:
-    """Return mean and standard deviation (channels,) of images of bytes, in [0, 1]; None for other inputs.
-
-    Of all images in memory, else of a thousand drawn at random.
-
-    Example:
-        >>> x = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
-        >>> channel_statistics(LabelledTensors(x, torch.tensor([0, 1])))
-        (tensor([0.5000]), tensor([0.5000]))
-    """
-    if isinstance(images, LabelledTensors):
-        x = images.x
-    else:
-        drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:STATISTICS_FROM]
-        x = images[drawn.sort().values.tolist()][0]
-    if x.dtype != torch.uint8:
-        return None, None
-    # Counts of the 256 values are exact and take no float copy of the set.
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)]).double()
-    values = torch.arange(256, dtype=torch.float64) / 255
-    share = counts / counts.sum(1, keepdim=True)
-    mean = share @ values
-    std = (share * (values - mean[:, None]) ** 2).sum(1).sqrt().clamp(min=1e-6)
-    return mean.float(), std.float()
-
-
 def _subset(images: LabelledImages, chosen: Tensor) -> LabelledImages:
     index = torch.nonzero(chosen).flatten()
     return images.subset(index, images.labels[index])
-
-
-def _listed(labels: Sequence[int] | Sequence[str]) -> str:
-    return str(list(labels)) if len(labels) <= 12 else f"[{', '.join(map(repr, labels[:5]))}, ..., {labels[-1]!r}]"

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,10 @@ class LabelledImages(Protocol):
 
     labels: Tensor
 
+    @property
+    def paths(self) -> list[Path] | None:
+        """Return the files that the inputs are from, if any."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: list[int]) -> tuple[Tensor, Tensor]: ...
@@ -29,8 +34,9 @@ class LabelledImages(Protocol):
 class LabelledTensors:
     """Inputs (n, ...) and labels (n,) in memory, on one device: a batch is one indexing operation."""
 
-    def __init__(self, x: Tensor, labels: Tensor) -> None:
+    def __init__(self, x: Tensor, labels: Tensor, paths: list[Path] | None = None) -> None:
         self.x, self.labels = x, labels
+        self.paths: list[Path] | None = paths
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,7 +49,8 @@ class LabelledTensors:
 
     def subset(self, index: Tensor, labels: Tensor) -> "LabelledTensors":
         """Return the inputs at ``index`` with new labels."""
-        return LabelledTensors(self.x[index], labels)
+        paths = None if self.paths is None else [self.paths[i] for i in index.tolist()]
+        return LabelledTensors(self.x[index], labels, paths)
 
 
 class BatchLoader:
@@ -59,6 +66,9 @@ class BatchLoader:
         views: Makes the views of a batch.
         device: Where to.
         num_workers: Processes that load batches, for inputs in files.
+
+    Attributes:
+        unreadable: Files that the last pass could not read.
 
     Example:
         >>> dataset = LabelledTensors(torch.arange(6.0), torch.tensor([0, 0, 0, 1, 1, 1]))
@@ -82,6 +92,7 @@ class BatchLoader:
         self.views = views
         self.device = torch.device(device)
         self.num_workers = num_workers
+        self.unreadable: list[Any] = []
         self._position = 0
         self._resume_at: tuple[int, int] | None = None
 
@@ -93,15 +104,25 @@ class BatchLoader:
         self._resume_at = None
         # A state of an epoch that is over, be it before its last batch, says nothing of this one.
         self._position = start if epoch == self._epoch else 0
-        unreadable: list[str] = []
+        self.unreadable = []
         for x, labels, *failed in self._indexed(self._position):
-            unreadable += failed[0] if failed else []
+            self.unreadable += failed[0] if failed else []
             # Before the batch is handed out: a state that is asked for while it is used has it behind itself.
             generator = self._generator()
             self._position += 1
             yield self.views(to_device(x, self.device), generator), to_device(labels, self.device)
-        if unreadable:
-            rank_zero_warn(f"left out {len(unreadable)} images that cannot be read, the first one {unreadable[0]}")
+        if self.unreadable:
+            rank_zero_warn(
+                f"left out {len(self.unreadable)} images that cannot be read, the first one {self.unreadable[0]}"
+            )
+
+    def paths(self, num_batches: int) -> list[Path] | None:
+        """Return the files of the first batches of a fixed order that has been read; None if there are no files."""
+        if self.images.paths is None or isinstance(self.sampler, EpochSampler):
+            return None
+        left_out = {file.path for file in self.unreadable}
+        paths = [self.images.paths[i] for batch in self.sampler[:num_batches] for i in batch]
+        return [path for path in paths if path not in left_out]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch, and how many of its batches have been handed out."""

@@ -33,6 +33,10 @@ class EpochSampler(DistributedSampler[list[int]]):
     def draw(self, generator: torch.Generator) -> Tensor:
         """Return the indices (num_batches, global_batch_size) of an epoch."""
 
+    def repeated(self) -> str | None:
+        """Return one line where a batch repeats samples, and None where it holds each at most once."""
+        return None
+
     def generator(self) -> torch.Generator:
         """Return the generator of the epoch's order."""
         # Hash the pair: torch's CPU generator looks at 32 bits only, and sums of seed and epoch coincide.
@@ -114,6 +118,17 @@ class ClassBalancedBatchSampler(EpochSampler):
                 "or set classes_per_batch, or ask for batches: random"
             )
         self.per_class = self.global_batch_size // self.classes_per_batch
+
+    def repeated(self) -> str | None:
+        """Return one line where a batch repeats the samples of its smallest class."""
+        sizes = [len(members) for members in self.members]
+        if min(sizes) >= self.per_class:
+            return None
+        return (
+            f"batch_size: got {self.global_batch_size}, so a balanced batch holds {self.per_class} of each class and "
+            f"repeats the samples of {sum(size < self.per_class for size in sizes)} classes, of which the smallest has "
+            f"{min(sizes)}; set a smaller batch_size, or batches to stratified"
+        )
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Return the indices of an epoch, class by class within a batch."""
@@ -221,6 +236,29 @@ class StratifiedBatchSampler(EpochSampler):
             indices.append(members[torch.randperm(len(members), generator=generator)])
         order = torch.cat(indices)[torch.cat(places).argsort(stable=True)]
         return order[: self.num_batches * self.global_batch_size].view(self.num_batches, self.global_batch_size)
+
+
+class FixedBatches(EpochSampler):
+    """The batches that another sampler has in its first epoch, in every epoch; their views still differ.
+
+    Args:
+        sampler: The other sampler.
+
+    Example:
+        >>> sampler = FixedBatches(RandomBatchSampler(num_samples=10, batch_size=5))
+        >>> first = list(sampler)
+        >>> sampler.set_epoch(1)
+        >>> list(sampler) == first
+        True
+    """
+
+    def __init__(self, sampler: EpochSampler) -> None:
+        self.__dict__.update(vars(sampler))
+        self.drawn = sampler.draw(sampler.generator())
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Return the same indices as in the first epoch."""
+        return self.drawn
 
 
 def members_by_class(labels: Tensor) -> list[Tensor]:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torchvision.datasets.utils import download_and_extract_archive
 
-from nc_lightning.data.folders import images_in
+from nc_lightning.data.base import Split
+from nc_lightning.data.finding import find_images
 from nc_lightning.data.image_files import ImageFiles, ImageFilesDataModule
 from nc_lightning.data.images import data_root
 from nc_lightning.data.torchvision_sets import check_is_there, download_whole
@@ -54,7 +55,7 @@ class TinyImageNetDataModule(ImageFilesDataModule):
         if self.download and not (self.root / FOLDER).exists():
             download_whole(self.root, FOLDER, lambda place: download_and_extract_archive(self.url, place, md5=MD5))
 
-    def list_files(self) -> tuple[ImageFiles, ImageFiles]:
+    def list_files(self) -> dict[Split, ImageFiles]:
         """Return the training images by folder, and those of the validation folder by its annotations."""
         place = self.root / FOLDER
         check_is_there("Tiny-ImageNet", self.root, place, self.download)
@@ -62,8 +63,11 @@ class TinyImageNetDataModule(ImageFilesDataModule):
         if len(classes) != NUM_CLASSES:
             raise ValueError(f"root: got {len(classes)} classes in {place / 'train'}, expected {NUM_CLASSES}")
         number = {name: i for i, name in enumerate(classes)}
-        train = [(path, number[name]) for name in classes for path in images_in(place / "train" / name)]
-        return self._files(train), self._files(_annotated(place / "val", number))
+        train = [
+            (path, number[name]) for name in classes for path in find_images(place / "train" / name, self.passed_over)
+        ]
+        self.origins |= {"train": str(place / "train"), "test": str(place / "val")}
+        return {"train": self._files(train), "test": self._files(_annotated(place / "val", number))}
 
     def _files(self, rows: list[tuple[Path, int]]) -> ImageFiles:
         paths, labels = [path for path, _ in rows], torch.tensor([label for _, label in rows])
@@ -76,9 +80,10 @@ def _annotated(folder: Path, number: dict[str, int]) -> list[tuple[Path, int]]:
         raise FileNotFoundError(f"root: got no {annotations}, expected the classes of the validation images there")
     rows = []
     for line in annotations.read_text(encoding="utf-8").splitlines():
-        name, label = line.split("\t")[:2]
+        name, _, label = line.strip("\ufeff\r").partition("\t")
+        label = label.partition("\t")[0].strip()
         if label not in number:
-            raise ValueError(f"root: got the class {label} in {annotations}, which has no folder in train")
+            raise ValueError(f"root: got the class {label!r} in {annotations}, which has no folder in train")
         rows.append((folder / "images" / name, number[label]))
     found = len({label for _, label in rows})
     if found != len(number):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torchvision import datasets
 
-from nc_lightning.data.images import ImageDataModule, data_root
+from nc_lightning.data.images import ImageDataModule, Sets, data_root
 from nc_lightning.data.loader import LabelledTensors
 
 _CIFAR100_CLASSES = """
@@ -63,12 +63,12 @@ class TorchvisionDataModule(ImageDataModule):
         """Return the bytes of the images of the chosen classes, of which there are equally many."""
         return self.num_images * len(self._labels) // len(self.names) * math.prod(self.input_shape)
 
-    def read(self) -> tuple[LabelledTensors, LabelledTensors]:
+    def read(self) -> Sets:
         """Return training and test set as torchvision reads them."""
         name, place = self.dataset.__name__, self.root / self.folder
         check_is_there(name, self.root, place, self.download)
         try:
-            return self._as_tensors(self._open(True)), self._as_tensors(self._open(False))
+            return Sets(self._as_tensors(self._open(True)), test=self._as_tensors(self._open(False)))
         except PermissionError:
             raise
         except Exception as error:

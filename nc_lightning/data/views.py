@@ -1,9 +1,11 @@
 """Batches of one or several views: making them from images, and putting them into one tensor."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from nc_lightning.data.augmentation import SimCLR
@@ -11,6 +13,9 @@ from nc_lightning.geometry.checks import check_count
 
 UNLABELLED = -1
 """Label of an input whose class is not known."""
+
+_MADE = itertools.count()
+"""Views that were made without a generator have different random numbers each."""
 
 Augmentation = SimCLR | Callable[[Tensor], Tensor] | nn.Module
 """What makes a view: `SimCLR` takes whole batches, anything else one image, as torchvision.transforms.v2 does."""
@@ -50,25 +55,47 @@ class Views:
         self.augmentation = augmentation
         self.mean = mean
         self.std = std
+        self._checked = False
+        self._own: torch.Generator | None = None
         self._on: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor | tuple[Tensor, ...]:
-        """Make the views; the generator is on the device of the images."""
-        x = x.float().div_(255) if x.dtype == torch.uint8 else x.float()
-        views = tuple(self._standardise(self._augment(x, generator)) for _ in range(self.count))
+        """Make the views, by random numbers of a generator on the images' device, or of a generator of their own."""
+        x = _as_floats(x)
+        augmented = [self._augment(x, generator) for _ in range(self.count)]
+        if self.augmentation is not None and not self._checked:
+            self._checked = True
+            self._check(augmented)
+        views = tuple(self._standardise(view) for view in augmented)
         return views[0] if self.count == 1 else views
+
+    def _check(self, views: list[Tensor]) -> None:
+        """Warn of a recipe whose views are all alike, or whose values are not those of images in [0, 1]."""
+        if self.count > 1 and torch.equal(views[0], views[1]):
+            rank_zero_warn("augmentation: got one that is not random, so all views of an image are identical")
+        if self.mean is not None and type(self.augmentation) is not SimCLR:
+            low, high = (float(value) for value in torch.aminmax(views[0]))
+            if low < -0.5 or high > 1.5:
+                rank_zero_warn(
+                    f"augmentation: got values from {low:.3g} to {high:.3g} of images in [0, 1], which training alone "
+                    "would see; leave standardization to the data"
+                )
 
     def _augment(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.augmentation is None:
             return x
         if isinstance(self.augmentation, SimCLR):
-            return self.augmentation(x, generator)
+            # A subclass may work in place, and each view comes from the same images.
+            return self.augmentation(x if type(self.augmentation) is SimCLR else x.clone(), generator)
+        if generator is None:
+            self._own = self._own or torch.Generator().manual_seed(torch.initial_seed() + next(_MADE))
+            generator = self._own
         # Such transforms draw from the global generators: lend them a seed, and put them back.
         devices = [] if x.device.type == "cpu" else [x.device]
         with torch.random.fork_rng(devices, device_type=x.device.type):
-            if generator is not None:
-                torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
-            return torch.stack([self.augmentation(image) for image in x])
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
+            # A copy: some transforms work in place.
+            return _as_floats(torch.stack([self.augmentation(image) for image in x.clone()]))
 
     def _standardise(self, x: Tensor) -> Tensor:
         if self.mean is None or self.std is None:
@@ -78,6 +105,10 @@ class Views:
         mean, std = self._on[x.device, x.dtype]
         shape = (-1, *([1] * (x.ndim - 2)))
         return (x - mean.view(shape)).div_(std.view(shape))
+
+
+def _as_floats(x: Tensor) -> Tensor:
+    return x.float().div_(255) if x.dtype == torch.uint8 else x.float()
 
 
 def concatenate_views(batch: Any) -> tuple[Tensor, Tensor, Tensor]:

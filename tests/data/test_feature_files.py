@@ -175,3 +175,12 @@ def test_features_in_the_byte_order_of_another_machine(tmp_path):
     np.save(tmp_path / "labels.npy", np.arange(3))
     ((z, _),) = FeatureFile(tmp_path / "z.npy", tmp_path / "labels.npy").batches()
     assert z.tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "parquet"])
+def test_names_in_bytes_are_names(tmp_path, kind):
+    names = np.array([b"ant", "bée".encode(), b"cat", b"dog", b"emu"])
+    labels = names[LABELS].astype(object) if kind == "parquet" else names[LABELS]
+    file = FeatureFile(*write(tmp_path, kind, labels=labels))
+    assert file.classes == ["ant", "bée", "cat", "dog", "emu"]
+    assert torch.cat([labels for _, labels in file.batches()]).tolist() == LABELS.tolist()

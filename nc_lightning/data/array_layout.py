@@ -1,0 +1,67 @@
+"""Recognize images in arrays: where their channels are, and whether their numbers are bytes."""
+
+from typing import Any
+
+import numpy as np
+
+_CHANNELS = (1, 3, 4)
+
+Array = np.ndarray[Any, Any]
+
+
+def as_inputs(x: Array, name: str) -> Array:
+    """Return inputs as they go into a network: images with channels first, bytes as uint8, all others in float32.
+
+    Four dimensions are images, with the channels last or first. So are three dimensions of integers, without channels.
+    Integers, and floats that are all whole, are bytes if they lie in 0 to 255 and not in [0, 1].
+
+    Args:
+        x: (N, ...) numbers.
+        name: Name of the array, for messages.
+
+    Raises:
+        ValueError: If an image's layout or scale cannot be recognized, or a number is not finite.
+
+    Example:
+        >>> as_inputs(np.full((2, 8, 8, 3), 255.0), "x_train").dtype
+        dtype('uint8')
+        >>> as_inputs(np.zeros((2, 8, 9, 3)), "x_train").shape
+        (2, 3, 8, 9)
+    """
+    integers = x.dtype.kind in "iu"
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise ValueError(f"{name}: got a number that is not finite, expected finite ones")
+    if x.ndim == 4:
+        images = np.moveaxis(x, _channel_axis(x, name), 1)
+    elif x.ndim == 3 and integers:
+        images = x[:, None]
+    else:
+        return x.astype(np.float32)
+    if x.dtype != np.uint8 and x.size:
+        images = _scaled(images, integers, name)
+    return np.ascontiguousarray(images)
+
+
+def _channel_axis(x: Array, name: str) -> int:
+    _, first, second, third = x.shape
+    if third in _CHANNELS and (first not in _CHANNELS or x.dtype == np.uint8):
+        return 3
+    if first in _CHANNELS and third not in _CHANNELS:
+        return 1
+    if (first == second) != (second == third):  # images are more often square than as high as they have channels
+        return 3 if first == second else 1
+    raise ValueError(
+        f"{name}: got {x.dtype} of shape {x.shape}, expected images (N, H, W, C) or (N, C, H, W) of 1, 3 or 4 channels"
+    )
+
+
+def _scaled(images: Array, integers: bool, name: str) -> Array:
+    least, most = images.min(), images.max()
+    if least >= 0 and most <= 255 and (integers or (most > 1 and bool((images == np.rint(images)).all()))):
+        return images.astype(np.uint8)
+    if integers:
+        raise ValueError(
+            f"{name}: got {images.dtype} images from {least} to {most}, expected 0 to 255; divide by their largest "
+            "possible value to have floats in [0, 1]"
+        )
+    return images.astype(np.float32)

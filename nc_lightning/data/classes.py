@@ -1,0 +1,83 @@
+"""Which classes of a data set are kept, and in which order."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+Classes = list[str] | list[int] | Literal["found"]
+"""Names or numbers of classes, or all that are found."""
+
+
+def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[str] | None) -> list[int]:
+    """Return the labels of the chosen classes, in the order in which they were chosen.
+
+    A name wins over a number: where class folders are called 2, 3 and 10, ``[2, 3]`` are those called 2 and 3.
+
+    Args:
+        classes: Names or numbers; ``found`` for all; None for all, which must be 0 to C - 1.
+        found: Labels that occur, in ascending order.
+        names: Their names, if they have any.
+
+    Raises:
+        ValueError: If a class does not exist, is ambiguous or chosen twice, or there are fewer than two.
+
+    Example:
+        >>> pick_classes(["3", 2], found=[0, 1, 2], names=["10", "2", "3"])
+        [2, 1]
+        >>> pick_classes([7, 2], found=range(10), names=None)
+        [7, 2]
+    """
+    if names is not None and len(set(names)) < len(names):
+        twice = next(name for name in names if list(names).count(name) > 1)
+        raise ValueError(f"classes: got the name {twice!r} for two classes, expected different names")
+    if classes is None and list(found) != list(range(len(found))):
+        raise ValueError(
+            f"labels: got {listed(found)}, expected 0 to C - 1; choose and renumber them by classes=[...], "
+            "or all of them by classes='found'"
+        )
+    if classes is None or classes == "found":
+        chosen = list(found)
+    else:
+        label_of = dict(zip(names or [], found, strict=False))
+        picked = [_label(entry, found, label_of) for entry in classes]
+        absent = [entry for entry, label in zip(classes, picked, strict=True) if label is None]
+        if absent:
+            by_name = names is not None and (isinstance(absent[0], str) or any(map(_is_number, names)))
+            shown = listed(names if by_name and names is not None else found)
+            raise ValueError(f"classes: got {absent}, which the data does not have, expected some of {shown}")
+        chosen = [label for label in picked if label is not None]
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"classes: got {classes}, expected different ones, but two of them are one class")
+    if len(chosen) < 2:
+        raise ValueError(f"labels: got {listed(chosen)} alone, expected at least two classes")
+    return chosen
+
+
+def _label(entry: str | int, found: Sequence[int], label_of: dict[str, int]) -> int | None:
+    if isinstance(entry, bool):
+        raise ValueError(f"classes: got {entry}, expected names in quotes, or numbers")
+    if isinstance(entry, str):
+        if entry in label_of or not _is_number(entry) or label_of:
+            return label_of.get(entry)
+        return int(entry) if int(entry) in found else None
+    same = [name for name in label_of if _is_number(name) and int(name) == entry]
+    if len(same) > 1:
+        raise ValueError(f"classes: got {entry}, which may be {' or '.join(same)}, expected a name in quotes")
+    if same:
+        return label_of[same[0]]
+    if any(map(_is_number, label_of)):
+        return None
+    return entry if entry in found else None
+
+
+def listed(labels: Sequence[int] | Sequence[str]) -> str:
+    """Return labels as a short list.
+
+    Example:
+        >>> listed(range(100))
+        '[0, 1, 2, 3, 4, ..., 99]'
+    """
+    return str(list(labels)) if len(labels) <= 12 else f"[{', '.join(map(repr, labels[:5]))}, ..., {labels[-1]!r}]"
+
+
+def _is_number(name: str) -> bool:
+    return name.isdecimal() and name.isascii()

@@ -1,0 +1,187 @@
+"""Find the images in a folder: what Pillow can read, each file once, and a count of everything that is passed over."""
+
+import functools
+import mimetypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image, ImageFile
+
+TOOL_FOLDERS = {
+    *("@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information"),
+    *("lost+found", "__macosx", "__pycache__"),
+}
+"""Folders of tools, which hold no images of the user; their names in lower case."""
+_NO_PICTURES = ("MPEG", "EPS")
+"""Formats that Pillow recognizes without a decoder of its own."""
+
+
+class PassedOver:
+    """Count what is not read, by reason, with the first of each for an example.
+
+    Example:
+        >>> passed_over = PassedOver()
+        >>> passed_over.add("not an image", "notes.txt")
+        >>> passed_over.add("not an image", "clip.mp4")
+        >>> print(passed_over)
+        2 not an image (notes.txt first)
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self._first: dict[str, str] = {}
+
+    def add(self, reason: str, what: object, count: int = 1) -> None:
+        """Count something that is passed over."""
+        if count:
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            self._first.setdefault(reason, str(what))
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{count} {reason} ({self._first[reason]}{' first' if count > 1 else ''})"
+            for reason, count in self.counts.items()
+        )
+
+
+def real_path(path: Path | str) -> Path:
+    """Return a path without ``~``, ``..`` and links: the name by which files are compared.
+
+    Example:
+        >>> real_path("/nowhere/./a/../b").as_posix()
+        '/nowhere/b'
+    """
+    return Path(os.path.realpath(os.path.expanduser(path)))
+
+
+def find_images(folder: Path, passed_over: PassedOver, leave: frozenset[Path] = frozenset()) -> dict[Path, Path]:
+    """Return the images in a folder and those below it, in alphabetical order, with their real paths.
+
+    An image is what Pillow can read: by its ending, or by its content where the ending is unknown. Links are followed;
+    a file or folder that several links lead to is taken once. A link that leads nowhere counts as an image, so that
+    reading it fails. Names that begin with a dot, and the folders of tools, are passed over.
+
+    Args:
+        folder: Where to look.
+        passed_over: Counts what is passed over.
+        leave: Real paths of folders not to enter.
+
+    Raises:
+        OSError: If a folder cannot be listed.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("L", (1, 1)).save(folder / "a.jfif", "JPEG")
+        >>> [path.name for path in find_images(folder, PassedOver())]
+        ['a.jfif']
+    """
+    real = folder if (real := real_path(folder)) == folder else real
+    found = dict(sorted(_walk(folder, real, {real} | leave, passed_over)))
+    seen: set[Path] = set()
+    for path, file in list(found.items()):
+        if file in seen:
+            passed_over.add("linked again", path)
+            del found[path]
+        seen.add(file)
+    return found
+
+
+def folders_in(folder: Path, passed_over: PassedOver) -> list[Path]:
+    """Return the folders in a folder, in alphabetical order, without hidden ones and those of tools.
+
+    Example:
+        >>> folders_in(Path(__file__).parent, PassedOver())
+        []
+    """
+    return [Path(entry.path) for entry in _visible(folder, passed_over) if entry.is_dir()]
+
+
+def loose_files(folder: Path, passed_over: PassedOver) -> None:
+    """Count the files and dangling links in a folder that is to hold folders alone.
+
+    Example:
+        >>> loose_files(Path(__file__).parent, passed_over := PassedOver())
+        >>> list(passed_over.counts)
+        ['not an image']
+    """
+    for entry in _visible(folder, PassedOver()):
+        if not entry.is_dir():
+            passed_over.add("outside the folders" if _is_image(entry) else "not an image", entry.path)
+
+
+def dangling_links(folder: Path) -> list[Path]:
+    """Return the links in a folder that lead nowhere.
+
+    Example:
+        >>> dangling_links(Path(__file__).parent)
+        []
+    """
+    return [Path(entry.path) for entry in _visible(folder, PassedOver()) if _is_dangling(entry)]
+
+
+def _walk(folder: Path, real: Path, entered: set[Path], passed_over: PassedOver) -> Iterator[tuple[Path, Path]]:
+    for entry in _visible(folder, passed_over):
+        path = Path(entry.path)
+        place = real_path(path) if entry.is_symlink() else path if real is folder else real / entry.name
+        if entry.is_dir():
+            if place in entered:
+                passed_over.add("linked again", path)
+            else:
+                entered.add(place)
+                yield from _walk(path, path if place == path else place, entered, passed_over)
+        elif _is_image(entry):
+            yield path, place
+        else:
+            passed_over.add("not an image", path)
+
+
+def _visible(folder: Path, passed_over: PassedOver) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        if entry.name.startswith(".") or (entry.name.lower() in TOOL_FOLDERS and entry.is_dir()):
+            passed_over.add("hidden or of a tool", entry.path)
+        else:
+            yield entry
+
+
+def _is_dangling(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    if _is_dangling(entry):
+        return True
+    if not entry.is_file():
+        return False
+    if os.path.splitext(entry.name)[1].lower() in _endings():
+        return True
+    kind = mimetypes.guess_type(entry.name)[0]
+    if kind is not None and not kind.startswith("image/"):
+        return False
+    try:
+        with Image.open(entry.path) as image:
+            return not isinstance(image, ImageFile.StubImageFile) and image.format not in _NO_PICTURES
+    except PermissionError:
+        raise
+    except Exception:  # Pillow raises many kinds at what is no image
+        return False
+
+
+@functools.cache
+def _endings() -> frozenset[str]:
+    """Return the endings of images that Pillow decodes."""
+    Image.init()
+    known = {
+        ending: (name, Image.OPEN[name][0])
+        for ending, name in Image.registered_extensions().items()
+        if name in Image.OPEN
+    }
+    stubs = {
+        name
+        for name, opener in known.values()
+        if isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
+    }
+    return frozenset(ending for ending, (name, _) in known.items() if name not in stubs.union(_NO_PICTURES))

@@ -1,0 +1,151 @@
+"""List the images of each split with the names of their classes, each file in one split and one class."""
+
+from pathlib import Path
+
+from nc_lightning.data.base import SPLITS, Split
+from nc_lightning.data.finding import PassedOver, dangling_links, find_images, folders_in, loose_files, real_path
+from nc_lightning.data.label_files import Row, read_label_file
+
+Named = dict[Split, list[tuple[Path, str]]]
+"""Files and the names of their classes, for each split."""
+Folders = dict[Split, Path]
+
+
+def unnamed(folders: Folders, passed_over: PassedOver) -> Named:
+    """Return all images of each split, without a name.
+
+    Raises:
+        ValueError: If a file is in two splits.
+
+    Example:
+        >>> import tempfile
+        >>> unnamed({"train": Path(tempfile.mkdtemp())}, PassedOver())
+        {'train': []}
+    """
+    found = _find(folders, passed_over)
+    place_of: dict[Path, Path] = {}
+    for files in found.values():
+        _claim(place_of, files)
+    return {split: [(path, "") for path in files] for split, files in found.items()}
+
+
+def named_by_folder(folders: Folders, passed_over: PassedOver, refuse_dangling: bool) -> Named:
+    """Return the images of each split with the names of the folders in it that they are in.
+
+    Args:
+        folders: The folder of each split.
+        passed_over: Counts what is no image.
+        refuse_dangling: Whether to refuse links to class folders that do not exist, rather than pass over them.
+
+    Raises:
+        ValueError: If a split has less than two class folders, one without images, or a file is in two of them.
+
+    Example:
+        >>> import tempfile
+        >>> named_by_folder({"train": Path(tempfile.mkdtemp())}, PassedOver(), refuse_dangling=True)
+        Traceback (most recent call last):
+        ...
+        ValueError: root: got 0 class folders in ..., expected at least two; or set labels to none or to a CSV file
+    """
+    named: Named = {}
+    place_of: dict[Path, Path] = {}
+    for split, place in folders.items():
+        dangling = dangling_links(place)
+        if dangling and refuse_dangling:
+            raise ValueError(
+                f"root: got {len(dangling)} links in {place} that lead nowhere, {dangling[0]} first; "
+                "set on_error to skip to leave them out"
+            )
+        classes = folders_in(place, passed_over)
+        loose_files(place, passed_over)
+        members = {folder.name: find_images(folder, passed_over) for folder in classes}
+        empty = [name for name, files in members.items() if not files]
+        if empty:
+            raise ValueError(f"root: got no image in the class folders {empty} of {place}, expected some or no folder")
+        if len(members) < 2:
+            raise ValueError(
+                f"root: got {len(members)} class folders in {place}, expected at least two; or set labels to none "
+                "or to a CSV file"
+            )
+        for files in members.values():
+            _claim(place_of, files)
+        named[split] = [(path, name) for name, files in members.items() for path in files]
+    return named
+
+
+def named_by_table(root: Path, table: Path, folders: Folders, passed_over: PassedOver) -> Named:
+    """Return the files that a CSV lists, each in the split whose folder it is in, whatever links lead there.
+
+    A file that is in no such folder is for training; one that is in several is held out.
+
+    Args:
+        root: Where relative paths begin.
+        table: The CSV file.
+        folders: The folder of each split.
+        passed_over: Counts rows that repeat others, and images that no row lists.
+
+    Raises:
+        FileNotFoundError: If there is no such CSV.
+        ValueError: If the CSV is malformed, a file is missing, or has two labels.
+    """
+    rows = read_label_file(table)
+    found = _find(folders, passed_over)
+    split_of = {real: split for split in SPLITS if split in found for real in found[split].values()}
+    named: Named = {split: [] for split in folders}
+    paths = [(row, _path(root, row.file)) for row in rows]
+    missing = [(row, path) for row, path in paths if not path.is_file()]
+    if missing:
+        row, path = missing[0]
+        raise ValueError(
+            f"labels: got {len(missing)} of {len(rows)} files missing, {path} first, in row {row.line} of {table}"
+        )
+    seen: dict[Path, Row] = {}
+    for row, path in paths:
+        real = real_path(path)
+        earlier = seen.setdefault(real, row)
+        if earlier.label != row.label:
+            raise ValueError(
+                f"labels: got {earlier.label!r} in row {earlier.line} and {row.label!r} in row {row.line} of {table} "
+                f"for {path}, expected one label"
+            )
+        if earlier is not row:
+            passed_over.add("listed again", f"row {row.line}")
+            continue
+        named[split_of.get(real) or _split_by_name(path, folders)].append((path, row.label))
+    unlisted = [path for files in found.values() for path, real in files.items() if real not in seen]
+    passed_over.add("not listed", unlisted[0] if unlisted else "", len(unlisted))
+    return named
+
+
+def _path(root: Path, file: str) -> Path:
+    path = root / Path(file).expanduser()
+    return path if path.is_file() else root / file.replace("\\", "/")  # as Windows writes it
+
+
+def _split_by_name(path: Path, folders: Folders) -> Split:
+    """Return the split of a file that no search finds, such as a hidden one."""
+    places = {real_path(path), real_path(path.parent) / path.name}
+    inside = {parent for place in places for parent in place.parents}
+    return next(
+        (split for split in reversed(SPLITS) if split in folders and real_path(folders[split]) in inside), "train"
+    )
+
+
+def _find(folders: Folders, passed_over: PassedOver) -> dict[Split, dict[Path, Path]]:
+    """Return the images of each split; the folders of the others, which may lie in that of training, are left out."""
+    real = {split: real_path(folder) for split, folder in folders.items()}
+    return {
+        split: find_images(folder, passed_over, frozenset(real.values()) - {real[split]})
+        for split, folder in folders.items()
+    }
+
+
+def _claim(place_of: dict[Path, Path], files: dict[Path, Path]) -> None:
+    """Remember where files are, and refuse one in a second place."""
+    for path, real in files.items():
+        earlier = place_of.setdefault(real, path)
+        if earlier != path:
+            raise ValueError(
+                f"root: got one file as {earlier} and as {path}, expected each in one split and one class; "
+                "remove a link"
+            )

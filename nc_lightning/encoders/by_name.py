@@ -1,0 +1,142 @@
+"""Any model of torchvision or timm, by its name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from nc_lightning.encoders.image_shape import check_image, features_of
+
+
+class TorchvisionEncoder(nn.Module):
+    """Any classifier of torchvision by its name, without its last linear layer.
+
+    Args:
+        name: As ``torchvision.models.list_models()`` has it, such as ``efficientnet_b0``.
+        weights: Name of weights that torchvision downloads, such as ``DEFAULT``; None for random ones.
+        input_shape: Shape of one image, (channels, height, width). For other than 3 channels, the first convolution is
+            replaced; it keeps the mean of its weights over the colors. None for color images, unchecked.
+
+    Shape:
+        (N, channels, height, width) -> (N, out_features)
+
+    Raises:
+        ValueError: If there is no such model, no such weights, the model does not end in a linear layer, or it does not
+            take such images.
+        OSError: If the weights cannot be downloaded.
+
+    Example:
+        >>> TorchvisionEncoder("mobilenet_v3_small")(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 1024])
+    """
+
+    def __init__(self, name: str, weights: str | None = None, input_shape: Sequence[int] | None = None) -> None:
+        super().__init__()
+        if name not in models.list_models(module=models):
+            raise ValueError(f"name: got {name!r}, expected one of torchvision.models.list_models()")
+        self.layers: nn.Module = _torchvision_model(name, weights)
+        last, linear = list(self.layers.named_modules())[-1]
+        if not isinstance(linear, nn.Linear) or hasattr(self.layers, "aux_logits"):
+            raise ValueError(f"name: got {name!r}, which does not end in one linear layer, expected a model that does")
+        _replace(self.layers, last, nn.Identity())
+        self.out_features = linear.in_features
+        if input_shape is not None:
+            check_image(input_shape)
+            _fit_channels(self.layers, input_shape[0])
+            try:
+                features_of(self.layers, input_shape)
+            except Exception as error:
+                raise ValueError(f"name: got {name!r} for images {tuple(input_shape)}: {_flat(error)}") from error
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images to features h."""
+        features: Tensor = self.layers(x)
+        return features
+
+
+class TimmEncoder(nn.Module):
+    """Any model of timm by its name, pooled and without its classifier; needs the extra ``timm``.
+
+    Args:
+        name: As ``timm.list_models()`` has it, such as ``vit_tiny_patch16_224``.
+        input_shape: Shape of one image, (channels, height, width).
+        pretrained: Take the weights that timm downloads.
+        options: Further arguments of ``timm.create_model``, such as ``{"img_size": 32, "patch_size": 4}`` for a ViT.
+
+    Shape:
+        (N, channels, height, width) -> (N, out_features)
+
+    Raises:
+        ImportError: If timm is not installed.
+        ValueError: If there is no such model, or it does not take such images.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        input_shape: Sequence[int] = (3, 32, 32),
+        pretrained: bool = False,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_image(input_shape)
+        try:
+            import timm
+        except ImportError as error:
+            raise ImportError("TimmEncoder: got no timm; install it by pip install 'nc-lightning[timm]'") from error
+        try:
+            kwargs = {"in_chans": input_shape[0], "num_classes": 0, **(options or {})}
+            self.layers: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+            self.out_features = features_of(self.layers, input_shape)
+        except Exception as error:
+            raise ValueError(f"name: got {name!r} for images {tuple(input_shape)}: {_flat(error)}") from error
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images to features h."""
+        features: Tensor = self.layers(x)
+        return features
+
+
+def _torchvision_model(name: str, weights: str | None) -> nn.Module:
+    try:
+        model: nn.Module = models.get_model(name, weights=weights)
+    except (KeyError, ValueError, TypeError) as error:
+        known = [entry.name for entry in models.get_model_weights(name)]
+        raise ValueError(f"weights: got {weights!r}, expected one of DEFAULT, {', '.join(known)}") from error
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"weights: got {weights!r}, which cannot be downloaded: {_flat(error)}; put the file into "
+            f"{torch.hub.get_dir()}/checkpoints yourself"
+        ) from error
+    return model
+
+
+def _fit_channels(layers: nn.Module, channels: int) -> None:
+    """Let the first convolution take this number of channels, each with an equal share of the old ones' weights."""
+    name, old = next((name, module) for name, module in layers.named_modules() if isinstance(module, nn.Conv2d))
+    if channels == old.in_channels:
+        return
+    new = nn.Conv2d(
+        channels,
+        old.out_channels,
+        kernel_size=tuple(old.kernel_size),  # type: ignore[arg-type]
+        stride=tuple(old.stride),  # type: ignore[arg-type]
+        padding=old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    with torch.no_grad():
+        new.weight.copy_(old.weight.sum(1, keepdim=True).expand_as(new.weight) / channels)
+        if old.bias is not None and new.bias is not None:
+            new.bias.copy_(old.bias)
+    _replace(layers, name, new)
+
+
+def _replace(layers: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(layers.get_submodule(parent), attribute, module)
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

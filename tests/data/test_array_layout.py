@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import torch
+
+from nc_lightning.data import ArrayDataModule, SimCLR
+
+RNG = np.random.default_rng(0)
+BYTES = RNG.integers(0, 256, (40, 32, 30, 3), dtype=np.uint8)
+LABELS = np.arange(40) % 4
+
+
+def ready(folder, x, test=None, labels=LABELS, **kwargs):
+    path = folder / "data.npz"
+    arrays = {"x_train": x, "y_train": labels, "x_test": x if test is None else test, "y_test": labels}
+    np.savez(path, **arrays, **kwargs.pop("arrays", {}))
+    data = ArrayDataModule(str(path), **{"batch_size": 8, "val_share": 0, **kwargs})
+    data.setup()
+    return data
+
+
+def first(x):
+    return torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "int32", "uint16", "float32", "float64", "float16", ">i4"])
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+def test_bytes_of_any_type_are_images(tmp_path, dtype, layout):
+    x = BYTES.astype(dtype)
+    data = ready(tmp_path, x if layout == "NHWC" else x.transpose(0, 3, 1, 2), views=2, augmentation=SimCLR())
+    assert data.input_shape == (3, 32, 30)
+    assert data._splits["train"].x.dtype == torch.uint8
+    assert torch.equal(data._splits["train"].x, first(BYTES))
+    assert data.mean.shape == (3,)
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("scale", [(0, 1), (-1, 1), (0, 254.5)])
+def test_other_floats_are_taken_as_they_are_and_named(tmp_path, layout, scale):
+    x = (BYTES / 255 * (scale[1] - scale[0]) + scale[0]).astype(np.float32)
+    data = ready(tmp_path, x if layout == "NHWC" else x.transpose(0, 3, 1, 2))
+    assert torch.equal(data._splits["train"].x, first(x))
+    assert data.mean is None
+    assert f"floats from {x.min():.3g} to {x.max():.3g}" in data.summary()
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"),
+    [
+        ((8, 8, 1), 1),
+        ((1, 8, 8), 1),
+        ((1, 4, 4), 1),
+        ((3, 3, 1), 1),
+        ((8, 8, 12), 12),
+        ((12, 8, 8), 12),
+        ((8, 9, 4), 4),
+        ((3, 8, 9), 3),
+        ((17, 8, 8), 17),
+    ],
+)
+def test_channels_are_found(tmp_path, shape, channels):
+    data = ready(tmp_path, RNG.random((40, *shape)))
+    assert data.input_shape[0] == channels
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (3, 8, 3), (3, 3, 3), (8, 8, 8)])
+def test_unclear_layouts_are_refused(tmp_path, shape):
+    with pytest.raises(ValueError, match=r"x_test: got float64 of shape \(40, .*, expected images .N, H, W, C. or"):
+        ready(tmp_path, RNG.random((40, *shape)))
+
+
+def test_integers_without_channels_are_images_and_vectors_are_vectors(tmp_path):
+    grey = ready(tmp_path, BYTES[..., 0].astype(np.int64))
+    assert grey.input_shape == (1, 32, 30)
+    assert torch.equal(grey._splits["train"].x[:, 0], torch.from_numpy(BYTES[..., 0]))
+    vectors = ready(tmp_path, BYTES[:, :, 0, 0].astype(np.int64))
+    assert vectors.input_shape == (32,)
+    assert vectors._splits["train"].x.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("x", "test", "message"),
+    [
+        (BYTES.astype(np.uint16) * 16, None, "x_test: got uint16 images from 0 to 4080, expected 0 to 255; divide"),
+        (BYTES.astype(np.int32) - 128, None, "x_test: got int32 images from -128 to 127, expected 0 to 255"),
+        (BYTES.astype(np.uint16) * 16, BYTES, "x_train: got uint16 images from 0 to 4080"),
+        (BYTES / 255, BYTES, "x_train: got floats taken as they are from 0 to 1, expected bytes as in x_test"),
+        (BYTES, BYTES / 255, "x_train: got bytes from 0 to 255, expected floats taken as they are as in x_test"),
+        (np.where(BYTES == 0, np.nan, BYTES / 255), None, "x_test: got a number that is not finite"),
+    ],
+)
+def test_unclear_scales_are_refused(tmp_path, x, test, message):
+    with pytest.raises(ValueError, match=message):
+        ready(tmp_path, x, test)
+
+
+def test_memory_is_that_of_the_classes_not_of_their_largest_number(tmp_path):
+    labels = np.array([3, 2**62, 7, 10**9])[LABELS]
+    data = ready(tmp_path, BYTES, labels=labels, classes="found")
+    assert data.num_classes == 4
+    assert data._splits["train"].labels.tolist() == np.searchsorted(np.unique(labels), labels).tolist()
+    chosen = ready(tmp_path, BYTES, labels=labels, classes=[2**62, 3])
+    assert chosen._splits["train"].labels.bincount().tolist() == [10, 10]
+    assert torch.equal(chosen._splits["train"].x, first(BYTES[np.isin(labels, [2**62, 3])]))
+
+
+def test_names_in_a_file(tmp_path):
+    assert ready(tmp_path, BYTES, arrays={"classes": np.array([b"ant", b"bee", "ü".encode(), b"emu"])}).class_names == [
+        "ant",
+        "bee",
+        "ü",
+        "emu",
+    ]
+    numbers = {"classes": np.array(["7", "3", "0", "1"])}
+    data = ready(tmp_path, BYTES, arrays=numbers, classes=[3, 0])
+    assert data.class_names == ["3", "0"]
+    assert torch.equal(data._splits["train"].x, first(BYTES[np.isin(LABELS, [1, 2])]))
+    with pytest.raises(ValueError, match=r"classes: got \[2\], which the data does not have, expected some of \['7'"):
+        ready(tmp_path, BYTES, arrays=numbers, classes=[2, 3])
+    with pytest.raises(ValueError, match="classes: got the name 'ant' for two classes"):
+        ready(tmp_path, BYTES, arrays={"classes": np.array(["ant", "ant", "bee", "cat"])})

@@ -1,0 +1,198 @@
+"""Recipes of augmentation: views differ, come from one image, and are standardised once."""
+
+import functools
+import random
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from nc_lightning.data import ArrayDataModule, DigitsDataModule, SimCLR
+from nc_lightning.data.loader import BatchLoader, LabelledTensors
+from nc_lightning.data.preprocess import Preprocess
+from nc_lightning.data.recipes import normalization_in
+from nc_lightning.data.views import Views
+
+IMAGES = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+CROP = v2.Compose([v2.RandomResizedCrop(16, antialias=True), v2.RandomHorizontalFlip()])
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+
+
+def noise(image):
+    return (image + torch.rand_like(image)) / 2
+
+
+def by_random(image):
+    return image * random.random()
+
+
+RECIPES = {"v2": CROP, "function": noise, "random": by_random, "SimCLR": SimCLR()}
+
+
+def arrays(folder, **kwargs):
+    x, labels = IMAGES.repeat(8, 1, 1, 1).permute(0, 2, 3, 1).numpy(), np.arange(48) % 4
+    np.savez(folder / "data.npz", x_train=x, y_train=labels, x_test=x, y_test=labels)
+    return ArrayDataModule(str(folder / "data.npz"), **{"batch_size": 8, "val_share": 0.25, **kwargs})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_views_differ_whoever_makes_the_batches(recipe):
+    augmentation = RECIPES[recipe]
+    labels = torch.arange(6)
+    views = Views(2, augmentation)
+    loader = BatchLoader(LabelledTensors(IMAGES, labels), [[0, 1, 2], [0, 1, 2]], Views(2, augmentation))
+    others = Views(2, augmentation)
+    batches = [views(IMAGES[:3]), views(IMAGES[:3]), others(IMAGES[:3]), *(x for x, _ in loader)]
+    batches += [views(x) for (x,) in DataLoader(torch.utils.data.TensorDataset(IMAGES[:3]), batch_size=3)]
+    flat = [view for batch in batches for view in batch]
+    for i, first in enumerate(flat):
+        for second in flat[:i]:
+            assert (first - second).abs().amax((1, 2, 3)).min() > 1e-3
+
+
+def test_a_view_is_the_same_again_after_the_same_seed():
+    state = torch.get_rng_state()
+    Views(2, CROP)(IMAGES)
+    assert torch.equal(torch.get_rng_state(), state)
+    first, second = (Views(2, CROP)(IMAGES, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(torch.stack(first), torch.stack(second))
+
+
+class Seen(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.views = []
+
+    def training_step(self, batch):
+        self.views.append(torch.stack(batch[0]))
+        return self.layer.weight.sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize("recipe", ["v2", "SimCLR"])
+def test_views_differ_where_batches_are_overfitted(tmp_path, recipe):
+    data = arrays(tmp_path, views=2, augmentation=RECIPES[recipe])
+    model = Seen()
+    Trainer(max_epochs=2, overfit_batches=2, limit_val_batches=0, num_sanity_val_steps=0, **QUIET).fit(model, data)
+    assert len(model.views) == 4
+    flat = torch.cat(model.views)
+    assert all(not torch.equal(a, b) for i, a in enumerate(flat) for b in flat[:i])
+    again = Seen()
+    data = arrays(tmp_path, views=2, augmentation=RECIPES[recipe])
+    torch.rand(7)
+    Trainer(max_epochs=2, overfit_batches=2, limit_val_batches=0, num_sanity_val_steps=0, **QUIET).fit(again, data)
+    assert torch.equal(torch.cat(again.views), flat)
+
+
+class HalfInPlace(SimCLR):
+    def __call__(self, x, generator=None):
+        return x.mul_(0.5)
+
+
+@pytest.mark.filterwarnings("ignore:augmentation. got one that is not random")
+@pytest.mark.parametrize("augmentation", [lambda x: x.mul_(0.5), HalfInPlace()])
+@pytest.mark.parametrize("images", [torch.ones(2, 3, 4, 4), torch.full((2, 3, 4, 4), 255, dtype=torch.uint8)])
+def test_each_view_comes_from_the_same_image(augmentation, images):
+    given = images.clone()
+    for view in Views(3, augmentation)(images):
+        assert (view == 0.5).all()
+    assert torch.equal(images, given)
+
+
+def test_identical_views_are_said(tmp_path):
+    with pytest.warns(UserWarning, match="views: got 2 without augmentation, so all views of an input are identical"):
+        arrays(tmp_path, views=2).setup()
+    with pytest.warns(UserWarning, match="augmentation: got one that is not random, so all views"):
+        Views(2, v2.Resize(8))(IMAGES)
+
+
+def test_a_batch_that_repeats_images_says_so(tmp_path):
+    data = arrays(tmp_path, batch_size=40)
+    data.setup()
+    with pytest.warns(
+        UserWarning, match="batch_size: got 40, so a balanced batch holds 10 of each class and repeats .*9"
+    ):
+        data.train_dataloader()
+
+
+@pytest.mark.filterwarnings("error:batch_size")
+def test_a_batch_that_repeats_nothing_says_nothing(tmp_path):
+    data = arrays(tmp_path, batch_size=36)
+    data.setup()
+    data.train_dataloader()
+
+
+NORMALIZE = v2.Normalize([0.5] * 3, [0.25] * 3)
+
+
+class Wrapped:
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, x):
+        return self.step(x)
+
+
+def closed_over(step):
+    return lambda x: step(x)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        NORMALIZE,
+        v2.Compose([v2.RandomHorizontalFlip(), NORMALIZE]),
+        v2.Compose([v2.RandomApply([NORMALIZE])]),
+        nn.Sequential(nn.Identity(), NORMALIZE),
+        Wrapped([NORMALIZE]),
+        v2.Lambda(NORMALIZE),
+        closed_over(NORMALIZE),
+        functools.partial(Wrapped(NORMALIZE).__call__),
+        functools.partial(v2.functional.normalize, mean=[0.5], std=[0.5]),
+    ],
+)
+def test_a_second_normalization_is_refused(tmp_path, recipe):
+    assert normalization_in(recipe)
+    with pytest.raises(ValueError, match="augmentation: got [Nn]ormalize in it, which training alone would see"):
+        arrays(tmp_path, views=2, augmentation=recipe)
+    with pytest.raises(ValueError, match="augmentation: got"):
+        DigitsDataModule(views=2, augmentation=recipe)
+
+
+def test_a_normalization_that_nothing_names_is_said():
+    views = Views(2, lambda x: (x + 0.1 * torch.rand_like(x) - 0.5) / 0.25, torch.zeros(3), torch.ones(3))
+    with pytest.warns(UserWarning, match=r"augmentation: got values from -\S+ to \S+ of images in \[0, 1\]"):
+        views(IMAGES)
+
+
+def test_bytes_from_a_recipe_are_shares_again():
+    views = Views(1, v2.ToDtype(torch.uint8, scale=True))
+    assert torch.allclose(views(IMAGES), IMAGES / 255)
+
+
+@pytest.mark.parametrize("recipe", [None, *RECIPES.values(), v2.ToDtype(torch.float32, scale=True), nn.BatchNorm2d(3)])
+def test_other_recipes_are_not_refused(recipe):
+    assert normalization_in(recipe) is None
+
+
+def test_preprocessing_is_what_evaluation_sees(tmp_path):
+    data = arrays(tmp_path)
+    data.setup()
+    loader = data.geometry_dataloader()
+    x = data._splits["train"].x[: data.batch_size]
+    expected = next(iter(loader))[0]
+    preprocess = data.preprocess()
+    assert torch.allclose(preprocess(x), expected, atol=1e-6)
+    assert torch.allclose(preprocess(x.float() / 255), expected, atol=1e-6)
+    again = Preprocess(torch.zeros(3), torch.ones(3))
+    again.load_state_dict(preprocess.state_dict())
+    assert torch.equal(again(x), preprocess(x))
+    vectors = Preprocess()
+    assert torch.equal(vectors(torch.ones(2, 5)), torch.ones(2, 5))
