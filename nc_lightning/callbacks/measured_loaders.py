@@ -12,9 +12,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from nc_lightning.batch import concatenate_views, set_name
 from nc_lightning.callbacks.sources import is_named
 from nc_lightning.callbacks.trained_samples import one_epoch, trained_samples
-from nc_lightning.data.views import concatenate_views, set_name
 from nc_lightning.processes import own_samples
 
 DEFAULT_BATCH_SIZE = 256

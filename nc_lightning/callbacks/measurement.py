@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from nc_lightning.batch import UNLABELLED
 from nc_lightning.callbacks.feature_sample import FeatureSample
 from nc_lightning.callbacks.measured_loaders import Source, features
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
 from nc_lightning.callbacks.random_states import random_states, set_random_states
-from nc_lightning.data.views import UNLABELLED
 from nc_lightning.geometry import (
     ClassStatistics,
     nc3,

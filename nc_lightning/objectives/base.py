@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from nc_lightning.data.views import concatenate_views, set_name
+from nc_lightning.batch import concatenate_views, set_name
 from nc_lightning.geometry import normalize
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.logged_values import forget_logged
