@@ -12,7 +12,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from nc_lightning.batch import concatenate_views, set_name
+from nc_lightning.batch import set_name
+from nc_lightning.callbacks.measured_features import Measured
 from nc_lightning.callbacks.sources import is_named
 from nc_lightning.callbacks.trained_samples import one_epoch, trained_samples
 from nc_lightning.processes import own_samples
@@ -35,16 +36,33 @@ class Source(NamedTuple):
 
 def training_sources(trainer: Trainer) -> list[Source]:
     """Return the training set without augmentation where the data module offers it, else the training data in order."""
-    datamodule: Any = getattr(trainer, "datamodule", None)
     limit = float(getattr(trainer, "fast_dev_run", 0) or math.inf)
     if getattr(trainer, "overfit_batches", 0) and trainer.train_dataloader is not None:
         # These batches, in a fixed order, are all that is trained on.
         return [Source(loader, trainer.num_training_batches) for loader in _leaves(trainer.train_dataloader)]
-    if hasattr(datamodule, "geometry_dataloader"):
-        return [Source(loader, limit) for loader in _leaves(datamodule.geometry_dataloader())]
+    if own := own_training_sources(trainer):
+        return own
     loaders = [_in_order(loader, trainer) for loader in _leaves(trainer.train_dataloader)]
     # A loader without a length may never end; an epoch of training does.
     return [Source(loader, limit if _has_length(loader) else trainer.num_training_batches) for loader in loaders]
+
+
+def own_training_sources(trainer: Trainer) -> list[Source]:
+    """Return the data module's loader for measuring the training set, where there is one and it is what is trained on."""
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    if getattr(trainer, "overfit_batches", 0) or not hasattr(datamodule, "geometry_dataloader"):
+        return []
+    limit = float(getattr(trainer, "fast_dev_run", 0) or math.inf)
+    return [Source(loader, limit) for loader in _leaves(datamodule.geometry_dataloader())]
+
+
+def single_batches(trainer: Trainer, batch: Any) -> list[Any]:
+    """Return the batches that training takes at once: one, or one of each loader."""
+    if isinstance(trainer.train_dataloader, Mapping):
+        return [one for one in batch.values() if one is not None]
+    if isinstance(trainer.train_dataloader, (list, tuple)):
+        return [one for one in batch if one is not None]
+    return [batch]
 
 
 def validation_sources(trainer: Trainer) -> dict[str, list[Source]]:
@@ -63,19 +81,26 @@ def test_sources(trainer: Trainer) -> dict[str, list[Source]]:
 
 
 def features(
-    trainer: Trainer, pl_module: LightningModule, sources: Sequence[Source]
-) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """Yield (batch index, features, labels, inputs) of the sources, one after another."""
-    index = itertools.count()
+    trainer: Trainer, pl_module: LightningModule, sources: Sequence[Source], measured: Measured
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (features, labels, inputs) of each batch of the sources, one source after another."""
     for loader, limit in sources:
         left = own_samples(loader)
         for batch in itertools.islice(loader, None if math.isinf(limit) else int(limit)):
             batch = trainer.strategy.batch_to_device(batch, pl_module.device)
-            x, labels, _ = concatenate_views(batch)
-            with torch.no_grad(), trainer.precision_plugin.forward_context():
-                z = pl_module(trainer.precision_plugin.convert_input(x))
-            yield next(index), z[:left], labels[:left], x[:left]
+            z, labels, x = batch_features(trainer, pl_module, batch, measured)
+            yield z[:left], labels[:left], x[:left]
             left = None if left is None else max(0, left - len(labels))
+
+
+def batch_features(
+    trainer: Trainer, pl_module: LightningModule, batch: Any, measured: Measured
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (features, labels, inputs) of a batch that is on the device."""
+    x, labels = measured.read(batch)
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        z = measured.of(pl_module, trainer.precision_plugin.convert_input(x))
+    return z, labels, x
 
 
 def _held_out(name: str, loaders: Any, limits: Sequence[float]) -> dict[str, list[Source]]:
