@@ -39,20 +39,23 @@ from nc_lightning.tables import losses_of
 class GeometryMonitor(Callback):
     """Measure the geometry of the training and validation features, and log it as ``geometry/<set>/<key>``.
 
-    The module is called on inputs and returns features (N, d): a tensor, or the only one in a tuple or dict; of somebody
-    else's classifier, ``features`` or ``classifier`` say which layer has them. It is in eval mode meanwhile, and the
-    mode of every submodule, BatchNorm's running statistics and all random number generators are as before when it is done. The
-    training set comes from the data module's ``geometry_dataloader()`` if it has one, without augmentation; else from
-    the training loader's data set, each sample once and in order; with ``overfit_batches`` it is those batches. Several
-    validation loaders are the sets ``val``, ``val_1`` and so on.
+    The module is called on inputs and returns features (N, d): a tensor, or the only one in a tuple or dict; in a
+    classifier, ``features`` or ``classifier`` say which layer has them. It is in eval mode meanwhile, and the mode of
+    every submodule, BatchNorm's running statistics and all random number generators are as before afterwards. The first
+    batch of each set is read and mapped before training starts: what cannot be measured is refused there. The training
+    set comes from the data module's ``geometry_dataloader()`` if it has one, without augmentation; else from the
+    training loader's data set, each sample once and in order. With ``limit_train_batches`` it is as many samples as an
+    epoch trains on, the same ones each time, spread over the whole set; with ``overfit_batches`` it is those batches.
+    Several validation loaders are the sets ``val``, ``val_1`` and so on.
 
-    Features are streamed, never kept: memory is C d + d^2 numbers. With several processes each takes its share, and all
-    have the values of the whole set; samples that a `DistributedSampler` repeats count once. A set is read twice, first
-    for its class statistics, then for the distances to the class means, which cannot be told before these are known.
-    Held-out samples are classified by the centres of the *training* classes where there is a training set. With an
-    `OnlineLinearProbe`, its classifier is compared with the class means of the set (``nc3``), and its decisions with
-    those of the nearest centre (``nc4``). Of a set without labels, all -1, the spectrum alone is measured. An epoch
-    that is not due costs nothing.
+    A set is looked at twice, first for its class statistics, then for the distances to the class means, which cannot be
+    told before these are known. Features that take no more than `nc_lightning.callbacks.measurement.KEPT_BYTES` are
+    kept for the second look, so that a measurement costs one forward pass over each set; of larger sets they are
+    computed twice, and memory is C d + d^2 numbers. With several processes each takes its share, and all have the
+    values of the whole set; samples that a `DistributedSampler` repeats count once. Held-out samples are classified by
+    the centres of the *training* classes where there is a training set. With an `OnlineLinearProbe`, its classifier is
+    compared with the class means of the set (``nc3``), and its decisions with those of the nearest centre (``nc4``). Of
+    a set without labels, all -1, the spectrum alone is measured. An epoch that is not due costs nothing.
 
     In a fit all sets are measured together at the end of a due epoch, with the weights that a checkpoint holds: the
     averaged ones of `WeightAveraging`. Values are logged through the module, so every logger works, and are in

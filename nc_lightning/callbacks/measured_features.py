@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from nc_lightning.batch import concatenate_views
@@ -25,6 +24,7 @@ class Measured(NamedTuple):
         batch: A callable (batch) -> (inputs, labels); None for the forms of `nc_lightning.batch.read_batch`.
 
     Example:
+        >>> import torch
         >>> module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
         >>> x = torch.ones(5, 4)
         >>> bool((Measured(features="0").of(module, x) == Measured(classifier="1").of(module, x)).all())
@@ -37,7 +37,10 @@ class Measured(NamedTuple):
 
     def read(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the inputs (V N, ...) and labels (V N,) of a batch of V views."""
-        x, labels, _ = concatenate_views(batch if self.batch is None else self.batch(batch))
+        try:
+            x, labels, _ = concatenate_views(batch if self.batch is None else self.batch(batch))
+        except ValueError as error:
+            raise ValueError(f"{error}; give batch=, a callable (batch) -> (x, labels)") from error
         return x, labels
 
     def of(self, module: nn.Module, x: Tensor) -> Tensor:
@@ -98,6 +101,7 @@ def one_tensor(output: Any, num_samples: int) -> Tensor:
         ValueError: If it is not clear which tensor is meant.
 
     Example:
+        >>> import torch
         >>> one_tensor({"logits": torch.zeros(2, 5), "features": torch.zeros(2, 3, 1, 1)}, 2).shape
         torch.Size([2, 3])
     """

@@ -1,5 +1,6 @@
 """Which batches a measurement reads: each training sample once and in order, and the held-out sets as they are."""
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from nc_lightning.batch import set_name
 from nc_lightning.callbacks.measured_features import Measured
 from nc_lightning.callbacks.sources import is_named
-from nc_lightning.callbacks.trained_samples import one_epoch, trained_samples
+from nc_lightning.callbacks.trained_samples import one_epoch, spread, trained_count, trained_samples
+from nc_lightning.data.loader import BatchLoader
 from nc_lightning.processes import own_samples
 
 DEFAULT_BATCH_SIZE = 256
@@ -36,24 +38,37 @@ class Source(NamedTuple):
 
 def training_sources(trainer: Trainer) -> list[Source]:
     """Return the training set without augmentation where the data module offers it, else the training data in order."""
-    limit = float(getattr(trainer, "fast_dev_run", 0) or math.inf)
     if getattr(trainer, "overfit_batches", 0) and trainer.train_dataloader is not None:
         # These batches, in a fixed order, are all that is trained on.
         return [Source(loader, trainer.num_training_batches) for loader in _leaves(trainer.train_dataloader)]
     if own := own_training_sources(trainer):
         return own
-    loaders = [_in_order(loader, trainer) for loader in _leaves(trainer.train_dataloader)]
-    # A loader without a length may never end; an epoch of training does.
-    return [Source(loader, limit if _has_length(loader) else trainer.num_training_batches) for loader in loaders]
+    leaves = _leaves(trainer.train_dataloader)
+    return [_source(loader, [loader], trainer) for loader in leaves]
 
 
 def own_training_sources(trainer: Trainer) -> list[Source]:
-    """Return the data module's loader for measuring the training set, where there is one and it is what is trained on."""
+    """Return the data module's own loader of the training set for measuring, if there is one and training uses it."""
     datamodule: Any = getattr(trainer, "datamodule", None)
     if getattr(trainer, "overfit_batches", 0) or not hasattr(datamodule, "geometry_dataloader"):
         return []
-    limit = float(getattr(trainer, "fast_dev_run", 0) or math.inf)
-    return [Source(loader, limit) for loader in _leaves(datamodule.geometry_dataloader())]
+    training, leaves = _leaves(trainer.train_dataloader), _leaves(datamodule.geometry_dataloader())
+    if not any(_reads_less(loader, trainer) for loader in training):
+        return [Source(loader) for loader in leaves]
+    return [_source(loader, training, trainer) for loader in leaves]
+
+
+def _reads_less(loader: Any, trainer: Trainer) -> bool:
+    """Whether an epoch ends before a training loader does."""
+    return not _has_length(loader) or trainer.num_training_batches < len(loader)
+
+
+def _source(loader: Any, training: Sequence[Any], trainer: Trainer) -> Source:
+    """The samples of a loader in order, no more than an epoch of the training loaders has."""
+    cut = any(_reads_less(part, trainer) for part in training)
+    ordered = _in_order(loader, training if cut else [], trainer)
+    by_batches = ordered is loader or isinstance(getattr(ordered, "dataset", None), IterableDataset)
+    return Source(ordered, trainer.num_training_batches if cut and by_batches else math.inf)
 
 
 def single_batches(trainer: Trainer, batch: Any) -> list[Any]:
@@ -135,8 +150,24 @@ def _has_length(loader: Any) -> bool:
         return False
 
 
-def _in_order(loader: Any, trainer: Trainer) -> Any:
-    """Return a loader of this process's share of the same data set, each sample once and in order, if there is one."""
+def _in_order(loader: Any, training: Sequence[Any], trainer: Trainer) -> Any:
+    """Return a loader of this process's share of the same data set, each sample once and in order, if there is one.
+
+    Where there are ``training`` loaders it has no more samples than an epoch of these, spread over the data set.
+    """
+
+    def chosen(indices: Sequence[int], processes: int = 1) -> Sequence[int]:
+        if not training:
+            return indices
+        own = len(indices) // processes
+        count = processes * sum(trained_count(part, trainer.num_training_batches, own) for part in training)
+        return [indices[i] for i in spread(count, len(indices))]
+
+    if isinstance(loader, BatchLoader) and isinstance(loader.sampler, list):
+        indices = chosen([index for batch in loader.sampler for index in batch])
+        thinned, size = copy.copy(loader), len(loader.sampler[0])
+        thinned.sampler = [list(indices[start : start + size]) for start in range(0, len(indices), size)]
+        return thinned
     if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
         return loader
     # Workers of its own: those of the training loader may persist, and be in the middle of an epoch.
@@ -153,7 +184,8 @@ def _in_order(loader: Any, trainer: Trainer) -> Any:
         return DataLoader(dataset, batch_size=loader.batch_size, **options)
     if not hasattr(dataset, "__len__"):
         return loader
-    indices = trained_samples(loader, trainer.num_training_batches)[trainer.global_rank :: trainer.world_size]
+    indices = chosen(trained_samples(loader, trainer.num_training_batches), trainer.world_size)
+    indices = indices[trainer.global_rank :: trainer.world_size]
     if loader.batch_sampler is not None:
         batch_size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
         batch_size = batch_size if isinstance(batch_size, int) else DEFAULT_BATCH_SIZE

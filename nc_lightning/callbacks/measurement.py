@@ -28,6 +28,15 @@ from nc_lightning.geometry.checks import check_features
 from nc_lightning.geometry.measures import LABEL_FREE_MEASURES
 from nc_lightning.processes import of_all_processes
 
+KEPT_BYTES = 128 * 2**20
+"""Features of a set that take no more than this are kept for the second look at them, on the device where they are.
+
+The 50,000 images of CIFAR in 512 dimensions take 98 MiB, less than the activations of a training step.
+"""
+
+Batches = Iterable[tuple[Tensor, Tensor, Tensor]]
+"""Features (N, d), labels (N,) and inputs (N, ...) of each batch."""
+
 
 class Measurement(NamedTuple):
     """What was measured.
@@ -74,8 +83,9 @@ def measure_sets(
     measured = measured or Measured()
     with undisturbed(pl_module) as states, torch.no_grad():
         for name, sources in sets.items():
-            first = features(trainer, pl_module, sources, measured)
-            own = _statistics(name, first, num_classes, sample if name == "train" else None)
+            kept = Kept()
+            batches = kept.passing(features(trainer, pl_module, sources, measured))
+            own = _statistics(name, batches, num_classes, sample if name == "train" else None)
             stats = _of_all_processes(own, pl_module.device)
             if stats is None:
                 continue
@@ -88,9 +98,11 @@ def measure_sets(
             to_own, given = CentreDistances(stats), CentreDistances(centres)
             classifier = measured.linear(pl_module, num_classes, stats.feature_dim) or _of_probe(trainer, stats)
             disagree = stats.counts.new_zeros(1)
-            # The second pass sees the inputs of the first, also where reading them draws random numbers.
+            # A second pass sees the inputs of the first, also where reading them draws random numbers. All processes
+            # make one, or none: the forward pass of a sharded module is a collective.
             set_random_states(states, pl_module.device)
-            for z, labels, _ in features(trainer, pl_module, sources, measured):
+            again = not all(of_all_processes(kept.complete))
+            for z, labels, _ in features(trainer, pl_module, sources, measured) if again else kept.batches:
                 to_own.update(z, labels)
                 if centres is not stats:
                     given.update(z, labels)
@@ -108,9 +120,35 @@ def measure_sets(
     return Measurement(results, statistics, sample if sample is not None and len(sample) > 0 else None)
 
 
+class Kept:
+    """The features of a pass, as long as they take no more than `KEPT_BYTES`.
+
+    Attributes:
+        batches: Features and labels of each batch, and None for its inputs; empty when they were too many.
+        complete: Whether all are there.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[Tensor, Tensor, None]] = []
+        self.complete = True
+        self._room = KEPT_BYTES
+
+    def passing(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the batches, and keep their features on the way."""
+        for z, labels, x in batches:
+            self._room -= z.nbytes + labels.nbytes
+            if self._room >= 0:
+                # Copies: a view would keep alive all that it is a part of.
+                self.batches.append((z.clone(), labels.clone(), None))
+            elif self.complete:
+                self.complete = False
+                self.batches.clear()
+            yield z, labels, x
+
+
 def check_batches(
     name: str,
-    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    batches: Batches,
     pl_module: LightningModule,
     num_classes: int,
     measured: Measured,
@@ -130,16 +168,15 @@ def check_batches(
     Raises:
         ValueError: If labels or features are none, or a classifier does not fit them.
     """
-    stats = _statistics(name, batches, num_classes, None)
+    # Values are none of its business: what is not finite is found in training, by a `NonFiniteGuard`.
+    stats = _statistics(name, ((z.nan_to_num(), labels, x) for z, labels, x in batches), num_classes, None)
     if stats is None or stats.num_classes == 1:
         return None
     measured.linear(pl_module, num_classes, stats.feature_dim)
     return stats.feature_dim
 
 
-def _statistics(
-    name: str, batches: Iterable[tuple[Tensor, Tensor, Tensor]], num_classes: int, sample: FeatureSample | None
-) -> ClassStatistics | None:
+def _statistics(name: str, batches: Batches, num_classes: int, sample: FeatureSample | None) -> ClassStatistics | None:
     stats: ClassStatistics | None = None
     index = 0
     try:
