@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -18,6 +19,7 @@ from nc_lightning.callbacks.measured_features import Measured
 from nc_lightning.callbacks.sources import is_named
 from nc_lightning.callbacks.trained_samples import one_epoch, spread, trained_count, trained_samples
 from nc_lightning.data.loader import BatchLoader
+from nc_lightning.objectives.preprocess import training_datamodule
 from nc_lightning.processes import own_samples
 
 DEFAULT_BATCH_SIZE = 256
@@ -49,7 +51,8 @@ def training_sources(trainer: Trainer) -> list[Source]:
 
 def own_training_sources(trainer: Trainer) -> list[Source]:
     """Return the data module's own loader of the training set for measuring, if there is one and training uses it."""
-    datamodule: Any = getattr(trainer, "datamodule", None)
+    fitting = trainer.state.fn == TrainerFn.FITTING
+    datamodule: Any = training_datamodule(trainer) if fitting else getattr(trainer, "datamodule", None)
     if getattr(trainer, "overfit_batches", 0) or not hasattr(datamodule, "geometry_dataloader"):
         return []
     training, leaves = _leaves(trainer.train_dataloader), _leaves(datamodule.geometry_dataloader())

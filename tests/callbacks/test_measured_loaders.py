@@ -204,6 +204,17 @@ def test_limits_hold_for_a_data_module_too():
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_data_module_of_an_earlier_fit_is_none_of_the_next():
+    data, monitor = DigitsDataModule(), GeometryMonitor()
+    trainer = Trainer(callbacks=[monitor], max_epochs=1, **QUIET)
+    module = HSCL(encoder=MLP((1, 8, 8), (5,)), num_classes=10)
+    trainer.fit(module, data)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, DataLoader(TensorDataset(torch.randn(60, 1, 8, 8), torch.arange(60) % 10), 20))
+    assert monitor.statistics["train"].num_samples == 60
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("loader", ["stream", "iterable"])
 def test_of_what_cannot_be_ordered_the_batches_of_an_epoch_are_measured(loader):
     _, monitor = fit(LOADERS[loader](), limit_train_batches=3)
