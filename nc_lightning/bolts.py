@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
-from nc_lightning.data import concatenate_views
+from nc_lightning.batch import read_batch
 
 
 class SSLOnlineEvaluator(Callback):
@@ -140,8 +140,8 @@ class CIFAR10DataModule(LightningDataModule):
 
 def _last_view(batch: Any) -> tuple[tuple[Tensor], Tensor]:
     """What lightning-bolts expects: several inputs and labels, of which it takes the last."""
-    x, _, _ = concatenate_views(batch)
-    return (x[-len(batch[1]) :],), batch[1]
+    views, labels = read_batch(batch)
+    return (views[-1],), labels
 
 
 def _import(name: str) -> Any:

@@ -32,7 +32,7 @@ def commands_of(text, program):
 
 def test_python_examples(readme, in_tmp, capsys):
     examples = blocks(readme, "python")
-    assert len(examples) == 5
+    assert len(examples) == 6
     for example in examples:
         exec(compile(example, "README.md", "exec"), {})
         assert capsys.readouterr().out

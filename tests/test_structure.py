@@ -18,6 +18,7 @@ FLOORS = [
     "run_folder",
     "processes",
     "launched",
+    "batch",
     "devices",
     "checkpoints",
     "last_checkpoint",

@@ -1,5 +1,8 @@
 """The geometry monitor: how near the representation is to neural collapse, epoch by epoch."""
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -13,31 +16,46 @@ from nc_lightning.callbacks.averaged_weights import (
 )
 from nc_lightning.callbacks.feature_sample import FeatureSample
 from nc_lightning.callbacks.geometry_watchers import PREFIX, GeometryWatchers
-from nc_lightning.callbacks.measured_loaders import Source, test_sources, training_sources, validation_sources
-from nc_lightning.callbacks.measurement import measure_sets
+from nc_lightning.callbacks.measured_features import Measured, look_like_logits
+from nc_lightning.callbacks.measured_loaders import (
+    Source,
+    batch_features,
+    features,
+    own_training_sources,
+    single_batches,
+    test_sources,
+    training_sources,
+    validation_sources,
+)
+from nc_lightning.callbacks.measurement import check_batches, measure_sets, undisturbed
 from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.geometry import ClassStatistics, caveats
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.logged_values import forget_logged
+from nc_lightning.objectives.base import ContrastiveObjective
 from nc_lightning.tables import losses_of
 
 
 class GeometryMonitor(Callback):
     """Measure the geometry of the training and validation features, and log it as ``geometry/<set>/<key>``.
 
-    The module is called on inputs and must return features (N, d). It is in eval mode meanwhile, and the mode of every
-    submodule, BatchNorm's running statistics and all random number generators are as before when it is done. The
-    training set comes from the data module's ``geometry_dataloader()`` if it has one, without augmentation; else from
-    the training loader's data set, each sample once and in order; with ``overfit_batches`` it is those batches. Several
-    validation loaders are the sets ``val``, ``val_1`` and so on.
+    The module is called on inputs and returns features (N, d): a tensor, or the only one in a tuple or dict; in a
+    classifier, ``features`` or ``classifier`` say which layer has them. It is in eval mode meanwhile, and the mode of
+    every submodule, BatchNorm's running statistics and all random number generators are as before afterwards. The first
+    batch of each set is read and mapped before training starts: what cannot be measured is refused there. The training
+    set comes from the data module's ``geometry_dataloader()`` if it has one, without augmentation; else from the
+    training loader's data set, each sample once and in order. With ``limit_train_batches`` it is as many samples as an
+    epoch trains on, the same ones each time, spread over the whole set; with ``overfit_batches`` it is those batches.
+    Several validation loaders are the sets ``val``, ``val_1`` and so on.
 
-    Features are streamed, never kept: memory is C d + d^2 numbers. With several processes each takes its share, and all
-    have the values of the whole set; samples that a `DistributedSampler` repeats count once. A set is read twice, first
-    for its class statistics, then for the distances to the class means, which cannot be told before these are known.
-    Held-out samples are classified by the centres of the *training* classes where there is a training set. With an
-    `OnlineLinearProbe`, its classifier is compared with the class means of the set (``nc3``), and its decisions with
-    those of the nearest centre (``nc4``). Of a set without labels, all -1, the spectrum alone is measured. An epoch
-    that is not due costs nothing.
+    A set is looked at twice, first for its class statistics, then for the distances to the class means, which cannot be
+    told before these are known. Features that take no more than `nc_lightning.callbacks.measurement.KEPT_BYTES` are
+    kept for the second look, so that a measurement costs one forward pass over each set; of larger sets they are
+    computed twice, and memory is C d + d^2 numbers. With several processes each takes its share, and all have the
+    values of the whole set; samples that a `DistributedSampler` repeats count once. Held-out samples are classified by
+    the centres of the *training* classes where there is a training set. With an `OnlineLinearProbe`, its classifier is
+    compared with the class means of the set (``nc3``), and its decisions with those of the nearest centre (``nc4``). Of
+    a set without labels, all -1, the spectrum alone is measured. An epoch that is not due costs nothing.
 
     In a fit all sets are measured together at the end of a due epoch, with the weights that a checkpoint holds: the
     averaged ones of `WeightAveraging`. Values are logged through the module, so every logger works, and are in
@@ -48,6 +66,13 @@ class GeometryMonitor(Callback):
     Args:
         every_n_epochs: Measure after every n-th epoch, and after the last one.
         num_classes: C; None to take it from the module or the data module.
+        features: What to measure of a module that does not return features: the name of a submodule, whose output it
+            is, such as ``encoder``, or a callable (module, x) -> z. None for what the module returns, or with a
+            ``classifier`` for its input.
+        classifier: The linear layer that ``nc3`` and ``nc4`` compare with the class means instead of the probe's: the
+            name of a submodule, such as ``fc``, or a module.
+        batch: A callable (batch) -> (x, labels) for batches of a form that `nc_lightning.batch.read_batch` does not
+            know.
 
     Attributes:
         num_classes: C, once it is found.
@@ -67,7 +92,14 @@ class GeometryMonitor(Callback):
         >>> trainer = Trainer(callbacks=[GeometryMonitor(every_n_epochs=5)], logger=False)
     """
 
-    def __init__(self, every_n_epochs: int = 1, num_classes: int | None = None) -> None:
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        num_classes: int | None = None,
+        features: str | Callable[..., Any] | None = None,
+        classifier: str | Callable[..., Any] | None = None,
+        batch: Callable[..., Any] | None = None,
+    ) -> None:
         check_count("every_n_epochs", every_n_epochs)
         if num_classes is not None:
             check_count("num_classes", num_classes, at_least=2)
@@ -75,6 +107,7 @@ class GeometryMonitor(Callback):
         self.num_classes = num_classes
         self.sample_size = 0
         self._asked_num_classes = num_classes
+        self._measured = Measured(features, classifier, batch)
         self._watchers: GeometryWatchers | None = None
         self._forget()
 
@@ -86,6 +119,7 @@ class GeometryMonitor(Callback):
         self._measured_step = -1
         self._validated_step = -1
         self._warned: set[str] = set()
+        self._checked = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget an earlier run; find out the number of classes, and that module and data agree on it."""
@@ -100,8 +134,22 @@ class GeometryMonitor(Callback):
         place_after_averaging(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let callbacks and schedules that watch a geometry key wait for measurements."""
+        """Let callbacks and schedules that watch a geometry key wait; read and map the first batch of each set."""
         self._watchers = GeometryWatchers(trainer)
+        with undisturbed(pl_module):
+            training = own_training_sources(trainer)
+            self._checked = bool(training)
+            for name, sources in {"train": training, **validation_sources(trainer)}.items():
+                first = [Source(source.loader, min(source.limit, 1)) for source in sources]
+                self._check(trainer, pl_module, name, features(trainer, pl_module, first, self._measured))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Map the first batch of training, where no other loader has the training set."""
+        if not self._checked:
+            self._checked = True
+            first = (batch_features(trainer, pl_module, one, self._measured) for one in single_batches(trainer, batch))
+            with undisturbed(pl_module):
+                self._check(trainer, pl_module, "train", first)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the values of an earlier epoch from the metrics."""
@@ -163,6 +211,20 @@ class GeometryMonitor(Callback):
             losses = {key: value for key, value in losses.items() if not key.startswith("loss/val")}
         return losses
 
+    def _check(self, trainer: Trainer, pl_module: LightningModule, name: str, batches: Iterable[Any]) -> None:
+        assert self.num_classes is not None
+        width = check_batches(name, batches, pl_module, self.num_classes, self._measured)
+        self._warn_of_logits(pl_module, width)
+
+    def _warn_of_logits(self, pl_module: LightningModule, width: int | None) -> None:
+        chosen = self._measured.features is not None or self._measured.classifier is not None
+        if width is None or chosen or isinstance(pl_module, ContrastiveObjective) or "logits" in self._warned:
+            return
+        assert self.num_classes is not None
+        if (advice := look_like_logits(pl_module, width, self.num_classes)) is not None:
+            self._warned.add("logits")
+            rank_zero_warn(advice)
+
     def _due(self, trainer: Trainer) -> bool:
         epoch = trainer.current_epoch + 1
         stops = trainer.should_stop and getattr(trainer.fit_loop, "_can_stop_early", True)
@@ -183,10 +245,11 @@ class GeometryMonitor(Callback):
         sets = {"train": training_sources(trainer), **held_out}
         assert self.num_classes is not None
         with evaluated_weights(trainer, pl_module):
-            measured = measure_sets(sets, trainer, pl_module, self.num_classes, self.sample_size)
+            measured = measure_sets(sets, trainer, pl_module, self.num_classes, self.sample_size, self._measured)
         self.results, self.statistics, self.sample = measured
         self._measured_step = trainer.global_step
         for name, stats in self.statistics.items():
+            self._warn_of_logits(pl_module, stats.feature_dim)
             if caveats(stats) and name not in self._warned:
                 self._warned.add(name)
                 rank_zero_warn(f"geometry of the {name} set: {caveats(stats)}")

@@ -1,5 +1,6 @@
 """Which batches a measurement reads: each training sample once and in order, and the held-out sets as they are."""
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,13 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from nc_lightning.batch import set_name
+from nc_lightning.callbacks.measured_features import Measured
 from nc_lightning.callbacks.sources import is_named
-from nc_lightning.callbacks.trained_samples import one_epoch, trained_samples
-from nc_lightning.data.views import concatenate_views, set_name
+from nc_lightning.callbacks.trained_samples import one_epoch, spread, trained_count, trained_samples
+from nc_lightning.data.loader import BatchLoader
+from nc_lightning.objectives.preprocess import training_datamodule
 from nc_lightning.processes import own_samples
 
 DEFAULT_BATCH_SIZE = 256
@@ -35,16 +40,47 @@ class Source(NamedTuple):
 
 def training_sources(trainer: Trainer) -> list[Source]:
     """Return the training set without augmentation where the data module offers it, else the training data in order."""
-    datamodule: Any = getattr(trainer, "datamodule", None)
-    limit = float(getattr(trainer, "fast_dev_run", 0) or math.inf)
     if getattr(trainer, "overfit_batches", 0) and trainer.train_dataloader is not None:
         # These batches, in a fixed order, are all that is trained on.
         return [Source(loader, trainer.num_training_batches) for loader in _leaves(trainer.train_dataloader)]
-    if hasattr(datamodule, "geometry_dataloader"):
-        return [Source(loader, limit) for loader in _leaves(datamodule.geometry_dataloader())]
-    loaders = [_in_order(loader, trainer) for loader in _leaves(trainer.train_dataloader)]
-    # A loader without a length may never end; an epoch of training does.
-    return [Source(loader, limit if _has_length(loader) else trainer.num_training_batches) for loader in loaders]
+    if own := own_training_sources(trainer):
+        return own
+    leaves = _leaves(trainer.train_dataloader)
+    return [_source(loader, [loader], trainer) for loader in leaves]
+
+
+def own_training_sources(trainer: Trainer) -> list[Source]:
+    """Return the data module's own loader of the training set for measuring, if there is one and training uses it."""
+    fitting = trainer.state.fn == TrainerFn.FITTING
+    datamodule: Any = training_datamodule(trainer) if fitting else getattr(trainer, "datamodule", None)
+    if getattr(trainer, "overfit_batches", 0) or not hasattr(datamodule, "geometry_dataloader"):
+        return []
+    training, leaves = _leaves(trainer.train_dataloader), _leaves(datamodule.geometry_dataloader())
+    if not any(_reads_less(loader, trainer) for loader in training):
+        return [Source(loader) for loader in leaves]
+    return [_source(loader, training, trainer) for loader in leaves]
+
+
+def _reads_less(loader: Any, trainer: Trainer) -> bool:
+    """Whether an epoch ends before a training loader does."""
+    return not _has_length(loader) or trainer.num_training_batches < len(loader)
+
+
+def _source(loader: Any, training: Sequence[Any], trainer: Trainer) -> Source:
+    """The samples of a loader in order, no more than an epoch of the training loaders has."""
+    cut = any(_reads_less(part, trainer) for part in training)
+    ordered = _in_order(loader, training if cut else [], trainer)
+    by_batches = ordered is loader or isinstance(getattr(ordered, "dataset", None), IterableDataset)
+    return Source(ordered, trainer.num_training_batches if cut and by_batches else math.inf)
+
+
+def single_batches(trainer: Trainer, batch: Any) -> list[Any]:
+    """Return the batches that training takes at once: one, or one of each loader."""
+    if isinstance(trainer.train_dataloader, Mapping):
+        return [one for one in batch.values() if one is not None]
+    if isinstance(trainer.train_dataloader, (list, tuple)):
+        return [one for one in batch if one is not None]
+    return [batch]
 
 
 def validation_sources(trainer: Trainer) -> dict[str, list[Source]]:
@@ -63,19 +99,26 @@ def test_sources(trainer: Trainer) -> dict[str, list[Source]]:
 
 
 def features(
-    trainer: Trainer, pl_module: LightningModule, sources: Sequence[Source]
-) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """Yield (batch index, features, labels, inputs) of the sources, one after another."""
-    index = itertools.count()
+    trainer: Trainer, pl_module: LightningModule, sources: Sequence[Source], measured: Measured
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (features, labels, inputs) of each batch of the sources, one source after another."""
     for loader, limit in sources:
         left = own_samples(loader)
         for batch in itertools.islice(loader, None if math.isinf(limit) else int(limit)):
             batch = trainer.strategy.batch_to_device(batch, pl_module.device)
-            x, labels, _ = concatenate_views(batch)
-            with torch.no_grad(), trainer.precision_plugin.forward_context():
-                z = pl_module(trainer.precision_plugin.convert_input(x))
-            yield next(index), z[:left], labels[:left], x[:left]
+            z, labels, x = batch_features(trainer, pl_module, batch, measured)
+            yield z[:left], labels[:left], x[:left]
             left = None if left is None else max(0, left - len(labels))
+
+
+def batch_features(
+    trainer: Trainer, pl_module: LightningModule, batch: Any, measured: Measured
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (features, labels, inputs) of a batch that is on the device."""
+    x, labels = measured.read(batch)
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        z = measured.of(pl_module, trainer.precision_plugin.convert_input(x))
+    return z, labels, x
 
 
 def _held_out(name: str, loaders: Any, limits: Sequence[float]) -> dict[str, list[Source]]:
@@ -110,8 +153,24 @@ def _has_length(loader: Any) -> bool:
         return False
 
 
-def _in_order(loader: Any, trainer: Trainer) -> Any:
-    """Return a loader of this process's share of the same data set, each sample once and in order, if there is one."""
+def _in_order(loader: Any, training: Sequence[Any], trainer: Trainer) -> Any:
+    """Return a loader of this process's share of the same data set, each sample once and in order, if there is one.
+
+    Where there are ``training`` loaders it has no more samples than an epoch of these, spread over the data set.
+    """
+
+    def chosen(indices: Sequence[int], processes: int = 1) -> Sequence[int]:
+        if not training:
+            return indices
+        own = len(indices) // processes
+        count = processes * sum(trained_count(part, trainer.num_training_batches, own) for part in training)
+        return [indices[i] for i in spread(count, len(indices))]
+
+    if isinstance(loader, BatchLoader) and isinstance(loader.sampler, list):
+        indices = chosen([index for batch in loader.sampler for index in batch])
+        thinned, size = copy.copy(loader), len(loader.sampler[0])
+        thinned.sampler = [list(indices[start : start + size]) for start in range(0, len(indices), size)]
+        return thinned
     if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
         return loader
     # Workers of its own: those of the training loader may persist, and be in the middle of an epoch.
@@ -128,7 +187,8 @@ def _in_order(loader: Any, trainer: Trainer) -> Any:
         return DataLoader(dataset, batch_size=loader.batch_size, **options)
     if not hasattr(dataset, "__len__"):
         return loader
-    indices = trained_samples(loader, trainer.num_training_batches)[trainer.global_rank :: trainer.world_size]
+    indices = chosen(trained_samples(loader, trainer.num_training_batches), trainer.world_size)
+    indices = indices[trainer.global_rank :: trainer.world_size]
     if loader.batch_sampler is not None:
         batch_size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
         batch_size = batch_size if isinstance(batch_size, int) else DEFAULT_BATCH_SIZE

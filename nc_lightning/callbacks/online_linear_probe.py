@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from nc_lightning.batch import UNLABELLED, set_name
 from nc_lightning.callbacks.sources import find_num_classes, step_features
-from nc_lightning.data.views import UNLABELLED, set_name
 from nc_lightning.factories import without_parser
 from nc_lightning.geometry.checks import check_count, check_labels
 from nc_lightning.logged_values import forget_logged

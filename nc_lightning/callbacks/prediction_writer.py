@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
+from nc_lightning.batch import set_name
 from nc_lightning.callbacks.sources import run_folder
-from nc_lightning.data.views import set_name
 from nc_lightning.files import unused_path
 from nc_lightning.processes import of_all_processes
 

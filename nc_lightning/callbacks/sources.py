@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
+from nc_lightning.batch import class_indices
 from nc_lightning.losses.shares import Shares
 from nc_lightning.run_folder import Trainer as OwnTrainer
 
@@ -32,7 +33,10 @@ class StepFeatures(NamedTuple):
 def step_features(outputs: Any) -> StepFeatures | None:
     """Return what a step returned of its batch; None if it exposes no features."""
     if isinstance(outputs, dict) and "z" in outputs and "labels" in outputs:
-        return StepFeatures(outputs["z"], outputs["labels"], outputs.get("instances"), outputs.get("shares"))
+        labels = outputs["labels"]
+        if isinstance(labels, Tensor) and labels.ndim == 2:
+            labels = class_indices(labels)
+        return StepFeatures(outputs["z"], labels, outputs.get("instances"), outputs.get("shares"))
     return None
 
 

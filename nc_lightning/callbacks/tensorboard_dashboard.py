@@ -27,6 +27,7 @@ from nc_lightning.files import replace_file, unused_path
 from nc_lightning.geometry import class_mean_spectrum
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.losses import ContrastiveLoss
+from nc_lightning.objectives.base import ContrastiveObjective
 from nc_lightning.report import SETS, report_html
 from nc_lightning.run_record import FILE_NAME, RunRecord
 
@@ -249,6 +250,8 @@ def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
     data = getattr(trainer, "datamodule", None) or trainer.train_dataloader
     seed = os.environ.get("PL_GLOBAL_SEED")
     settings |= {"batch_size": getattr(data, "batch_size", None), "seed": None if seed is None else int(seed)}
+    if isinstance(pl_module, ContrastiveObjective):
+        settings |= pl_module.preprocess.settings()
     return settings | {"resumed_from": None if trainer.ckpt_path is None else str(trainer.ckpt_path)}
 
 

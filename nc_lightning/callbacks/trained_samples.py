@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import (
@@ -58,6 +59,51 @@ def trained_samples(loader: DataLoader[Any], num_batches: float) -> Sequence[int
     limit = None if hasattr(sampler, "__len__") or limit is None else limit
     found = {index for item in itertools.islice(drawn, limit) for index in _indices(item)}
     return sorted(found)
+
+
+def spread(count: int, size: int) -> list[int]:
+    """Return ``count`` of ``size`` positions in order, one in each of as many equal stretches, the same ones each time.
+
+    Where in its stretch a position lies is random: sets are often sorted by class, or go through the classes in turns.
+
+    Example:
+        >>> spread(3, 12), spread(12, 3)
+        ([3, 6, 9], [0, 1, 2])
+    """
+    if count >= size:
+        return list(range(size))
+    starts = torch.arange(count + 1) * size // count
+    within = torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * starts.diff()
+    return (starts[:-1] + within.long()).tolist()
+
+
+def trained_count(loader: Any, num_batches: float, size: int) -> int:
+    """Return how many samples of ``size`` an epoch of ``num_batches`` reads from a training loader of this process.
+
+    All of them where these are all batches, also if the loader drops some; where the size of its batches is not known,
+    their share.
+
+    Example:
+        >>> loader = DataLoader(range(9), batch_size=2)
+        >>> [trained_count(loader, num_batches, size=9) for num_batches in (5, 3, 1)]
+        [9, 6, 2]
+    """
+    try:
+        length = len(loader)
+    except (TypeError, NotImplementedError):
+        return size
+    if num_batches >= length:
+        return size
+    batches = int(num_batches) * (_batch_size(loader) or size / length)
+    return max(1, min(size, int(batches)))
+
+
+def _batch_size(loader: Any) -> int | None:
+    sampler = getattr(loader, "sampler", None)
+    if isinstance(sampler, EpochSampler):
+        return sampler.global_batch_size // sampler.num_replicas
+    of_both = (getattr(part, "batch_size", None) for part in (loader, getattr(loader, "batch_sampler", None)))
+    return next((size for size in of_both if isinstance(size, int)), None)
 
 
 def _unwrapped(sampler: Any) -> Any:

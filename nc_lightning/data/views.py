@@ -1,18 +1,17 @@
-"""Batches of one or several views: making them from images, and putting them into one tensor."""
+"""Batches of one or several views, made from images."""
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from nc_lightning.batch import UNLABELLED as UNLABELLED
+from nc_lightning.batch import concatenate_views as concatenate_views
+from nc_lightning.batch import set_name as set_name
 from nc_lightning.data.augmentation import SimCLR
 from nc_lightning.geometry.checks import check_count
-
-UNLABELLED = -1
-"""Label of an input whose class is not known."""
 
 _MADE = itertools.count()
 """Views that were made without a generator have different random numbers each."""
@@ -109,46 +108,3 @@ class Views:
 
 def _as_floats(x: Tensor) -> Tensor:
     return x.float().div_(255) if x.dtype == torch.uint8 else x.float()
-
-
-def concatenate_views(batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn a batch of V views into one tensor, so that they share one forward pass and one BatchNorm.
-
-    Args:
-        batch: ``(x, y)``, or ``((x1, ..., xV), y)`` with views of equal shape (N, ...).
-
-    Returns:
-        Inputs (V N, ...), labels (V N,) and instances (V N,), view after view; views of one image are one instance.
-
-    Raises:
-        ValueError: If the batch has another form, or inputs and labels differ in number.
-
-    Example:
-        >>> x, labels, instances = concatenate_views(((torch.zeros(2, 3), torch.ones(2, 3)), torch.tensor([4, 7])))
-        >>> x.shape, labels.tolist(), instances.tolist()
-        (torch.Size([4, 3]), [4, 7, 4, 7], [0, 1, 0, 1])
-    """
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
-        raise ValueError(f"batch: got a {type(batch).__name__}{size}, expected (x, y) or ((x1, ..., xV), y)")
-    x, labels = batch
-    if not isinstance(labels, Tensor):
-        raise ValueError(f"batch: got labels of type {type(labels).__name__}, expected a tensor (N,)")
-    views = list(x) if isinstance(x, (tuple, list)) else [x]
-    if not views or any(len(view) != len(labels) for view in views):
-        sizes = ", ".join(str(len(view)) for view in views) or "none"
-        raise ValueError(f"batch: got views of {sizes} inputs and {len(labels)} labels, expected equal numbers")
-    instances = torch.arange(len(labels), device=labels.device)
-    if len(views) == 1:
-        return views[0], labels, instances
-    return torch.cat(views), labels.repeat(len(views)), instances.repeat(len(views))
-
-
-def set_name(name: str, dataloader_idx: int) -> str:
-    """Return the name of a set in logs: that of the split for its first loader, numbered for further ones.
-
-    Example:
-        >>> set_name("val", 0), set_name("val", 1)
-        ('val', 'val_1')
-    """
-    return f"{name}_{dataloader_idx}" if dataloader_idx else name

@@ -10,13 +10,14 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from nc_lightning.data.views import concatenate_views, set_name
+from nc_lightning.batch import concatenate_views, set_name
 from nc_lightning.geometry import normalize
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.logged_values import forget_logged
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.losses.shares import Sync
 from nc_lightning.objectives.optimized import OptimizedModule
+from nc_lightning.objectives.preprocess import Preprocess, training_datamodule
 from nc_lightning.processes import of_all_processes, this_process
 from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
@@ -52,6 +53,10 @@ class ContrastiveObjective(OptimizedModule):
         channels_last: Keep the encoder's convolutions in the memory format that bf16 and GPUs are fastest with.
         compile: Compile the encoder by ``torch.compile`` at its first use.
 
+    Attributes:
+        preprocess: Turns uint8 images, or float ones in [0, 1], into what the encoder was trained on: standardised as
+            the data module of the fit does. `forward` takes standardised inputs, the batches of data modules here.
+
     Weight decay, and the trust ratio of LARS with it, leaves biases and the scales of norms alone.
 
     Raises:
@@ -84,6 +89,7 @@ class ContrastiveObjective(OptimizedModule):
         self.feature_dim = num_classes - 1 if feature_dim is None else feature_dim
         self.encoder = encoder
         self.projector = _make_projector(projector, encoder, self.feature_dim)
+        self.preprocess = Preprocess()
         if channels_last:
             self.encoder.to(memory_format=torch.channels_last)
         if compile:
@@ -96,6 +102,8 @@ class ContrastiveObjective(OptimizedModule):
         """Refuse strategies under which callbacks cannot call this module."""
         super().setup(stage)
         check_strategy(self.trainer.strategy)
+        if stage == "fit":
+            self.preprocess.take_from(training_datamodule(self.trainer))
 
     def configure_model(self) -> None:
         """Shard encoder and projector where the strategy is FSDP2, each as a whole."""
@@ -118,6 +126,8 @@ class ContrastiveObjective(OptimizedModule):
     def on_fit_start(self) -> None:
         """Forget the loss's constants of an earlier fit; warn of what does not do what it seems to."""
         self._constants_for = ()
+        # The data of this fit decide, also where a checkpoint that it resumes was trained on others.
+        self.preprocess.take_from(training_datamodule(self.trainer))
         if self.trainer.accumulate_grad_batches > 1:
             rank_zero_warn(
                 f"accumulate_grad_batches: got {self.trainer.accumulate_grad_batches}, which adds no negatives to a "
@@ -198,10 +208,11 @@ class ContrastiveObjective(OptimizedModule):
         return unless_present(NonFiniteGuard, self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note which objective this is, and the hardness also where a callback saves another module's weights."""
+        """Note objective, hardness and preprocessing, also where a callback saves the weights of another module."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["objective"] = type(self).__name__
         self.loss.save_scheduled_beta(checkpoint["state_dict"], "loss.")
+        self.preprocess.save(checkpoint["state_dict"], "preprocess.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another objective, whose weights would fit."""

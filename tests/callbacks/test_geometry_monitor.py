@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe
+from nc_lightning.callbacks import measurement as measurement_file
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import CentreDistances, ClassStatistics, measure, ncc_accuracy
@@ -61,6 +62,36 @@ def test_the_end_is_measured_also_in_mid_epoch(tmp_path):
     assert set(monitor.results) == {"train", "val"}
     fit.logger.save()
     assert "geometry/val/nc1" in (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("data", [LatentClassDataModule, DigitsDataModule])
+def test_kept_features_give_the_same_values(tmp_path, monkeypatch, data):
+    def run():
+        torch.manual_seed(0)
+        shape = data().input_shape
+        monitor, module = GeometryMonitor(), HSCL(encoder=MLP(shape, (24,)), num_classes=10)
+        monitor.sample_size = 50
+        trainer(tmp_path, monitor, OnlineLinearProbe(), max_epochs=1).fit(module, data())
+        return repr((monitor.results, monitor.sample.z.tolist(), torch.rand(1)))  # NaN is NaN
+
+    kept = run()
+    for size in (0, 100_000):  # too little for any set, and for the training set alone
+        monkeypatch.setattr(measurement_file, "KEPT_BYTES", size)
+        assert run() == kept
+
+
+def test_what_is_kept_is_within_its_budget(monkeypatch):
+    monkeypatch.setattr(measurement_file, "KEPT_BYTES", 1000)
+
+    def batches(count):
+        return [(torch.zeros(10, 50)[:, :3], torch.arange(10), None)] * count  # 200 bytes each
+
+    for count, complete in ((5, True), (6, False)):
+        kept = measurement_file.Kept()
+        assert len(list(kept.passing(batches(count)))) == count
+        assert kept.complete == complete
+        assert len(kept.batches) == (count if complete else 0)
+        assert all(z.untyped_storage().nbytes() == 120 for z, *_ in kept.batches)  # not what it was a part of
 
 
 class Listener(Callback):
@@ -113,7 +144,7 @@ class Watched(MLP):
         return super().forward(x)
 
 
-def test_an_epoch_that_is_not_due_costs_nothing(tmp_path):
+def test_an_epoch_that_is_not_due_costs_nothing(tmp_path, monkeypatch):
     def evaluated(*callbacks):
         encoder = Watched()
         trainer(tmp_path, *callbacks, max_epochs=5, num_sanity_val_steps=0).fit(
@@ -121,10 +152,15 @@ def test_an_epoch_that_is_not_due_costs_nothing(tmp_path):
         )
         return encoder.seen[False]
 
-    without = evaluated()
-    measurement = 2 * (1000 + 200)  # training and validation set, each read twice
+    data = LatentClassDataModule()
+    data.setup()
+    first_batches = sum(len(next(iter(loader))[1]) for loader in (data.geometry_dataloader(), data.val_dataloader()))
+    without = evaluated() + first_batches  # read before training
+    measurement = 1000 + 200  # training and validation set
     assert evaluated(GeometryMonitor(every_n_epochs=100)) == without + measurement  # after the last epoch
     assert evaluated(GeometryMonitor(every_n_epochs=2)) == without + 3 * measurement  # epochs 2, 4 and the last
+    monkeypatch.setattr(measurement_file, "KEPT_BYTES", 0)
+    assert evaluated(GeometryMonitor(every_n_epochs=2)) == without + 6 * measurement  # each set is read twice
 
 
 def test_training_is_not_disturbed(tmp_path):

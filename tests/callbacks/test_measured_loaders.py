@@ -8,12 +8,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from nc_lightning import HSCL
-from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe
+from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe, measurement
 from nc_lightning.callbacks.prediction_writer import PredictionWriter
-from nc_lightning.data import ClassBalancedBatchSampler
+from nc_lightning.callbacks.trained_samples import spread
+from nc_lightning.data import ClassBalancedBatchSampler, DigitsDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import measure
 
@@ -131,7 +132,7 @@ def fit(loader, val=None, module=None, monitor=None, **options):
 @pytest.mark.parametrize("name", LOADERS)
 def test_each_sample_once_and_in_order(name):
     module, monitor = fit(LOADERS[name]())
-    assert torch.equal(torch.cat(module.seen), X.repeat(4, 1))  # two passes, two epochs
+    assert torch.equal(torch.cat(module.seen[1:]), X.repeat(2, 1))  # in two epochs, after a look at the first batch
     assert monitor.results["train"] == pytest.approx(measure(X, Y), rel=1e-9, abs=1e-12)
 
 
@@ -139,13 +140,92 @@ def test_each_sample_once_and_in_order(name):
 def test_two_loaders_are_read_one_after_the_other():
     loader = [DataLoader(TensorDataset(X[:20], Y[:20]), 10, shuffle=True), DataLoader(TensorDataset(X[20:], Y[20:]), 7)]
     module, _ = fit(loader, max_epochs=1)
-    assert torch.equal(torch.cat(module.seen), X.repeat(2, 1))
+    assert torch.equal(torch.cat(module.seen[2:]), X)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_stream_without_an_end_is_read_as_far_as_an_epoch():
     _, monitor = fit(DataLoader(Stream(endless=True), 10), limit_train_batches=6)
     assert monitor.statistics["train"].num_samples == 60
+
+
+CLASSES = {"sorted": torch.arange(240) // 60, "in turns": torch.arange(240) % 4, "in pairs": torch.arange(240) // 2 % 4}
+CUT = {
+    "batches": (lambda s: DataLoader(s, 10, shuffle=True), {"limit_train_batches": 4}, 40),
+    "a share of them": (lambda s: DataLoader(s, 10, shuffle=True, drop_last=True), {"limit_train_batches": 0.5}, 120),
+    "fast": (lambda s: DataLoader(s, 24), {"fast_dev_run": 2}, 48),
+    "subset": (
+        lambda s: DataLoader(s, 10, sampler=SubsetRandomSampler(torch.randperm(240)[:160])),
+        {"limit_train_batches": 8},
+        80,
+    ),
+    "batch sampler": (
+        lambda s: DataLoader(s, batch_sampler=ClassBalancedBatchSampler(s.tensors[1], 8)),
+        {"limit_train_batches": 8},
+        64,
+    ),
+    "epoch sampler": (
+        lambda s: DataLoader(s, sampler=ClassBalancedBatchSampler(s.tensors[1], 8), batch_size=None),
+        {"limit_train_batches": 8},
+        64,
+    ),
+    "unknown sizes": (
+        lambda s: DataLoader(s, sampler=torch.randperm(240).split(16), batch_size=None),
+        {"limit_train_batches": 5},
+        80,
+    ),
+    "more than there are": (lambda s: DataLoader(s, 50), {"limit_train_batches": 9}, 240),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("order", CLASSES)
+@pytest.mark.parametrize("name", CUT)
+def test_no_more_is_measured_than_an_epoch_trains_on_and_of_every_class(name, order):
+    loader, options, count = CUT[name]
+    x = torch.randn(240, 6)
+    module, monitor = fit(loader(TensorDataset(x, CLASSES[order])), **options)
+    assert monitor.statistics["train"].num_samples == count
+    assert monitor.statistics["train"].counts.min() > 0
+    first, *second = torch.cat(module.seen[1:]).split(count)
+    rows = [int(torch.nonzero((x == row).all(1))) for row in first]
+    assert rows == sorted(set(rows))
+    assert all(torch.equal(again, first) for again in second)  # epoch by epoch
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_limits_hold_for_a_data_module_too():
+    data = DigitsDataModule(batch_size=50)
+    monitor = GeometryMonitor()
+    trainer = Trainer(callbacks=[monitor], max_epochs=1, limit_train_batches=6, **QUIET)
+    trainer.fit(HSCL(encoder=MLP((1, 8, 8), (5,)), num_classes=10), data)
+    assert monitor.statistics["train"].num_samples == 300
+    assert monitor.statistics["train"].counts.min() > 10
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_data_module_of_an_earlier_fit_is_none_of_the_next():
+    data, monitor = DigitsDataModule(), GeometryMonitor()
+    trainer = Trainer(callbacks=[monitor], max_epochs=1, **QUIET)
+    module = HSCL(encoder=MLP((1, 8, 8), (5,)), num_classes=10)
+    trainer.fit(module, data)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, DataLoader(TensorDataset(torch.randn(60, 1, 8, 8), torch.arange(60) % 10), 20))
+    assert monitor.statistics["train"].num_samples == 60
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("loader", ["stream", "iterable"])
+def test_of_what_cannot_be_ordered_the_batches_of_an_epoch_are_measured(loader):
+    _, monitor = fit(LOADERS[loader](), limit_train_batches=3)
+    assert monitor.statistics["train"].num_samples == 30
+
+
+def test_positions_are_spread():
+    for count, size in ((1, 1), (3, 10), (7, 100), (100, 100), (99, 100), (5, 10**9)):
+        positions = spread(count, size)
+        assert len(positions) == count
+        assert all(i * size // count <= position < (i + 1) * size // count for i, position in enumerate(positions))
 
 
 def test_an_iterator_is_left_to_training():
@@ -161,13 +241,15 @@ def test_only_what_is_overfitted_is_measured():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_both_passes_see_the_same_random_inputs():
+def test_both_passes_see_the_same_random_inputs(monkeypatch):
+    monkeypatch.setattr(measurement, "KEPT_BYTES", 0)
+
     class Noisy(Rows):
         def __getitem__(self, index):
             return X[index] + torch.randn(6), Y[index]
 
     module, _ = fit(DataLoader(Noisy(), 10), max_epochs=1)
-    first, second = torch.cat(module.seen).split(N)
+    first, second = torch.cat(module.seen[1:]).split(N)
     assert torch.equal(first, second)
     assert not torch.equal(first, X)
 

@@ -1,0 +1,137 @@
+"""What a batch is: inputs, or several views of them, and labels, in any of the forms that data loaders give."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+UNLABELLED = -1
+"""Label of an input whose class is not known."""
+
+INPUT_KEYS = ("image", "images", "img", "x", "pixel_values", "input", "inputs")
+"""Keys under which a dict holds the inputs."""
+
+LABEL_KEYS = ("label", "labels", "y", "target", "targets")
+"""Keys under which a dict holds the labels."""
+
+
+def read_batch(batch: Any) -> tuple[list[Tensor], Tensor]:
+    """Return the views of a batch, one or more, and the labels (N,).
+
+    Args:
+        batch: ``(x, y)``, also with more behind, such as indices; or a dict with one of `INPUT_KEYS` and one of
+            `LABEL_KEYS`. Inputs are a tensor (N, ...), or a tuple of views of equal shape. Labels are class indices
+            (N,) or (N, 1), or one-hot rows (N, C).
+
+    Raises:
+        ValueError: If the batch has another form, labels are soft, or inputs and labels differ in number.
+
+    Example:
+        >>> views, labels = read_batch({"pixel_values": torch.zeros(2, 3), "labels": torch.eye(4)[[3, 1]], "id": "ab"})
+        >>> len(views), labels.tolist()
+        (1, [3, 1])
+    """
+    x, labels = _pair(batch)
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"batch: got labels of type {type(labels).__name__}, expected a tensor (N,)")
+    labels = class_indices(labels)
+    views = list(x) if isinstance(x, (tuple, list)) else [x]
+    for view in views:
+        if not isinstance(view, Tensor):
+            raise ValueError(f"batch: got inputs of type {type(view).__name__}, expected a tensor (N, ...)")
+    if not views or any(len(view) != len(labels) for view in views):
+        sizes = ", ".join(str(len(view)) for view in views) or "none"
+        raise ValueError(f"batch: got views of {sizes} inputs and {len(labels)} labels, expected equal numbers")
+    return views, labels
+
+
+def concatenate_views(batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn a batch of V views into one tensor, so that they share one forward pass and one BatchNorm.
+
+    Args:
+        batch: ``(x, y)``, ``((x1, ..., xV), y)``, or any other form that `read_batch` reads.
+
+    Returns:
+        Inputs (V N, ...), labels (V N,) and instances (V N,), view after view; views of one image are one instance.
+
+    Raises:
+        ValueError: If the batch has another form, or inputs and labels differ in number.
+
+    Example:
+        >>> x, labels, instances = concatenate_views(((torch.zeros(2, 3), torch.ones(2, 3)), torch.tensor([4, 7])))
+        >>> x.shape, labels.tolist(), instances.tolist()
+        (torch.Size([4, 3]), [4, 7, 4, 7], [0, 1, 0, 1])
+    """
+    views, labels = read_batch(batch)
+    instances = torch.arange(len(labels), device=labels.device)
+    if len(views) == 1:
+        return views[0], labels, instances
+    return torch.cat(views), labels.repeat(len(views)), instances.repeat(len(views))
+
+
+def class_indices(labels: Tensor) -> Tensor:
+    """Return labels as (N,), where they are one-hot rows (N, C) or a column (N, 1) of integers.
+
+    Raises:
+        ValueError: If rows are not one-hot, or the shape is another one.
+
+    Example:
+        >>> class_indices(torch.tensor([[0.0, 1.0], [1.0, 0.0]])).tolist(), class_indices(torch.tensor([[5]])).tolist()
+        ([1, 0], [5])
+        >>> class_indices(torch.tensor([[0.3, 0.7]]))
+        Traceback (most recent call last):
+        ...
+        ValueError: labels: got soft ones (1, 2), expected class indices (N,) or one-hot rows; keep those before mixing
+    """
+    if labels.ndim == 1:
+        return labels
+    if labels.ndim != 2:
+        raise ValueError(
+            f"labels: got shape {tuple(labels.shape)}, expected (N,); several views are ((x1, ..., xV), y)"
+        )
+    if labels.shape[1] == 1 and not labels.is_floating_point():
+        return labels[:, 0]
+    ones = labels == 1
+    if labels.shape[1] > 1 and bool(((ones | (labels == 0)).all(1) & (ones.sum(1) == 1)).all()):
+        return ones.to(torch.uint8).argmax(1)
+    raise ValueError(
+        f"labels: got soft ones {tuple(labels.shape)}, expected class indices (N,) or one-hot rows; keep those before "
+        "mixing"
+    )
+
+
+def set_name(name: str, dataloader_idx: int) -> str:
+    """Return the name of a set in logs: that of the split for its first loader, numbered for further ones.
+
+    Example:
+        >>> set_name("val", 0), set_name("val", 1)
+        ('val', 'val_1')
+    """
+    return f"{name}_{dataloader_idx}" if dataloader_idx else name
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    """The inputs and the labels, whatever they are."""
+    if hasattr(batch, "_asdict"):  # a named tuple, whose fields may come in any order
+        fields = batch._asdict()
+        if _known(fields, INPUT_KEYS) and _known(fields, LABEL_KEYS):
+            batch = fields
+    if isinstance(batch, Mapping):
+        inputs, labels = _known(batch, INPUT_KEYS), _known(batch, LABEL_KEYS)
+        if len(inputs) != 1 or len(labels) != 1:
+            raise ValueError(
+                f"batch: got a {type(batch).__name__} with the keys {', '.join(map(str, batch))}, expected one of "
+                f"{', '.join(INPUT_KEYS)} and one of {', '.join(LABEL_KEYS)}"
+            )
+        return batch[inputs[0]], batch[labels[0]]
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+        raise ValueError(
+            f"batch: got a {type(batch).__name__}{size}, expected (x, y), ((x1, ..., xV), y) or a dict of both"
+        )
+    return batch[0], batch[1]
+
+
+def _known(fields: Mapping[Any, Any], keys: tuple[str, ...]) -> list[str]:
+    return [key for key in keys if key in fields]

@@ -1,0 +1,190 @@
+"""What of a module is measured: the features of which layer, and the classifier that they are compared with."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from nc_lightning.batch import concatenate_views
+from nc_lightning.geometry.duality import check_classifier
+
+FEATURE_KEYS = ("z", "features", "feature", "embeddings", "embedding", "pooler_output", "image_embeds")
+"""Names of the features in what a module returns, where that has names."""
+
+
+class Measured(NamedTuple):
+    """Where inputs, labels, features and a classifier come from.
+
+    Attributes:
+        features: The name of a submodule, or one itself, whose output is measured, or a callable (module, inputs) ->
+            features; None for what the module returns or, with a classifier, for that one's input.
+        classifier: The name of a linear layer of the module, or one itself; None for that of an `OnlineLinearProbe`.
+        batch: A callable (batch) -> (inputs, labels); None for the forms of `nc_lightning.batch.read_batch`.
+
+    Example:
+        >>> import torch
+        >>> module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+        >>> x = torch.ones(5, 4)
+        >>> bool((Measured(features="0").of(module, x) == Measured(classifier="1").of(module, x)).all())
+        True
+    """
+
+    features: str | Callable[..., Any] | None = None
+    classifier: str | Callable[..., Any] | None = None
+    batch: Callable[[Any], Any] | None = None
+
+    def read(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return the inputs (V N, ...) and labels (V N,) of a batch of V views."""
+        try:
+            x, labels, _ = concatenate_views(batch if self.batch is None else self.batch(batch))
+        except ValueError as error:
+            raise ValueError(f"{error}; give batch=, a callable (batch) -> (x, labels)") from error
+        return x, labels
+
+    def of(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Return the features (N, d) of inputs (N, ...).
+
+        Raises:
+            ValueError: If there is no such layer, the forward pass does not run it exactly once, or it is not clear
+                which tensor of its output is meant.
+        """
+        if callable(self.features) and not isinstance(self.features, nn.Module):
+            return one_tensor(self.features(module, x), len(x))
+        name, layer = ("features", self.features) if self.features is not None else ("classifier", self.classifier)
+        if layer is None:
+            return one_tensor(module(x), len(x))
+        with _caught(module, name, layer, len(x)) as caught:
+            module(x)
+        if len(caught) != 1:
+            raise ValueError(
+                f"{name}: got {_shown(layer)}, which the forward pass of {type(module).__name__} runs {len(caught)} "
+                "times, expected once; give features=, a callable (module, x) -> z"
+            )
+        return caught[0]
+
+    def linear(self, module: nn.Module, num_classes: int, feature_dim: int) -> Any:
+        """Return the classifier of the module, with ``weight`` and ``bias``; None if none was named.
+
+        Raises:
+            ValueError: If it does not fit the classes and the features.
+        """
+        if self.classifier is None:
+            return None
+        classifier: Any = _layer(module, "classifier", self.classifier)
+        weight = getattr(classifier, "weight", None)
+        if not isinstance(weight, Tensor):
+            raise ValueError(
+                f"classifier: got {_shown(self.classifier)}, a {type(classifier).__name__} without weight, expected a "
+                "linear layer"
+            )
+        try:
+            check_classifier(weight.detach(), None, num_classes, feature_dim)
+        except ValueError as error:
+            raise ValueError(
+                f"classifier: got {_shown(self.classifier)} for other features or classes: {error}"
+            ) from error
+        return classifier
+
+
+def one_tensor(output: Any, num_samples: int) -> Tensor:
+    """Return the features in an output: a tensor itself, one of `FEATURE_KEYS`, or the only (N, d) there is.
+
+    Maps of one pixel (N, d, 1, 1), as global pooling leaves them, are features (N, d).
+
+    Args:
+        output: A tensor, or a tuple, dict, dataclass or other mapping with tensors.
+        num_samples: N.
+
+    Raises:
+        ValueError: If it is not clear which tensor is meant.
+
+    Example:
+        >>> import torch
+        >>> one_tensor({"logits": torch.zeros(2, 5), "features": torch.zeros(2, 3, 1, 1)}, 2).shape
+        torch.Size([2, 3])
+    """
+    if isinstance(output, Tensor):
+        pooled = output.ndim > 2 and output.shape[2:].numel() == 1
+        return output.flatten(1) if pooled else output
+    parts = _parts(output)
+    named = [part for key, part in parts.items() if key in FEATURE_KEYS and isinstance(part, Tensor)]
+    found = named or [part for part in parts.values() if _is_features(part, num_samples)]
+    if len(found) != 1:
+        shapes = ", ".join(f"{key}: {tuple(v.shape)}" for key, v in parts.items() if isinstance(v, Tensor))
+        raise ValueError(
+            f"features: got a {type(output).__name__} ({shapes or 'no tensor'}), expected one tensor (N, d); give "
+            "features=, the name of a layer or a callable (module, x) -> z"
+        )
+    return one_tensor(found[0], num_samples)
+
+
+def look_like_logits(module: nn.Module, width: int, num_classes: int) -> str | None:
+    """Return the advice for a module whose forward pass returns a column for each class; None for any other.
+
+    Example:
+        >>> look_like_logits(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), 2, 2)
+        "GeometryMonitor: got 2 columns for 2 classes from Sequential, which look like logits and are measured as \
+features; expected those of a layer, as by classifier='1', which measures its input, or features='name of the encoder'"
+    """
+    if width != num_classes:
+        return None
+    linear = [name for name, part in module.named_modules() if getattr(part, "out_features", None) == num_classes]
+    return (
+        f"GeometryMonitor: got {width} columns for {num_classes} classes from {type(module).__name__}, which look like "
+        f"logits and are measured as features; expected those of a layer, as by classifier={(linear or ['name'])[-1]!r}"
+        ", which measures its input, or features='name of the encoder'"
+    )
+
+
+def _parts(output: Any) -> dict[Any, Any]:
+    if hasattr(output, "_asdict"):
+        return dict(output._asdict())
+    if isinstance(output, Mapping):
+        return dict(output)
+    if isinstance(output, (tuple, list)):
+        return dict(enumerate(output))
+    if is_dataclass(output):
+        return {field.name: getattr(output, field.name) for field in fields(output)}
+    return dict(getattr(output, "__dict__", {}))
+
+
+def _is_features(part: Any, num_samples: int) -> bool:
+    if not isinstance(part, Tensor) or not part.is_floating_point() or part.ndim < 2 or len(part) != num_samples:
+        return False
+    return part.shape[2:].numel() == 1
+
+
+@contextmanager
+def _caught(module: nn.Module, name: str, layer: Any, num_samples: int) -> Iterator[list[Tensor]]:
+    """Catch the features at each call of a layer: its output, or the input of a classifier."""
+    caught: list[Tensor] = []
+
+    def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if name == "classifier":
+            output = args[0] if args else next(iter(kwargs.values()))
+        # A copy: what comes next may work in place.
+        caught.append(one_tensor(output, num_samples).clone())
+
+    handle = _layer(module, name, layer).register_forward_hook(catch, with_kwargs=True)
+    try:
+        yield caught
+    finally:
+        handle.remove()
+
+
+def _layer(module: nn.Module, name: str, layer: Any) -> nn.Module:
+    if isinstance(layer, nn.Module):
+        return layer
+    names = [key for key, _ in module.named_modules() if key]
+    if layer not in names:
+        known = ", ".join([key for key in names if "." not in key]) or "none"
+        raise ValueError(
+            f"{name}: got {layer!r}, expected the name of a submodule of {type(module).__name__}, such as {known}"
+        )
+    return module.get_submodule(layer)
+
+
+def _shown(layer: Any) -> str:
+    return repr(layer) if isinstance(layer, str) else f"a {type(layer).__name__}"
