@@ -19,7 +19,7 @@ from nc_lightning.callbacks.measured_features import Measured
 from nc_lightning.callbacks.sources import is_named
 from nc_lightning.callbacks.trained_samples import one_epoch, spread, trained_count, trained_samples
 from nc_lightning.data.loader import BatchLoader
-from nc_lightning.objectives.preprocess import training_datamodule
+from nc_lightning.objectives.training_data import training_datamodule
 from nc_lightning.processes import own_samples
 
 DEFAULT_BATCH_SIZE = 256

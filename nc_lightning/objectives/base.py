@@ -11,13 +11,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from nc_lightning.batch import concatenate_views, set_name
+from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.geometry import normalize
 from nc_lightning.geometry.checks import check_count
 from nc_lightning.logged_values import forget_logged
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.losses.shares import Sync
 from nc_lightning.objectives.optimized import OptimizedModule
-from nc_lightning.objectives.preprocess import Preprocess, training_datamodule
+from nc_lightning.objectives.training_data import training_datamodule
 from nc_lightning.processes import of_all_processes, this_process
 from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
