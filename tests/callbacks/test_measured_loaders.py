@@ -205,6 +205,13 @@ def test_limits_hold_for_a_data_module_too():
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_look_at_the_first_batches_leaves_the_first_epoch_whole():
+    loader = DataLoader(SET, 10, shuffle=True, num_workers=1, persistent_workers=True)
+    module, _ = fit(loader, loader, Validated(), max_epochs=1)  # one loader, of which there is one iterator
+    assert module.trainer.global_step == 5
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_the_data_module_of_an_earlier_fit_is_none_of_the_next():
     data, monitor = DigitsDataModule(), GeometryMonitor()
     trainer = Trainer(callbacks=[monitor], max_epochs=1, **QUIET)
