@@ -21,6 +21,7 @@ from nc_lightning.callbacks.measured_loaders import (
     Source,
     batch_features,
     features,
+    is_trained_on,
     own_training_sources,
     single_batches,
     test_sources,
@@ -136,12 +137,14 @@ class GeometryMonitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let callbacks and schedules that watch a geometry key wait; read and map the first batch of each set."""
         self._watchers = GeometryWatchers(trainer)
+        self._checked = False
         with undisturbed(pl_module):
-            training = own_training_sources(trainer)
-            self._checked = bool(training)
-            for name, sources in {"train": training, **validation_sources(trainer)}.items():
-                first = [Source(source.loader, min(source.limit, 1)) for source in sources]
+            sets = {"train": own_training_sources(trainer), **validation_sources(trainer)}
+            for name, sources in sets.items():
+                others = [source for source in sources if not is_trained_on(trainer, source.loader)]
+                first = [Source(source.loader, min(source.limit, 1)) for source in others]
                 self._check(trainer, pl_module, name, features(trainer, pl_module, first, self._measured))
+                self._checked = self._checked or (name == "train" and len(first) > 0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Map the first batch of training, where no other loader has the training set."""

@@ -74,6 +74,11 @@ def _source(loader: Any, training: Sequence[Any], trainer: Trainer) -> Source:
     return Source(ordered, trainer.num_training_batches if cut and by_batches else math.inf)
 
 
+def is_trained_on(trainer: Trainer, loader: Any) -> bool:
+    """Return whether a loader is one that training reads: with persistent workers, reading it restarts its epoch."""
+    return any(loader is leaf for leaf in _leaves(trainer.train_dataloader))
+
+
 def single_batches(trainer: Trainer, batch: Any) -> list[Any]:
     """Return the batches that training takes at once: one, or one of each loader."""
     if isinstance(trainer.train_dataloader, Mapping):

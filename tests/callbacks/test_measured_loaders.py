@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
+from on_processes import on_processes
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
@@ -204,6 +205,13 @@ def test_limits_hold_for_a_data_module_too():
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_look_at_the_first_batches_leaves_the_first_epoch_whole():
+    loader = DataLoader(SET, 10, shuffle=True, num_workers=1, persistent_workers=True)
+    module, _ = fit(loader, loader, Validated(), max_epochs=1)  # one loader, of which there is one iterator
+    assert module.trainer.global_step == 5
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_the_data_module_of_an_earlier_fit_is_none_of_the_next():
     data, monitor = DigitsDataModule(), GeometryMonitor()
     trainer = Trainer(callbacks=[monitor], max_epochs=1, **QUIET)
@@ -377,3 +385,22 @@ def test_labels_of_any_integer_type(tmp_path, dtype):
         return monitor.results, {k: v.item() for k, v in trainer.callback_metrics.items()}, sample.labels.tolist()
 
     assert repr(run(Y.to(dtype))) == repr(run(Y))  # NaN is NaN
+
+
+def _cut(rank, world_size, batches):
+    torch.manual_seed(0)
+    x = torch.randn(240, 6, dtype=torch.float64)
+    loader = DataLoader(TensorDataset(x, CLASSES["sorted"]), 10)
+    options = {"devices": world_size, "strategy": "ddp", "precision": "64-true", "accelerator": "cpu"}
+    _, monitor = fit(loader, limit_train_batches=batches, max_epochs=1, **options)
+    return monitor.results["train"], monitor.statistics["train"].num_samples
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_several_processes_measure_as_many_as_they_train_on_together(gloo):
+    ((one, count),) = on_processes(1, _cut, 1, 8)
+    assert count == 80
+    for several, total in on_processes(2, _cut, 2, 4):
+        assert total == 80
+        assert several == pytest.approx(one, rel=1e-10, abs=1e-10, nan_ok=True)
