@@ -17,6 +17,7 @@ from torch.multiprocessing import ProcessRaisedException
 
 USER_ERRORS = (
     *(ArgumentError, ValueError, TypeError, OSError, ModuleNotFoundError, MisconfigurationException, RuntimeError),
+    AttributeError,
 )
 """What bad input may raise; see `is_user_error`."""
 
@@ -80,7 +81,7 @@ def is_user_error(error: BaseException) -> bool:
     """
     if isinstance(error, ProcessRaisedException):
         return False
-    if not isinstance(error, RuntimeError) or isinstance(error, torch.cuda.OutOfMemoryError):
+    if not isinstance(error, (RuntimeError, AttributeError)) or isinstance(error, torch.cuda.OutOfMemoryError):
         return True
     return str(error).startswith((_STATE_DICT, _NO_BACKEND)) or _raised_in(error).startswith("lightning.")
 
@@ -89,7 +90,7 @@ def _of_its_process(error: BaseException) -> BaseException:
     """Return the error that ended a spawned or forked process, read from its traceback; any other one as it is."""
     if isinstance(error, ProcessRaisedException):
         kinds: dict[str, Any] = {
-            kind.__name__: kind for kind in USER_ERRORS if kind not in (RuntimeError, ArgumentError)
+            kind.__name__: kind for kind in USER_ERRORS if kind not in (RuntimeError, AttributeError, ArgumentError)
         }
         text = str(error)
         heads = [head for head in re.finditer(r"^(?:\w+\.)*(\w+): ", text, re.MULTILINE) if head[1] in kinds]

@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 
-from nc_lightning.callbacks import GeometryMonitor, TensorBoardDashboard
+from nc_lightning.callbacks import GeometryMonitor, RunCheckpoint, TensorBoardDashboard
 from nc_lightning.files import short_path
 from nc_lightning.tables import format_value, geometry_table
 
@@ -38,11 +38,14 @@ def _left(trainer: Trainer) -> Iterator[str]:
     """What a fit has left, each on a line: only what exists."""
     folder: Path | None = getattr(trainer, "run_folder", None)
     saving = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    saving.sort(key=lambda c: not isinstance(c, RunCheckpoint))  # of any other, last.ckpt may be an earlier state
     # Processes that were spawned bring no paths back: there, last.ckpt and the report are found by their names.
     lasts = [Path(c.last_model_path) for c in saving] + ([folder / "checkpoints" / "last.ckpt"] if folder else [])
     last = next((path for path in lasts if path.is_file()), None)
     if last is not None:
         yield f"checkpoint: {short_path(last)}"
+    elif saving and Path(saving[0]._last_checkpoint_saved).is_file():
+        yield f"checkpoint of step {saving[0]._last_global_step_saved}: {short_path(saving[0]._last_checkpoint_saved)}"
     for callback in saving:
         best = Path(callback.best_model_path)
         if callback.monitor is not None and best.is_file() and not (last and best.samefile(last)):

@@ -85,6 +85,16 @@ def test_the_batch_size_found_is_the_one_that_training_has(tmp_path):
     assert_same(found, fit(tmp_path / "b", batch_size=160))
 
 
+def test_tuners_may_follow_each_other(tmp_path):
+    found = fit(tmp_path / "a", BatchSizeFinder(init_val=20), LearningRateFinder(num_training_steps=25))
+    assert_same(found, fit(tmp_path / "b", batch_size=160, lr=found[0].lr))
+
+
+def test_an_attribute_that_is_not_there_is_one_line(in_tmp, refusal):
+    finder = ["--trainer.callbacks+=LearningRateFinder", "--trainer.callbacks.attr_name=nope"]
+    assert "nope" in refusal(main, ["fit", "--config=hscl.yaml", *finder])
+
+
 @pytest.mark.parametrize("mode", ["power", "binsearch"])
 def test_sizes_of_random_batches_end_with_the_data_set(tmp_path, mode):
     data = LatentClassDataModule(batch_size=40, samples_per_class=30, batches="random")

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from nc_lightning.callbacks.run_checkpoint import RunCheckpoint
 from nc_lightning.callbacks.sources import checkpoint_folder
-from nc_lightning.files import short_path
+from nc_lightning.files import short_path, unused_path
 from nc_lightning.launched import launcher
 
 STOPPING = b"\nstopping after this step; press Ctrl-C again to stop at once\n"
@@ -121,7 +121,8 @@ class GracefulStop(Checkpoint):
             return
         for known in self._previous:
             signal.signal(known, signal.SIG_IGN)
-        path = checkpoint_folder(trainer) / f"interrupted-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
+        name = f"interrupted-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
+        path = trainer.strategy.broadcast(unused_path(checkpoint_folder(trainer) / name))
         trainer.save_checkpoint(path, weights_only=False)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, RunCheckpoint):

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -40,13 +41,24 @@ class Source(NamedTuple):
 
 def training_sources(trainer: Trainer) -> list[Source]:
     """Return the training set without augmentation where the data module offers it, else the training data in order."""
-    if getattr(trainer, "overfit_batches", 0) and trainer.train_dataloader is not None:
-        # These batches, in a fixed order, are all that is trained on.
-        return [Source(loader, trainer.num_training_batches) for loader in _leaves(trainer.train_dataloader)]
+    if getattr(trainer, "overfit_batches", 0) and (overfitted := _overfitted(trainer)):
+        return overfitted
     if own := own_training_sources(trainer):
         return own
     leaves = _leaves(trainer.train_dataloader)
     return [_source(loader, [loader], trainer) for loader in leaves]
+
+
+def _overfitted(trainer: Trainer) -> list[Source]:
+    """The batches, in a fixed order, that are all that ``overfit_batches`` trains on; without a fit those it would."""
+    if trainer.train_dataloader is not None:
+        return [Source(loader, trainer.num_training_batches) for loader in _leaves(trainer.train_dataloader)]
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    if not is_overridden("train_dataloader", datamodule, LightningDataModule):
+        return []
+    limit = trainer.overfit_batches  # type: ignore[attr-defined]
+    loaders = [loader for loader in _leaves(datamodule.train_dataloader()) if _has_length(loader)]
+    return [Source(loader, limit if isinstance(limit, int) else int(limit * len(loader))) for loader in loaders]
 
 
 def own_training_sources(trainer: Trainer) -> list[Source]:

@@ -1,5 +1,6 @@
 """Checkpoints of a run, among them ``last.ckpt``, which is always the last state of training."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,17 +34,19 @@ class RunCheckpoint(ModelCheckpoint):
 
     _just_saved: str = ""
     _step_of_last: int = -1
+    _claim: Path | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose the name of ``last.ckpt``, which is part of the state: other runs may use the same ``dirpath``."""
+        """Claim a name for ``last.ckpt`` that no other run has, which may use the same ``dirpath``."""
         super().on_train_start(trainer, pl_module)
         self._step_of_last = -1
-        if self.save_last:
-            own, self.last_model_path = self.last_model_path, self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
-            version = self.STARTING_VERSION
-            while self.last_model_path != own and self.file_exists(self.last_model_path, trainer):
-                self.last_model_path = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST, ver=version)
-                version += 1
+        if self.save_last and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.last_model_path = self._claim_last(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the name of ``last.ckpt`` back where nothing was saved."""
+        super().teardown(trainer, pl_module, stage)
+        self._release()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -89,6 +92,10 @@ class RunCheckpoint(ModelCheckpoint):
         if not self.save_last or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._step_of_last = trainer.global_step
+        self._save_last(trainer)
+        self._release()
+
+    def _save_last(self, trainer: Trainer) -> None:
         if self._just_saved and self.save_last == "link":
             if trainer.is_global_zero:
                 # A checkpoint that is written asynchronously may be on its way, and its folder with it.
@@ -102,6 +109,43 @@ class RunCheckpoint(ModelCheckpoint):
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
 
+    def _claim_last(self, trainer: Trainer) -> str:
+        path, own = "", self.last_model_path
+        if trainer.is_global_zero:
+            later = (
+                self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST, ver=version)
+                for version in itertools.count(self.STARTING_VERSION)
+            )
+            first = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
+            if own and trainer.ckpt_path and _same_file(own, trainer.ckpt_path) and self._claims(own, continued=True):
+                path = own
+            else:
+                path = next(name for name in itertools.chain([first], later) if self._claims(name))
+        return str(trainer.strategy.broadcast(path))
+
+    def _claims(self, path: str, continued: bool = False) -> bool:
+        """Take a name, by a hidden file next to it until the checkpoint is there, or is there again if continued."""
+        if "://" in path:
+            return continued or not self._fs.exists(path)
+        if os.path.lexists(path) and not continued:
+            return False
+        claim = Path(path).with_name(f".{Path(path).name}.claimed")
+        claim.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            claim.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        self._claim = claim
+        if os.path.lexists(path) and not continued:  # another run has saved it since, and released its claim
+            self._release()
+            return False
+        return True
+
+    def _release(self) -> None:
+        if self._claim is not None:
+            self._claim.unlink(missing_ok=True)
+            self._claim = None
+
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
         self._just_saved = filepath
@@ -111,3 +155,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def _format_checkpoint_name(self, *args: Any, **kwargs: Any) -> str:
         return super()._format_checkpoint_name(*args, **kwargs).replace("/", "_")
+
+
+def _same_file(path: str, other: str | Path) -> bool:
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)

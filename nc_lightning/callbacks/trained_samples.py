@@ -57,7 +57,7 @@ def trained_samples(loader: DataLoader[Any], num_batches: float) -> Sequence[int
     # Of a sampler that never ends, as many samples as training reads.
     limit = None if np.isinf(num_batches) else int(num_batches) * (loader.batch_size or 1)
     limit = None if hasattr(sampler, "__len__") or limit is None else limit
-    found = {index for item in itertools.islice(drawn, limit) for index in _indices(item)}
+    found = {index for item in itertools.islice(drawn, limit) for index in _indices(item, len(dataset))}
     return sorted(found)
 
 
@@ -130,7 +130,10 @@ def one_epoch(sampler: Iterable[Any], dataset: Any) -> Iterator[Any] | None:
         return None
 
 
-def _indices(item: Any) -> list[Any]:
+def _indices(item: Any, size: int) -> list[Any]:
+    """The indices in what a sampler yields: one, or a batch of them in any form that a data set may take."""
+    if isinstance(item, slice):
+        return list(range(*item.indices(size)))
     if isinstance(item, (Tensor, np.ndarray)):
         item = item.tolist()
-    return list(item) if isinstance(item, (list, tuple)) else [item]
+    return list(item) if isinstance(item, (list, tuple, set, range)) else [item]

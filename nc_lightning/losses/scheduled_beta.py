@@ -77,4 +77,6 @@ class ScheduledBeta(nn.Module):
         scheduled = state_dict.pop(prefix + _KEY, None)
         if scheduled is not None and hasattr(self.hardening, "beta"):
             self.schedule_beta(float(scheduled))
+        elif self._asked_beta is not None:
+            self.beta = self._asked_beta  # a state without a schedule takes back the one of an earlier state
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

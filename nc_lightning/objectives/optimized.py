@@ -51,6 +51,7 @@ class OptimizedModule(LightningModule):
         self._made: Configured | None = None
         self._loaded: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
         self._last_metric: Any = None
+        self._schedule = id(None)
 
     @property
     def lr(self) -> float:
@@ -72,6 +73,7 @@ class OptimizedModule(LightningModule):
         if self._trainer is not None:
             check_tuners(self.trainer)  # when it is known whether the run resumes another, and before they begin
         optimizer, scheduler, self._made = self._make()
+        self._schedule = id(scheduler)
         if scheduler is None:
             return optimizer
         config = {"scheduler": scheduler, "interval": self.lr_interval}
@@ -100,6 +102,9 @@ class OptimizedModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Let the configured settings hold; refuse a start after which processes would wait or steps divide by 0."""
+        if any(id(config.scheduler) != self._schedule for config in self.trainer.lr_scheduler_configs):
+            check_start(self.trainer)  # the trial of a tuner, with a schedule of its own
+            return
         loaded, self._loaded = self._loaded, None
         if self._made is not None and self.trainer.optimizers:
             if loaded is None and self._lr is not None and self._made.groups[0]["lr"] != self._lr:
@@ -118,7 +123,7 @@ class OptimizedModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the settings that the checkpoint was trained with, and the schedule's state, until training starts."""
-        if _SETTINGS in checkpoint and self._trainer is not None:
+        if {_SETTINGS, "lr_schedulers"} <= checkpoint.keys() and self._trainer is not None:
             self._loaded = checkpoint[_SETTINGS], checkpoint["lr_schedulers"]
             # Another schedule may have another state, which Lightning would load into this one.
             checkpoint["lr_schedulers"] = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL, HUCL
@@ -72,6 +72,23 @@ def test_a_checkpoint_has_the_loss_that_training_had_with_the_hardness_it_had_re
     assert loaded.loss.beta == beta
     (in_a_script,) = trainer().validate(loaded, data, verbose=False)
     assert in_a_script["loss/val"] == loss
+
+
+def test_one_module_evaluates_checkpoints_of_different_hardness(tmp_path):
+    saving = ModelCheckpoint(tmp_path, save_top_k=-1)
+    sampler = HardNegativeSampler(schedule="linear", duration=0.5)
+    module, data = HSCL(beta=8.0, encoder=MLP((32,)), num_classes=10), LatentClassDataModule()
+    options = QUIET | {"enable_checkpointing": True}
+    fit = Trainer(max_epochs=4, callbacks=[sampler, saving], default_root_dir=tmp_path, **options)
+    fit.fit(module, data)
+    first, *_, last = sorted(tmp_path.glob("*.ckpt"))
+
+    def loss(path):
+        return Trainer(**QUIET).validate(module, data, ckpt_path=path, verbose=False)[0]["loss/val"], module.loss.beta
+
+    assert loss(last) == (fit.callback_metrics["loss/val"].item(), 8.0)
+    assert loss(first)[1] < 8.0
+    assert loss(last) == (fit.callback_metrics["loss/val"].item(), 8.0)
 
 
 def test_a_checkpoint_in_the_middle_of_an_average_has_the_hardness_of_training(tmp_path):

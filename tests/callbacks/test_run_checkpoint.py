@@ -229,3 +229,46 @@ def test_checkpoints_that_are_written_later_end_with_the_last_state(save_last, t
     folder = tmp_path / "not" / "there"
     trainer, model, checkpoint = fit(folder, {"save_last": save_last}, plugins=[AsyncCheckpointIO(Slow())])
     is_last(trainer, model, checkpoint.last_model_path)
+
+
+def test_runs_that_fork_from_one_checkpoint_keep_their_last_states(tmp_path):
+    fit(tmp_path, {"save_top_k": -1}, max_epochs=2)
+    forks = [
+        fit(tmp_path, {"save_top_k": -1}, max_epochs=3, ckpt_path=tmp_path / "epoch=1-step=8.ckpt") for _ in range(2)
+    ]
+    assert [Path(checkpoint.last_model_path).name for _, _, checkpoint in forks] == ["last.ckpt", "last-v1.ckpt"]
+    for trainer, model, checkpoint in forks:
+        is_last(trainer, model, checkpoint.last_model_path)
+    assert not list(tmp_path.glob(".*")), "claims are given back"
+
+
+def test_a_name_is_claimed_before_it_is_there(tmp_path):
+    names = []
+
+    class Other(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 0:
+                names.append(Path(fit(tmp_path, {}, max_epochs=1)[2].last_model_path).name)
+
+    names.append(Path(fit(tmp_path, {}, Other())[2].last_model_path).name)
+    assert names == ["last-v1.ckpt", "last.ckpt"]
+
+
+TABLE = [
+    *("fit", "--config=hscl.yaml", "--trainer.max_epochs=3", "--trainer.enable_progress_bar=false"),
+    *("--model.encoder.hidden_features=[8]", "--data=nc_lightning.data.LatentClassDataModule", "--data.num_classes=4"),
+    "--data.batch_size=16",
+]
+
+
+@pytest.mark.parametrize("save_last", ["true", "link"])
+def test_the_summary_names_our_last_state_whatever_a_callback_of_the_user_saves(save_last, in_tmp, capsys):
+    own = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=mine"]
+    own += [f"--trainer.callbacks.save_last={save_last}", "--trainer.callbacks.every_n_epochs=2"]
+    main([*TABLE, *own])
+    assert "checkpoint: lightning_logs/version_0/checkpoints/last.ckpt" in capsys.readouterr().out
+
+
+def test_without_last_the_summary_names_the_newest_and_its_step(in_tmp, capsys):
+    main([*TABLE, "--checkpoint.save_last=false", "--checkpoint.every_n_train_steps=2"])
+    assert re.search(r"checkpoint of step \d+: lightning_logs/version_0/checkpoints/epoch=", capsys.readouterr().out)

@@ -64,6 +64,7 @@ class Theirs(LightningModule):
 
 
 SET = TensorDataset(X, Y)
+SET_OF_KEPT = TensorDataset(X[KEPT], Y[KEPT])
 LOADERS = {
     "subset": lambda: DataLoader(SET, 8, sampler=SubsetRandomSampler(KEPT)),
     "subset in batches": lambda: DataLoader(SET, batch_sampler=BatchSampler(SubsetRandomSampler(KEPT), 8, True)),
@@ -72,6 +73,8 @@ LOADERS = {
     "own": lambda: DataLoader(SET, 8, sampler=Own()),
     "own in batches": lambda: DataLoader(SET, batch_sampler=Own(batch=8)),
     "own, tensors of indices": lambda: DataLoader(SET, batch_size=None, sampler=Own(batch=8)),
+    "slices": lambda: DataLoader(SET_OF_KEPT, batch_size=None, sampler=[slice(0, 8), slice(8, 40)]),
+    "ranges": lambda: DataLoader(SET_OF_KEPT, batch_size=None, sampler=[range(20), range(20, 40)]),
     "own without length": lambda: DataLoader(SET, 8, sampler=Unsized()),
     "endless": lambda: DataLoader(SET, 8, sampler=Endless()),
     "subset of the data": lambda: DataLoader(Subset(SET, KEPT), 8, shuffle=True),
