@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from nc_lightning.callbacks.averaged_weights import (
@@ -140,11 +140,16 @@ class GeometryMonitor(Callback):
         self._checked = False
         with undisturbed(pl_module):
             sets = {"train": own_training_sources(trainer), **validation_sources(trainer)}
-            for name, sources in sets.items():
-                others = [source for source in sources if not is_trained_on(trainer, source.loader)]
-                first = [Source(source.loader, min(source.limit, 1)) for source in others]
-                self._check(trainer, pl_module, name, features(trainer, pl_module, first, self._measured))
-                self._checked = self._checked or (name == "train" and len(first) > 0)
+            # As in Lightning's own sanity check, hooks that count or augment batches of training leave these alone.
+            stage, trainer.state.stage = trainer.state.stage, RunningStage.SANITY_CHECKING
+            try:
+                for name, sources in sets.items():
+                    others = [source for source in sources if not is_trained_on(trainer, source.loader)]
+                    first = [Source(source.loader, min(source.limit, 1)) for source in others]
+                    self._check(trainer, pl_module, name, features(trainer, pl_module, first, self._measured))
+                    self._checked = self._checked or (name == "train" and len(first) > 0)
+            finally:
+                trainer.state.stage = stage
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Map the first batch of training, where no other loader has the training set."""
