@@ -108,7 +108,7 @@ class HardNegativeSampler(Callback):
         self._found: float | None = None
         self._adapted: float | None = None
         self._total_steps = math.inf
-        self._checked = False
+        self._checked, self._batch_size = False, 0
 
     def hardness(self, progress: float) -> float:
         """Return beta at a point of training; with ``adaptive``, as it is now.
@@ -198,10 +198,14 @@ class HardNegativeSampler(Callback):
             self._adapted = self._adapt(loss.beta, float(total / known))
         loss.queue = None
         if features is not None and self.queue is not None:
-            if not self._checked:
-                self._checked = True
-                _check_queue(self.queue.size, trainer.num_training_batches * loss.batch_size, loss, features.labels)
+            self._batch_size = loss.batch_size
             self.queue.push(*loss.whole_batch(features.z, features.labels, features.shares))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the size of the queue after the first epoch, where looking at labels delays no step."""
+        if self.queue is not None and len(self.queue) > 0 and not self._checked:
+            self._checked, per_epoch = True, trainer.num_training_batches * self._batch_size
+            _check_queue(self.queue.size, per_epoch, _loss(pl_module), self.queue.labels)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave a loss without past features behind."""
@@ -240,9 +244,11 @@ class HardNegativeSampler(Callback):
 
 def _check_queue(size: int, per_epoch: float, loss: ContrastiveLoss, labels: Tensor) -> None:
     """Warn of a queue that is as large as the data, or in which images often meet their own earlier features."""
-    by_image = loss.negatives == "all" or loss.positives == "view" or bool((labels < 0).all())
     share = meets_itself(size / per_epoch)
-    if size > per_epoch or (by_image and share > OFTEN):
+    if share <= OFTEN:
+        return
+    by_image = loss.negatives == "all" or loss.positives == "view" or bool((labels < 0).all())
+    if by_image or size > per_epoch:
         effect = (
             f"for {share:.0%} of the anchors an earlier feature of the same image is among the negatives, which drives "
             "views of an image apart"

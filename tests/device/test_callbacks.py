@@ -29,6 +29,7 @@ from nc_lightning.callbacks import (
     ProcessWatch,
     RandomStates,
     ResumedEpoch,
+    RunCheckpoint,
     TensorBoardDashboard,
 )
 from nc_lightning.callbacks.graceful_stop import Interrupted
@@ -59,6 +60,7 @@ def everything(schedule="adaptive"):
         RandomStates(),
         ResumedEpoch(),
         ProcessWatch(),
+        RunCheckpoint(save_last=True),
         GracefulStop(),
     ]
     return {type(callback).__name__: callback for callback in callbacks}
