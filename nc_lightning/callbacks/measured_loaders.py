@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from nc_lightning.batch import set_name
 from nc_lightning.callbacks.measured_features import Measured
+from nc_lightning.callbacks.random_states import random_states, set_random_states
 from nc_lightning.callbacks.sources import is_named
 from nc_lightning.callbacks.trained_samples import one_epoch, spread, trained_count, trained_samples
 from nc_lightning.data.loader import BatchLoader
@@ -40,7 +41,18 @@ class Source(NamedTuple):
 
 
 def training_sources(trainer: Trainer) -> list[Source]:
-    """Return the training set without augmentation where the data module offers it, else the training data in order."""
+    """Return the training set without augmentation where the data module offers it, else the training data in order.
+
+    No random number is drawn from the generators of training.
+    """
+    states = random_states(torch.device("cpu"))
+    try:
+        return _training_sources(trainer)
+    finally:
+        set_random_states(states, torch.device("cpu"))
+
+
+def _training_sources(trainer: Trainer) -> list[Source]:
     if getattr(trainer, "overfit_batches", 0) and (overfitted := _overfitted(trainer)):
         return overfitted
     if own := own_training_sources(trainer):

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     DistributedSampler,
     RandomSampler,
@@ -40,12 +41,16 @@ def trained_samples(loader: DataLoader[Any], num_batches: float) -> Sequence[int
     dataset: Any = loader.dataset
     every = range(len(dataset))
     batch_sampler: Any = loader.batch_sampler
-    sampler = _unwrapped(loader.sampler if batch_sampler is None else getattr(batch_sampler, "sampler", batch_sampler))
-    if isinstance(sampler, SubsetRandomSampler):
+    # Classes of torch themselves: one that extends them may choose otherwise.
+    plain = batch_sampler is None or type(batch_sampler) is BatchSampler
+    sampler = _unwrapped(getattr(batch_sampler, "sampler", loader.sampler) if plain else batch_sampler)
+    if type(sampler) is SubsetRandomSampler:
         return sorted({int(index) for index in sampler.indices})
-    if isinstance(sampler, WeightedRandomSampler):
+    if type(sampler) is WeightedRandomSampler:
         return sampler.weights.nonzero().flatten().tolist()
-    if isinstance(sampler, EpochSampler) or type(sampler) in (RandomSampler, SequentialSampler, DistributedSampler):
+    if type(sampler) in (RandomSampler, SequentialSampler):
+        return range(len(sampler.data_source))
+    if isinstance(sampler, EpochSampler) or type(sampler) is DistributedSampler:
         return every
     drawn = one_epoch(sampler, dataset)
     if drawn is None:

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 _CHANNELS = (1, 3, 4)
+_BRIGHT = 16.0
+"""Floats without a negative number that go beyond this, and not beyond 255, are images that were never scaled."""
 
 Array = np.ndarray[Any, Any]
 
@@ -12,8 +14,8 @@ Array = np.ndarray[Any, Any]
 def as_inputs(x: Array, name: str) -> Array:
     """Return inputs as they go into a network: images with channels first, bytes as uint8, all others in float32.
 
-    Four dimensions are images, with the channels last or first. So are three dimensions of integers, without channels.
-    Integers, and floats that are all whole, are bytes if they lie in 0 to 255 and not in [0, 1].
+    Four dimensions are images, with the channels last or first. So are three dimensions of integers or of bytes,
+    without channels. Integers, and floats that are all whole, are bytes if they lie in 0 to 255 and not in [0, 1].
 
     Args:
         x: (N, ...) numbers.
@@ -33,7 +35,7 @@ def as_inputs(x: Array, name: str) -> Array:
         raise ValueError(f"{name}: got a number that is not finite, expected finite ones")
     if x.ndim == 4:
         images = np.moveaxis(x, _channel_axis(x, name), 1)
-    elif x.ndim == 3 and integers:
+    elif x.ndim == 3 and (integers or _are_bytes(x)):
         images = x[:, None]
     else:
         return x.astype(np.float32)
@@ -55,10 +57,20 @@ def _channel_axis(x: Array, name: str) -> int:
     )
 
 
+def _are_bytes(x: Array) -> bool:
+    """Whether floats are whole numbers in 0 to 255, and not all in [0, 1]."""
+    return bool(x.size and x.min() >= 0 and 1 < x.max() <= 255 and (x == np.rint(x)).all())
+
+
 def _scaled(images: Array, integers: bool, name: str) -> Array:
     least, most = images.min(), images.max()
-    if least >= 0 and most <= 255 and (integers or (most > 1 and bool((images == np.rint(images)).all()))):
+    if _are_bytes(images) or (integers and least >= 0 and most <= 255):
         return images.astype(np.uint8)
+    if not integers and least >= 0 and _BRIGHT < most <= 256:
+        raise ValueError(
+            f"{name}: got images with fractions from {least:.4g} to {most:.4g}, expected whole numbers from 0 to 255 "
+            "or floats in [0, 1]; round them, or divide them by 255"
+        )
     if integers:
         raise ValueError(
             f"{name}: got {images.dtype} images from {least} to {most}, expected 0 to 255; divide by their largest "

@@ -62,8 +62,13 @@ def _label(entry: str | int, found: Sequence[int], label_of: dict[str, int]) -> 
     same = [name for name in label_of if _is_number(name) and int(name) == entry]
     if len(same) > 1:
         raise ValueError(f"classes: got {entry}, which may be {' or '.join(same)}, expected a name in quotes")
+    if same and same[0] != str(entry):
+        # YAML reads 010 as the octal number 8, so that what was written is not known.
+        raise ValueError(f"classes: got {entry}, which may be meant for {same[0]!r}, expected a name in quotes")
     if same:
         return label_of[same[0]]
+    if any(_is_number(name) and name != str(int(name)) for name in label_of):
+        raise ValueError(f"classes: got {entry} where names begin with zeros, expected names in quotes")
     if any(map(_is_number, label_of)):
         return None
     return entry if entry in found else None

@@ -43,6 +43,8 @@ def read_picture(path: Path) -> Image.Image:
     """
     with Image.open(path) as image:
         _scale_transparent_grey(image)
+        if image.format == "TIFF":
+            image.filename = ""  # else Pillow maps uncompressed grey into memory, and misplaces the rows of turned ones
         image.load()
         picture = _on_background(_in_8_bits(image))
         orientation = _orientation(image)

@@ -9,6 +9,7 @@ from torch.utils.data import (
     DataLoader,
     RandomSampler,
     Sampler,
+    SequentialSampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -64,6 +65,22 @@ class Theirs(LightningModule):
 
 
 SET = TensorDataset(X, Y)
+
+
+class Filtered(BatchSampler):
+    """Extends torch's, and yields some of its indices."""
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            if kept := [index for index in batch if index in KEPT]:
+                yield kept
+
+
+class FilteredSubset(SubsetRandomSampler):
+    def __iter__(self):
+        return (index for index in super().__iter__() if index in KEPT)
+
+
 SET_OF_KEPT = TensorDataset(X[KEPT], Y[KEPT])
 LOADERS = {
     "subset": lambda: DataLoader(SET, 8, sampler=SubsetRandomSampler(KEPT)),
@@ -75,9 +92,15 @@ LOADERS = {
     "own, tensors of indices": lambda: DataLoader(SET, batch_size=None, sampler=Own(batch=8)),
     "slices": lambda: DataLoader(SET_OF_KEPT, batch_size=None, sampler=[slice(0, 8), slice(8, 40)]),
     "ranges": lambda: DataLoader(SET_OF_KEPT, batch_size=None, sampler=[range(20), range(20, 40)]),
+    "a batch sampler that filters": lambda: DataLoader(SET, batch_sampler=Filtered(RandomSampler(SET), 8, False)),
+    "a subset that filters": lambda: DataLoader(SET, 8, sampler=FilteredSubset(range(N))),
     "own without length": lambda: DataLoader(SET, 8, sampler=Unsized()),
     "endless": lambda: DataLoader(SET, 8, sampler=Endless()),
     "subset of the data": lambda: DataLoader(Subset(SET, KEPT), 8, shuffle=True),
+}
+FIRST = {
+    "random order of the first": lambda: DataLoader(SET, 8, sampler=RandomSampler(range(40))),
+    "the first in order": lambda: DataLoader(SET, 8, sampler=SequentialSampler(range(40))),
 }
 WHOLE = {
     "some in each epoch": lambda: DataLoader(SET, 8, sampler=RandomSampler(SET, num_samples=24)),
@@ -105,14 +128,15 @@ def fit(loader, *callbacks):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [*LOADERS, *WHOLE])
+@pytest.mark.parametrize("name", [*LOADERS, *FIRST, *WHOLE])
 def test_samples_that_training_sees_are_measured_once_each(name):
     monitor = GeometryMonitor(num_classes=4)
-    kept = KEPT if name in LOADERS else list(range(N))
-    trained = fit((LOADERS | WHOLE)[name](), monitor)
+    kept = KEPT if name in LOADERS else list(range(40 if name in FIRST else N))
+    loaders = LOADERS | FIRST | WHOLE
+    trained = fit(loaders[name](), monitor)
     assert monitor.statistics["train"].num_samples == len(kept)
     assert monitor.results["train"] == pytest.approx(measure(X[kept], Y[kept]), rel=1e-9, abs=1e-12)
-    assert torch.equal(trained, fit((LOADERS | WHOLE)[name]())), "training reads the same batches without a monitor"
+    assert torch.equal(trained, fit(loaders[name]())), "training reads the same batches without a monitor"
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")

@@ -34,7 +34,7 @@ def test_bytes_of_any_type_are_images(tmp_path, dtype, layout):
 
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
-@pytest.mark.parametrize("scale", [(0, 1), (-1, 1), (0, 254.5)])
+@pytest.mark.parametrize("scale", [(0, 1), (-1, 1), (0, 3.5)])
 def test_other_floats_are_taken_as_they_are_and_named(tmp_path, layout, scale):
     x = (BYTES / 255 * (scale[1] - scale[0]) + scale[0]).astype(np.float32)
     data = ready(tmp_path, x if layout == "NHWC" else x.transpose(0, 3, 1, 2))
@@ -72,6 +72,8 @@ def test_integers_without_channels_are_images_and_vectors_are_vectors(tmp_path):
     grey = ready(tmp_path, BYTES[..., 0].astype(np.int64))
     assert grey.input_shape == (1, 32, 30)
     assert torch.equal(grey._splits["train"].x[:, 0], torch.from_numpy(BYTES[..., 0]))
+    assert ready(tmp_path, BYTES[..., 0].astype(np.float32)).input_shape == (1, 32, 30)
+    assert ready(tmp_path, BYTES[..., 0] / 255).input_shape == (32, 30)
     vectors = ready(tmp_path, BYTES[:, :, 0, 0].astype(np.int64))
     assert vectors.input_shape == (32,)
     assert vectors._splits["train"].x.dtype == torch.float32
@@ -85,6 +87,8 @@ def test_integers_without_channels_are_images_and_vectors_are_vectors(tmp_path):
         (BYTES.astype(np.uint16) * 16, BYTES, "x_train: got uint16 images from 0 to 4080"),
         (BYTES / 255, BYTES, "x_train: got floats taken as they are from 0 to 1, expected bytes as in x_test"),
         (BYTES, BYTES / 255, "x_train: got bytes from 0 to 255, expected floats taken as they are as in x_test"),
+        (BYTES / 255 * 254.5, None, "x_test: got images with fractions from 0 to 254.5, expected whole numbers"),
+        (BYTES / 255 * 254.5, BYTES / 255, "x_train: got images with fractions from 0 to 254.5, expected whole"),
         (np.where(BYTES == 0, np.nan, BYTES / 255), None, "x_test: got a number that is not finite"),
     ],
 )

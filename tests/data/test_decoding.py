@@ -141,6 +141,19 @@ def test_the_picture_is_upright(tmp_path, ending, orientation):
         assert np.abs(picture[y, x].astype(int) - shown[y, x]).max() < 16, (y, x)
 
 
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_an_uncompressed_grey_tiff_is_upright(tmp_path, dtype, orientation):
+    stored = np.tile(np.arange(16, dtype=np.uint8) * 16, (8, 1))
+    stored[:2] = 255
+    turned = {5: stored.T, 6: np.rot90(stored, -1), 7: np.rot90(stored, 2).T, 8: np.rot90(stored)}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    grey = stored if dtype == "uint8" else stored.astype(np.uint16) * 257
+    Image.fromarray(grey).save(tmp_path / "x.tiff", exif=exif, compression=None)
+    assert np.array_equal(read(tmp_path / "x.tiff")[..., 0], turned)
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_says_nothing(tmp_path):
     Image.new("RGB", (8, 6), (1, 2, 3)).save(tmp_path / "x.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from nc_lightning.data import ImageFolderDataModule
+from nc_lightning.data.classes import pick_classes
 from nc_lightning.data.label_files import read_label_file
 
 
@@ -99,3 +100,11 @@ def test_rows_that_repeat_others(tmp_path):
         read("link.png,b\n")
     with pytest.raises(ValueError, match=r"labels: got 1 of 8 files missing, .*none.png first, in row 9 of"):
         read("none.png,b\n")
+
+
+@pytest.mark.parametrize("entry", [8, 10])
+def test_numbers_do_not_choose_names_that_begin_with_zeros(entry):
+    names = [f"{number:03}" for number in range(6, 14)]
+    with pytest.raises(ValueError, match=f"classes: got {entry}, .* expected a name in quotes|names in quotes"):
+        pick_classes([entry, 11], range(8), names)
+    assert pick_classes(["010", "011"], range(8), names) == [4, 5]
