@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 COLUMNS = ("file", "label")
-_MISSING = ("", "nan", "null", "<na>", "#n/a", "n/a")
+_MISSING = ("", "nan", "null", "<na>", "#n/a", "n/a", "na")
 _WHOLE = re.compile(r"[+-]?\d+\.0+")
 _FRACTION = re.compile(r"[+-]?\d*\.\d+")
 _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))

@@ -122,7 +122,13 @@ class ContrastiveObjective(OptimizedModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
-        return normalize(self.projector(self.encoder(x)), self.loss.normalization)
+        h = self.encoder(x)
+        if type(self.projector) is nn.Linear and not (isinstance(h, Tensor) and h.ndim == 2):
+            got = f"features of shape {tuple(h.shape)}" if isinstance(h, Tensor) else f"a {type(h).__name__}"
+            raise ValueError(
+                f"encoder: got {got} from {type(self.encoder).__name__}, expected a tensor (N, out_features)"
+            )
+        return normalize(self.projector(h), self.loss.normalization)
 
     def on_fit_start(self) -> None:
         """Forget the loss's constants of an earlier fit; warn of what does not do what it seems to."""

@@ -270,3 +270,17 @@ def test_without_positives_there_is_no_loss_of_held_out_data(tmp_path):
         trainer = Trainer(max_epochs=1, **QUIET)
         trainer.fit(model, training, held_out)
         assert ("loss/val" in trainer.callback_metrics) == logged
+
+
+@pytest.mark.parametrize("output", ["maps", "a tuple"])
+def test_an_encoder_that_returns_no_features_is_one_line(output):
+    class Theirs(nn.Module):
+        out_features = 8
+
+        def forward(self, x):
+            return torch.zeros(5, 8, 3, 3) if output == "maps" else (x, x)
+
+    model = HSCL(encoder=Theirs(), num_classes=3)
+    got = r"features of shape \(5, 8, 3, 3\)" if output == "maps" else "a tuple"
+    with pytest.raises(ValueError, match=f"encoder: got {got} from Theirs, expected a tensor"):
+        model(torch.zeros(5, 8))
