@@ -26,7 +26,7 @@ from nc_lightning.losses import HSCLLoss
 TRAIN = """
 import sys, time
 start, inside = time.perf_counter(), []
-from nc_lightning import cli
+from nc_lightning.cli import train as cli
 from nc_lightning.callbacks import TensorBoardDashboard
 
 def timed(hook):

@@ -21,7 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from loss import paper_loop
 from torch import Tensor
 
-from nc_lightning import cli
+from nc_lightning.cli import train as cli
 from nc_lightning.losses import ContrastiveLoss
 
 WARM_UP = 5

@@ -122,10 +122,11 @@ def _meet(rank, port, device_of_rank_1):
     device = torch.device(device_of_rank_1 if rank == 1 else "cpu")
     strategy = SimpleNamespace(cluster_environment=environment, root_device=device)
     try:
-        check_same_device(SimpleNamespace(strategy=strategy))
+        store = check_same_device(SimpleNamespace(strategy=strategy, num_devices=1, num_nodes=2))
     except ValueError as error:
         return str(error)
     torch.distributed.barrier()  # the store is there until both have met
+    assert store is not None
     return ""
 
 

@@ -18,7 +18,7 @@ from nc_lightning import HSCL, HUCL, SCL, UCL
 from nc_lightning.callbacks import HardNegativeSampler, NonFiniteGuard, OnlineLinearProbe
 from nc_lightning.callbacks.nonfinite_guard import ends
 from nc_lightning.cli import main
-from nc_lightning.data import LatentClassDataModule
+from nc_lightning.data import ArrayDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
@@ -292,10 +292,8 @@ def test_bad_arguments():
         NonFiniteGuard("ignore")
 
 
-def arrays(poisoned):
+def arrays():
     x, y = np.random.default_rng(0).normal(size=(60, 16)).astype(np.float32), np.arange(60) % 3
-    if poisoned:
-        x[:, 2] = np.nan
     np.savez("mine.npz", x_train=x, y_train=y, x_test=x[:30], y_test=y[:30])
     return ["--data=nc_lightning.data.ArrayDataModule", "--data.path=mine.npz", "--data.batch_size=30"]
 
@@ -305,8 +303,18 @@ SHORT = ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--tra
 
 def test_from_the_command_line(in_tmp, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
+
+    def poisoned(self):
+        # In the file itself they would be refused before training.
+        splits = read(self)
+        splits["train"].x[:, 2] = math.nan
+        return splits
+
+    read = ArrayDataModule.make_splits
+    monkeypatch.setattr(ArrayDataModule, "make_splits", poisoned)
     with pytest.raises(SystemExit) as exit_:
-        main(["fit", "--config=hscl.yaml", *arrays(poisoned=True), *SHORT])
+        main(["fit", "--config=hscl.yaml", *arrays(), *SHORT])
+    monkeypatch.setattr(ArrayDataModule, "make_splits", read)
     assert exit_.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert re.match(
@@ -314,7 +322,7 @@ def test_from_the_command_line(in_tmp, capsys, monkeypatch):
     )
     (saved,) = Path("lightning_logs/version_0/checkpoints").glob("before-nonfinite-*.ckpt")
     assert line.endswith(f" is in {saved.absolute()}")
-    cli = main(["fit", "--config=hscl.yaml", "--nonfinite.on_nonfinite=skip", *arrays(poisoned=False), *SHORT])
+    cli = main(["fit", "--config=hscl.yaml", "--nonfinite.on_nonfinite=skip", *arrays(), *SHORT])
     (guard,) = [callback for callback in cli.trainer.callbacks if isinstance(callback, NonFiniteGuard)]
     assert guard.on_nonfinite == "skip"
 
