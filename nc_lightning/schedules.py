@@ -89,6 +89,23 @@ def training_length(trainer: Trainer, interval: LRInterval) -> float:
     return epoch if interval == "epoch" else step
 
 
+def check_ends(length: float, got: str) -> None:
+    """Refuse a schedule where `training_length` is infinite.
+
+    Args:
+        length: Length of training.
+        got: Beginning of the message: the argument, and what was got.
+
+    Raises:
+        ValueError: If training has no end.
+    """
+    if math.isinf(length):
+        raise ValueError(
+            f"{got} for a training without end, expected a trainer with max_epochs or max_steps; max_time alone does "
+            "not tell how many steps there are"
+        )
+
+
 def _batches_per_epoch(trainer: Trainer) -> float:
     if trainer.train_dataloader is not None:
         return trainer.num_training_batches
@@ -137,11 +154,8 @@ def fit_length(scheduler: Any, length: float, interval: LRInterval) -> None:
             fit_length(part, length, interval)
         return
     kind = type(scheduler).__name__
-    if hasattr(scheduler, "total_steps") and math.isinf(length):
-        raise ValueError(
-            f"lr_scheduler: got {kind} for a training without end, expected a trainer with max_epochs or max_steps; "
-            "max_time alone does not tell how many steps there are"
-        )
+    if hasattr(scheduler, "total_steps"):
+        check_ends(length, f"lr_scheduler: got {kind}")
     if getattr(scheduler, "total_steps", 0) is None:
         scheduler.total_steps = int(length)
     elif getattr(scheduler, "total_steps", math.inf) < length:

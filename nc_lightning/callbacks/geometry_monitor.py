@@ -250,7 +250,8 @@ class GeometryMonitor(Callback):
                 callback.on_geometry_measured(trainer, pl_module, self)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, list[Source]]) -> None:
-        sets = {"train": training_sources(trainer), **held_out}
+        with undisturbed(pl_module):
+            sets = {"train": training_sources(trainer), **held_out}
         assert self.num_classes is not None
         with evaluated_weights(trainer, pl_module):
             measured = measure_sets(sets, trainer, pl_module, self.num_classes, self.sample_size, self._measured)

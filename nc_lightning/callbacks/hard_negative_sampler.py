@@ -14,7 +14,7 @@ from nc_lightning.geometry.checks import check_choice, check_count, check_number
 from nc_lightning.logged_values import forget_logged
 from nc_lightning.losses import ContrastiveLoss, FeatureQueue
 from nc_lightning.processes import this_process
-from nc_lightning.schedules import training_length
+from nc_lightning.schedules import check_ends, training_length
 
 Schedule = Literal["constant", "linear", "cosine", "adaptive"]
 
@@ -166,11 +166,8 @@ class HardNegativeSampler(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find out how long training is, which a schedule needs."""
         self._total_steps = training_length(trainer, "step")
-        if self.schedule in ("linear", "cosine") and math.isinf(self._total_steps):
-            raise ValueError(
-                f"schedule: got {self.schedule!r} for a training without end, expected a trainer with max_epochs or "
-                "max_steps; max_time alone does not tell how many steps there are"
-            )
+        if self.schedule in ("linear", "cosine"):
+            check_ends(self._total_steps, f"schedule: got {self.schedule!r}")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the values of an earlier epoch."""

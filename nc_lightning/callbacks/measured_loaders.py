@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from nc_lightning.batch import set_name
 from nc_lightning.callbacks.measured_features import Measured
-from nc_lightning.callbacks.random_states import random_states, set_random_states
 from nc_lightning.callbacks.sources import is_named
-from nc_lightning.callbacks.trained_samples import one_epoch, spread, trained_count, trained_samples
+from nc_lightning.callbacks.trained_samples import num_batches, one_epoch, spread, trained_count, trained_samples
 from nc_lightning.data.loader import BatchLoader
 from nc_lightning.objectives.training_data import training_datamodule
 from nc_lightning.processes import own_samples
@@ -43,16 +42,8 @@ class Source(NamedTuple):
 def training_sources(trainer: Trainer) -> list[Source]:
     """Return the training set without augmentation where the data module offers it, else the training data in order.
 
-    No random number is drawn from the generators of training.
+    Looking at a sampler may draw random numbers: call it within `undisturbed`.
     """
-    states = random_states(torch.device("cpu"))
-    try:
-        return _training_sources(trainer)
-    finally:
-        set_random_states(states, torch.device("cpu"))
-
-
-def _training_sources(trainer: Trainer) -> list[Source]:
     if getattr(trainer, "overfit_batches", 0) and (overfitted := _overfitted(trainer)):
         return overfitted
     if own := own_training_sources(trainer):
@@ -69,8 +60,12 @@ def _overfitted(trainer: Trainer) -> list[Source]:
     if not is_overridden("train_dataloader", datamodule, LightningDataModule):
         return []
     limit = trainer.overfit_batches  # type: ignore[attr-defined]
-    loaders = [loader for loader in _leaves(datamodule.train_dataloader()) if _has_length(loader)]
-    return [Source(loader, limit if isinstance(limit, int) else int(limit * len(loader))) for loader in loaders]
+    lengths = [(loader, num_batches(loader)) for loader in _leaves(datamodule.train_dataloader())]
+    return [
+        Source(loader, limit if isinstance(limit, int) else int(limit * length))
+        for loader, length in lengths
+        if length is not None
+    ]
 
 
 def own_training_sources(trainer: Trainer) -> list[Source]:
@@ -87,7 +82,8 @@ def own_training_sources(trainer: Trainer) -> list[Source]:
 
 def _reads_less(loader: Any, trainer: Trainer) -> bool:
     """Whether an epoch ends before a training loader does."""
-    return not _has_length(loader) or trainer.num_training_batches < len(loader)
+    length = num_batches(loader)
+    return length is None or trainer.num_training_batches < length
 
 
 def _source(loader: Any, training: Sequence[Any], trainer: Trainer) -> Source:
@@ -173,13 +169,6 @@ def _leaves(loaders: Any) -> list[Any]:
         )
         return []
     return [loaders]
-
-
-def _has_length(loader: Any) -> bool:
-    try:
-        return len(loader) >= 0
-    except (TypeError, NotImplementedError):
-        return False
 
 
 def _in_order(loader: Any, training: Sequence[Any], trainer: Trainer) -> Any:

@@ -193,7 +193,7 @@ class OnlineLinearProbe(Callback):
 
 
 def _whole_precision(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Detached features in float32 or better, and int64 labels beside them, with one number for all unknown ones."""
+    """Detached features in float32 or better, and int64 labels on their device, all unknown ones as `UNLABELLED`."""
     check_labels(labels, len(z))
     labels = labels.to(z.device, torch.int64).clamp(min=UNLABELLED)
     return z.detach().to(torch.promote_types(z.dtype, torch.float32)), labels

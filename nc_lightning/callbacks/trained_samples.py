@@ -22,20 +22,20 @@ from torch.utils.data import (
 from nc_lightning.data.samplers import EpochSampler
 
 
-def trained_samples(loader: DataLoader[Any], num_batches: float) -> Sequence[int]:
+def trained_samples(loader: DataLoader[Any], of_epoch: float) -> Sequence[int]:
     """Return the indices of the samples that training sees, each once and in order.
 
     Samplers of torch and of `nc_lightning.data` say it themselves; of any other, one epoch is drawn from a copy.
 
     Args:
         loader: Loader of a data set with a length.
-        num_batches: Number of batches of an epoch, at most as many are drawn.
+        of_epoch: Number of batches of an epoch, at most as many are drawn.
 
     Example:
         >>> from torch.utils.data import TensorDataset
         >>> import torch
         >>> dataset = TensorDataset(torch.zeros(6, 2))
-        >>> trained_samples(DataLoader(dataset, sampler=SubsetRandomSampler([4, 1, 2])), num_batches=3)
+        >>> trained_samples(DataLoader(dataset, sampler=SubsetRandomSampler([4, 1, 2])), of_epoch=3)
         [1, 2, 4]
     """
     dataset: Any = loader.dataset
@@ -60,7 +60,7 @@ def trained_samples(loader: DataLoader[Any], num_batches: float) -> Sequence[int
         )
         return every
     # Of a sampler that never ends, as many samples as training reads.
-    limit = None if np.isinf(num_batches) else int(num_batches) * (loader.batch_size or 1)
+    limit = None if np.isinf(of_epoch) else int(of_epoch) * (loader.batch_size or 1)
     limit = None if hasattr(sampler, "__len__") or limit is None else limit
     found = {index for item in itertools.islice(drawn, limit) for index in _indices(item, len(dataset))}
     return sorted(found)
@@ -82,24 +82,34 @@ def spread(count: int, size: int) -> list[int]:
     return (starts[:-1] + within.long()).tolist()
 
 
-def trained_count(loader: Any, num_batches: float, size: int) -> int:
-    """Return how many samples of ``size`` an epoch of ``num_batches`` reads from a training loader of this process.
+def num_batches(loader: Any) -> int | None:
+    """Return the length of a loader, None where it has none.
+
+    Example:
+        >>> num_batches([1, 2]), num_batches(iter([1, 2]))
+        (2, None)
+    """
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def trained_count(loader: Any, of_epoch: float, size: int) -> int:
+    """Return how many of ``size`` samples an epoch of ``of_epoch`` batches reads from this process's training loader.
 
     All of them where these are all batches, also if the loader drops some; where the size of its batches is not known,
     their share.
 
     Example:
         >>> loader = DataLoader(range(9), batch_size=2)
-        >>> [trained_count(loader, num_batches, size=9) for num_batches in (5, 3, 1)]
+        >>> [trained_count(loader, of_epoch, size=9) for of_epoch in (5, 3, 1)]
         [9, 6, 2]
     """
-    try:
-        length = len(loader)
-    except (TypeError, NotImplementedError):
+    length = num_batches(loader)
+    if length is None or of_epoch >= length:
         return size
-    if num_batches >= length:
-        return size
-    batches = int(num_batches) * (_batch_size(loader) or size / length)
+    batches = int(of_epoch) * (_batch_size(loader) or size / length)
     return max(1, min(size, int(batches)))
 
 

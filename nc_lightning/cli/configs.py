@@ -7,7 +7,7 @@ from nc_lightning.config_nesting import check_nesting
 
 
 def config_folder() -> Path:
-    """Return the folder of the shipped configs: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the shipped configs: inside the installed package, or next to it in a checkout."""
     package = Path(__file__).parent.parent
     return next(folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir())
 
@@ -16,7 +16,7 @@ def find_config(name: str, argument: str = "--config", folder: str = "") -> str:
     """Return the path of a config: the user's file of that name, else the one that we ship.
 
     Args:
-        name: Of a file, or of a shipped one by its path in the folder of these, such as ``paper/official.yaml``.
+        name: Path of a file, or of a shipped config below their folder, such as ``paper/official.yaml``.
         argument: What to call it where there is none.
         folder: Folder of shipped ones that are suggested then; that of ``name`` if not given.
 
