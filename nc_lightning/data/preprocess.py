@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.views import as_floats, standardise
 
 STATISTICS_FROM = 1000
 """Number of images that mean and standard deviation are taken from where they are not in memory."""
@@ -37,12 +38,10 @@ class Preprocess(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale and standardise a batch."""
-        if not x.is_floating_point():
-            x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+        x = x if x.is_floating_point() else as_floats(x)
         if self.mean is None or self.std is None:
             return x
-        shape = (-1, *([1] * (x.ndim - 2)))
-        return (x - self.mean.to(x).view(shape)) / self.std.to(x).view(shape)
+        return standardise(x, self.mean.to(x), self.std.to(x))
 
     def take_from(self, data: Any) -> None:
         """Take the mean and the standard deviation of a data module; what has none says nothing of them."""

@@ -60,7 +60,7 @@ class Views:
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor | tuple[Tensor, ...]:
         """Make the views, by random numbers of a generator on the images' device, or of a generator of their own."""
-        x = _as_floats(x)
+        x = as_floats(x)
         augmented = [self._augment(x, generator) for _ in range(self.count)]
         if self.augmentation is not None and not self._checked:
             self._checked = True
@@ -94,17 +94,32 @@ class Views:
         with torch.random.fork_rng(devices, device_type=x.device.type):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
             # A copy: some transforms work in place.
-            return _as_floats(torch.stack([self.augmentation(image) for image in x.clone()]))
+            return as_floats(torch.stack([self.augmentation(image) for image in x.clone()]))
 
     def _standardise(self, x: Tensor) -> Tensor:
         if self.mean is None or self.std is None:
             return x
         if (x.device, x.dtype) not in self._on:
             self._on[x.device, x.dtype] = self.mean.to(x), self.std.to(x)  # once: a copy makes the host wait
-        mean, std = self._on[x.device, x.dtype]
-        shape = (-1, *([1] * (x.ndim - 2)))
-        return (x - mean.view(shape)).div_(std.view(shape))
+        return standardise(x, *self._on[x.device, x.dtype])
 
 
-def _as_floats(x: Tensor) -> Tensor:
+def as_floats(x: Tensor) -> Tensor:
+    """Return images in float32, bytes in [0, 1].
+
+    Example:
+        >>> as_floats(torch.tensor([255], dtype=torch.uint8))
+        tensor([1.])
+    """
     return x.float().div_(255) if x.dtype == torch.uint8 else x.float()
+
+
+def standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return images (N, channels, ...) less the mean (channels,) over the standard deviation (channels,).
+
+    Example:
+        >>> standardise(torch.tensor([[[0.75]]]), torch.tensor([0.5]), torch.tensor([0.25]))
+        tensor([[[1.]]])
+    """
+    shape = (-1, *([1] * (x.ndim - 2)))
+    return (x - mean.view(shape)).div_(std.view(shape))
