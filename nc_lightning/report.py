@@ -7,7 +7,7 @@ from html import escape
 from itertools import groupby
 
 from nc_lightning import __version__
-from nc_lightning.geometry import ideal
+from nc_lightning.geometry import ideal, ideals_met
 from nc_lightning.plots import to_png, trajectory_figure
 from nc_lightning.run_record import RunRecord
 from nc_lightning.tables import LOSS_KEYS, format_value
@@ -103,13 +103,13 @@ def _geometry(records: Sequence[RunRecord]) -> str:
     columns = [(record, name) for record in records for name in SETS if record.latest(f"geometry/{name}/")]
     keys = dict.fromkeys(key for record, name in columns for key in record.latest(f"geometry/{name}/"))
     heads = [name if len(records) == 1 else f"{record.name}, {name}" for record, name in columns]
+    measured = [record.latest(f"geometry/{name}/") for record, name in columns]
+    met = [ideals_met(values, r.num_classes, r.feature_dim) for values, (r, _) in zip(measured, columns, strict=True)]
     rows: list[list[str | tuple[str, bool]]] = []
     for key in keys:
         row: list[str | tuple[str, bool]] = [key]
-        for record, name in columns:
-            value = record.latest(f"geometry/{name}/").get(key, math.nan)
-            goal = ideal(key, record.num_classes, record.feature_dim)
-            row.append((format_value(value), goal is not None and goal.met(value)))
+        for values, reached in zip(measured, met, strict=True):
+            row.append((format_value(values.get(key, math.nan)), reached.get(key, False)))
         goals = {goal.text for record in records if (goal := ideal(key, record.num_classes, record.feature_dim))}
         rows.append([*row, " or ".join(sorted(goals))])
     for key in LOSS_KEYS:

@@ -7,7 +7,7 @@ from typing import SupportsFloat
 
 from rich.table import Table
 
-from nc_lightning.geometry import ideal
+from nc_lightning.geometry import ideal, ideals_met
 
 LOSS_KEYS = (
     "loss/train",
@@ -51,7 +51,9 @@ def format_value(value: float) -> str:
 
 
 def geometry_table(results: dict[str, dict[str, float]], num_classes: int, feature_dim: int) -> Table:
-    """Lay out measures of one or several sets beside the ideal, and whether the first set meets it.
+    """Lay out measures of one or several sets with the ideal, and whether the first set meets it.
+
+    ``alone`` stands where a measure is at its ideal without neural collapse (see `nc_lightning.geometry.ideals_met`).
 
     Args:
         results: Measures by set and key, as `GeometryMonitor.results`.
@@ -68,9 +70,15 @@ def geometry_table(results: dict[str, dict[str, float]], num_classes: int, featu
         table.add_column(name, justify="right")
     table.add_column("ideal", justify="right")
     table.add_column(f"met ({sets[0]})" if sets else "met")
+    met = ideals_met(results[sets[0]], num_classes, feature_dim) if sets else {}
     for key in results[sets[0]] if sets else ():
         goal = ideal(key, num_classes, feature_dim)
-        met = "" if goal is None else "[green]yes[/]" if goal.met(results[sets[0]][key]) else "[yellow]no[/]"
+        if goal is None:
+            verdict = ""
+        elif met[key]:
+            verdict = "[green]yes[/]"
+        else:
+            verdict = "[yellow]alone[/]" if goal.met(results[sets[0]][key]) else "[yellow]no[/]"
         values = [format_value(results[name][key]) for name in sets]
-        table.add_row(key, *values, "" if goal is None else goal.text, met)
+        table.add_row(key, *values, "" if goal is None else goal.text, verdict)
     return table

@@ -57,15 +57,21 @@ def record(name="HSCL, version_0", classes=4, **geometry):
 
 
 def test_values_are_beside_their_ideal_and_marked_where_they_meet_it():
-    rows = {row[0][1]: row[1:] for row in read(report_html([record(nc1=0.5)])).rows}
+    rows = {row[0][1]: row[1:] for row in read(report_html([record()])).rows}
     assert [text for _, text in rows["measure"]] == ["train", "val", "ideal"]
-    assert [text for _, text in rows["nc1"]] == ["0.5", "1", "0"]
-    assert rows["nc1"][0][0] is None
+    assert [text for _, text in rows["nc1"]][1:] == ["0.5", "0"]
+    assert rows["nc1"][0][0] == "met"
     assert rows["effective_rank"][0] == ["met", "3"]
     assert rows["effective_rank"][1] == [None, "3.5"]
     assert rows["loss/optimality_gap"] == [[None, "0.05"], [None, ""], [None, "0"]]
     assert rows["beta"] == [[None, "10"]]
     assert rows["epochs"] == [[None, "7"]]
+
+
+def test_a_rank_is_not_marked_where_classes_have_not_shrunk():
+    rows = {row[0][1]: row[1:] for row in read(report_html([record(nc1=0.5)])).rows}
+    assert rows["nc1"][0] == [None, "0.5"]
+    assert rows["effective_rank"][0] == [None, "3"]
 
 
 def test_it_needs_nothing_but_itself():

@@ -1,5 +1,6 @@
 import math
 
+import torch
 from rich.console import Console
 
 from nc_lightning.geometry import measure, simplex_etf
@@ -13,8 +14,6 @@ def render(table):
 
 
 def test_table_at_ideal_collapse_and_elsewhere():
-    import torch
-
     labels = torch.arange(5).repeat(6)
     good = measure(simplex_etf(5, 4)[labels], labels)
     bad = measure(torch.randn(30, 4), labels)
@@ -22,6 +21,14 @@ def test_table_at_ideal_collapse_and_elsewhere():
     assert " no " not in text
     assert text.count(" yes ") == len(good) - 1  # nc1_outside_span only informs
     assert " no " in render(geometry_table({"train": bad}, 5, 4))
+
+
+def test_a_measure_at_its_ideal_without_neural_collapse_is_marked():
+    random = measure(torch.randn(400, 4, generator=torch.Generator().manual_seed(0)), torch.arange(5).repeat(80))
+    lines = render(geometry_table({"train": random}, 5, 4)).splitlines()
+    row = next(line for line in lines if "feature_rank" in line)
+    assert "alone" in row
+    assert not any(" yes " in line for line in lines)
 
 
 def test_no_measurement_is_an_empty_table():

@@ -19,7 +19,7 @@ from nc_lightning.geometry.collapse import (
 )
 from nc_lightning.geometry.duality import nc3, nc3_cosine, nc3_etf, nc4_mismatches
 from nc_lightning.geometry.etf import simplex_etf
-from nc_lightning.geometry.ideals import Ideal, ideal
+from nc_lightning.geometry.ideals import Ideal, ideal, ideals_met
 from nc_lightning.geometry.many_classes import (
     coherence_floor,
     equiangular_floor,
@@ -79,6 +79,7 @@ __all__ = [
     "feature_rankme",
     "feature_stable_rank",
     "ideal",
+    "ideals_met",
     "max_cosine_floor",
     "measure",
     "nc1",

@@ -1,6 +1,7 @@
 """What each measure is at ideal neural collapse, and how near to it counts as arrived."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nc_lightning.geometry import many_classes
@@ -49,6 +50,7 @@ _NEAR_ZERO = {
     "equal_inner_product": 0.02,
     "feature_alpha_req": 0.1,
 }
+_OF_VARIABILITY = ("nc1", "nc1_sample", "nc1_pinv", "cdnv", "within_class_variation")
 _RANKS = (
     "effective_rank",
     "participation_ratio",
@@ -98,12 +100,43 @@ def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
     if key not in _NEAR_ZERO:
         return None
     no_simplex = num_classes > feature_dim + 1
-    unmet = key == "nc2_max_cosine" and num_classes > 2 * feature_dim
-    if unmet or (no_simplex and key in ("nc2_maxangle", "equal_inner_product")):
+    unknown = key == "nc2_max_cosine" and num_classes > 2 * feature_dim
+    undefined = key == "feature_alpha_req" and rank < 3  # a slope over fewer than three eigenvalues
+    if unknown or undefined or (no_simplex and key in ("nc2_maxangle", "equal_inner_product")):
         return None
     value = _FLOORS[key](num_classes, feature_dim) if key in _FLOORS else 0.0
     tolerance = _tolerance(key, _NEAR_ZERO[key], value, num_classes, feature_dim)
     return Ideal(value, tolerance, f"{value:.3g}")
+
+
+def ideals_met(measured: Mapping[str, float], num_classes: int, feature_dim: int) -> dict[str, bool]:
+    """Return which measures are at their ideal and show neural collapse.
+
+    Most ideals are also reached without neural collapse: isotropic random features have full ranks, two class means
+    are always a simplex, means that vanish sum to zero. Except for the measures of variability within classes, an
+    ideal therefore counts as met only where ``nc1`` and ``nc2_etf`` are at theirs.
+
+    Args:
+        measured: Measures by key; a missing ``nc1`` or ``nc2_etf`` counts as not met.
+        num_classes: Number of classes C.
+        feature_dim: Dimension d.
+
+    Returns:
+        Whether the ideal is met, by key, for the measures that have one.
+
+    Example:
+        >>> ideals_met({"nc1": 0.5, "nc2_etf": 0.0, "effective_rank": 9.0}, num_classes=10, feature_dim=9)
+        {'nc1': False, 'nc2_etf': False, 'effective_rank': False}
+        >>> ideals_met({"nc1": 0.0, "nc2_etf": 0.0, "effective_rank": 9.0}, num_classes=10, feature_dim=9)
+        {'nc1': True, 'nc2_etf': True, 'effective_rank': True}
+    """
+    at_ideal = {
+        key: goal.met(value)
+        for key, value in measured.items()
+        if (goal := ideal(key, num_classes, feature_dim)) is not None
+    }
+    collapsed = at_ideal.get("nc1", False) and at_ideal.get("nc2_etf", False)
+    return {key: near and (collapsed or key in _OF_VARIABILITY) for key, near in at_ideal.items()}
 
 
 def _tolerance(key: str, at_most: float, value: float, num_classes: int, feature_dim: int) -> float:

@@ -5,7 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nc_lightning.geometry import ClassStatistics, ideal, simplex_etf, statistics_measures, unit_sphere
+from nc_lightning.geometry import (
+    ClassStatistics,
+    ideal,
+    ideals_met,
+    measure,
+    simplex_etf,
+    statistics_measures,
+    unit_sphere,
+)
 from nc_lightning.geometry.ideals import random_class_means
 
 OF_CLASS_MEANS = (
@@ -56,6 +64,50 @@ def test_neural_collapse_meets_everything(size):
     z = z + 1e-4 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     keys = OF_CLASS_MEANS + OF_CLASSES
     assert met(z, labels, num_classes, keys).keys() == set(keys)
+
+
+ANY_SIZE = st.tuples(st.integers(2, 20), st.sampled_from([-5, -1, 0, 1, 10, 100, 700])).map(
+    lambda size: (size[0], max(1, size[0] - 1 + size[1]))
+)
+OF_VARIABILITY = {"nc1", "nc1_sample", "nc1_pinv", "cdnv", "within_class_variation"}
+
+
+def met_by(z, labels, num_classes):
+    return {key for key, met in ideals_met(measure(z, labels, num_classes), num_classes, z.shape[1]).items() if met}
+
+
+@settings(max_examples=40)
+@given(size=ANY_SIZE, per_class=st.sampled_from([10, 40]), on_sphere=st.booleans(), seed=st.integers(0, 999))
+def test_random_features_show_no_neural_collapse_in_any_measure(size, per_class, on_sphere, seed):
+    num_classes, dim = size
+    labels = torch.arange(num_classes).repeat(per_class)
+    z = torch.randn(len(labels), dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    assert not met_by(unit_sphere(z) if on_sphere and dim > 1 else z, labels, num_classes)
+
+
+@settings(max_examples=40)
+@given(num_classes=st.integers(3, 100), room=st.integers(0, 100), share=st.floats(0.1, 0.6), seed=st.integers(0, 999))
+def test_dimensional_collapse_meets_nothing_but_the_variability_it_lacks(num_classes, room, share, seed):
+    dim, used = num_classes - 1 + room, max(1, round(share * (num_classes - 1)))
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.zeros(num_classes, dim, dtype=torch.float64)
+    means[:, :used] = torch.randn(num_classes, used, generator=generator, dtype=torch.float64)
+    means = unit_sphere(means - means.mean(0))
+    labels = torch.arange(num_classes).repeat(4)
+    z = means[labels] + 1e-5 * torch.randn(len(labels), dim, generator=generator, dtype=torch.float64)
+    assert met_by(z, labels, num_classes) <= OF_VARIABILITY
+
+
+@settings(max_examples=25)
+@given(size=ANY_SIZE.filter(lambda size: size[1] >= size[0] - 1))
+def test_neural_collapse_is_seen_in_every_measure_with_an_ideal(size):
+    num_classes, dim = size
+    z, labels = simplex_etf(num_classes, dim).double().repeat(5, 1), torch.arange(num_classes).repeat(5)
+    z = z + 1e-6 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    measured = measure(z, labels, num_classes)
+    met = ideals_met(measured, num_classes, dim)
+    assert set(met) == {key for key in measured if ideal(key, num_classes, dim) is not None}
+    assert all(met.values()), [key for key in met if not met[key]]
 
 
 @pytest.mark.parametrize("key", OF_CLASS_MEANS)
