@@ -104,12 +104,12 @@ def _geometry(records: Sequence[RunRecord]) -> str:
     keys = dict.fromkeys(key for record, name in columns for key in record.latest(f"geometry/{name}/"))
     heads = [name if len(records) == 1 else f"{record.name}, {name}" for record, name in columns]
     measured = [record.latest(f"geometry/{name}/") for record, name in columns]
-    met = [ideals_met(values, r.num_classes, r.feature_dim) for values, (r, _) in zip(measured, columns, strict=True)]
+    met = [ideals_met(found, r.num_classes, r.feature_dim) for found, (r, _) in zip(measured, columns, strict=True)]
     rows: list[list[str | tuple[str, bool]]] = []
     for key in keys:
         row: list[str | tuple[str, bool]] = [key]
-        for values, reached in zip(measured, met, strict=True):
-            row.append((format_value(values.get(key, math.nan)), reached.get(key, False)))
+        for geometry, reached in zip(measured, met, strict=True):
+            row.append((format_value(geometry.get(key, math.nan)), reached.get(key, False)))
         goals = {goal.text for record in records if (goal := ideal(key, record.num_classes, record.feature_dim))}
         rows.append([*row, " or ".join(sorted(goals))])
     for key in LOSS_KEYS:
