@@ -36,7 +36,7 @@ from work import Roofline, Work
 
 from nc_lightning.geometry import unit_ball
 from nc_lightning.losses import Exponential, HSCLLoss, InfoNCE, SCLLoss
-from nc_lightning.losses.general import general_loss
+from nc_lightning.losses.engines.autograd import general_loss
 from nc_lightning.losses.pairs import label_pairs
 
 BETA, TEMPERATURE = 5.0, 0.5

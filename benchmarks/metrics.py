@@ -48,14 +48,14 @@ def two_pass(z: Tensor, labels: Tensor, num_classes: int) -> dict[str, Tensor]:
     within = torch.zeros(d, d, **wide)
     for rows, y in zip(z.split(BATCH), labels.split(BATCH), strict=True):
         for c in y.unique():
-            centred = rows[y == c].double() - means[c]
-            within += centred.T @ centred
+            centered = rows[y == c].double() - means[c]
+            within += centered.T @ centered
     within /= len(z)
-    centred = means - means.mean(0)
-    between = centred.T @ centred / num_classes
+    centered = means - means.mean(0)
+    between = centered.T @ centered / num_classes
     nc1 = (within @ torch.linalg.pinv(between, rtol=1e-5, hermitian=True)).trace() / num_classes
-    norms = centred.norm(dim=1)
-    cosines = torch.nn.functional.normalize(centred) @ torch.nn.functional.normalize(centred).T
+    norms = centered.norm(dim=1)
+    cosines = torch.nn.functional.normalize(centered) @ torch.nn.functional.normalize(centered).T
     off = cosines[~torch.eye(num_classes, dtype=torch.bool, device=z.device)]
     return {"nc1_pinv": nc1, "nc2_equinorm": norms.std(correction=0) / norms.mean(), "nc2_equiangular": off.std()}
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from nc_lightning.files import replacing, short_path
+from nc_lightning.files import atomic_write, short_path
 
 _NO_RUNS = {"cell.json", "pyvenv.cfg"}
 """Files that mark folders without runs of the user's own: cells of a sweep, and virtual environments."""
@@ -42,7 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         target = Path(path)
         try:
-            with replacing(target) as half, half.open("wb") as file:
+            with atomic_write(target) as half, half.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())

@@ -84,7 +84,7 @@ def draw_cosines(axes: Axes, stats: ClassStatistics, class_names: Sequence[str] 
     labels = torch.nonzero(stats.present).flatten()
     classes = len(labels)
     shown = torch.linspace(0, classes - 1, min(classes, MOST_CLASSES)).round().long()
-    directions = normalize(stats.centred_class_means[shown], dim=1)
+    directions = normalize(stats.centered_class_means[shown], dim=1)
     cosines = (directions @ directions.T).clamp(-1, 1).numpy()
     order = _similar_beside_each_other(cosines)
     draw_matrix(axes, cosines[np.ix_(order, order)])
@@ -118,10 +118,10 @@ def draw_plane(
     radius = float(corners.norm(dim=1).max()) or 1.0
     colours = np.array(CLASS_COLOURS)[np.arange(stats.num_classes) % len(CLASS_COLOURS)]
     if z is not None and labels is not None:
-        centre = stats.class_means.mean(0)
-        points = ((z.detach().cpu().double() - centre) @ basis / radius).numpy()
+        center = stats.class_means.mean(0)
+        points = ((z.detach().cpu().double() - center) @ basis / radius).numpy()
         axes.scatter(points[:, 0], points[:, 1], s=5, c=colours[labels.cpu().numpy()], linewidths=0, alpha=0.5)
-    means = (stats.centred_class_means @ basis / radius).numpy()
+    means = (stats.centered_class_means @ basis / radius).numpy()
     simplex = stats.feature_dim >= classes - 1
     outline = corners.numpy() / radius
     if simplex:

@@ -28,18 +28,18 @@ def replace_file(path: Path, text: str) -> None:
         >>> path.read_text(), len(list(path.parent.iterdir()))
         ('done', 1)
     """
-    with replacing(path) as half:
+    with atomic_write(path) as half:
         half.write_text(text, encoding="utf-8")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to: that file takes its place at the end, or is gone if anything fails.
 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "bytes"
-        >>> with replacing(path) as half:
+        >>> with atomic_write(path) as half:
         ...     _ = half.write_bytes(b"done")
         >>> path.read_bytes(), len(list(path.parent.iterdir()))
         (b'done', 1)

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from nc_lightning.data.feature_files import FeatureFile
 from nc_lightning.errors import errors_on_one_line
 from nc_lightning.geometry import (
-    CentreDistances,
+    CenterDistances,
     ClassStatistics,
     Normalization,
     caveats,
@@ -49,7 +49,7 @@ def measure_file(
     stats = ClassStatistics(len(file.classes), file.feature_dim)
     for z, y in file.batches():
         stats.update(normalize(z, normalization), y)
-    seen = CentreDistances(stats)
+    seen = CenterDistances(stats)
     for z, y in file.batches():
         seen.update(normalize(z, normalization), y)
     return all_measures(stats, seen), stats

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, SequentialLR
 
-from nc_lightning.geometry.checks import check_count, check_number
+from nc_lightning.checks import check_count, check_number
 
 LRInterval = Literal["step", "epoch"]
 

@@ -11,7 +11,7 @@ import nc_lightning.metrics
 from nc_lightning import nc_measure
 from nc_lightning.callbacks.feature_sample import FeatureSample
 from nc_lightning.data import concatenate_views
-from nc_lightning.geometry import CentreDistances, ClassStatistics, measure
+from nc_lightning.geometry import CenterDistances, ClassStatistics, measure
 from nc_lightning.losses import HSCLLoss, HUCLLoss, SCLLoss, UCLLoss, similarity_histograms
 
 DTYPES = [torch.uint8, torch.int8, torch.int16, torch.int32]
@@ -30,7 +30,7 @@ def losses(labels, instances):
 
 
 def metrics(labels):
-    given = {"num_classes": 5, "feature_dim": 4, "centres": ClassStatistics(5, 4).update(Z, LABELS)}
+    given = {"num_classes": 5, "feature_dim": 4, "centers": ClassStatistics(5, 4).update(Z, LABELS)}
     given["classifier"] = (torch.eye(5, 4), None)
     for metric in vars(nc_lightning.metrics).values():
         if inspect.isclass(metric) and issubclass(metric, Metric):
@@ -46,7 +46,7 @@ def test_any_integer_type_is_as_good(dtype):
     assert list(losses(given, views)) == list(losses(LABELS, VIEWS))
     assert list(metrics(given)) == list(metrics(LABELS))
     assert measure(Z, given) == pytest.approx(measure(Z, LABELS), nan_ok=True, rel=0, abs=0)
-    seen, expected = (CentreDistances(ClassStatistics(5, 4).update(Z, y)).update(Z, y) for y in (given, LABELS))
+    seen, expected = (CenterDistances(ClassStatistics(5, 4).update(Z, y)).update(Z, y) for y in (given, LABELS))
     assert torch.equal(seen.correct, expected.correct)
     assert torch.equal(seen.distances, expected.distances)
     samples = [FeatureSample(5, 10) for _ in range(2)]

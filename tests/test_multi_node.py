@@ -18,7 +18,7 @@ from nc_lightning import HSCL
 from nc_lightning.callbacks import ProcessWatch
 from nc_lightning.cli import main
 from nc_lightning.data import LatentClassDataModule
-from nc_lightning.devices import check_same_device
+from nc_lightning.distributed.devices import check_same_device
 from nc_lightning.encoders import MLP
 from nc_lightning.run_record import RunRecord
 

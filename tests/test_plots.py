@@ -72,8 +72,8 @@ def test_similar_classes_are_neighbours():
     assert sorted(order) == list(range(6))
     assert all(abs(order.index(c) - order.index(c + 3)) == 1 for c in range(3))
     drawn = figure.axes[0].get_images()[0].get_array()
-    centred = torch.nn.functional.normalize(means - means.mean(0), dim=1)[order]
-    assert np.allclose(drawn, (centred @ centred.T).numpy(), atol=1e-6)
+    centered = torch.nn.functional.normalize(means - means.mean(0), dim=1)[order]
+    assert np.allclose(drawn, (centered @ centered.T).numpy(), atol=1e-6)
 
 
 def test_names_of_classes_are_shown_where_there_is_room(collapsed):
@@ -96,7 +96,7 @@ def test_of_very_many_classes_some_are_shown():
 def test_the_spectrum_is_of_singular_values(scattered):
     figure = spectrum_figure({"train": scattered, "val": scattered})
     train, val, ideal = figure.axes[0].get_lines()
-    singular = np.linalg.svd(scattered.centred_class_means.numpy(), compute_uv=False)
+    singular = np.linalg.svd(scattered.centered_class_means.numpy(), compute_uv=False)
     assert train.get_ydata() == pytest.approx(singular / singular[0])
     assert [train.get_label(), val.get_label(), ideal.get_label()] == ["train", "val", "ideal"]
     assert figure.axes[0].get_yscale() == "log"
@@ -111,7 +111,7 @@ def test_the_plane_shows_features_where_they_are(scattered):
     features, means = (np.asarray(c.get_offsets()) for c in figure.axes[0].collections)
     expected = (z.double() - scattered.class_means.mean(0)) @ basis / radius
     assert np.allclose(features, expected.numpy())
-    assert np.allclose(means, (scattered.centred_class_means @ basis / radius).numpy())
+    assert np.allclose(means, (scattered.centered_class_means @ basis / radius).numpy())
     (outline,) = figure.axes[0].get_lines()
     assert np.allclose(np.stack(outline.get_data(), 1)[:5], (corners / radius).numpy())
     assert "ideal" in texts(figure)

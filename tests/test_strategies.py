@@ -17,11 +17,11 @@ from on_processes import on_processes
 from torch import nn
 
 from nc_lightning import HSCL, HUCL
-from nc_lightning.batch_norm import BatchNormSync
 from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler, NonFiniteGuard, OnlineLinearProbe, ProcessWatch
 from nc_lightning.checkpoints import AtomicCheckpointIO
 from nc_lightning.cli import main
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
+from nc_lightning.distributed.batch_norm import BatchNormSync
 from nc_lightning.encoders import MLP, ResNet, SmallCNN
 from nc_lightning.strategies import FSDP2Strategy, _by_name
 
@@ -199,7 +199,7 @@ def test_under_fsdp2_batch_norm_is_synchronised_before_weights_are_sharded(gloo,
             x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
         )
 
-    monkeypatch.setattr("nc_lightning.batch_norm._meets_on_cpus", lambda: False)
+    monkeypatch.setattr("nc_lightning.distributed.batch_norm._meets_on_cpus", lambda: False)
     monkeypatch.setattr(nn.SyncBatchNorm, "forward", normalize)
     model = HSCL(encoder=MLP((32,), [16]), num_classes=10)
     options = {"strategy": FSDP2Strategy(), "plugins": [BatchNormSync()], "enable_checkpointing": False}

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from nc_lightning.geometry.checks import check_count
+from nc_lightning.checks import check_count
 
 THUMBNAIL = 32
 """Largest side of the small images that are kept beside the features."""

@@ -30,8 +30,8 @@ from nc_lightning.callbacks.measured_loaders import (
 )
 from nc_lightning.callbacks.measurement import check_batches, measure_sets, undisturbed
 from nc_lightning.callbacks.sources import find_num_classes
+from nc_lightning.checks import check_count
 from nc_lightning.geometry import ClassStatistics, caveats
-from nc_lightning.geometry.checks import check_count
 from nc_lightning.logged_values import forget_logged
 from nc_lightning.objectives.base import ContrastiveObjective
 from nc_lightning.tables import losses_of
@@ -54,8 +54,8 @@ class GeometryMonitor(Callback):
     kept for the second look, so that a measurement costs one forward pass over each set; of larger sets they are
     computed twice, and memory is C d + d^2 numbers. With several processes each takes its share, and all have the
     values of the whole set; samples that a `DistributedSampler` repeats count once. Held-out samples are classified by
-    the centres of the *training* classes where there is a training set. With an `OnlineLinearProbe`, its classifier is
-    compared with the class means of the set (``nc3``), and its decisions with those of the nearest centre (``nc4``). Of
+    the centers of the *training* classes where there is a training set. With an `OnlineLinearProbe`, its classifier is
+    compared with the class means of the set (``nc3``), and its decisions with those of the nearest center (``nc4``). Of
     a set without labels, all -1, the spectrum alone is measured. An epoch that is not due costs nothing.
 
     In a fit all sets are measured together at the end of a due epoch, with the weights that a checkpoint holds: the

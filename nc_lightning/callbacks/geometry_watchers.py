@@ -9,11 +9,11 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from nc_lightning.callbacks.sources import is_named
-from nc_lightning.geometry.measures import CENTRE_MEASURES, STATISTICS_MEASURES
+from nc_lightning.geometry.measures import CENTER_MEASURES, STATISTICS_MEASURES
 
 PREFIX = "geometry/"
 _NOTHING = object()
-KEYS = (*STATISTICS_MEASURES, *CENTRE_MEASURES, "nc3", "nc4")
+KEYS = (*STATISTICS_MEASURES, *CENTER_MEASURES, "nc3", "nc4")
 
 
 class GeometryWatchers:

@@ -10,10 +10,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from nc_lightning.callbacks.sources import StepFeatures, step_features
-from nc_lightning.geometry.checks import check_choice, check_count, check_number
+from nc_lightning.checks import check_choice, check_count, check_number
+from nc_lightning.distributed.collectives import rank_and_world_size
 from nc_lightning.logged_values import forget_logged
 from nc_lightning.losses import ContrastiveLoss, FeatureQueue
-from nc_lightning.processes import this_process
 from nc_lightning.schedules import check_ends, training_length
 
 Schedule = Literal["constant", "linear", "cosine", "adaptive"]
@@ -280,7 +280,7 @@ def _sums_over_processes(values: Tensor) -> tuple[Tensor, Tensor]:
     """Add up each value over the processes that know it, where it is not NaN; return how many they are as well."""
     known = ~values.isnan()
     sums = torch.stack([values.where(known, 0.0), known.to(values)])
-    if this_process()[1] > 1:
+    if rank_and_world_size()[1] > 1:
         dist.all_reduce(sums)
     return sums[0], sums[1]
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from nc_lightning.batch import concatenate_views
-from nc_lightning.geometry.duality import check_classifier
+from nc_lightning.geometry.classifier import check_classifier
 
 FEATURE_KEYS = ("z", "features", "feature", "embeddings", "embedding", "pooler_output", "image_embeds")
 """Names of the features in what a module returns, where that has names."""

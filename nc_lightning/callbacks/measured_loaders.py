@@ -20,8 +20,8 @@ from nc_lightning.callbacks.measured_features import Measured
 from nc_lightning.callbacks.sources import is_named
 from nc_lightning.callbacks.trained_samples import num_batches, one_epoch, spread, trained_count, trained_samples
 from nc_lightning.data.loader import BatchLoader
+from nc_lightning.distributed.collectives import num_unpadded_samples
 from nc_lightning.objectives.training_data import training_datamodule
-from nc_lightning.processes import own_samples
 
 DEFAULT_BATCH_SIZE = 256
 """Batch size of a measurement where the training loader does not name one."""
@@ -128,7 +128,7 @@ def features(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield (features, labels, inputs) of each batch of the sources, one source after another."""
     for loader, limit in sources:
-        left = own_samples(loader)
+        left = num_unpadded_samples(loader)
         for batch in itertools.islice(loader, None if math.isinf(limit) else int(limit)):
             batch = trainer.strategy.batch_to_device(batch, pl_module.device)
             z, labels, x = batch_features(trainer, pl_module, batch, measured)

@@ -15,6 +15,8 @@ from nc_lightning.callbacks.measured_features import Measured
 from nc_lightning.callbacks.measured_loaders import Source, features
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
 from nc_lightning.callbacks.random_states import random_states, set_random_states
+from nc_lightning.checks import check_features
+from nc_lightning.distributed.collectives import all_gather_objects
 from nc_lightning.geometry import (
     ClassStatistics,
     nc3,
@@ -23,10 +25,8 @@ from nc_lightning.geometry import (
     statistics_measures,
     within_class_variation,
 )
-from nc_lightning.geometry.centres import CentreDistances
-from nc_lightning.geometry.checks import check_features
+from nc_lightning.geometry.centers import CenterDistances
 from nc_lightning.geometry.measures import LABEL_FREE_MEASURES
-from nc_lightning.processes import of_all_processes
 
 KEPT_BYTES = 128 * 2**20
 """Features of a set that take no more than this are kept for the second look at them, on the device where they are.
@@ -60,7 +60,7 @@ def measure_sets(
     sample_size: int = 0,
     measured: Measured | None = None,
 ) -> Measurement:
-    """Measure sets, of which the first gives the class centres for all.
+    """Measure sets, of which the first gives the class centers for all.
 
     Args:
         sets: Where to read each set, by name; sets without a batch are left out.
@@ -79,7 +79,7 @@ def measure_sets(
     results: dict[str, dict[str, float]] = {}
     statistics: dict[str, ClassStatistics] = {}
     sample = FeatureSample(num_classes, sample_size) if sample_size > 0 else None
-    centres: ClassStatistics | None = None
+    centers: ClassStatistics | None = None
     measured = measured or Measured()
     with undisturbed(pl_module) as states, torch.no_grad():
         for name, sources in sets.items():
@@ -94,17 +94,17 @@ def measure_sets(
                 results[name] = {key: float(values[key]) for key in LABEL_FREE_MEASURES}
                 continue
             statistics[name] = stats
-            centres = centres or stats
-            to_own, given = CentreDistances(stats), CentreDistances(centres)
+            centers = centers or stats
+            to_own, given = CenterDistances(stats), CenterDistances(centers)
             classifier = measured.linear(pl_module, num_classes, stats.feature_dim) or _of_probe(trainer, stats)
             disagree = stats.counts.new_zeros(1)
             # A second pass sees the inputs of the first, also where reading them draws random numbers. All processes
             # make one, or none: the forward pass of a sharded module is a collective.
             set_random_states(states, pl_module.device)
-            again = not all(of_all_processes(kept.complete))
+            again = not all(all_gather_objects(kept.complete))
             for z, labels, _ in features(trainer, pl_module, sources, measured) if again else kept.batches:
                 to_own.update(z, labels)
-                if centres is not stats:
+                if centers is not stats:
                     given.update(z, labels)
                 if classifier is not None:
                     disagree += nc4_mismatches(z, classifier.weight, classifier.bias, given).sum()
@@ -112,7 +112,7 @@ def measure_sets(
             _add_up(given.counts, given.distances, given.correct)
             values = statistics_measures(stats)
             values["within_class_variation"] = within_class_variation(to_own)
-            values["ncc_accuracy"] = ncc_accuracy(to_own if centres is stats else given)
+            values["ncc_accuracy"] = ncc_accuracy(to_own if centers is stats else given)
             if classifier is not None:
                 values |= {"nc3": nc3(stats, classifier.weight), "nc4": disagree[0] / stats.num_samples}
             results[name] = {key: float(value) for key, value in values.items()}
@@ -195,7 +195,7 @@ def _statistics(name: str, batches: Batches, num_classes: int, sample: FeatureSa
 
 
 def _of_all_processes(stats: ClassStatistics | None, device: torch.device) -> ClassStatistics | None:
-    shares = of_all_processes(None if stats is None else stats.to("cpu"))
+    shares = all_gather_objects(None if stats is None else stats.to("cpu"))
     if len(shares) == 1:
         return stats
     known = [share for share in shares if share is not None]
@@ -204,7 +204,7 @@ def _of_all_processes(stats: ClassStatistics | None, device: torch.device) -> Cl
 
 def _add_up(*shares: Tensor) -> None:
     """Add what the other processes have counted, in place."""
-    for share, *all_shares in zip(shares, *of_all_processes([share.cpu() for share in shares]), strict=True):
+    for share, *all_shares in zip(shares, *all_gather_objects([share.cpu() for share in shares]), strict=True):
         share.copy_(torch.stack(all_shares).sum(0))
 
 

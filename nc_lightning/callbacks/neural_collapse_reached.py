@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
-from nc_lightning.geometry.checks import check_count, check_number
+from nc_lightning.checks import check_count, check_number
 from nc_lightning.geometry.ideals import ideal
 
 

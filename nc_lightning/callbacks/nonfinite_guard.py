@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from nc_lightning.callbacks.sources import checkpoint_folder
+from nc_lightning.checks import check_choice
+from nc_lightning.distributed.collectives import all_gather_objects, own_share, rank_and_world_size
 from nc_lightning.files import unused_path
-from nc_lightning.geometry.checks import check_choice
-from nc_lightning.processes import of_all_processes, own_share, this_process
 
 OnNonFinite = Literal["raise", "skip"]
 
@@ -157,7 +157,7 @@ class NonFiniteGuard(Callback):
             values += ends(_floats([p.grad for group in optimizer.param_groups for p in group["params"]]))
         if _all_finite(values, pl_module.device):
             return
-        findings = of_all_processes(_first(seen, pl_module))
+        findings = all_gather_objects(_first(seen, pl_module))
         for buffer, before in zip(pl_module.buffers(), self._buffers, strict=True):
             buffer.copy_(before)
         message, hopeless = _explain(findings, trainer), _bad_weight(pl_module)
@@ -198,7 +198,7 @@ def _all_finite(values: list[tuple[Tensor, ...]], device: torch.device) -> bool:
     """Return whether the numbers are finite on all processes; for this, a step waits."""
     numbers = [number.to(device) for of_one in values for number in of_one] or [torch.zeros((), device=device)]
     bad = (torch.stack(numbers) * 0).sum() != 0  # 0 times NaN or infinity is NaN
-    if this_process()[1] > 1:
+    if rank_and_world_size()[1] > 1:
         bad = bad.int()
         dist.all_reduce(bad, op=dist.ReduceOp.MAX)
     return not bad
@@ -226,7 +226,7 @@ def _first(seen: list[Seen], module: LightningModule) -> Finding | None:
 def _bad_weight(module: LightningModule) -> str | None:
     """The first weight that is not finite, on any process: each looks at its share of a sharded one."""
     names = (name for name, weight in module.named_parameters() if not torch.isfinite(own_share(weight)).all())
-    return next((name for name in of_all_processes(next(names, None)) if name is not None), None)
+    return next((name for name in all_gather_objects(next(names, None)) if name is not None), None)
 
 
 def _explain(findings: list[Finding | None], trainer: Trainer) -> str:

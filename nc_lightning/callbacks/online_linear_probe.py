@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from nc_lightning.batch import UNLABELLED, set_name
 from nc_lightning.callbacks.sources import find_num_classes, step_features
+from nc_lightning.checks import check_count, check_labels
+from nc_lightning.distributed.collectives import rank_and_world_size
 from nc_lightning.factories import without_parser
-from nc_lightning.geometry.checks import check_count, check_labels
 from nc_lightning.logged_values import forget_logged
 from nc_lightning.optim import Configured, check_same_optimizer, configured, group_settings, resume_settings, tell
-from nc_lightning.processes import this_process
 
 
 class OnlineLinearProbe(Callback):
@@ -206,7 +206,7 @@ def _counts(logits: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _add_over_processes(*tensors: Tensor) -> None:
     """Add up tensors over all processes, in place and in one message."""
-    if this_process()[1] > 1:
+    if rank_and_world_size()[1] > 1:
         message = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(message)
         for tensor, total in zip(tensors, message.split([t.numel() for t in tensors]), strict=True):

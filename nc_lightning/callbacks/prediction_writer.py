@@ -12,8 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from nc_lightning.batch import set_name
 from nc_lightning.callbacks.sources import run_folder
+from nc_lightning.distributed.collectives import all_gather_objects
 from nc_lightning.files import unused_path
-from nc_lightning.processes import of_all_processes
 
 Array = np.ndarray[Any, Any]
 
@@ -45,7 +45,7 @@ class PredictionWriter(BasePredictionWriter):
             for i, loader in enumerate(predictions if several else [predictions])
             for key in ("features", "labels")
         }
-        shares = of_all_processes((own, None if several else _paths(trainer, len(predictions))))
+        shares = all_gather_objects((own, None if several else _paths(trainer, len(predictions))))
         folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return

@@ -18,8 +18,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.checkpoints import newest_first
+from nc_lightning.distributed.launcher import launcher
 from nc_lightning.files import short_path
-from nc_lightning.launched import launcher
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 10.0
@@ -33,8 +33,8 @@ class ProcessWatch(Callback):
     Lightning by itself kills the main process without a word. Where it has started the processes, the first one now
     watches the others: it names a dead one with its rank, finalizes the loggers, kills the rest, and ends with code 1,
     or 2 where the dead one has ended with 2, after a line of its own on bad input. The others watch the first, which
-    `nc_lightning.launched` tells them of. torchrun and SLURM watch their processes themselves and say which one died:
-    here the others end with one line and code 1 when they lose it.
+    `nc_lightning.distributed.launcher` tells them of. torchrun and SLURM watch their processes themselves and say which
+    one died: here the others end with one line and code 1 when they lose it.
 
     The first process watches from the callbacks' setup to their teardown: while processes start, Lightning does.
 

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from nc_lightning.processes import of_all_processes
+from nc_lightning.distributed.collectives import all_gather_objects
 
 
 class RandomStates(Callback):
@@ -42,7 +42,7 @@ class RandomStates(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of every process, in the order of their ranks."""
-        return {"processes": of_all_processes(random_states(self._device))}
+        return {"processes": all_gather_objects(random_states(self._device))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the states that are to be set when training begins."""

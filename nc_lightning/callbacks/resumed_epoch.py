@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loops import _FitLoop, _Loop
 
-from nc_lightning.processes import of_all_processes
+from nc_lightning.distributed.collectives import all_gather_objects
 
 _KEY = "epoch_sums"
 
@@ -45,7 +45,7 @@ class ResumedEpoch(Callback):
                 key: {"name": mean.meta.name, "sum": mean.value.cpu(), "count": mean.cumulated_batch_size.cpu()}
                 for key, mean in _means(trainer).items()
             }
-            checkpoint[_KEY] = of_all_processes(self._sums | sums)
+            checkpoint[_KEY] = all_gather_objects(self._sums | sums)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take over the sums, if there are any."""

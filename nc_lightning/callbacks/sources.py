@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from nc_lightning.batch import class_indices
-from nc_lightning.losses.shares import Shares
+from nc_lightning.distributed.global_batch import Shares
 from nc_lightning.run_folder import Trainer as OwnTrainer
 
 

@@ -23,9 +23,9 @@ from nc_lightning.callbacks.geometry_figures import geometry_figures
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.projector import write_projector
 from nc_lightning.callbacks.sources import is_named, run_folder
+from nc_lightning.checks import check_count
 from nc_lightning.files import replace_file, unused_path
 from nc_lightning.geometry import class_mean_spectrum
-from nc_lightning.geometry.checks import check_count
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.objectives.base import ContrastiveObjective
 from nc_lightning.report import SETS, report_html

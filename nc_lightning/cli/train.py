@@ -38,9 +38,9 @@ from nc_lightning.cli.chosen_checkpoint import chosen_checkpoint
 from nc_lightning.cli.configs import resolve_configs
 from nc_lightning.cli.encoder_shape import ENCODER_SHAPE, drop_unused_shape
 from nc_lightning.cli.saved_config import SavedConfig
-from nc_lightning.devices import check_accelerator, check_same_device
+from nc_lightning.distributed.devices import check_accelerator, check_same_device
+from nc_lightning.distributed.launcher import announced
 from nc_lightning.errors import errors_on_one_line
-from nc_lightning.launched import announced
 from nc_lightning.objectives import ContrastiveObjective
 from nc_lightning.run_folder import Trainer as OwnTrainer
 from nc_lightning.run_folder import claimed_folder
@@ -60,7 +60,7 @@ _NOISE = (
 """Warnings of Lightning that tell a user of the shipped configs nothing."""
 
 
-_OURS: dict[str, type[Callback]] = {
+DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
     "geometry": GeometryMonitor,
     "dashboard": TensorBoardDashboard,
     "probe": OnlineLinearProbe,
@@ -84,7 +84,7 @@ class ContrastiveCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our callbacks, and the links from data to model."""
-        for key, callback in _OURS.items():
+        for key, callback in DEFAULT_CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -108,9 +108,9 @@ class ContrastiveCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         listed = config.callbacks or []
         listed = listed if isinstance(listed, list) else [listed]
-        out = {key for key, ours in _OURS.items() if any(isinstance(callback, ours) for callback in listed)}
+        out = {key for key, ours in DEFAULT_CALLBACKS.items() if any(isinstance(callback, ours) for callback in listed)}
         if config.barebones:
-            out |= _OURS.keys() - {"nonfinite"}  # there, nothing is logged and only the steps are timed
+            out |= DEFAULT_CALLBACKS.keys() - {"nonfinite"}  # there, nothing is logged and only the steps are timed
         if config.barebones or config.enable_checkpointing is False:
             out.add("checkpoint")
             others = self.trainer_defaults["callbacks"]

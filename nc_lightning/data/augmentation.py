@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_number
+from nc_lightning.checks import check_number
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma of ITU-R BT.601."""
@@ -135,7 +135,7 @@ def place_crops(uniform: Tensor, height: int, width: int, smallest: float) -> Cr
 def resize_matrices(crops: Crops, height: int, width: int, flipped: Tensor) -> tuple[Tensor, Tensor]:
     """Return the matrices that cut boxes out of images and stretch them over all, for their rows and their columns.
 
-    Bilinear, with the pixels' centres as everywhere: what torchvision's ``resized_crop`` does where it enlarges.
+    Bilinear, with the pixels' centers as everywhere: what torchvision's ``resized_crop`` does where it enlarges.
 
     Args:
         crops: The boxes.
@@ -161,10 +161,10 @@ def resize_matrices(crops: Crops, height: int, width: int, flipped: Tensor) -> t
     sizes = constant((height, width), device)[:, None, None]
     # Of both at once, as if images were square; what is too much of the shorter side is cut off.
     pixel, middle = _pixels(max(height, width), device)
-    centre = torch.where(flipped[..., None], sizes - middle, middle)
-    centre = torch.addcmul(constant(-0.5, device), centre, length / sizes)
-    centre = centre.clamp(constant(0.0, device), length - 1) + start
-    rows, columns = (1 - (centre[..., None] - pixel).abs()).clamp_(min=0)
+    center = torch.where(flipped[..., None], sizes - middle, middle)
+    center = torch.addcmul(constant(-0.5, device), center, length / sizes)
+    center = center.clamp(constant(0.0, device), length - 1) + start
+    rows, columns = (1 - (center[..., None] - pixel).abs()).clamp_(min=0)
     return rows[:, :height, :height], columns[:, :width, :width]
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from nc_lightning.checks import check_choice, check_count
 from nc_lightning.data.finding import PassedOver
 from nc_lightning.data.loader import BatchLoader, LabelledImages
 from nc_lightning.data.preprocess import Preprocess
@@ -22,8 +23,7 @@ from nc_lightning.data.samplers import (
 )
 from nc_lightning.data.summary import summarize
 from nc_lightning.data.views import Augmentation, Views
-from nc_lightning.geometry.checks import check_choice, check_count
-from nc_lightning.processes import this_process
+from nc_lightning.distributed.collectives import rank_and_world_size
 
 Batches = Literal["balanced", "random", "stratified"]
 Split = Literal["train", "val", "test"]
@@ -161,7 +161,7 @@ class LabelledDataModule(LightningDataModule):
         return RandomBatchSampler(len(labels), self.batch_size, self.seed)
 
     def _evaluation_loader(self, split: Split) -> BatchLoader:
-        rank, replicas = this_process()
+        rank, replicas = rank_and_world_size()
         smallest = len(self._splits[split]) // replicas
         if smallest == 0:
             raise ValueError(

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from nc_lightning.checks import check_count
 from nc_lightning.data.base import Batches, LabelledDataModule, Split
 from nc_lightning.data.loader import LabelledTensors
 from nc_lightning.data.views import Augmentation
-from nc_lightning.geometry.checks import check_count
 
 _SHARES: dict[Split, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
 

@@ -13,11 +13,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
+from nc_lightning.checks import check_choice, check_count
 from nc_lightning.data.base import Split
 from nc_lightning.data.decoding import read_picture
 from nc_lightning.data.images import ImageDataModule, Sets
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
-from nc_lightning.geometry.checks import check_choice, check_count
 
 OnError = Literal["raise", "skip"]
 FileCache = Literal["ram", "device", "none"]

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from nc_lightning.checks import check_choice
 from nc_lightning.data.base import SPLITS, Batches, LabelledDataModule, Split
 from nc_lightning.data.classes import Classes, listed, pick_classes
 from nc_lightning.data.finding import real_path
@@ -16,7 +17,6 @@ from nc_lightning.data.loader import LabelledImages, LabelledTensors
 from nc_lightning.data.preprocess import channel_statistics
 from nc_lightning.data.samplers import members_by_class
 from nc_lightning.data.views import Augmentation
-from nc_lightning.geometry.checks import check_choice
 
 Cache = Literal["ram", "device"]
 

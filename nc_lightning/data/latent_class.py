@@ -2,9 +2,9 @@
 
 import torch
 
+from nc_lightning.checks import check_count, check_number
 from nc_lightning.data.base import Batches, LabelledDataModule, Split
 from nc_lightning.data.loader import LabelledTensors
-from nc_lightning.geometry.checks import check_count, check_number
 
 
 class LatentClassDataModule(LabelledDataModule):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
-from nc_lightning.geometry.checks import check_count
-from nc_lightning.processes import this_process
+from nc_lightning.checks import check_count
+from nc_lightning.distributed.collectives import rank_and_world_size
 
 
 class EpochSampler(DistributedSampler[list[int]]):
@@ -22,7 +22,7 @@ class EpochSampler(DistributedSampler[list[int]]):
 
     def __init__(self, labels: Tensor, batch_size: int, seed: int, num_replicas: int | None, rank: int | None) -> None:
         check_count("batch_size", batch_size)
-        this, processes = this_process()
+        this, processes = rank_and_world_size()
         num_replicas = processes if num_replicas is None else num_replicas
         rank = this if rank is None else rank
         super().__init__(labels, num_replicas, rank, seed=seed)  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from nc_lightning.batch import UNLABELLED as UNLABELLED
 from nc_lightning.batch import concatenate_views as concatenate_views
 from nc_lightning.batch import set_name as set_name
+from nc_lightning.checks import check_count
 from nc_lightning.data.augmentation import SimCLR
-from nc_lightning.geometry.checks import check_count
 
 _MADE = itertools.count()
 """Views that were made without a generator have different random numbers each."""

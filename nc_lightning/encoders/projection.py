@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from nc_lightning.geometry.checks import check_count
+from nc_lightning.checks import check_count
 
 
 class ProjectionHead(nn.Sequential):

@@ -6,8 +6,8 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision import models
 
+from nc_lightning.checks import check_choice
 from nc_lightning.encoders.image_shape import check_image
-from nc_lightning.geometry.checks import check_choice
 
 Stem = Literal["cifar", "imagenet"]
 Depth = Literal[18, 34, 50]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from nc_lightning.checks import check_count
 from nc_lightning.encoders.image_shape import check_image
-from nc_lightning.geometry.checks import check_count
 
 
 class MLP(nn.Module):

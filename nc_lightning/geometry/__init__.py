@@ -1,7 +1,8 @@
 """Pure functions on tensors: normalisation, the simplex ETF, class statistics, collapse measures, ranks and bounds."""
 
 from nc_lightning.geometry.bounds import collapsed_value, scl_lower_bound, ucl_lower_bound
-from nc_lightning.geometry.centres import CentreDistances, ncc_accuracy, within_class_variation
+from nc_lightning.geometry.centers import CenterDistances, ncc_accuracy, within_class_variation
+from nc_lightning.geometry.classifier import nc3, nc3_cosine, nc3_etf, nc4_mismatches
 from nc_lightning.geometry.collapse import (
     cdnv,
     equal_inner_product,
@@ -17,10 +18,8 @@ from nc_lightning.geometry.collapse import (
     unit_norm,
     zero_sum,
 )
-from nc_lightning.geometry.duality import nc3, nc3_cosine, nc3_etf, nc4_mismatches
 from nc_lightning.geometry.etf import simplex_etf
-from nc_lightning.geometry.ideals import Ideal, ideal, ideals_met
-from nc_lightning.geometry.many_classes import (
+from nc_lightning.geometry.frames import (
     coherence_floor,
     equiangular_floor,
     etf_floor,
@@ -28,6 +27,7 @@ from nc_lightning.geometry.many_classes import (
     nc2_max_cosine,
     nc2_tight_frame,
 )
+from nc_lightning.geometry.ideals import Ideal, ideal, ideals_met
 from nc_lightning.geometry.measures import caveats, measure, statistics_measures
 from nc_lightning.geometry.normalization import Normalization, normalize, unit_ball, unit_sphere
 from nc_lightning.geometry.ranks import alpha_req, effective_rank, nesum, numerical_rank, participation_ratio, rankme
@@ -51,7 +51,7 @@ from nc_lightning.geometry.spread import alignment, self_cluster, uniformity
 from nc_lightning.geometry.statistics import ClassStatistics
 
 __all__ = [
-    "CentreDistances",
+    "CenterDistances",
     "ClassStatistics",
     "Ideal",
     "Normalization",

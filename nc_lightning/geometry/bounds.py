@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from nc_lightning.geometry.checks import check_count, check_number
+from nc_lightning.checks import check_count, check_number
 
 
 class Mixture(Protocol):

@@ -1,7 +1,7 @@
 """Neural-collapse measures of class statistics: NC1, NC2 and the three conditions of the paper.
 
 Every function takes a `ClassStatistics` and returns a 0-dimensional float64 tensor. C counts the classes that are
-present, Sigma_W weighs samples alike, Sigma_B weighs classes alike and is centred by the mean of class means. A
+present, Sigma_W weighs samples alike, Sigma_B weighs classes alike and is centered by the mean of class means. A
 measure that is undefined, because fewer than two classes are present or all class means coincide, is NaN; a ratio of
 something to nothing is infinite.
 """
@@ -142,46 +142,46 @@ def cdnv(stats: ClassStatistics) -> Tensor:
 
 
 def nc2_equinorm(stats: ClassStatistics) -> Tensor:
-    """Coefficient of variation of the norms of the centred class means. Range [0, sqrt(C - 1)], ideal 0.
+    """Coefficient of variation of the norms of the centered class means. Range [0, sqrt(C - 1)], ideal 0.
 
     Source:
         Papyan, Han, Donoho (2020), NC2, with the population standard deviation.
     """
     if not separated(stats):
         return _constant(stats, torch.nan)
-    norms = torch.linalg.vector_norm(stats.centred_class_means, dim=1)
+    norms = torch.linalg.vector_norm(stats.centered_class_means, dim=1)
     return norms.std(correction=0) / norms.mean()
 
 
-def centred_cosines(stats: ClassStatistics) -> Tensor:
-    """(C (C - 1),) cosines between different centred class means."""
-    means = stats.centred_class_means
+def centered_cosines(stats: ClassStatistics) -> Tensor:
+    """(C (C - 1),) cosines between different centered class means."""
+    means = stats.centered_class_means
     directions = means / torch.linalg.vector_norm(means, dim=1, keepdim=True)
     return _off_diagonal(directions @ directions.T)
 
 
 def nc2_equiangular(stats: ClassStatistics) -> Tensor:
-    """Standard deviation of the cosines between centred class means. Range [0, 1], ideal 0.
+    """Standard deviation of the cosines between centered class means. Range [0, 1], ideal 0.
 
     Source:
         Papyan, Han, Donoho (2020), NC2.
     """
-    return centred_cosines(stats).std(correction=0) if separated(stats) else _constant(stats, torch.nan)
+    return centered_cosines(stats).std(correction=0) if separated(stats) else _constant(stats, torch.nan)
 
 
 def nc2_maxangle(stats: ClassStatistics) -> Tensor:
-    """Mean of |cos + 1/(C - 1)| over pairs of centred class means. Range [0, 1 + 1/(C - 1)], ideal 0.
+    """Mean of |cos + 1/(C - 1)| over pairs of centered class means. Range [0, 1 + 1/(C - 1)], ideal 0.
 
     Source:
         Papyan, Han, Donoho (2020), NC2: the angle of a simplex ETF is the largest that C vectors can share.
     """
     if not separated(stats):
         return _constant(stats, torch.nan)
-    return (centred_cosines(stats) + 1 / (int(stats.present.sum()) - 1)).abs().mean()
+    return (centered_cosines(stats) + 1 / (int(stats.present.sum()) - 1)).abs().mean()
 
 
 def nc2_etf(stats: ClassStatistics) -> Tensor:
-    """Frobenius distance between the unit-norm Gram matrix of the centred class means and that of a simplex ETF.
+    """Frobenius distance between the unit-norm Gram matrix of the centered class means and that of a simplex ETF.
 
     Range [0, sqrt(2 - 2/sqrt(C - 1))], ideal 0. It equals sqrt(2 - 2 sqrt(PR/(C - 1))) for the participation ratio PR.
 
@@ -196,7 +196,7 @@ def nc2_etf(stats: ClassStatistics) -> Tensor:
     """
     if not separated(stats):
         return _constant(stats, torch.nan)
-    means = stats.centred_class_means
+    means = stats.centered_class_means
     return distance_to_etf(means @ means.T)
 
 
@@ -213,7 +213,7 @@ def distance_to_etf(products: Tensor) -> Tensor:
     return torch.linalg.matrix_norm(products / torch.linalg.matrix_norm(products) - etf / (classes - 1) ** 0.5)
 
 
-# ------------------------------------------------------------- the paper's three conditions (uncentred class means)
+# ------------------------------------------------------------- the paper's three conditions (uncentered class means)
 
 
 def zero_sum(stats: ClassStatistics) -> Tensor:
@@ -227,7 +227,7 @@ def unit_norm(stats: ClassStatistics) -> Tensor:
 
 
 def equal_inner_product(stats: ClassStatistics) -> Tensor:
-    """Mean of |cos(mu_a, mu_b) + 1/(C - 1)| over pairs of class means, not centred.
+    """Mean of |cos(mu_a, mu_b) + 1/(C - 1)| over pairs of class means, not centered.
 
     Range [0, 1 + 1/(C - 1)], ideal 0. Cosines, as in the paper's code (arXiv 2311.05139); NaN if a mean is zero.
     """

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_count
+from nc_lightning.checks import check_count
 
 
 def simplex_etf(num_classes: int, feature_dim: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nc_lightning.geometry import many_classes
+from nc_lightning.geometry import frames as many_classes
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry import centres, collapse, many_classes, spectra
-from nc_lightning.geometry.centres import CentreDistances
-from nc_lightning.geometry.checks import check_features, check_labels
+from nc_lightning.checks import check_features, check_labels
+from nc_lightning.geometry import centers as centers
+from nc_lightning.geometry import collapse, spectra
+from nc_lightning.geometry import frames as many_classes
+from nc_lightning.geometry.centers import CenterDistances
 from nc_lightning.geometry.statistics import ClassStatistics
 
 STATISTICS_MEASURES: dict[str, Callable[[ClassStatistics], Tensor]] = {
@@ -42,11 +44,11 @@ STATISTICS_MEASURES: dict[str, Callable[[ClassStatistics], Tensor]] = {
 
 LABEL_FREE_MEASURES = (*(key for key in STATISTICS_MEASURES if key.startswith("feature_")), "rankme")
 """Those of all features, whatever their classes."""
-CENTRE_MEASURES: dict[str, Callable[[CentreDistances], Tensor]] = {
-    "within_class_variation": centres.within_class_variation,
-    "ncc_accuracy": centres.ncc_accuracy,
+CENTER_MEASURES: dict[str, Callable[[CenterDistances], Tensor]] = {
+    "within_class_variation": centers.within_class_variation,
+    "ncc_accuracy": centers.ncc_accuracy,
 }
-"""The measures that need the class centres before they look at the features."""
+"""The measures that need the class centers before they look at the features."""
 
 
 def caveats(stats: ClassStatistics) -> str:
@@ -88,9 +90,9 @@ def statistics_measures(stats: ClassStatistics) -> dict[str, Tensor]:
     return {key: function(stats) for key, function in STATISTICS_MEASURES.items()}
 
 
-def all_measures(stats: ClassStatistics, seen: CentreDistances) -> dict[str, float]:
-    """Compute every measure, from the statistics of all features and their distances to class centres."""
-    values = statistics_measures(stats) | {key: function(seen) for key, function in CENTRE_MEASURES.items()}
+def all_measures(stats: ClassStatistics, seen: CenterDistances) -> dict[str, float]:
+    """Compute every measure, from the statistics of all features and their distances to class centers."""
+    values = statistics_measures(stats) | {key: function(seen) for key, function in CENTER_MEASURES.items()}
     return {key: float(value) for key, value in values.items()}
 
 
@@ -127,5 +129,5 @@ def measure(z: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[s
     stats = ClassStatistics(num_classes, z.shape[1], z.device).update(z, labels)
     if caveats(stats):
         warnings.warn(f"measure: {caveats(stats)}", stacklevel=2)
-    seen = CentreDistances(stats).update(z, labels)
+    seen = CenterDistances(stats).update(z, labels)
     return all_measures(stats, seen)

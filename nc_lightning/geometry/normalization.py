@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_choice
+from nc_lightning.checks import check_choice
 
 Normalization = Literal["unit_ball", "unit_sphere", "none"]
 

@@ -1,12 +1,12 @@
 """Dimension measures of a matrix: how many directions its rows really use, from its singular values.
 
-Rows are samples and are not centred. `spectra` has the same measures of class statistics.
+Rows are samples and are not centered. `spectra` has the same measures of class statistics.
 """
 
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_count, check_features
+from nc_lightning.checks import check_count, check_features
 from nc_lightning.geometry.placement import in_float64
 
 EIGENVALUE_CUTOFF = 1e-5
@@ -57,7 +57,7 @@ def effective_rank(matrix: Tensor) -> Tensor:
     eigenvalues of the covariance, whose effective rank is never larger.
 
     Args:
-        matrix: Shape (N, d), floating point; computed in float64. Rows are not centred.
+        matrix: Shape (N, d), floating point; computed in float64. Rows are not centered.
 
     Returns:
         0-dimensional float64 tensor.
@@ -83,7 +83,7 @@ def participation_ratio(matrix: Tensor) -> Tensor:
     Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse.
 
     Args:
-        matrix: Shape (N, d), floating point; computed in float64. Rows are not centred.
+        matrix: Shape (N, d), floating point; computed in float64. Rows are not centered.
 
     Returns:
         0-dimensional float64 tensor.
@@ -105,7 +105,7 @@ def rankme(matrix: Tensor) -> Tensor:
     """RankMe: the effective rank with 1e-7 added to every normalised singular value. Range [1, about min(N, d)].
 
     Args:
-        matrix: Shape (N, d), floating point; computed in float64. Rows are not centred.
+        matrix: Shape (N, d), floating point; computed in float64. Rows are not centered.
 
     Returns:
         0-dimensional float64 tensor.
@@ -124,13 +124,13 @@ def rankme(matrix: Tensor) -> Tensor:
 
 
 def nesum(matrix: Tensor) -> Tensor:
-    """Sum of the eigenvalues of ``matrix^T matrix`` over the largest: the stable rank, and NESum of a centred matrix.
+    """Sum of the eigenvalues of ``matrix^T matrix`` over the largest: the stable rank, and NESum of a centered matrix.
 
     Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse. Never above
     `participation_ratio`, which is never above `effective_rank`.
 
     Args:
-        matrix: Shape (N, d), floating point; computed in float64. Rows are not centred.
+        matrix: Shape (N, d), floating point; computed in float64. Rows are not centered.
 
     Returns:
         0-dimensional float64 tensor.
@@ -152,7 +152,7 @@ def numerical_rank(matrix: Tensor) -> Tensor:
     """Number of singular values above max(N, d) eps of the largest, with eps of the dtype. Range [0, min(N, d)].
 
     Args:
-        matrix: Shape (N, d), floating point. Rows are not centred.
+        matrix: Shape (N, d), floating point. Rows are not centered.
 
     Returns:
         0-dimensional float64 tensor.

@@ -33,10 +33,10 @@ def simplex_plane(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
         >>> from nc_lightning.geometry import simplex_etf
         >>> stats = ClassStatistics(3, 2).update(simplex_etf(3, 2), torch.arange(3))
         >>> basis, corners = simplex_plane(stats)
-        >>> torch.allclose(stats.centred_class_means @ basis, corners)
+        >>> torch.allclose(stats.centered_class_means @ basis, corners)
         True
     """
-    means = stats.centred_class_means
+    means = stats.centered_class_means
     classes = len(means)
     if classes == 0:
         raise ValueError("stats: got statistics without a sample, expected at least one class")

@@ -1,4 +1,4 @@
-"""Spectra of class statistics: of the centred class means, and of all features, whose scatter is rebuilt from them.
+"""Spectra of class statistics: of the centered class means, and of all features, whose scatter is rebuilt from them.
 
 Each is decomposed once, whatever the number of measures; no feature needs to be kept.
 """
@@ -37,7 +37,7 @@ def class_mean_directions(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
 
 
 def _class_mean_directions(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
-    means = stats.centred_class_means / max(1, len(stats.class_means)) ** 0.5
+    means = stats.centered_class_means / max(1, len(stats.class_means)) ** 0.5
     if len(means) < 2 or not stats.between_trace > 0:
         nothing = means.new_zeros(min(means.shape), means.shape[1])
         return nothing.sum(1), nothing
@@ -58,33 +58,33 @@ def class_mean_spectrum(stats: ClassStatistics) -> Tensor:
 
 
 def class_mean_effective_rank(stats: ClassStatistics) -> Tensor:
-    """`effective_rank` of the centred class means. Range [0, min(C - 1, d)], ideal C - 1."""
+    """`effective_rank` of the centered class means. Range [0, min(C - 1, d)], ideal C - 1."""
     return effective_rank_of(class_mean_eigenvalues(stats).sqrt())
 
 
 def class_mean_participation_ratio(stats: ClassStatistics) -> Tensor:
-    """`participation_ratio` of the centred class means. Range [0, min(C - 1, d)], ideal C - 1."""
+    """`participation_ratio` of the centered class means. Range [0, min(C - 1, d)], ideal C - 1."""
     return participation_of(class_mean_eigenvalues(stats).sqrt())
 
 
 def class_mean_nesum(stats: ClassStatistics) -> Tensor:
-    """`nesum` of the centred class means. Range [0, min(C - 1, d)], ideal C - 1."""
+    """`nesum` of the centered class means. Range [0, min(C - 1, d)], ideal C - 1."""
     return nesum_of(class_mean_eigenvalues(stats).sqrt())
 
 
-def feature_eigenvalues(stats: ClassStatistics, centred: bool = True) -> Tensor:
+def feature_eigenvalues(stats: ClassStatistics, centered: bool = True) -> Tensor:
     """Eigenvalues of the covariance of all features: (min(N, d),), falling, those below rounding exactly 0.
 
     Args:
         stats: Statistics of the features.
-        centred: About the sample mean, or about the origin.
+        centered: About the sample mean, or about the origin.
     """
-    return stats.remember(f"feature eigenvalues, {centred}", lambda: _feature_eigenvalues(stats, centred))
+    return stats.remember(f"feature eigenvalues, {centered}", lambda: _feature_eigenvalues(stats, centered))
 
 
-def _feature_eigenvalues(stats: ClassStatistics, centred: bool) -> Tensor:
-    centre = stats.counts @ stats.means / stats.counts.sum() if centred else torch.zeros_like(stats.means[0])
-    offset = stats.class_means - centre
+def _feature_eigenvalues(stats: ClassStatistics, centered: bool) -> Tensor:
+    center = stats.counts @ stats.means / stats.counts.sum() if centered else torch.zeros_like(stats.means[0])
+    offset = stats.class_means - center
     between = offset.T * stats.counts[stats.present] @ offset
     eigenvalues = torch.linalg.eigvalsh((stats.scatter + between) / stats.counts.sum()).flip(0).clamp(min=0)
     eigenvalues = eigenvalues[: min(int(stats.num_samples), stats.feature_dim)]
@@ -110,8 +110,8 @@ def feature_nesum(stats: ClassStatistics) -> Tensor:
 
 
 def feature_stable_rank(stats: ClassStatistics) -> Tensor:
-    """`nesum` of all features, not centred: their stable rank. Range [1, min(N, d)], ideal C - 1."""
-    return nesum_of(feature_eigenvalues(stats, centred=False).sqrt())
+    """`nesum` of all features, not centered: their stable rank. Range [1, min(N, d)], ideal C - 1."""
+    return nesum_of(feature_eigenvalues(stats, centered=False).sqrt())
 
 
 def feature_rank(stats: ClassStatistics) -> Tensor:
@@ -121,8 +121,8 @@ def feature_rank(stats: ClassStatistics) -> Tensor:
 
 
 def feature_rankme(stats: ClassStatistics) -> Tensor:
-    """`rankme` of all features, not centred, as its paper has it. Range [1, about min(N, d)], ideal C - 1."""
-    return rankme_of(feature_eigenvalues(stats, centred=False).sqrt())
+    """`rankme` of all features, not centered, as its paper has it. Range [1, about min(N, d)], ideal C - 1."""
+    return rankme_of(feature_eigenvalues(stats, centered=False).sqrt())
 
 
 def feature_alpha_req(stats: ClassStatistics) -> Tensor:

@@ -6,7 +6,7 @@ Statistics are to be those of features on the unit sphere.
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_features, check_finite
+from nc_lightning.checks import check_features, check_finite
 from nc_lightning.geometry.normalization import unit_sphere
 from nc_lightning.geometry.placement import in_float64
 from nc_lightning.geometry.statistics import ClassStatistics

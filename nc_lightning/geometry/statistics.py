@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_count, check_features, check_labels, check_values
+from nc_lightning.checks import check_count, check_features, check_labels, check_values
 from nc_lightning.geometry.placement import in_float64, outside_inference, statistics_device
 
 T = TypeVar("T")
@@ -185,7 +185,7 @@ class ClassStatistics:
         return self.means[self.present]
 
     @property
-    def centred_class_means(self) -> Tensor:
+    def centered_class_means(self) -> Tensor:
         """(P, d) class means minus the mean of class means (not the sample mean: they differ under imbalance)."""
         means = self.class_means
         return means - means.mean(0, keepdim=True)
@@ -203,12 +203,12 @@ class ClassStatistics:
     @property
     def between_trace(self) -> Tensor:
         """Trace of Sigma_B, every class counting alike; exactly 0 where it is rounding only (see ``zero_level``)."""
-        means = self.centred_class_means
+        means = self.centered_class_means
         return self._or_zero(means.square().sum() / len(means))
 
     @property
     def zero_level(self) -> Tensor:
-        """The centred trace below which only rounding is left: (64 eps)^2 times the mean squared norm."""
+        """The centered trace below which only rounding is left: (64 eps)^2 times the mean squared norm."""
         squared_norm = (self.traces.sum() + self.counts @ self.means.square().sum(1)) / self.counts.sum()
         return (64 * torch.finfo(self.means.dtype).eps) ** 2 * squared_norm
 

@@ -6,21 +6,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nc_lightning.checks import check_choice, check_count, check_features, check_labels, check_number
+from nc_lightning.distributed.global_batch import Shares, Sync, share_rows, sum_over_processes
 from nc_lightning.geometry import Normalization, normalize
-from nc_lightning.geometry.checks import check_choice, check_count, check_features, check_labels, check_number
-from nc_lightning.losses.general import general_loss
+from nc_lightning.losses.diagnostics import negative_statistics
+from nc_lightning.losses.engines.autograd import general_loss
+from nc_lightning.losses.engines.sampled import sampled_loss
+from nc_lightning.losses.engines.sorted_batch import Layout, sorted_layout
+from nc_lightning.losses.engines.tiled import tiled_loss
+from nc_lightning.losses.engines.tiled_distributed import tiled_share_loss
 from nc_lightning.losses.hardening import Exponential, Hardening
-from nc_lightning.losses.hardness import negative_statistics
-from nc_lightning.losses.layout import Layout, sorted_layout
 from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, past_ids, positive_ids
 from nc_lightning.losses.queue import FeatureQueue
-from nc_lightning.losses.sampled import sampled_loss
 from nc_lightning.losses.scheduled_beta import ScheduledBeta
-from nc_lightning.losses.shares import Shares, Sync, share_rows, sum_over_processes
 from nc_lightning.losses.theory import TheoreticalValues
-from nc_lightning.losses.tiled import tiled_loss
-from nc_lightning.losses.tiled_share import tiled_share_loss
 
 
 class ContrastiveLoss(TheoreticalValues, ScheduledBeta):

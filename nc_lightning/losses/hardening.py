@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_number
+from nc_lightning.checks import check_number
 
 
 class Hardening(ABC):

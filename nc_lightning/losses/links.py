@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
-from nc_lightning.geometry.checks import check_choice, check_number
+from nc_lightning.checks import check_choice, check_number
 
 InfoNCEForm = Literal["mean", "sum"]
 

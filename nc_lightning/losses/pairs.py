@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_choice
+from nc_lightning.checks import check_choice
 
 Negatives = Literal["other_classes", "all"]
 Positives = Literal["label", "view"]
@@ -52,18 +52,6 @@ def positive_ids(labels: Tensor, instances: Tensor | None, positives: Positives)
     else:
         alone = -1 - instances.to(labels.device, torch.int64)
     return torch.where(labels >= 0, labels, alone)
-
-
-def numbered(ids: Tensor) -> Tensor:
-    """Number the different ids (N,) from 0 in ascending order, as `torch.unique` does, which waits for a device.
-
-    Example:
-        >>> numbered(torch.tensor([7, 3, 7, 12])).tolist()
-        [1, 0, 1, 2]
-    """
-    ascending, order = ids.sort()
-    number = (ascending.diff(prepend=ascending[:1]) != 0).cumsum(0)
-    return torch.empty_like(number).index_copy_(0, order, number)
 
 
 def past_ids(labels: Tensor, positives: Positives) -> Tensor:

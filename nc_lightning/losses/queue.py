@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_count, check_features, check_labels
+from nc_lightning.checks import check_count, check_features, check_labels
 
 
 class FeatureQueue:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nc_lightning.geometry.checks import check_number
+from nc_lightning.checks import check_number
 from nc_lightning.losses.hardening import Hardening
 
 _KEY = "scheduled_beta"

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry import CentreDistances, ClassStatistics, nc3
-from nc_lightning.geometry.duality import check_classifier
-from nc_lightning.metrics.class_statistics_metric import (
+from nc_lightning.geometry import CenterDistances, ClassStatistics, nc3
+from nc_lightning.geometry.classifier import check_classifier
+from nc_lightning.metrics.base import (
     Classifier,
     ClassStatisticsMetric,
-    check_centres,
+    check_centers,
     count_mismatches,
     weight_and_bias,
 )
@@ -35,7 +35,7 @@ class _ClassifierMetric(ClassStatisticsMetric):
 
 
 class NC3(_ClassifierMetric):
-    """NC3, self-duality: distance between a linear classifier and the centred class means. Range [0, 2], ideal 0.
+    """NC3, self-duality: distance between a linear classifier and the centered class means. Range [0, 2], ideal 0.
 
     The definition is `nc_lightning.geometry.nc3`. The classifier is looked at in `compute`.
 
@@ -64,17 +64,17 @@ class NC3(_ClassifierMetric):
 
 
 class NC4(_ClassifierMetric):
-    """NC4: share of samples on which a linear classifier and the nearest class centre disagree. Range [0, 1], ideal 0.
+    """NC4: share of samples on which a linear classifier and the nearest class center disagree. Range [0, 1], ideal 0.
 
     The definition is `nc_lightning.geometry.nc4_mismatches`; the bias is never left out. The classifier is looked at in
-    `update`. The centres must be known before: run a first pass with any other metric and take its ``statistics``, or
+    `update`. The centers must be known before: run a first pass with any other metric and take its ``statistics``, or
     give those of the training set for held-out features. No feature is kept.
 
     Args:
         num_classes: Number of classes C.
         feature_dim: Dimension d of the features.
         classifier: A linear layer, such as that of an `OnlineLinearProbe`, or its weight (C, d) and bias (C,).
-        centres: Statistics whose class means are the centres.
+        centers: Statistics whose class means are the centers.
         **kwargs: ``dataset_size``, as of `ClassStatisticsMetric`, and those of `torchmetrics.Metric`.
 
     Raises:
@@ -85,7 +85,7 @@ class NC4(_ClassifierMetric):
         >>> means, labels = simplex_etf(4, 3), torch.arange(4)
         >>> first = NC3(4, 3, classifier=(means, None))
         >>> first.update(means, labels)
-        >>> metric = NC4(4, 3, classifier=(means, torch.tensor([0.0, 0.0, 0.0, 9.0])), centres=first.statistics)
+        >>> metric = NC4(4, 3, classifier=(means, torch.tensor([0.0, 0.0, 0.0, 9.0])), centers=first.statistics)
         >>> metric.update(means, labels)
         >>> metric.compute().item()
         0.75
@@ -95,17 +95,17 @@ class NC4(_ClassifierMetric):
     sums = ("mismatches",)
 
     def __init__(
-        self, num_classes: int, feature_dim: int, classifier: Classifier, centres: ClassStatistics, **kwargs: Any
+        self, num_classes: int, feature_dim: int, classifier: Classifier, centers: ClassStatistics, **kwargs: Any
     ) -> None:
-        self.centres = check_centres(centres, num_classes, feature_dim)
+        self.centers = check_centers(centers, num_classes, feature_dim)
         super().__init__(num_classes, feature_dim, classifier, **kwargs)
 
     def _settings(self) -> tuple[Any, ...]:
-        return (*super()._settings(), id(self.centres))
+        return (*super()._settings(), id(self.centers))
 
     def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
-        assert self.centres is not None
-        seen = CentreDistances(self.centres.to(z.device))
+        assert self.centers is not None
+        seen = CenterDistances(self.centers.to(z.device))
         count_mismatches(parts["mismatches"], z, labels, self.__dict__["_classifier"], seen)
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry import CentreDistances, ClassStatistics, class_mean_spectrum, nc3
-from nc_lightning.geometry.duality import check_classifier
-from nc_lightning.geometry.measures import CENTRE_MEASURES, STATISTICS_MEASURES
-from nc_lightning.metrics.class_statistics_metric import (
+from nc_lightning.geometry import CenterDistances, ClassStatistics, class_mean_spectrum, nc3
+from nc_lightning.geometry.classifier import check_classifier
+from nc_lightning.geometry.measures import CENTER_MEASURES, STATISTICS_MEASURES
+from nc_lightning.metrics.base import (
     Classifier,
     ClassStatisticsMetric,
-    check_centres,
+    check_centers,
     count_mismatches,
     statistics_of,
     weight_and_bias,
@@ -21,16 +21,16 @@ from nc_lightning.metrics.class_statistics_metric import (
 class NeuralCollapse(ClassStatisticsMetric):
     """Every measure of `nc_lightning.geometry.measure`, as a flat dict, of features that arrive in batches.
 
-    ``within_class_variation`` and ``ncc_accuracy`` compare features with class centres, which must be known before.
-    With ``centres`` they are exact: those of the same features from a first pass (``metric.statistics``), or those of
+    ``within_class_variation`` and ``ncc_accuracy`` compare features with class centers, which must be known before.
+    With ``centers`` they are exact: those of the same features from a first pass (``metric.statistics``), or those of
     the training set for held-out features. Without, they are exact when all features come in one update of one
-    process, whose own class means are the centres then, and NaN otherwise. With a ``classifier`` there are also ``nc3``
-    and, by the same centres, ``nc4``; see `NC3` and `NC4`.
+    process, whose own class means are the centers then, and NaN otherwise. With a ``classifier`` there are also ``nc3``
+    and, by the same centers, ``nc4``; see `NC3` and `NC4`.
 
     Args:
         num_classes: Number of classes C.
         feature_dim: Dimension d of the features.
-        centres: Statistics whose class means are the centres.
+        centers: Statistics whose class means are the centers.
         classifier: A linear layer, or its weight (C, d) and bias (C,).
         **kwargs: ``dataset_size``, as of `ClassStatisticsMetric`, and those of `torchmetrics.Metric`.
 
@@ -48,18 +48,18 @@ class NeuralCollapse(ClassStatisticsMetric):
         (3.0, 1.0)
     """
 
-    keys = (*STATISTICS_MEASURES, *CENTRE_MEASURES)
+    keys = (*STATISTICS_MEASURES, *CENTER_MEASURES)
     sums = ("distances", "correct", "mismatches")
 
     def __init__(
         self,
         num_classes: int,
         feature_dim: int,
-        centres: ClassStatistics | None = None,
+        centers: ClassStatistics | None = None,
         classifier: Classifier | None = None,
         **kwargs: Any,
     ) -> None:
-        self.centres = check_centres(centres, num_classes, feature_dim)
+        self.centers = check_centers(centers, num_classes, feature_dim)
         # Out of sight of nn.Module: the classifier is not ours to move, to save or to train.
         self.__dict__["_classifier"] = classifier
         if classifier is not None:
@@ -68,19 +68,19 @@ class NeuralCollapse(ClassStatisticsMetric):
         super().__init__(num_classes, feature_dim, **kwargs)
 
     def _settings(self) -> tuple[Any, ...]:
-        return (*super()._settings(), id(self.centres), id(self.__dict__["_classifier"]))
+        return (*super()._settings(), id(self.centers), id(self.__dict__["_classifier"]))
 
     def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
         if len(z) == 0:
             return
-        centres = self.centres
-        if centres is None and int(parts["offered"]) == 0:
-            centres = statistics_of(parts)
-        if centres is None:
+        centers = self.centers
+        if centers is None and int(parts["offered"]) == 0:
+            centers = statistics_of(parts)
+        if centers is None:
             for name in self.sums:
                 parts[name].fill_(torch.nan)
             return
-        seen = CentreDistances(centres.to(z.device)).update(z, labels)
+        seen = CenterDistances(centers.to(z.device)).update(z, labels)
         parts["distances"] += seen.distances.to(parts["distances"])
         parts["correct"] += seen.correct.to(parts["correct"])
         classifier: Classifier | None = self.__dict__["_classifier"]
@@ -93,13 +93,13 @@ class NeuralCollapse(ClassStatisticsMetric):
         if key == "nc3":
             return nc3(stats, weight_and_bias(self.__dict__["_classifier"])[0])
         sums = {name: self._sum(name).cpu() for name in self.sums}
-        if self.centres is None and len(self._merged()) > 1:
+        if self.centers is None and len(self._merged()) > 1:
             # Each process knew the distances to its own means only, not to those of all.
             sums = {name: torch.full_like(stats.counts, torch.nan) for name in self.sums}
         if key == "nc4":
             return sums["mismatches"].sum() / stats.counts.sum()
-        seen = CentreDistances.from_state(stats, stats.counts, sums["distances"], sums["correct"])
-        return CENTRE_MEASURES[key](seen)
+        seen = CenterDistances.from_state(stats, stats.counts, sums["distances"], sums["correct"])
+        return CENTER_MEASURES[key](seen)
 
 
 class NC1(ClassStatisticsMetric):
@@ -138,7 +138,7 @@ class NC2(ClassStatisticsMetric):
 
 
 class EffectiveRank(ClassStatisticsMetric):
-    """Effective rank of the centred class means. Range [0, min(C - 1, d)], ideal C - 1; low in dimensional collapse.
+    """Effective rank of the centered class means. Range [0, min(C - 1, d)], ideal C - 1; low in dimensional collapse.
 
     Args and errors as for `ClassStatisticsMetric`; the definition is `nc_lightning.geometry.class_mean_effective_rank`.
 

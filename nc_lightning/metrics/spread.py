@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
+from nc_lightning.checks import check_features, check_finite, check_number
 from nc_lightning.geometry import ClassStatistics, alignment, self_cluster, uniformity
-from nc_lightning.geometry.checks import check_features, check_finite, check_number
 from nc_lightning.geometry.placement import in_float64
-from nc_lightning.metrics.class_statistics_metric import ClassStatisticsMetric, Float64Metric
+from nc_lightning.metrics.base import ClassStatisticsMetric, Float64Metric
 
 
 class Alignment(ClassStatisticsMetric):

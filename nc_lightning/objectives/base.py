@@ -11,15 +11,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from nc_lightning.batch import concatenate_views, set_name
+from nc_lightning.checks import check_count
 from nc_lightning.data.preprocess import Preprocess
+from nc_lightning.distributed.collectives import all_gather_objects, rank_and_world_size
+from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.geometry import normalize
-from nc_lightning.geometry.checks import check_count
 from nc_lightning.logged_values import forget_logged
 from nc_lightning.losses import ContrastiveLoss
-from nc_lightning.losses.shares import Sync
 from nc_lightning.objectives.optimized import OptimizedModule
 from nc_lightning.objectives.training_data import training_datamodule
-from nc_lightning.processes import of_all_processes, this_process
 from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
 
@@ -230,7 +230,7 @@ class ContrastiveObjective(OptimizedModule):
 
     def _sync_for(self, num_batches: list[int | float]) -> Sync | None:
         """Return what the loss can be of where this process evaluates so many batches; None for its own way."""
-        counts = of_all_processes(sum(num_batches))
+        counts = all_gather_objects(sum(num_batches))
         if len(counts) == 1 or (len(set(counts)) == 1 and math.isfinite(counts[0])) or self.loss.sync == "local":
             return None
         rank_zero_warn(
@@ -269,7 +269,7 @@ class ContrastiveObjective(OptimizedModule):
 
 def _weight(batch_size: int) -> int:
     # Lightning averages weights over processes as integers, and would lose what is not a multiple of their number.
-    return batch_size * this_process()[1]
+    return batch_size * rank_and_world_size()[1]
 
 
 def _make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:

@@ -4,10 +4,10 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
+from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.geometry import Normalization
 from nc_lightning.losses import Hardening, HSCLLoss, Link
 from nc_lightning.losses.pairs import Positives
-from nc_lightning.losses.shares import Sync
 from nc_lightning.objectives.base import ContrastiveObjective
 
 

@@ -9,8 +9,8 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from nc_lightning.checks import check_choice, check_number
 from nc_lightning.factories import without_parser
-from nc_lightning.geometry.checks import check_choice, check_number
 from nc_lightning.objectives.start_checks import check_options, check_start, check_tuners
 from nc_lightning.optim import (
     Configured,

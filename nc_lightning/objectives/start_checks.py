@@ -5,7 +5,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
 from nc_lightning.data.base import LabelledDataModule
-from nc_lightning.processes import of_all_processes
+from nc_lightning.distributed.collectives import all_gather_objects
 
 
 def check_start(trainer: Trainer) -> None:
@@ -18,7 +18,7 @@ def check_start(trainer: Trainer) -> None:
     """
     for optimizer in trainer.optimizers:
         _check_eps(optimizer)
-    counts, steps = zip(*of_all_processes((trainer.num_training_batches, trainer.global_step)), strict=True)
+    counts, steps = zip(*all_gather_objects((trainer.num_training_batches, trainer.global_step)), strict=True)
     if len(set(steps)) > 1:
         raise ValueError(
             f"ckpt_path: got checkpoints of steps {', '.join(map(str, steps))} on the {len(steps)} processes, "

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.geometry import Normalization
 from nc_lightning.losses import Link, UCLLoss
 from nc_lightning.losses.pairs import Positives
-from nc_lightning.losses.shares import Sync
 from nc_lightning.objectives.base import ContrastiveObjective
 
 

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from nc_lightning.files import replacing
+from nc_lightning.files import atomic_write
 from nc_lightning.geometry import ideal
 from nc_lightning.plots import to_png
 from nc_lightning.report import html_image, html_page, html_table
@@ -45,7 +45,7 @@ def write_figures(results: Sequence[Result], axes: Sequence[str], folder: Path) 
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{'_'.join(re.findall(r'[a-z0-9]+', name))}.png")
-        with replacing(paths[-1]) as half:
+        with atomic_write(paths[-1]) as half:
             half.write_bytes(to_png(figure))
     return paths
 

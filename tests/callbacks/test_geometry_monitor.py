@@ -16,7 +16,7 @@ from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe
 from nc_lightning.callbacks import measurement as measurement_file
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
-from nc_lightning.geometry import CentreDistances, ClassStatistics, measure, ncc_accuracy
+from nc_lightning.geometry import CenterDistances, ClassStatistics, measure, ncc_accuracy
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 
@@ -44,8 +44,8 @@ def test_values_are_those_of_all_features_at_once(tmp_path):
     with torch.no_grad():
         train = measure(module(x), labels)
         val = measure(module(held_out), held_out_labels)
-        centres = ClassStatistics(10, 9).update(module(x), labels)
-        val["ncc_accuracy"] = float(ncc_accuracy(CentreDistances(centres).update(module(held_out), held_out_labels)))
+        centers = ClassStatistics(10, 9).update(module(x), labels)
+        val["ncc_accuracy"] = float(ncc_accuracy(CenterDistances(centers).update(module(held_out), held_out_labels)))
     for name, expected in (("train", train), ("val", val)):
         assert monitor.results[name] == pytest.approx(expected, rel=1e-5, abs=1e-9, nan_ok=True)
         logged = {k: v.item() for k, v in fit.callback_metrics.items() if k.startswith(f"geometry/{name}/")}

@@ -14,7 +14,7 @@ from nc_lightning import HSCL
 from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe
 from nc_lightning.callbacks.measured_features import one_tensor
 from nc_lightning.encoders import MLP
-from nc_lightning.geometry import CentreDistances, ClassStatistics, measure, nc3, nc4_mismatches
+from nc_lightning.geometry import CenterDistances, ClassStatistics, measure, nc3, nc4_mismatches
 
 QUIET = {
     "logger": False,
@@ -109,7 +109,7 @@ def test_nc3_and_nc4_are_of_the_named_classifier(features):
     stats = ClassStatistics(4, 5).update(z, Y)
     expected = {
         "nc3": float(nc3(stats, module.fc.weight)),
-        "nc4": float(nc4_mismatches(z, module.fc.weight, module.fc.bias, CentreDistances(stats)).double().mean()),
+        "nc4": float(nc4_mismatches(z, module.fc.weight, module.fc.bias, CenterDistances(stats)).double().mean()),
     }
     assert {key: results[key] for key in expected} == pytest.approx(expected, rel=1e-5)
     assert monitor.results["val"].keys() == results.keys()

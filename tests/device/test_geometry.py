@@ -8,7 +8,7 @@ from on_both import on_both, same_on_both
 from pretend_device import NAME, Machine
 
 from nc_lightning import geometry
-from nc_lightning.geometry import CentreDistances, ClassStatistics, simplex_etf, unit_sphere
+from nc_lightning.geometry import CenterDistances, ClassStatistics, simplex_etf, unit_sphere
 from nc_lightning.geometry.placement import in_float64, statistics_device
 
 C, D = 5, 6
@@ -30,17 +30,17 @@ def merged(z, labels):
 
 
 def distances(z, labels):
-    return CentreDistances(statistics(z, labels)).update(z.half(), labels)
+    return CenterDistances(statistics(z, labels)).update(z.half(), labels)
 
 
 def mismatches(z, labels):
-    seen = CentreDistances(statistics(z, labels))
+    seen = CenterDistances(statistics(z, labels))
     return geometry.nc4_mismatches(z, WEIGHT.to(z.device), BIAS.to(z.device), seen)
 
 
 BY_NAME = {
     "ClassStatistics": lambda z, labels: state(merged(z, labels)),
-    "CentreDistances": lambda z, labels: [getattr(distances(z, labels), n) for n in ("counts", "distances", "correct")],
+    "CenterDistances": lambda z, labels: [getattr(distances(z, labels), n) for n in ("counts", "distances", "correct")],
     "alpha_req": lambda z, labels: geometry.alpha_req(z[:, 0].sort(descending=True).values[:9]),
     "caveats": lambda z, labels: torch.tensor(list(geometry.caveats(statistics(z[:9], labels[:9] * 2 % 5)).encode())),
     "nc4_mismatches": mismatches,
@@ -54,8 +54,8 @@ BY_NAME = {
 """How to call what is not called by the name of its first argument."""
 BY_FIRST_ARGUMENT = {
     ("stats",): lambda function, z, labels: function(statistics(z, labels)),
-    ("stats", "centred"): lambda function, z, labels: [
-        function(statistics(z, labels), centred=c) for c in (True, False)
+    ("stats", "centered"): lambda function, z, labels: [
+        function(statistics(z, labels), centered=c) for c in (True, False)
     ],
     ("stats", "weight"): lambda function, z, labels: function(statistics(z, labels), WEIGHT.to(z.device)),
     ("seen",): lambda function, z, labels: function(distances(z, labels)),
@@ -128,7 +128,7 @@ def test_bad_input_is_refused(float64):
     with Machine(float64):
         z, labels = Z.to(NAME), LABELS.to(NAME)
         stats = statistics(z, labels)
-        for seen in (stats, CentreDistances(stats)):
+        for seen in (stats, CenterDistances(stats)):
             with pytest.raises(ValueError, match=r"labels: got label 5, expected integers in \[0, 5\)"):
                 seen.update(z, labels + 1)
             with pytest.raises(ValueError, match="z: got nan in row 1, expected finite features"):
@@ -141,7 +141,7 @@ def test_waits_of_a_batch():
     with Machine() as machine:
         z, labels = Z.to(NAME), LABELS.to(NAME)
         stats = ClassStatistics(C, D, NAME).update(z, labels)
-        seen = CentreDistances(stats).update(z, labels)
+        seen = CenterDistances(stats).update(z, labels)
         machine.phase = "statistics"
         stats.update(z, labels)
         seen.update(z, labels)
@@ -149,6 +149,6 @@ def test_waits_of_a_batch():
         seen.update(z, labels)
     one_look = ("item", "geometry/checks.py check_values")
     assert machine.waits_in("distances") == {one_look: 1}
-    once = {("nonzero", "geometry/centres.py _candidates"): 1}  # again when the centres have changed
+    once = {("nonzero", "geometry/centers.py _candidates"): 1}  # again when the centers have changed
     which_classes = {("_unique2", "geometry/statistics.py update"): 1}
     assert machine.waits_in("statistics") == {one_look: 2, **which_classes, **once}

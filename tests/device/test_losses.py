@@ -20,8 +20,8 @@ from nc_lightning.losses import (
     Triplet,
     UCLLoss,
     similarity_histograms,
-    tile_sizes,
 )
+from nc_lightning.losses.engines import tile_sizes
 
 N = 48
 Z = torch.randn(N, 6, generator=torch.Generator().manual_seed(0))

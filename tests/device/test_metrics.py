@@ -19,17 +19,17 @@ C, D, N = 5, 6, 31
 LABELS = torch.arange(N) % C
 Z = simplex_etf(C, D).float()[LABELS] + 0.3 * torch.randn(N, D, generator=torch.Generator().manual_seed(0))
 WEIGHT, BIAS = torch.randn(C, D, generator=torch.Generator().manual_seed(1)), torch.linspace(-1, 1, C)
-CENTRES = ClassStatistics(C, D).update(Z, LABELS)
+CENTERS = ClassStatistics(C, D).update(Z, LABELS)
 
 
 def make(name, device="cpu"):
-    """A metric with everything that it can be given; the classifier is on the device, the centres are not."""
+    """A metric with everything that it can be given; the classifier is on the device, the centers are not."""
     if name == "Uniformity":
         return metrics.Uniformity()
     classifier = nn.Linear(D, C)
     classifier.load_state_dict({"weight": WEIGHT, "bias": BIAS})
-    more = {"NC3": ["classifier"], "NC4": ["classifier", "centres"], "NeuralCollapse": ["classifier", "centres"]}
-    given = {"classifier": classifier.to(device), "centres": CENTRES}
+    more = {"NC3": ["classifier"], "NC4": ["classifier", "centers"], "NeuralCollapse": ["classifier", "centers"]}
+    given = {"classifier": classifier.to(device), "centers": CENTERS}
     return getattr(metrics, name)(C, D, dataset_size=30, **{key: given[key] for key in more.get(name, [])})
 
 
@@ -115,10 +115,10 @@ MAY_WAIT = {
     ONE_LOOK: 2,
     ("_unique2", "geometry/statistics.py update"): 1,
     ("item", "metrics/class_statistics_metric.py update"): 1,  # how many were offered, with a dataset_size
-    # NC4 and NeuralCollapse look at the classifier, as it is now, and move centres that are elsewhere
+    # NC4 and NeuralCollapse look at the classifier, as it is now, and move centers that are elsewhere
     ("item", "geometry/checks.py check_finite"): 2,
-    ("item", "geometry/centres.py __init__"): 1,
-    ("nonzero", "geometry/centres.py _candidates"): 1,
+    ("item", "geometry/centers.py __init__"): 1,
+    ("nonzero", "geometry/centers.py _candidates"): 1,
     ("from the CPU", "geometry/statistics.py <genexpr>"): 4,
 }
 

@@ -13,7 +13,6 @@ from pretend_run import BACKEND, as_process, fit
 from torch import nn
 
 from nc_lightning import HSCL, HUCL
-from nc_lightning.batch_norm import BatchNormSync
 from nc_lightning.callbacks import (
     GeometryMonitor,
     GracefulStop,
@@ -26,10 +25,11 @@ from nc_lightning.callbacks import (
 )
 from nc_lightning.callbacks.graceful_stop import Interrupted
 from nc_lightning.data import LatentClassDataModule
+from nc_lightning.distributed.batch_norm import BatchNormSync
+from nc_lightning.distributed.collectives import all_gather_objects
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import ClassStatistics
 from nc_lightning.losses import HSCLLoss, HUCLLoss, Logistic, SCLLoss, UCLLoss
-from nc_lightning.processes import of_all_processes
 
 N = 48
 Z = torch.randn(N, 6, generator=torch.Generator().manual_seed(0))
@@ -63,8 +63,8 @@ def _losses(rank):
             statistics = loss.negative_statistics(z, LABELS[share], instances)
             found[-1] += ({key: value.cpu() for key, value in statistics.items()},)
             assert {part.device for part in loss.whole_batch(z, LABELS[share])} == {DEVICE}
-        assert of_all_processes(rank) == [0, 1]
-        assert len(of_all_processes(ClassStatistics(5, 6).update(Z, LABELS))) == 2
+        assert all_gather_objects(rank) == [0, 1]
+        assert len(all_gather_objects(ClassStatistics(5, 6).update(Z, LABELS))) == 2
     return found, machine.waits_in("without instances")
 
 

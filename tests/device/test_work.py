@@ -9,8 +9,8 @@ from work import Roofline, Work
 
 from nc_lightning.geometry import unit_ball
 from nc_lightning.losses import Exponential, HSCLLoss, InfoNCE
-from nc_lightning.losses.general import general_loss
-from nc_lightning.losses.layout import sorted_layout
+from nc_lightning.losses.engines.autograd import general_loss
+from nc_lightning.losses.engines.sorted_batch import sorted_layout
 from nc_lightning.losses.pairs import label_pairs
 
 SIZES = [512, 1024, 2048, 4096, 8192, 16384]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from loops_over_features import all_metrics, entropy_rank, make_cases
 
 from nc_lightning.geometry import (
-    CentreDistances,
+    CenterDistances,
     ClassStatistics,
     alignment,
     alpha_req,
@@ -99,7 +99,7 @@ def test_reference_cases_of_classifiers_spread_and_single_matrices(name):
         "nc3_frobenius_centred_w": nc3(stats, weight),
         "nc3_wh_etf_centred_w": nc3_etf(stats, weight),
         "nc3_one_minus_cos_centred_w": nc3_cosine(stats, weight),
-        "nc4_mismatch": nc4_mismatches(z, weight, bias, CentreDistances(stats)).double().mean(),
+        "nc4_mismatch": nc4_mismatches(z, weight, bias, CenterDistances(stats)).double().mean(),
         "alignment_class_mean": alignment(sphere),
         "feat_self_cluster": self_cluster(sphere),
         "uniformity_t2": uniformity(z),
@@ -116,10 +116,10 @@ def test_reference_cases_of_classifiers_spread_and_single_matrices(name):
 def test_the_bias_decides():
     case = CASES["12_huge_norms"]
     z, labels = torch.from_numpy(case["X"]), torch.from_numpy(case["y"])
-    centres = CentreDistances(ClassStatistics(case["C"], z.shape[1]).update(z, labels))
+    centers = CenterDistances(ClassStatistics(case["C"], z.shape[1]).update(z, labels))
     weight, bias = torch.from_numpy(case["W"]), torch.from_numpy(case["b"])
-    assert nc4_mismatches(z, weight, bias, centres).double().mean() == 0
-    assert nc4_mismatches(z, weight, None, centres).double().mean() > 0.5
+    assert nc4_mismatches(z, weight, bias, centers).double().mean() == 0
+    assert nc4_mismatches(z, weight, None, centers).double().mean() > 0.5
 
 
 def test_a_classifier_that_does_not_fit():
@@ -127,7 +127,7 @@ def test_a_classifier_that_does_not_fit():
     with pytest.raises(ValueError, match=r"weight: got shape \(2, 2\), expected \(3, 2\), a row for each class"):
         nc3(stats, torch.zeros(2, 2))
     with pytest.raises(ValueError, match=r"bias: got shape \(2,\), expected \(3,\)"):
-        nc4_mismatches(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(2), CentreDistances(stats))
+        nc4_mismatches(torch.zeros(1, 2), torch.zeros(3, 2), torch.zeros(2), CenterDistances(stats))
     with pytest.raises(ValueError, match="weight: got nan in row 0"):
         nc3(stats, torch.full((3, 2), torch.nan))
 

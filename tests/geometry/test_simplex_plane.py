@@ -23,11 +23,11 @@ def test_at_neural_collapse_every_mean_is_on_its_corner(classes, extra, scale):
     z = scale * simplex_etf(classes, d) @ rotation(d) + torch.randn(d, dtype=torch.float64)
     stats = statistics(z, torch.arange(classes), classes)
     basis, corners = simplex_plane(stats)
-    assert torch.allclose(stats.centred_class_means @ basis, corners, atol=1e-9 * scale)
+    assert torch.allclose(stats.centered_class_means @ basis, corners, atol=1e-9 * scale)
     wrong = statistics(z, torch.arange(classes).roll(1), classes)
-    assert torch.allclose(wrong.centred_class_means @ simplex_plane(wrong)[0], corners, atol=1e-9 * scale)
+    assert torch.allclose(wrong.centered_class_means @ simplex_plane(wrong)[0], corners, atol=1e-9 * scale)
     if classes > 2:
-        assert not torch.allclose(wrong.centred_class_means @ basis, corners, atol=1e-3 * scale)
+        assert not torch.allclose(wrong.centered_class_means @ basis, corners, atol=1e-3 * scale)
 
 
 def test_the_corners_are_a_regular_polygon_in_the_order_of_the_classes():
@@ -49,7 +49,7 @@ def test_a_rotation_of_all_features_moves_nothing():
 def test_it_is_the_view_of_the_rotation_that_comes_nearest_to_the_simplex():
     z, labels = torch.randn(60, 5, dtype=torch.float64), torch.arange(60) % 6
     stats = statistics(z, labels, 6)
-    means, basis = stats.centred_class_means, simplex_plane(stats)[0]
+    means, basis = stats.centered_class_means, simplex_plane(stats)[0]
     u, _, v = torch.linalg.svd(means.T @ simplex_etf(6, 5), full_matrices=False)
     turned = means @ (u @ v)  # orthogonal Procrustes, by its textbook formula
     corners = simplex_etf(6, 5)

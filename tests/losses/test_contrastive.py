@@ -252,7 +252,7 @@ def test_negative_statistics_in_strips_and_of_some_anchors(monkeypatch):
         return [loss.negative_statistics(z, labels, max_anchors=n)["effective"].item() for n in (30, 10, 1)]
 
     single = of_some()
-    monkeypatch.setattr("nc_lightning.losses.hardness.ELEMENTS_AT_ONCE", 100)
+    monkeypatch.setattr("nc_lightning.losses.diagnostics.ELEMENTS_AT_ONCE", 100)
     strips = {key: value.item() for key, value in loss.negative_statistics(z, labels).items()}
     assert whole == pytest.approx(strips)
     assert single[0] == whole["effective"]

@@ -37,7 +37,7 @@ def value_and_gradient(function, z):
 @pytest.mark.parametrize("eta", ETAS)
 @pytest.mark.parametrize("negatives", ["other_classes", "all"])
 def test_value_and_gradient_are_those_of_loops_over_triples(link, eta, negatives, monkeypatch):
-    monkeypatch.setattr("nc_lightning.losses.general.PAIRS_AT_ONCE", 20)  # several chunks
+    monkeypatch.setattr("nc_lightning.losses.engines.autograd.PAIRS_AT_ONCE", 20)  # several chunks
     z = 0.7 * torch.randn(9, 4, dtype=torch.float64)
     for differentiate in (False, True):
         loss = ContrastiveLoss(
@@ -100,7 +100,7 @@ def test_a_small_batch_of_an_evaluation_draws_as_many_negatives_as_there_are(sha
 
 
 def test_draws_without_replacement_are_different_and_follow_the_weights():
-    from nc_lightning.losses.sampled import _draw_without_replacement
+    from nc_lightning.losses.engines.sampled import _draw_without_replacement
 
     log_weights = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(4000, 4)
     drawn = _draw_without_replacement(log_weights, 2, torch.rand(4000, 4, dtype=torch.float64))
@@ -110,7 +110,7 @@ def test_draws_without_replacement_are_different_and_follow_the_weights():
 
 
 def test_draws_follow_the_weights_of_each_anchor_and_never_fall_on_what_weighs_nothing():
-    from nc_lightning.losses.sampled import _draw
+    from nc_lightning.losses.engines.sampled import _draw
 
     weights = torch.tensor([[0.0, 0.1, 0.0, 0.9], [0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.0]])
     drawers = torch.tensor([0, 0, 1, 2])

@@ -11,7 +11,7 @@ import torch
 from torchmetrics import Metric, MetricCollection
 
 import nc_lightning.metrics
-from nc_lightning.geometry import CentreDistances, ClassStatistics, simplex_etf
+from nc_lightning.geometry import CenterDistances, ClassStatistics, simplex_etf
 
 Z = simplex_etf(4, 3)[torch.arange(4).repeat(5)] + 0.1 * torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(4).repeat(5)
@@ -21,7 +21,7 @@ CONTEXTS = {"normal": nullcontext, "inference": torch.inference_mode}
 
 def make(metric):
     arguments = {"num_classes": 4, "feature_dim": 3, "classifier": torch.nn.Linear(3, 4)}
-    arguments["centres"] = ClassStatistics(4, 3).update(Z, LABELS)
+    arguments["centers"] = ClassStatistics(4, 3).update(Z, LABELS)
     taken = inspect.signature(metric).parameters
     torch.manual_seed(0)
     return metric(**{name: value for name, value in arguments.items() if name in taken})
@@ -85,7 +85,7 @@ def flat_nc1():
 
 def test_statistics_themselves():
     with torch.inference_mode():
-        stats, seen = ClassStatistics(4, 3), CentreDistances(ClassStatistics(4, 3).update(Z, LABELS))
+        stats, seen = ClassStatistics(4, 3), CenterDistances(ClassStatistics(4, 3).update(Z, LABELS))
     stats.update(Z[:8], LABELS[:8])
     with torch.inference_mode():
         more = ClassStatistics(4, 3).update(Z[8:], LABELS[8:])

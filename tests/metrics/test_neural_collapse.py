@@ -10,7 +10,7 @@ from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
 from nc_lightning.geometry import (
-    CentreDistances,
+    CenterDistances,
     ClassStatistics,
     class_mean_spectrum,
     ideal,
@@ -102,15 +102,15 @@ def test_pickle_state_dict_and_precision():
     assert_same(pickle.loads(pickle.dumps(metric)).compute(), metric.compute())
 
 
-def test_given_centres_make_the_two_looks_exact_in_any_batches():
+def test_given_centers_make_the_two_looks_exact_in_any_batches():
     z, labels = features()
     first = NC1(num_classes=6, feature_dim=8)
     first.update(z, labels)
-    metric = NeuralCollapse(num_classes=6, feature_dim=8, centres=first.statistics)
+    metric = NeuralCollapse(num_classes=6, feature_dim=8, centers=first.statistics)
     for part in torch.randperm(90).split(13):
         metric.update(z[part], labels[part])
     assert_same(metric.compute(), measure(z, labels, 6))
-    held_out = NeuralCollapse(num_classes=6, feature_dim=8, centres=first.statistics)
+    held_out = NeuralCollapse(num_classes=6, feature_dim=8, centers=first.statistics)
     held_out.update(z.roll(1, 1), labels)
     assert held_out.compute()["ncc_accuracy"] < 0.9 < metric.compute()["ncc_accuracy"]
 
@@ -121,9 +121,9 @@ def test_a_classifier_adds_nc3_and_nc4():
     stats = measure_statistics(z, labels)
     with torch.no_grad():
         classifier.weight.copy_(stats.means + 0.5 * torch.randn(6, 8))
-    expected = nc4_mismatches(z, classifier.weight, classifier.bias, CentreDistances(stats)).double().mean().item()
-    metric = NeuralCollapse(6, 8, centres=stats, classifier=classifier)
-    single = [NC3(6, 8, classifier=classifier), NC4(6, 8, classifier=classifier, centres=stats)]
+    expected = nc4_mismatches(z, classifier.weight, classifier.bias, CenterDistances(stats)).double().mean().item()
+    metric = NeuralCollapse(6, 8, centers=stats, classifier=classifier)
+    single = [NC3(6, 8, classifier=classifier), NC4(6, 8, classifier=classifier, centers=stats)]
     for part in torch.randperm(90).split(13):
         for each in (metric, *single):
             each.update(z[part], labels[part])
@@ -135,13 +135,13 @@ def test_a_classifier_adds_nc3_and_nc4():
     assert not list(metric.parameters())
     assert metric.state_dict() == single[0].state_dict() == {}
     with torch.no_grad():
-        classifier.weight.copy_(stats.centred_class_means)  # it is looked at when the metric is computed
+        classifier.weight.copy_(stats.centered_class_means)  # it is looked at when the metric is computed
     single[0].update(z[:0], labels[:0])
     assert single[0].compute() < 1e-6
     with pytest.raises(ValueError, match=r"weight: got shape \(6, 8\), expected \(5, 8\)"):
         NC3(5, 8, classifier=classifier)
-    with pytest.raises(ValueError, match=r"centres: got statistics of \(num_classes, feature_dim\) = \(6, 8\)"):
-        NC4(5, 8, classifier=(torch.zeros(5, 8), None), centres=stats)
+    with pytest.raises(ValueError, match=r"centers: got statistics of \(num_classes, feature_dim\) = \(6, 8\)"):
+        NC4(5, 8, classifier=(torch.zeros(5, 8), None), centers=stats)
 
 
 def test_metrics_with_equal_settings_share_one_state_and_others_never_do():
@@ -151,8 +151,8 @@ def test_metrics_with_equal_settings_share_one_state_and_others_never_do():
     stats = measure_statistics(z, labels)
     others = {
         "sized": NC1(**sizes, dataset_size=1000),
-        "one": NC4(**sizes, classifier=(weight, None), centres=stats),
-        "two": NC4(**sizes, classifier=(weight, torch.tensor([0, 0, 0, 0, 0, 99.0])), centres=stats),
+        "one": NC4(**sizes, classifier=(weight, None), centers=stats),
+        "two": NC4(**sizes, classifier=(weight, torch.tensor([0, 0, 0, 0, 0, 99.0])), centers=stats),
         "alignment": Alignment(**sizes),
         "self cluster": SelfCluster(**sizes),
     }

@@ -9,9 +9,9 @@ from on_processes import on_processes
 from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL, HUCL, SCL, UCL
-from nc_lightning.batch_norm import BatchNormSync
 from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler, OnlineLinearProbe, PredictionWriter
 from nc_lightning.data import LatentClassDataModule
+from nc_lightning.distributed.batch_norm import BatchNormSync
 from nc_lightning.encoders import MLP
 
 GLOBAL_BATCH = 120

@@ -6,8 +6,8 @@ A classifier is its weight (C, d) and bias (C,). Only classes that are present c
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.centres import CentreDistances
-from nc_lightning.geometry.checks import check_features, check_finite
+from nc_lightning.checks import check_features, check_finite
+from nc_lightning.geometry.centers import CenterDistances
 from nc_lightning.geometry.collapse import distance_to_etf, separated
 from nc_lightning.geometry.placement import in_float64
 from nc_lightning.geometry.statistics import ClassStatistics
@@ -38,7 +38,7 @@ def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, feat
         check_finite(bias[:, None], "bias")
 
 
-def _centred_rows(stats: ClassStatistics, weight: Tensor) -> Tensor:
+def _centered_rows(stats: ClassStatistics, weight: Tensor) -> Tensor:
     """Rows of the classes that are present, less their mean."""
     check_classifier(weight, None, stats.num_classes, stats.feature_dim)
     rows = in_float64(weight.detach(), stats.means.device)[stats.present]
@@ -46,9 +46,9 @@ def _centred_rows(stats: ClassStatistics, weight: Tensor) -> Tensor:
 
 
 def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
-    """Self-duality: Frobenius distance between the classifier and the centred class means, each at unit norm.
+    """Self-duality: Frobenius distance between the classifier and the centered class means, each at unit norm.
 
-    Rows are centred by their mean, which a softmax does not see.
+    Rows are centered by their mean, which a softmax does not see.
 
     Args:
         stats: Statistics of the features.
@@ -61,7 +61,7 @@ def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
         ValueError: If the shape does not fit, or a weight is not finite.
 
     Source:
-        Papyan, Han, Donoho (2020), NC3; rows of the weight centred.
+        Papyan, Han, Donoho (2020), NC3; rows of the weight centered.
 
     Example:
         >>> from nc_lightning.geometry import simplex_etf
@@ -72,16 +72,16 @@ def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
     """
     if not separated(stats):
         return stats.means.new_full((), torch.nan)
-    rows, means = _centred_rows(stats, weight), stats.centred_class_means
+    rows, means = _centered_rows(stats, weight), stats.centered_class_means
     return torch.linalg.matrix_norm(rows / torch.linalg.matrix_norm(rows) - means / torch.linalg.matrix_norm(means))
 
 
 def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:
-    """Distance between the products of classifier and centred class means, at unit norm, and a simplex ETF.
+    """Distance between the products of classifier and centered class means, at unit norm, and a simplex ETF.
 
     Args:
         stats: Statistics of the features.
-        weight: (C, d), centred by the mean of its rows.
+        weight: (C, d), centered by the mean of its rows.
 
     Returns:
         0-dimensional, range [0, 2], ideal 0; NaN where all class means coincide.
@@ -94,15 +94,15 @@ def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:
     """
     if not separated(stats):
         return stats.means.new_full((), torch.nan)
-    return distance_to_etf(_centred_rows(stats, weight) @ stats.centred_class_means.T)
+    return distance_to_etf(_centered_rows(stats, weight) @ stats.centered_class_means.T)
 
 
 def nc3_cosine(stats: ClassStatistics, weight: Tensor) -> Tensor:
-    """One minus the cosine between a row of the classifier and its centred class mean, averaged over classes.
+    """One minus the cosine between a row of the classifier and its centered class mean, averaged over classes.
 
     Args:
         stats: Statistics of the features.
-        weight: (C, d), centred by the mean of its rows.
+        weight: (C, d), centered by the mean of its rows.
 
     Returns:
         0-dimensional, range [0, 2], ideal 0; NaN where all class means coincide.
@@ -115,17 +115,17 @@ def nc3_cosine(stats: ClassStatistics, weight: Tensor) -> Tensor:
     """
     if not separated(stats):
         return stats.means.new_full((), torch.nan)
-    return (1 - torch.cosine_similarity(_centred_rows(stats, weight), stats.centred_class_means, eps=0.0)).mean()
+    return (1 - torch.cosine_similarity(_centered_rows(stats, weight), stats.centered_class_means, eps=0.0)).mean()
 
 
-def nc4_mismatches(z: Tensor, weight: Tensor, bias: Tensor | None, centres: CentreDistances) -> Tensor:
-    """Tell for each feature whether the classifier and the nearest class centre disagree.
+def nc4_mismatches(z: Tensor, weight: Tensor, bias: Tensor | None, centers: CenterDistances) -> Tensor:
+    """Tell for each feature whether the classifier and the nearest class center disagree.
 
     Args:
         z: Features (N, d).
         weight: (C, d)
         bias: (C,), or None for a classifier without one; it is never left out otherwise.
-        centres: The class centres.
+        centers: The class centers.
 
     Returns:
         (N,) bool. NC4 is their mean: range [0, 1], ideal 0.
@@ -139,11 +139,11 @@ def nc4_mismatches(z: Tensor, weight: Tensor, bias: Tensor | None, centres: Cent
     Example:
         >>> from nc_lightning.geometry import simplex_etf
         >>> means = simplex_etf(4, 3)
-        >>> centres = CentreDistances(ClassStatistics(4, 3).update(means, torch.arange(4)))
-        >>> nc4_mismatches(means, means, torch.tensor([0.0, 0.0, 0.0, 9.0]), centres)
+        >>> centers = CenterDistances(ClassStatistics(4, 3).update(means, torch.arange(4)))
+        >>> nc4_mismatches(means, means, torch.tensor([0.0, 0.0, 0.0, 9.0]), centers)
         tensor([ True,  True,  True, False])
     """
-    stats = centres.centres
+    stats = centers.centers
     check_classifier(weight, bias, stats.num_classes, stats.feature_dim)
     place = stats.means.device
     with torch.autocast(place.type, enabled=False):
@@ -151,4 +151,4 @@ def nc4_mismatches(z: Tensor, weight: Tensor, bias: Tensor | None, centres: Cent
         logits = z @ weight.T
         if bias is not None:
             logits += in_float64(bias.detach(), place)
-        return logits.argmax(1) != centres.nearest(z)
+        return logits.argmax(1) != centers.nearest(z)

@@ -9,24 +9,24 @@ from torch.utils.data import DistributedSampler
 T = TypeVar("T")
 
 
-def this_process() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """Return the rank of this process and how many there are.
 
     Example:
-        >>> this_process()
+        >>> rank_and_world_size()
         (0, 1)
     """
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
-def of_all_processes(value: T) -> list[T]:
+def all_gather_objects(value: T) -> list[T]:
     """Return the value that each process has, in the order of their ranks; tensors should be on the CPU.
 
     Example:
-        >>> of_all_processes("mine")
+        >>> all_gather_objects("mine")
         ['mine']
     """
-    world_size = this_process()[1]
+    world_size = rank_and_world_size()[1]
     if world_size == 1:
         return [value]
     values: list[Any] = [None] * world_size
@@ -34,7 +34,7 @@ def of_all_processes(value: T) -> list[T]:
     return values
 
 
-def own_samples(loader: Any) -> int | None:
+def num_unpadded_samples(loader: Any) -> int | None:
     """Return how many samples of a loader are this process's own; those after them repeat others to even out shares.
 
     None where a loader repeats none.
@@ -42,7 +42,7 @@ def own_samples(loader: Any) -> int | None:
     Example:
         >>> from torch.utils.data import DataLoader
         >>> loaders = [DataLoader(range(7), sampler=DistributedSampler(range(7), 3, rank)) for rank in range(3)]
-        >>> [len(loader.sampler) for loader in loaders], [own_samples(loader) for loader in loaders]
+        >>> [len(loader.sampler) for loader in loaders], [num_unpadded_samples(loader) for loader in loaders]
         ([3, 3, 3], [3, 2, 2])
     """
     sampler = getattr(loader, "sampler", None)

@@ -6,9 +6,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nc_lightning.geometry import normalize
-from nc_lightning.losses import Exponential, InfoNCE, tile_sizes, tiled
-from nc_lightning.losses.general import general_loss
-from nc_lightning.losses.layout import Layout, sorted_layout
+from nc_lightning.losses import Exponential, InfoNCE
+from nc_lightning.losses.engines import tile_sizes, tiled
+from nc_lightning.losses.engines.autograd import general_loss
+from nc_lightning.losses.engines.sorted_batch import Layout, sorted_layout
 from nc_lightning.losses.pairs import label_pairs
 
 LAYOUTS = {

@@ -13,7 +13,7 @@ from nc_lightning.callbacks import OnlineLinearProbe, RandomStates
 from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint
 from nc_lightning.cli import main
 from nc_lightning.data import LatentClassDataModule
-from nc_lightning.devices import check_accelerator
+from nc_lightning.distributed.devices import check_accelerator
 from nc_lightning.encoders import MLP
 
 FIT = ["fit", "--config=hscl.yaml", "--trainer.enable_progress_bar=false"]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from nc_lightning.losses.layout import Layout, blocks
-from nc_lightning.losses.tile_sizes import tile_sizes
-from nc_lightning.losses.tilt import Tilt
+from nc_lightning.losses.engines.infonce_terms import Tilt
+from nc_lightning.losses.engines.sorted_batch import Layout, blocks
+from nc_lightning.losses.engines.tile_sizes import tile_sizes
 
 # Beside the largest shifted term, which is 1, 2^-65 is nothing, and its products are no slow denormal numbers.
 SMALLEST_EXPONENT = -65.0

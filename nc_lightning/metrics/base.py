@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from nc_lightning.geometry import CentreDistances, ClassStatistics, nc4_mismatches, unit_sphere
-from nc_lightning.geometry.checks import check_count
+from nc_lightning.checks import check_count
+from nc_lightning.distributed.collectives import rank_and_world_size
+from nc_lightning.geometry import CenterDistances, ClassStatistics, nc4_mismatches, unit_sphere
 from nc_lightning.geometry.ideals import ideal
 from nc_lightning.geometry.measures import STATISTICS_MEASURES, caveats
 from nc_lightning.geometry.placement import in_float64, outside_inference, statistics_device
-from nc_lightning.processes import this_process
 
 Classifier = nn.Linear | tuple[Tensor, Tensor | None]
 """A linear layer, or its weight (C, d) and bias (C,)."""
@@ -138,7 +138,7 @@ class ClassStatisticsMetric(Float64Metric):
     @staticmethod
     def _not_repeated(dataset_size: int, offered: int) -> int:
         """How many more samples `DistributedSampler`, which deals them round robin, has for this process at first."""
-        rank, processes = this_process()
+        rank, processes = rank_and_world_size()
         return max(0, len(range(rank, dataset_size, processes)) - offered)
 
     def _merged(self) -> list[dict[str, Tensor]]:
@@ -213,25 +213,25 @@ def statistics_of(parts: dict[str, Tensor]) -> ClassStatistics:
     return ClassStatistics.from_state(parts["counts"], parts["means"], parts["scatter"], parts["traces"])
 
 
-def check_centres(centres: ClassStatistics | None, num_classes: int, feature_dim: int) -> ClassStatistics | None:
-    """Return centres that fit.
+def check_centers(centers: ClassStatistics | None, num_classes: int, feature_dim: int) -> ClassStatistics | None:
+    """Return centers that fit.
 
     Raises:
         ValueError: If they are of another number of classes or dimension, or hold no class.
     """
-    if centres is None:
+    if centers is None:
         return None
-    if tuple(centres.means.shape) != (num_classes, feature_dim):
+    if tuple(centers.means.shape) != (num_classes, feature_dim):
         raise ValueError(
-            f"centres: got statistics of (num_classes, feature_dim) = {tuple(centres.means.shape)}, expected "
+            f"centers: got statistics of (num_classes, feature_dim) = {tuple(centers.means.shape)}, expected "
             f"{(num_classes, feature_dim)}"
         )
-    CentreDistances(centres)
-    return centres
+    CenterDistances(centers)
+    return centers
 
 
-def count_mismatches(sums: Tensor, z: Tensor, labels: Tensor, classifier: Classifier, seen: CentreDistances) -> None:
-    """Add to sums (C,) on how many samples of each class the classifier and the nearest centre disagree."""
+def count_mismatches(sums: Tensor, z: Tensor, labels: Tensor, classifier: Classifier, seen: CenterDistances) -> None:
+    """Add to sums (C,) on how many samples of each class the classifier and the nearest center disagree."""
     wrong = in_float64(nc4_mismatches(z, *weight_and_bias(classifier), seen), sums.device)
     sums.index_add_(0, labels.to(wrong.device, torch.int64), wrong)
 

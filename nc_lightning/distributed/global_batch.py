@@ -14,8 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nc_lightning.losses.pairs import numbered
-from nc_lightning.processes import this_process
+from nc_lightning.distributed.collectives import rank_and_world_size
 
 Sync = Literal["global", "local"]
 
@@ -63,7 +62,7 @@ def share_rows(z: Tensor) -> Shares | None:
         >>> share_rows(torch.zeros(4, 2)) is None
         True
     """
-    rank, world_size = this_process()
+    rank, world_size = rank_and_world_size()
     if world_size == 1:
         return None
     mine = torch.tensor([len(z), z.shape[1], z.element_size()]).to(z.device, non_blocking=True)
@@ -123,3 +122,15 @@ class _SumOverProcesses(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         gradient, *of_temperature = ctx.saved_tensors
         return gradient * grad_output, of_temperature[0] * grad_output if of_temperature else None, None, None
+
+
+def numbered(ids: Tensor) -> Tensor:
+    """Number the different ids (N,) from 0 in ascending order, as `torch.unique` does, which waits for a device.
+
+    Example:
+        >>> numbered(torch.tensor([7, 3, 7, 12])).tolist()
+        [1, 0, 1, 2]
+    """
+    ascending, order = ids.sort()
+    number = (ascending.diff(prepend=ascending[:1]) != 0).cumsum(0)
+    return torch.empty_like(number).index_copy_(0, order, number)

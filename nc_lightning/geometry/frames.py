@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry.checks import check_count
-from nc_lightning.geometry.collapse import centred_cosines, separated
+from nc_lightning.checks import check_count
+from nc_lightning.geometry.collapse import centered_cosines, separated
 from nc_lightning.geometry.statistics import ClassStatistics
 
 
@@ -31,19 +31,19 @@ def nc2_tight_frame(stats: ClassStatistics) -> Tensor:
     """
     if not separated(stats):
         return stats.means.new_full((), torch.nan)
-    means = stats.centred_class_means
+    means = stats.centered_class_means
     covariance = means.T @ means
     even = torch.eye(len(covariance), dtype=means.dtype, device=means.device) / len(covariance) ** 0.5
     return torch.linalg.matrix_norm(covariance / torch.linalg.matrix_norm(covariance) - even)
 
 
 def nc2_max_cosine(stats: ClassStatistics) -> Tensor:
-    """Largest cosine between two centred class means. Range [-1/(C - 1), 1]; at the least `max_cosine_floor`.
+    """Largest cosine between two centered class means. Range [-1/(C - 1), 1]; at the least `max_cosine_floor`.
 
     Source:
         Jiang et al. (2023), Generalized neural collapse, arXiv 2310.05351.
     """
-    return centred_cosines(stats).max() if separated(stats) else stats.means.new_full((), torch.nan)
+    return centered_cosines(stats).max() if separated(stats) else stats.means.new_full((), torch.nan)
 
 
 def max_cosine_floor(num_classes: int, feature_dim: int) -> float:

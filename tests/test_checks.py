@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from nc_lightning.geometry.checks import check_count, check_features, check_finite, check_labels, check_number
+from nc_lightning.checks import check_count, check_features, check_finite, check_labels, check_number
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from torch.nn.functional import logsigmoid
 
 from nc_lightning.geometry import Normalization
 from nc_lightning.geometry.normalization import normalize_rows_, pull_back_rows_
-from nc_lightning.losses.layout import Layout, blocks
+from nc_lightning.losses.engines.infonce_terms import Tilt
+from nc_lightning.losses.engines.row_blocks import softplus, strips, view
+from nc_lightning.losses.engines.sorted_batch import Layout, blocks
+from nc_lightning.losses.engines.tile_sizes import tile_sizes
 from nc_lightning.losses.links import InfoNCE
-from nc_lightning.losses.strips import softplus, strips, view
-from nc_lightning.losses.tile_sizes import tile_sizes
-from nc_lightning.losses.tilt import Tilt
 
 # Found by timing: up to this share of all pairs, positives are looked at one by one.
 SQUARE_PAIRS = 1 / 6
@@ -64,7 +64,7 @@ def tiled_loss(
         Jiang et al. (2023), arXiv 2311.05139; gradient formed in the forward as by Hsu et al. (2024), arXiv 2410.10989.
 
     Example:
-        >>> from nc_lightning.losses.layout import sorted_layout
+        >>> from nc_lightning.losses.engines.sorted_batch import sorted_layout
         >>> z, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 0, 1])
         >>> layout = sorted_layout(labels, "other_classes", include_self=False)
         >>> tiled_loss(z, layout, link=InfoNCE(), beta=5.0, temperature=1.0, differentiate=False)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nc_lightning.geometry.placement import in_float64, statistics_device
-from nc_lightning.losses.general import debias
+from nc_lightning.losses.engines.autograd import debias
 from nc_lightning.losses.hardening import Hardening
 from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Pairs

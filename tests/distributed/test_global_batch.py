@@ -6,6 +6,7 @@ from on_processes import on_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nc_lightning.distributed.global_batch import Shares, share_rows
 from nc_lightning.losses import (
     CustomLink,
     FeatureQueue,
@@ -18,9 +19,8 @@ from nc_lightning.losses import (
     Threshold,
     Triplet,
     UCLLoss,
-    tiled_share,
 )
-from nc_lightning.losses.shares import Shares, share_rows
+from nc_lightning.losses.engines import tiled_distributed as tiled_share
 
 DIM = 6
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nc_lightning.geometry import simplex_etf, unit_ball
-from nc_lightning.losses import Exponential, Threshold, similarities, similarity_histograms
+from nc_lightning.losses import Exponential, Threshold, diagnostics, similarity_histograms
 
 
 def by_loops(z, labels, beta, negatives, edges):
@@ -41,11 +41,11 @@ def by_loops(z, labels, beta, negatives, edges):
 def test_it_counts_what_loops_count(n, classes, beta, negatives, at_once):
     torch.manual_seed(n)
     z, labels = unit_ball(torch.randn(n, 3)), torch.randint(classes, (n,))
-    before, similarities.ELEMENTS_AT_ONCE = similarities.ELEMENTS_AT_ONCE, at_once
+    before, diagnostics.ELEMENTS_AT_ONCE = diagnostics.ELEMENTS_AT_ONCE, at_once
     try:
         seen = similarity_histograms(z, labels, Exponential(beta), negatives, num_bins=7)
     finally:
-        similarities.ELEMENTS_AT_ONCE = before
+        diagnostics.ELEMENTS_AT_ONCE = before
     expected = by_loops(z, labels, beta, negatives, seen.edges.tolist())
     for got, wanted in zip(seen[1:], expected, strict=True):
         assert torch.allclose(got, wanted, atol=1e-6)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nc_lightning.losses.layout import Layout
+from nc_lightning.losses.engines.sorted_batch import Layout
 from nc_lightning.losses.links import InfoNCE
 
 

@@ -2,9 +2,9 @@ import os
 import subprocess
 import sys
 
-from nc_lightning.launched import announced, launcher
+from nc_lightning.distributed.launcher import announced, launcher
 
-SAY = [sys.executable, "-c", "from nc_lightning.launched import launcher; print(launcher())"]
+SAY = [sys.executable, "-c", "from nc_lightning.distributed.launcher import launcher; print(launcher())"]
 
 
 def said(**environment):

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nc_lightning.losses import strips
-from nc_lightning.losses.layout import Layout, blocks
+from nc_lightning.distributed.global_batch import Shares
+from nc_lightning.losses.engines import row_blocks as strips
+from nc_lightning.losses.engines.infonce_terms import Tilt
+from nc_lightning.losses.engines.sorted_batch import Layout, blocks
+from nc_lightning.losses.engines.tile_sizes import tile_sizes
 from nc_lightning.losses.links import InfoNCE
-from nc_lightning.losses.shares import Shares
-from nc_lightning.losses.tile_sizes import tile_sizes
-from nc_lightning.losses.tilt import Tilt
 
 
 def tiled_share_loss(
@@ -33,7 +33,7 @@ def tiled_share_loss(
     past: Tensor | None = None,
     learnt: Tensor | None = None,
 ) -> Tensor:
-    """Return what `nc_lightning.losses.tiled.tiled_loss` does of the batch of all processes, on each of them.
+    """Return what `nc_lightning.losses.engines.tiled.tiled_loss` does of the batch of all processes, on each of them.
 
     Args:
         z: (n, d) normalised features of this process, float32 or float64.
