@@ -25,7 +25,7 @@ from nc_lightning.geometry import (
 )
 from nc_lightning.geometry.measures import all_measures
 from nc_lightning.plots import geometry_figure
-from nc_lightning.tables import geometry_table
+from nc_lightning.reports.tables import geometry_table
 
 
 def measure_file(

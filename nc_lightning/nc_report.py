@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nc_lightning.errors import errors_on_one_line
-from nc_lightning.files import replace_file, unused_path
-from nc_lightning.report import report_html
-from nc_lightning.run_record import RunRecord
+from nc_lightning.io.atomic import replace_file, unused_path
+from nc_lightning.reports.html import report_html
+from nc_lightning.reports.record import RunRecord
 
 
 def main(args: Sequence[str] | None = None) -> Path:

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nc_lightning.callbacks import GeometryMonitor, RunCheckpoint, TensorBoardDashboard
-from nc_lightning.files import short_path
-from nc_lightning.tables import format_value, geometry_table
+from nc_lightning.io.atomic import short_path
+from nc_lightning.reports.tables import format_value, geometry_table
 
 
 def print_summary(trainer: Trainer, module: LightningModule) -> None:

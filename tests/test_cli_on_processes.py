@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nc_lightning.cli import main
-from nc_lightning.run_record import RunRecord
+from nc_lightning.reports.record import RunRecord
 
 SETTINGS = [
     "--trainer.precision=64-true",

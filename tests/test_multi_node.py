@@ -20,7 +20,7 @@ from nc_lightning.cli import main
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.distributed.devices import check_same_device
 from nc_lightning.encoders import MLP
-from nc_lightning.run_record import RunRecord
+from nc_lightning.reports.record import RunRecord
 
 SETTINGS = ["--trainer.precision=64-true", "--trainer.max_epochs=3", "--trainer.enable_progress_bar=false"]
 FIT = ["-m", "nc_lightning", "fit", "--config=hscl.yaml", "--config=ddp.yaml", "--data.batch_size=125", *SETTINGS]

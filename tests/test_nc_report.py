@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from nc_lightning import nc_report
-from nc_lightning.run_record import RunRecord
+from nc_lightning.reports.record import RunRecord
 
 
 @pytest.fixture(autouse=True)

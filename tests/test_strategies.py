@@ -18,11 +18,11 @@ from torch import nn
 
 from nc_lightning import HSCL, HUCL
 from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler, NonFiniteGuard, OnlineLinearProbe, ProcessWatch
-from nc_lightning.checkpoints import AtomicCheckpointIO
 from nc_lightning.cli import main
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.distributed.batch_norm import BatchNormSync
 from nc_lightning.encoders import MLP, ResNet, SmallCNN
+from nc_lightning.io.checkpoints import AtomicCheckpointIO
 from nc_lightning.strategies import FSDP2Strategy, _by_name
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}

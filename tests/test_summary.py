@@ -10,7 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GeometryMonitor, RunCheckpoint, TensorBoardDashboard
 from nc_lightning.encoders import MLP
-from nc_lightning.run_folder import Trainer
+from nc_lightning.io.run_folder import Trainer
 from nc_lightning.summary import print_summary
 
 

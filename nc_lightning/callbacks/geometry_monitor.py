@@ -16,6 +16,7 @@ from nc_lightning.callbacks.averaged_weights import (
 )
 from nc_lightning.callbacks.feature_sample import FeatureSample
 from nc_lightning.callbacks.geometry_watchers import PREFIX, GeometryWatchers
+from nc_lightning.callbacks.logged_values import forget_logged
 from nc_lightning.callbacks.measured_features import Measured, look_like_logits
 from nc_lightning.callbacks.measured_loaders import (
     Source,
@@ -32,9 +33,8 @@ from nc_lightning.callbacks.measurement import check_batches, measure_sets, undi
 from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.checks import check_count
 from nc_lightning.geometry import ClassStatistics, caveats
-from nc_lightning.logged_values import forget_logged
 from nc_lightning.objectives.base import ContrastiveObjective
-from nc_lightning.tables import losses_of
+from nc_lightning.reports.tables import losses_of
 
 
 class GeometryMonitor(Callback):

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from nc_lightning.callbacks.run_checkpoint import RunCheckpoint
 from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.distributed.launcher import launcher
-from nc_lightning.files import short_path, unused_path
+from nc_lightning.io.atomic import short_path, unused_path
 
 STOPPING = b"\nstopping after this step; press Ctrl-C again to stop at once\n"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from nc_lightning.checkpoints import checkpoints_below, newest_first, newest_whole, read_checkpoint
-from nc_lightning.files import short_path
+from nc_lightning.io.atomic import short_path
+from nc_lightning.io.checkpoints import checkpoints_below, newest_first, newest_whole, read_checkpoint
 
 _PARTS = ("encoder.", "projector.")
 

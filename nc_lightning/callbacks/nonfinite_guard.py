@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.checks import check_choice
 from nc_lightning.distributed.collectives import all_gather_objects, own_share, rank_and_world_size
-from nc_lightning.files import unused_path
+from nc_lightning.io.atomic import unused_path
 
 OnNonFinite = Literal["raise", "skip"]
 

@@ -9,12 +9,19 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from nc_lightning.batch import UNLABELLED, set_name
+from nc_lightning.callbacks.logged_values import forget_logged
 from nc_lightning.callbacks.sources import find_num_classes, step_features
 from nc_lightning.checks import check_count, check_labels
 from nc_lightning.distributed.collectives import rank_and_world_size
-from nc_lightning.factories import without_parser
-from nc_lightning.logged_values import forget_logged
-from nc_lightning.optim import Configured, check_same_optimizer, configured, group_settings, resume_settings, tell
+from nc_lightning.optim import (
+    Configured,
+    check_same_optimizer,
+    configured,
+    group_settings,
+    resume_settings,
+    tell,
+    without_parser,
+)
 
 
 class OnlineLinearProbe(Callback):

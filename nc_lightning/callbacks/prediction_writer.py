@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from nc_lightning.batch import set_name
 from nc_lightning.callbacks.sources import run_folder
 from nc_lightning.distributed.collectives import all_gather_objects
-from nc_lightning.files import unused_path
+from nc_lightning.io.atomic import unused_path
 
 Array = np.ndarray[Any, Any]
 

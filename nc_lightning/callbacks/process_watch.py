@@ -17,9 +17,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from nc_lightning.callbacks.sources import checkpoint_folder
-from nc_lightning.checkpoints import newest_first
 from nc_lightning.distributed.launcher import launcher
-from nc_lightning.files import short_path
+from nc_lightning.io.atomic import short_path
+from nc_lightning.io.checkpoints import newest_first
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 10.0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nc_lightning.batch import class_indices
 from nc_lightning.distributed.global_batch import Shares
-from nc_lightning.run_folder import Trainer as OwnTrainer
+from nc_lightning.io.run_folder import Trainer as OwnTrainer
 
 
 class StepFeatures(NamedTuple):

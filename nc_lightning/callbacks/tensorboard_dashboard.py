@@ -24,12 +24,12 @@ from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.projector import write_projector
 from nc_lightning.callbacks.sources import is_named, run_folder
 from nc_lightning.checks import check_count
-from nc_lightning.files import replace_file, unused_path
 from nc_lightning.geometry import class_mean_spectrum
+from nc_lightning.io.atomic import replace_file, unused_path
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.objectives.base import ContrastiveObjective
-from nc_lightning.report import SETS, report_html
-from nc_lightning.run_record import FILE_NAME, RunRecord
+from nc_lightning.reports.html import SETS, report_html
+from nc_lightning.reports.record import FILE_NAME, RunRecord
 
 FINAL_METRICS = (
     *(f"geometry/train/{key}" for key in ("nc1", "nc2_etf", "zero_sum", "unit_norm", "equal_inner_product")),

@@ -6,10 +6,10 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from nc_lightning.checkpoints import check_checkpoint, checkpoints_below, newest_first, newest_whole
-from nc_lightning.files import short_path
-from nc_lightning.last_checkpoint import find_last, named_folders
-from nc_lightning.run_record import FILE_NAME
+from nc_lightning.io.atomic import short_path
+from nc_lightning.io.checkpoints import check_checkpoint, checkpoints_below, newest_first, newest_whole
+from nc_lightning.io.last_checkpoint import find_last, named_folders
+from nc_lightning.reports.record import FILE_NAME
 
 
 def chosen_checkpoint(subcommand: str, config: Any) -> str | None:

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks.timer import Interval
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
-from nc_lightning.files import unused_path
+from nc_lightning.io.atomic import unused_path
 
 # The default of `Timer`, a text of a kind that YAML cannot write.
 yaml.SafeDumper.add_representer(Interval, lambda dumper, value: dumper.represent_str(value.value))

@@ -11,12 +11,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from nc_lightning.batch import concatenate_views, set_name
+from nc_lightning.callbacks.logged_values import forget_logged
 from nc_lightning.checks import check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.distributed.collectives import all_gather_objects, rank_and_world_size
 from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.geometry import normalize
-from nc_lightning.logged_values import forget_logged
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.objectives.optimized import OptimizedModule
 from nc_lightning.objectives.training_data import training_datamodule

@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from nc_lightning.checks import check_choice, check_number
-from nc_lightning.factories import without_parser
 from nc_lightning.objectives.start_checks import check_options, check_start, check_tuners
 from nc_lightning.optim import (
     Configured,
@@ -21,6 +20,7 @@ from nc_lightning.optim import (
     resume_settings,
     resumed_schedule,
     tell,
+    without_parser,
 )
 from nc_lightning.schedules import LRInterval, fit_length, training_length
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nc_lightning.run_record import RunRecord
-from nc_lightning.sweeps.cell_folder import STOPPED, CellFolder
-from nc_lightning.tables import LOSS_KEYS, format_value
+from nc_lightning.reports.record import RunRecord
+from nc_lightning.reports.tables import LOSS_KEYS, format_value
+from nc_lightning.sweeps.cell import STOPPED, CellFolder
 
 HEADLINES = {
     "geometry/train/effective_rank": "effective rank",

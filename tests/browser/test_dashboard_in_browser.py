@@ -10,8 +10,9 @@ import tensorboard_page
 from PIL import Image
 from tensorboard_page import Tab, browser, colours, tensorboard, when_loaded
 
-from nc_lightning import nc_report, nc_sweep
+from nc_lightning import nc_report
 from nc_lightning.cli import main
+from nc_lightning.sweeps import command as nc_sweep
 
 pytestmark = pytest.mark.browser
 FIGURES = {"cosines", "spectrum", "plane", "similarities", "trajectory"}

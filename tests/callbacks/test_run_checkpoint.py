@@ -15,10 +15,10 @@ from on_processes import on_processes
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GracefulStop, RunCheckpoint
 from nc_lightning.callbacks.graceful_stop import Interrupted
-from nc_lightning.checkpoints import AtomicCheckpointIO
 from nc_lightning.cli import main
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
+from nc_lightning.io.checkpoints import AtomicCheckpointIO
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 WORSE = {"monitor": "loss/val", "mode": "max"}

@@ -30,7 +30,7 @@ from nc_lightning.callbacks import (
 from nc_lightning.data import DigitPairsDataModule, DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.losses import HSCLLoss
-from nc_lightning.run_record import RunRecord
+from nc_lightning.reports.record import RunRecord
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 FIGURES = {"cosines", "spectrum", "plane", "similarities", "trajectory"}

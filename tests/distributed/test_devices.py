@@ -10,11 +10,11 @@ from lightning.pytorch import Trainer
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import OnlineLinearProbe, RandomStates
-from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint
 from nc_lightning.cli import main
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.distributed.devices import check_accelerator
 from nc_lightning.encoders import MLP
+from nc_lightning.io.checkpoints import AtomicCheckpointIO, check_checkpoint
 
 FIT = ["fit", "--config=hscl.yaml", "--trainer.enable_progress_bar=false"]
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}

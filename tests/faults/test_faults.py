@@ -9,8 +9,8 @@ import pytest
 import torch
 from runs import ALONE, IN_TWO, STEPS, checkpoints, differences, end_of, run
 
-from nc_lightning.checkpoints import read_checkpoint
-from nc_lightning.last_checkpoint import find_last
+from nc_lightning.io.checkpoints import read_checkpoint
+from nc_lightning.io.last_checkpoint import find_last
 
 pytestmark = [
     pytest.mark.slow,

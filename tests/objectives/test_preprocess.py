@@ -11,7 +11,7 @@ from nc_lightning import HSCL
 from nc_lightning.callbacks import GeometryMonitor, TensorBoardDashboard
 from nc_lightning.data import ArrayDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
-from nc_lightning.run_record import RunRecord
+from nc_lightning.reports.record import RunRecord
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 IMAGES = np.random.default_rng(0).integers(0, 200, (80, 8, 8, 3), dtype=np.uint8)

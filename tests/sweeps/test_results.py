@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nc_lightning.run_record import RunRecord
+from nc_lightning.reports.record import RunRecord
 from nc_lightning.sweeps.results import Result, group_by_settings, results_csv, results_markdown, results_rows
 
 AXES = ["objective", "beta"]

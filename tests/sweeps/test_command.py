@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from nc_lightning import nc_sweep
-from nc_lightning.sweeps.cell_folder import CellFolder, run_cell
+from nc_lightning.sweeps import command as nc_sweep
+from nc_lightning.sweeps.cell import CellFolder, run_cell
 from nc_lightning.sweeps.plan import read_plan
 
 SMALL = {
@@ -136,7 +136,7 @@ def test_a_cell_that_was_killed_goes_on_and_ends_as_one_that_was_not(capfd):
 @contextmanager
 def started(*arguments):
     """The command in a process of its own, once its first cell has begun to train; gone at the end, with its cells."""
-    command = "import sys; from nc_lightning.nc_sweep import main; main(sys.argv[1:])"
+    command = "import sys; from nc_lightning.sweeps.command import main; main(sys.argv[1:])"
     sweep = subprocess.Popen([sys.executable, "-c", command, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         end = time.monotonic() + 240
@@ -197,7 +197,7 @@ def test_of_the_processes_of_a_cluster_s_job_the_first_one_takes_notes(monkeypat
     folder.claim()
     seen = []
     monkeypatch.setattr(
-        "nc_lightning.sweeps.cell_folder.main", lambda arguments: (seen.append(arguments), os.write(1, b"hi\n"))
+        "nc_lightning.sweeps.cell.main", lambda arguments: (seen.append(arguments), os.write(1, b"hi\n"))
     )
     monkeypatch.setenv("SLURM_PROCID", "1")
     assert run_cell(folder) == 0
@@ -216,7 +216,7 @@ def test_a_job_that_is_submitted_again_has_not_ended(monkeypatch):
     write(objective="scl.yaml")
     folder = CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0])
     folder.claim()
-    monkeypatch.setattr("nc_lightning.sweeps.cell_folder.main", lambda arguments: sys.exit(-1))
+    monkeypatch.setattr("nc_lightning.sweeps.cell.main", lambda arguments: sys.exit(-1))
     with pytest.raises(SystemExit):
         run_cell(folder)
     assert folder.ending() is None
@@ -282,7 +282,7 @@ def test_a_cluster_is_given_an_array_of_jobs(in_tmp, monkeypatch, capfd):
         (in_tmp / name).write_text(text)
         (in_tmp / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{in_tmp}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr("nc_lightning.sweeps.slurm_engine._ASK_EVERY", 0.5)
+    monkeypatch.setattr("nc_lightning.sweeps.slurm._ASK_EVERY", 0.5)
     write(
         objective="scl.yaml", all={"model.temperature": [0.5, -1]}, cluster={"timeout_min": 5, "slurm_partition": "x"}
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nc_lightning.sweeps.cell_folder import CellFolder, run_cell
+from nc_lightning.sweeps.cell import CellFolder, run_cell
 
 
 def run_locally(folders: Sequence[CellFolder], jobs: int, ended: Callable[[CellFolder, int], None]) -> int:
@@ -32,7 +32,7 @@ def run_locally(folders: Sequence[CellFolder], jobs: int, ended: Callable[[CellF
     can_fork = "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if can_fork else "spawn")
     if can_fork:
-        context.set_forkserver_preload(["nc_lightning.sweeps.cell_folder"])
+        context.set_forkserver_preload(["nc_lightning.sweeps.cell"])
     threads = max(1, torch.get_num_threads() // jobs)
     gpus = visible_gpus()
     waiting, running = list(reversed(folders)), dict[int, tuple[BaseProcess, CellFolder]]()

@@ -6,12 +6,12 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from nc_lightning.files import atomic_write
 from nc_lightning.geometry import ideal
+from nc_lightning.io.atomic import atomic_write
 from nc_lightning.plots import to_png
-from nc_lightning.report import html_image, html_page, html_table
+from nc_lightning.reports.html import html_image, html_page, html_table
+from nc_lightning.sweeps.figures import measure_figure, path_figure, spectra_figure
 from nc_lightning.sweeps.results import HEADLINES, Result, group_by_settings, how_many, results_rows
-from nc_lightning.sweeps.sweep_figures import measure_figure, path_figure, spectra_figure
 
 _PATHS = ("effective_rank", "nc1", "equal_inner_product", "zero_sum", "unit_norm")
 """Measures whose way over training is drawn, as in the paper."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from nc_lightning.files import atomic_write, short_path
+from nc_lightning.io.atomic import atomic_write, short_path
 
 _NO_RUNS = {"cell.json", "pyvenv.cfg"}
 """Files that mark folders without runs of the user's own: cells of a sweep, and virtual environments."""

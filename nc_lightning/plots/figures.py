@@ -15,7 +15,9 @@ from matplotlib.ticker import NullLocator
 from PIL import Image
 from torch import Tensor
 
-from nc_lightning.drawing import (
+from nc_lightning.geometry import ClassStatistics
+from nc_lightning.losses import SimilarityHistograms
+from nc_lightning.plots.panels import (
     COLOURS,
     MOST_CLASSES,
     SMALLEST_SHOWN,
@@ -27,8 +29,6 @@ from nc_lightning.drawing import (
     draw_spectrum,
     ideal_cosine,
 )
-from nc_lightning.geometry import ClassStatistics
-from nc_lightning.losses import SimilarityHistograms
 
 _PANEL = (4.8, 3.7)
 _DPI = 120

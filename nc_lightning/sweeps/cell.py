@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from nc_lightning.checkpoints import newest_first
 from nc_lightning.cli import find_config, main
-from nc_lightning.files import replace_file
-from nc_lightning.run_record import FILE_NAME, RunRecord
+from nc_lightning.io.atomic import replace_file
+from nc_lightning.io.checkpoints import newest_first
+from nc_lightning.reports.record import FILE_NAME, RunRecord
 from nc_lightning.sweeps.plan import Cell
 
 STOPPED = (130, 143)

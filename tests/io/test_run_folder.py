@@ -12,7 +12,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 from nc_lightning.callbacks.sources import run_folder
 from nc_lightning.cli import main
-from nc_lightning.run_folder import Trainer, claim, claimed_folder
+from nc_lightning.io.run_folder import Trainer, claim, claimed_folder
 
 SHORT = ["--config=hscl.yaml", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
 SHORT += ["--trainer.enable_model_summary=false", "--data.batch_size=500"]

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nc_lightning.drawing import SMALLEST_SHOWN, colours_for
+from nc_lightning.plots.panels import SMALLEST_SHOWN, colours_for
 from nc_lightning.sweeps.results import Group
 
 _PANEL = (4.2, 3.2)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from nc_lightning.cli import find_config
 from nc_lightning.errors import errors_on_one_line
-from nc_lightning.files import replace_file
-from nc_lightning.sweeps.cell_folder import STOPPED, CellFolder
-from nc_lightning.sweeps.local_engine import run_locally
+from nc_lightning.io.atomic import replace_file
+from nc_lightning.reports.tables import format_value
+from nc_lightning.sweeps.cell import STOPPED, CellFolder
+from nc_lightning.sweeps.local import run_locally
 from nc_lightning.sweeps.plan import Plan, read_plan
+from nc_lightning.sweeps.report import sweep_html, write_figures
 from nc_lightning.sweeps.results import HEADLINES, collect, how_many, results_csv, results_markdown, undone
-from nc_lightning.sweeps.sweep_report import sweep_html, write_figures
-from nc_lightning.tables import format_value
 
 SHOWN = ("geometry/train/effective_rank", "geometry/train/nc1")
 """What is printed of a cell that has ended."""
@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace, extra: list[str]) -> Path:
     print(f"{len(folders)} cells in {root}, {len(folders) - len(waiting)} of them done before")
     progress = _Progress(len(waiting))
     if options.submit:
-        from nc_lightning.sweeps.slurm_engine import run_on_slurm
+        from nc_lightning.sweeps.slurm import run_on_slurm
 
         stopped_by = run_on_slurm(waiting, root, plan.cluster, progress)
     else:

@@ -7,10 +7,10 @@ import torch
 from forks import nc_train
 
 from nc_lightning.callbacks import InitialWeights
-from nc_lightning.checkpoints import checkpoints_below
 from nc_lightning.cli import main
-from nc_lightning.last_checkpoint import find_last
-from nc_lightning.run_record import RunRecord
+from nc_lightning.io.checkpoints import checkpoints_below
+from nc_lightning.io.last_checkpoint import find_last
+from nc_lightning.reports.record import RunRecord
 
 SHORT = ["--config=hscl.yaml", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
 

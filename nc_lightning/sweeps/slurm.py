@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nc_lightning.sweeps.cell_folder import CellFolder, run_cell
+from nc_lightning.sweeps.cell import CellFolder, run_cell
 
 _ASK_EVERY = 10.0
 

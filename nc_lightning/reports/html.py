@@ -9,8 +9,8 @@ from itertools import groupby
 from nc_lightning import __version__
 from nc_lightning.geometry import ideal, ideals_met
 from nc_lightning.plots import to_png, trajectory_figure
-from nc_lightning.run_record import RunRecord
-from nc_lightning.tables import LOSS_KEYS, format_value
+from nc_lightning.reports.record import RunRecord
+from nc_lightning.reports.tables import LOSS_KEYS, format_value
 
 SETS = ("train", "val")
 _STYLE = """

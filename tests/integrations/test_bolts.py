@@ -62,7 +62,7 @@ def test_its_schedule_is_linear_and_then_a_cosine(bolts):
 
 
 def test_its_cifar10(tmp_path):
-    from nc_lightning.bolts import CIFAR10DataModule, SSLOnlineEvaluator
+    from nc_lightning.integrations.bolts import CIFAR10DataModule, SSLOnlineEvaluator
 
     data = CIFAR10DataModule(str(tmp_path), batch_size=50)
     data.data.dataset_cls = FakeCIFAR10
@@ -81,7 +81,7 @@ def test_its_cifar10(tmp_path):
 
 
 def test_one_process_only(monkeypatch):
-    from nc_lightning.bolts import SSLOnlineEvaluator
+    from nc_lightning.integrations.bolts import SSLOnlineEvaluator
 
     trainer = Trainer(**QUIET)
     monkeypatch.setattr(Trainer, "world_size", 2)
@@ -90,7 +90,7 @@ def test_one_process_only(monkeypatch):
 
 
 def test_without_lightning_bolts(monkeypatch):
-    from nc_lightning.bolts import SSLOnlineEvaluator
+    from nc_lightning.integrations.bolts import SSLOnlineEvaluator
 
     monkeypatch.setitem(sys.modules, "pl_bolts.callbacks", None)
     with pytest.raises(ImportError, match=r"install it by pip install 'nc-lightning\[bolts\]'"):

@@ -6,7 +6,6 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nc_lightning.drawing import MOST_CLASSES
 from nc_lightning.geometry import ClassStatistics, simplex_etf, simplex_plane, unit_ball
 from nc_lightning.losses import Exponential, similarity_histograms
 from nc_lightning.plots import (
@@ -18,6 +17,7 @@ from nc_lightning.plots import (
     to_png,
     trajectory_figure,
 )
+from nc_lightning.plots.panels import MOST_CLASSES
 
 
 def statistics(z, labels, num_classes):

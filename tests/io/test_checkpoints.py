@@ -11,8 +11,14 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 import nc_lightning
-from nc_lightning.checkpoints import AtomicCheckpointIO, check_checkpoint, newest_first, newest_whole, read_checkpoint
 from nc_lightning.cli import main
+from nc_lightning.io.checkpoints import (
+    AtomicCheckpointIO,
+    check_checkpoint,
+    newest_first,
+    newest_whole,
+    read_checkpoint,
+)
 
 CONTENT = {"state_dict": {"weight": torch.arange(1000.0)}, "objective": "HSCL", "epoch": 3}
 
@@ -96,7 +102,7 @@ def test_damage_is_recognised_without_asserts(tmp_path):
     inside = whole.index(torch.arange(1000.0).numpy().tobytes())
     path.write_bytes(whole[:inside] + bytes([whole[inside] ^ 1]) + whole[inside + 1 :])
     torch.save({"state_dict": [1]}, tmp_path / "b.ckpt")
-    code = "import sys; from nc_lightning.checkpoints import newest_whole; from pathlib import Path;"
+    code = "import sys; from nc_lightning.io.checkpoints import newest_whole; from pathlib import Path;"
     code += "print(newest_whole(map(Path, sys.argv[1:])) == (None, list(map(Path, sys.argv[1:]))))"
     command = [sys.executable, "-O", "-c", code, str(path), str(tmp_path / "b.ckpt")]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "True\n"
@@ -104,10 +110,10 @@ def test_damage_is_recognised_without_asserts(tmp_path):
 
 READERS = [
     *(
-        "checkpoints",
-        "last_checkpoint",
-        "run_folder",
-        "run_record",
+        "io/checkpoints",
+        "io/last_checkpoint",
+        "io/run_folder",
+        "reports/record",
         "nc_measure",
         "nc_report",
         "config_nesting",

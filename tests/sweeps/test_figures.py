@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from nc_lightning.plots import to_png
-from nc_lightning.run_record import RunRecord
+from nc_lightning.reports.record import RunRecord
+from nc_lightning.sweeps.figures import Layout, measure_figure, path_figure, spectra_figure
 from nc_lightning.sweeps.results import Group, Result
-from nc_lightning.sweeps.sweep_figures import Layout, measure_figure, path_figure, spectra_figure
 
 AXES = ["objective", "batches", "beta"]
 RANK, NC1 = "geometry/train/effective_rank", "geometry/train/nc1"

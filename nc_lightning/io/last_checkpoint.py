@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from nc_lightning.checkpoints import checkpoints_below, newest_first, newest_whole
 from nc_lightning.distributed.launcher import launcher
-from nc_lightning.files import short_path
+from nc_lightning.io.atomic import short_path
+from nc_lightning.io.checkpoints import checkpoints_below, newest_first, newest_whole
 
 _HANDED_ON = "NC_LAST_CHECKPOINT"
 """Variable in which the first process hands on what it has found: those that it starts might find a newer one."""

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from nc_lightning.run_record import RunRecord
+from nc_lightning.reports.record import RunRecord
 
 
 @pytest.fixture

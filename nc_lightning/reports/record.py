@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nc_lightning.files import replace_file
+from nc_lightning.io.atomic import replace_file
 
 FILE_NAME = "report.json"
 FORMAT = 1

@@ -4,7 +4,7 @@ import torch
 from rich.console import Console
 
 from nc_lightning.geometry import measure, simplex_etf
-from nc_lightning.tables import format_value, geometry_table
+from nc_lightning.reports.tables import format_value, geometry_table
 
 
 def render(table):

@@ -6,8 +6,8 @@ import pytest
 
 from nc_lightning.geometry import measure, simplex_etf
 from nc_lightning.plots import to_png, trajectory_figure
-from nc_lightning.report import report_html
-from nc_lightning.run_record import RunRecord
+from nc_lightning.reports.html import report_html
+from nc_lightning.reports.record import RunRecord
 
 VOID = {"meta", "img", "br"}
 

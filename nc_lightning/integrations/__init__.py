@@ -1,0 +1,1 @@
+"""Other libraries' parts in our trainings."""

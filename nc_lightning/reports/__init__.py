@@ -1,0 +1,1 @@
+"""A finished run on one page and in one table."""
