@@ -23,7 +23,7 @@ from nc_lightning.geometry import (
     caveats,
     normalize,
 )
-from nc_lightning.geometry.measures import all_measures
+from nc_lightning.geometry.survey import all_measures
 from nc_lightning.plots import geometry_figure
 from nc_lightning.reports.tables import geometry_table
 

@@ -8,34 +8,11 @@ from lightning.pytorch import Callback
 
 from nc_lightning.callbacks.hard_negative_sampler import HardNegativeSampler
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
-from nc_lightning.geometry import ideal
+from nc_lightning.geometry import MEASURES, ideal
 from nc_lightning.losses import ContrastiveLoss
 
 Layout = dict[str, dict[str, list[object]]]
 """Charts by category and title, as `torch.utils.tensorboard.SummaryWriter.add_custom_scalars` takes them."""
-
-_MEASURES = {
-    "Neural collapse": {
-        "NC1, within over between classes": "nc1",
-        "NC2, distance to the simplex": "nc2_etf",
-        "NC2, spread of norms": "nc2_equinorm",
-        "NC2, angles": "nc2_maxangle",
-        "NC3, classifier beside class means": "nc3",
-        "NC4, classifier against nearest class mean": "nc4",
-    },
-    "The paper's conditions": {
-        "zero sum": "zero_sum",
-        "unit norm": "unit_norm",
-        "equal inner product": "equal_inner_product",
-        "within-class variation": "within_class_variation",
-    },
-    "Dimensions": {
-        "effective rank of class means": "effective_rank",
-        "effective rank of features": "feature_effective_rank",
-        "participation ratio of class means": "participation_ratio",
-    },
-    "Accuracy": {"right by the nearest class mean": "ncc_accuracy"},
-}
 
 
 def dashboard_layout(
@@ -64,14 +41,12 @@ def dashboard_layout(
     probe = any(isinstance(callback, OnlineLinearProbe) for callback in given)
     sampler = any(isinstance(callback, HardNegativeSampler) for callback in given)
     layout: Layout = {}
-    for category, measures in _MEASURES.items():
-        layout[category] = {}
-        for title, key in measures.items():
-            if key in ("nc3", "nc4") and not probe:
-                continue
-            goal = ideal(key, num_classes, feature_dim)
-            heading = f"{title} (ideal {goal.text})" if goal is not None else title
-            layout[category][heading] = chart(f"geometry/train/{key}", f"geometry/val/{key}")
+    for key, measure in MEASURES.items():
+        if measure.group is None or (measure.of == "classifier" and not probe):
+            continue
+        goal = ideal(key, num_classes, feature_dim)
+        heading = f"{measure.title} (ideal {goal.text})" if goal is not None else measure.title
+        layout.setdefault(measure.group, {})[heading] = chart(f"geometry/train/{key}", f"geometry/val/{key}")
     if isinstance(loss, ContrastiveLoss):
         references = ["loss/bound", "loss/collapsed", *([] if loss.supervised else ["loss/neural_collapse"])]
         layout["Loss"] = {"loss, its bound and its collapsed value": chart("loss/train", "loss/val", *references)}

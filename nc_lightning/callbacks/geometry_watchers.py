@@ -9,11 +9,10 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from nc_lightning.callbacks.sources import is_named
-from nc_lightning.geometry.measures import CENTER_MEASURES, STATISTICS_MEASURES
+from nc_lightning.geometry.measures import MEASURES
 
 PREFIX = "geometry/"
 _NOTHING = object()
-KEYS = (*STATISTICS_MEASURES, *CENTER_MEASURES, "nc3", "nc4")
 
 
 class GeometryWatchers:
@@ -100,7 +99,7 @@ def _watchers(trainer: Trainer) -> Iterator[tuple[str, str]]:
 def _check_key(name: str, key: str, trainer: Trainer) -> None:
     sets = "train|val(_[1-9][0-9]*)?" if trainer.enable_validation else "train"
     probe = any(is_named(callback, "OnlineLinearProbe") for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    keys = KEYS if probe else KEYS[:-2]
+    keys = [key for key, m in MEASURES.items() if m.of in ("statistics", "centers") or (probe and m.of == "classifier")]
     if not re.fullmatch(f"{PREFIX}({sets})/({'|'.join(keys)})", key):
         known = "geometry/train/ or geometry/val/" if trainer.enable_validation else "geometry/train/"
         raise ValueError(f"{name}: got monitor {key!r}, expected {known} and one of {', '.join(keys)}")

@@ -26,7 +26,7 @@ from nc_lightning.geometry import (
     within_class_variation,
 )
 from nc_lightning.geometry.centers import CenterDistances
-from nc_lightning.geometry.measures import LABEL_FREE_MEASURES
+from nc_lightning.geometry.measures import MEASURES
 
 KEPT_BYTES = 128 * 2**20
 """Features of a set that take no more than this are kept for the second look at them, on the device where they are.
@@ -91,7 +91,7 @@ def measure_sets(
                 continue
             if stats.num_classes == 1:
                 values = statistics_measures(stats)
-                results[name] = {key: float(values[key]) for key in LABEL_FREE_MEASURES}
+                results[name] = {key: float(value) for key, value in values.items() if MEASURES[key].label_free}
                 continue
             statistics[name] = stats
             centers = centers or stats

@@ -24,7 +24,7 @@ from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.projector import write_projector
 from nc_lightning.callbacks.sources import is_named, run_folder
 from nc_lightning.checks import check_count
-from nc_lightning.geometry import class_mean_spectrum
+from nc_lightning.geometry import MEASURES, class_mean_spectrum
 from nc_lightning.io.atomic import replace_file, unused_path
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.objectives.base import ContrastiveObjective
@@ -32,9 +32,9 @@ from nc_lightning.reports.html import SETS, report_html
 from nc_lightning.reports.record import FILE_NAME, RunRecord
 
 FINAL_METRICS = (
-    *(f"geometry/train/{key}" for key in ("nc1", "nc2_etf", "zero_sum", "unit_norm", "equal_inner_product")),
-    *("geometry/train/effective_rank", "geometry/val/nc1", "geometry/val/effective_rank"),
-    *("geometry/val/ncc_accuracy", "loss/optimality_gap"),
+    *(f"geometry/train/{key}" for key, measure in MEASURES.items() if measure.headline and measure.of == "statistics"),
+    *(f"geometry/val/{key}" for key in ("nc1", "effective_rank", "ncc_accuracy")),
+    "loss/optimality_gap",
 )
 """What the HPARAMS tab sorts runs by."""
 

@@ -26,9 +26,10 @@ from nc_lightning.geometry.frames import (
     max_cosine_floor,
     nc2_max_cosine,
     nc2_tight_frame,
+    tight_frame_floor,
 )
 from nc_lightning.geometry.ideals import Ideal, ideal, ideals_met
-from nc_lightning.geometry.measures import caveats, measure, statistics_measures
+from nc_lightning.geometry.measures import MEASURES, Measure
 from nc_lightning.geometry.normalization import Normalization, normalize, unit_ball, unit_sphere
 from nc_lightning.geometry.ranks import alpha_req, effective_rank, nesum, numerical_rank, participation_ratio, rankme
 from nc_lightning.geometry.simplex_plane import simplex_plane
@@ -49,11 +50,14 @@ from nc_lightning.geometry.spectra import (
 )
 from nc_lightning.geometry.spread import alignment, self_cluster, uniformity
 from nc_lightning.geometry.statistics import ClassStatistics
+from nc_lightning.geometry.survey import caveats, measure, statistics_measures
 
 __all__ = [
+    "MEASURES",
     "CenterDistances",
     "ClassStatistics",
     "Ideal",
+    "Measure",
     "Normalization",
     "alignment",
     "alpha_req",
@@ -108,6 +112,7 @@ __all__ = [
     "simplex_etf",
     "simplex_plane",
     "statistics_measures",
+    "tight_frame_floor",
     "ucl_lower_bound",
     "uniformity",
     "unit_ball",

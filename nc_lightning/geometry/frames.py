@@ -135,6 +135,27 @@ def etf_floor(num_classes: int, feature_dim: int) -> float:
     return math.sqrt(2 - 2 * math.sqrt(min(1.0, feature_dim / (num_classes - 1))))
 
 
+def tight_frame_floor(num_classes: int, feature_dim: int) -> float:
+    """Least possible `nc2_tight_frame` of C class means in d dimensions: 0 from C = d + 1 on.
+
+    Args:
+        num_classes: Number of classes C >= 2.
+        feature_dim: Dimension d.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Source:
+        `nc2_tight_frame` is a function of the participation ratio, which is at most C - 1.
+
+    Example:
+        >>> tight_frame_floor(6, 5), round(tight_frame_floor(6, 20), 4)
+        (0.0, 1.0)
+    """
+    _check(num_classes, feature_dim)
+    return math.sqrt(2 - 2 * math.sqrt(min(1.0, (num_classes - 1) / feature_dim)))
+
+
 def _check(num_classes: int, feature_dim: int) -> None:
     check_count("num_classes", num_classes, at_least=2)
     check_count("feature_dim", feature_dim)

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nc_lightning.geometry import frames as many_classes
+from nc_lightning.geometry import frames
+from nc_lightning.geometry.measures import MEASURES
 
 
 @dataclass(frozen=True)
@@ -31,46 +32,6 @@ class Ideal:
         return abs(measured - self.value) <= self.tolerance
 
 
-_NEAR_ZERO = {
-    "nc1": 1e-2,
-    "nc1_sample": 1e-2,
-    "nc1_pinv": 1e-2,
-    "cdnv": 1e-2,
-    "within_class_variation": 0.1,
-    "nc2_equinorm": 0.02,
-    "nc2_equiangular": 0.02,
-    "nc2_maxangle": 0.02,
-    "nc2_etf": 0.1,
-    "nc2_tight_frame": 0.1,
-    "nc2_max_cosine": 0.05,
-    "nc3": 0.1,
-    "nc4": 0.01,
-    "zero_sum": 0.02,
-    "unit_norm": 0.01,
-    "equal_inner_product": 0.02,
-    "feature_alpha_req": 0.1,
-}
-_OF_VARIABILITY = ("nc1", "nc1_sample", "nc1_pinv", "cdnv", "within_class_variation")
-_RANKS = (
-    "effective_rank",
-    "participation_ratio",
-    "nesum",
-    "feature_effective_rank",
-    "feature_participation_ratio",
-    "feature_nesum",
-    "feature_stable_rank",
-    "rankme",
-)
-_FLOORS = {
-    "nc2_equiangular": many_classes.equiangular_floor,
-    "nc2_etf": many_classes.etf_floor,
-    "nc2_max_cosine": many_classes.max_cosine_floor,
-    "nc2_tight_frame": lambda num_classes, feature_dim: _of_participation(
-        min(num_classes - 1, feature_dim), feature_dim
-    ),
-}
-
-
 def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
     """Return the ideal of a measure for C classes in d dimensions, or None where the measure only informs.
 
@@ -86,27 +47,16 @@ def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
         >>> ideal("nc2_etf", num_classes=10, feature_dim=4).text
         '0.816'
     """
-    if num_classes < 2:
+    measure = MEASURES.get(key)
+    if num_classes < 2 or measure is None or measure.ideal is None:
         return None
-    rank = min(num_classes - 1, feature_dim)
-    if key in _RANKS:
-        # A largest eigenvalue alone is further from the others than all of them are on average.
-        share = 0.05 if "nesum" in key or key == "feature_stable_rank" else 0.01
-        return Ideal(rank, _tolerance(key, share * rank, rank, num_classes, feature_dim), f"{rank}")
-    if key in ("nc1_rank", "feature_rank"):
-        return Ideal(rank, 0.0, f"{rank}")
-    if key == "ncc_accuracy":
-        return Ideal(1.0, 0.01, "1")
-    if key not in _NEAR_ZERO:
+    if measure.defined is not None and not measure.defined(num_classes, feature_dim):
         return None
-    no_simplex = num_classes > feature_dim + 1
-    unknown = key == "nc2_max_cosine" and num_classes > 2 * feature_dim
-    undefined = key == "feature_alpha_req" and rank < 3  # a slope over fewer than three eigenvalues
-    if unknown or undefined or (no_simplex and key in ("nc2_maxangle", "equal_inner_product")):
-        return None
-    value = _FLOORS[key](num_classes, feature_dim) if key in _FLOORS else 0.0
-    tolerance = _tolerance(key, _NEAR_ZERO[key], value, num_classes, feature_dim)
-    return Ideal(value, tolerance, f"{value:.3g}")
+    if measure.ideal == "rank":
+        rank = min(num_classes - 1, feature_dim)
+        return Ideal(rank, _tolerance(key, measure.tolerance * rank, rank, num_classes, feature_dim), f"{rank}")
+    value = measure.ideal if measure.floor is None else measure.floor(num_classes, feature_dim)
+    return Ideal(value, _tolerance(key, measure.tolerance, value, num_classes, feature_dim), f"{value:.3g}")
 
 
 def ideals_met(measured: Mapping[str, float], num_classes: int, feature_dim: int) -> dict[str, bool]:
@@ -136,7 +86,7 @@ def ideals_met(measured: Mapping[str, float], num_classes: int, feature_dim: int
         if (goal := ideal(key, num_classes, feature_dim)) is not None
     }
     collapsed = at_ideal.get("nc1", False) and at_ideal.get("nc2_etf", False)
-    return {key: near and (collapsed or key in _OF_VARIABILITY) for key, near in at_ideal.items()}
+    return {key: near and (collapsed or MEASURES[key].alone) for key, near in at_ideal.items()}
 
 
 def _tolerance(key: str, at_most: float, value: float, num_classes: int, feature_dim: int) -> float:
@@ -169,14 +119,14 @@ def random_class_means(key: str, num_classes: int, feature_dim: int, deviation: 
     rank = min(num_classes - 1, feature_dim)
     spread = deviation**2 * rank / max(num_classes - 1, feature_dim)
     cosine = deviation * feature_dim**-0.5
-    floor = many_classes.equiangular_floor(num_classes, feature_dim)
+    floor = frames.equiangular_floor(num_classes, feature_dim)
     participation = rank / (1 + spread)
     return {
         "nc2_equinorm": cosine / 2**0.5,
         "nc2_equiangular": math.sqrt(floor**2 + deviation**2 * max(0.0, 1 / feature_dim - floor**2)),
         "nc2_maxangle": cosine * (2 / math.pi) ** 0.5,
         "equal_inner_product": cosine * (2 / math.pi) ** 0.5,
-        "nc2_max_cosine": many_classes.max_cosine_floor(num_classes, feature_dim) + cosine,
+        "nc2_max_cosine": frames.max_cosine_floor(num_classes, feature_dim) + cosine,
         "nc2_etf": _of_participation(participation, num_classes - 1),
         "nc2_tight_frame": _of_participation(participation, feature_dim),
         "participation_ratio": participation,

@@ -1,54 +1,14 @@
-"""All measures by name: their values for given statistics."""
+"""The values of all measures, for given statistics or features."""
 
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from nc_lightning.checks import check_features, check_labels
-from nc_lightning.geometry import centers as centers
-from nc_lightning.geometry import collapse, spectra
-from nc_lightning.geometry import frames as many_classes
 from nc_lightning.geometry.centers import CenterDistances
+from nc_lightning.geometry.measures import CENTER_MEASURES, STATISTICS_MEASURES
 from nc_lightning.geometry.statistics import ClassStatistics
-
-STATISTICS_MEASURES: dict[str, Callable[[ClassStatistics], Tensor]] = {
-    "nc1": collapse.nc1,
-    "nc1_sample": collapse.nc1_sample,
-    "nc1_pinv": collapse.nc1_pinv,
-    "nc1_rank": collapse.nc1_rank,
-    "nc1_outside_span": collapse.nc1_outside_span,
-    "cdnv": collapse.cdnv,
-    "nc2_equinorm": collapse.nc2_equinorm,
-    "nc2_equiangular": collapse.nc2_equiangular,
-    "nc2_maxangle": collapse.nc2_maxangle,
-    "nc2_etf": collapse.nc2_etf,
-    "nc2_tight_frame": many_classes.nc2_tight_frame,
-    "nc2_max_cosine": many_classes.nc2_max_cosine,
-    "zero_sum": collapse.zero_sum,
-    "unit_norm": collapse.unit_norm,
-    "equal_inner_product": collapse.equal_inner_product,
-    "effective_rank": spectra.class_mean_effective_rank,
-    "participation_ratio": spectra.class_mean_participation_ratio,
-    "nesum": spectra.class_mean_nesum,
-    "feature_effective_rank": spectra.feature_effective_rank,
-    "feature_participation_ratio": spectra.feature_participation_ratio,
-    "feature_nesum": spectra.feature_nesum,
-    "feature_stable_rank": spectra.feature_stable_rank,
-    "feature_rank": spectra.feature_rank,
-    "feature_alpha_req": spectra.feature_alpha_req,
-    "rankme": spectra.feature_rankme,
-}
-"""The measures that one pass over the features can tell."""
-
-LABEL_FREE_MEASURES = (*(key for key in STATISTICS_MEASURES if key.startswith("feature_")), "rankme")
-"""Those of all features, whatever their classes."""
-CENTER_MEASURES: dict[str, Callable[[CenterDistances], Tensor]] = {
-    "within_class_variation": centers.within_class_variation,
-    "ncc_accuracy": centers.ncc_accuracy,
-}
-"""The measures that need the class centers before they look at the features."""
 
 
 def caveats(stats: ClassStatistics) -> str:

@@ -14,8 +14,9 @@ from nc_lightning.checks import check_count
 from nc_lightning.distributed.collectives import rank_and_world_size
 from nc_lightning.geometry import CenterDistances, ClassStatistics, nc4_mismatches, unit_sphere
 from nc_lightning.geometry.ideals import ideal
-from nc_lightning.geometry.measures import STATISTICS_MEASURES, caveats
+from nc_lightning.geometry.measures import STATISTICS_MEASURES
 from nc_lightning.geometry.placement import in_float64, outside_inference, statistics_device
+from nc_lightning.geometry.survey import caveats
 
 Classifier = nn.Linear | tuple[Tensor, Tensor | None]
 """A linear layer, or its weight (C, d) and bias (C,)."""

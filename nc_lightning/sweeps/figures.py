@@ -9,14 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nc_lightning.geometry import MEASURES
 from nc_lightning.plots.panels import SMALLEST_SHOWN, colours_for
 from nc_lightning.sweeps.results import Group
 
 _PANEL = (4.2, 3.2)
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (1, 3)), (0, (5, 5)))
 _SMALLEST = 1e-6
-_LINEAR = ("effective_rank", "ncc_accuracy")
-"""Measures that are not distances, whose ideal a logarithm would hide."""
 
 
 @dataclass
@@ -211,4 +210,5 @@ def _panels(panels: dict[str, list[Group]], draw: Callable[[Axes, Sequence[Group
 
 
 def _is_linear(key: str) -> bool:
-    return key.rpartition("/")[2] in _LINEAR
+    measure = MEASURES.get(key.rpartition("/")[2])
+    return measure is not None and measure.scale == "linear"

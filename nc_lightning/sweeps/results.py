@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nc_lightning.geometry import MEASURES
 from nc_lightning.reports.record import RunRecord
 from nc_lightning.reports.tables import LOSS_KEYS, format_value
 from nc_lightning.sweeps.cell import STOPPED, CellFolder
 
 HEADLINES = {
-    "geometry/train/effective_rank": "effective rank",
-    "geometry/train/nc1": "nc1",
-    "geometry/train/equal_inner_product": "equal inner product",
-    "geometry/train/zero_sum": "zero sum",
-    "geometry/train/unit_norm": "unit norm",
+    **{
+        f"geometry/train/{key}": key.replace("_", " ")
+        for key, measure in MEASURES.items()
+        if measure.headline and measure.of == "statistics"
+    },
     "loss/optimality_gap": "optimality gap",
     "geometry/val/ncc_accuracy": "accuracy (val)",
 }
