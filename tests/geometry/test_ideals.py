@@ -69,14 +69,14 @@ def test_neural_collapse_meets_everything(size):
 ANY_SIZE = st.tuples(st.integers(2, 20), st.sampled_from([-5, -1, 0, 1, 10, 100, 700])).map(
     lambda size: (size[0], max(1, size[0] - 1 + size[1]))
 )
-OF_VARIABILITY = {"nc1", "nc1_sample", "nc1_pinv", "cdnv", "within_class_variation"}
+OF_VARIABILITY = {"nc1", "nc1_sample", "cdnv", "within_class_variation"}
 
 
 def met_by(z, labels, num_classes):
     return {key for key, met in ideals_met(measure(z, labels, num_classes), num_classes, z.shape[1]).items() if met}
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(size=ANY_SIZE, per_class=st.sampled_from([10, 40]), on_sphere=st.booleans(), seed=st.integers(0, 999))
 def test_random_features_show_no_neural_collapse_in_any_measure(size, per_class, on_sphere, seed):
     num_classes, dim = size
