@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from nc_lightning.cli import find_config, main
 from nc_lightning.io.atomic import replace_file
@@ -109,22 +110,20 @@ class CellFolder:
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
-        """Keep other processes away from the cell; yields False where one is at it.
+        """Keep other processes away from the cell; yields False where another one is training it.
 
-        The system itself unlocks what a process has locked that is gone, by whatever end.
+        The system itself unlocks what a killed process has locked.
         """
+        lock = FileLock(self.path / "lock")
         try:
-            import fcntl
-        except ImportError:  # Windows: there, nobody looks after two sweeps in one folder
-            yield True
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
             return
-        with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+        try:
+            yield True
+        finally:
+            lock.release()
 
 
 def run_cell(folder: CellFolder) -> int:

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from nc_lightning.geometry import ideal
 from nc_lightning.io.atomic import atomic_write
 from nc_lightning.plots import to_png
-from nc_lightning.reports.html import html_image, html_page, html_table
+from nc_lightning.reports.html import render
 from nc_lightning.sweeps.figures import measure_figure, path_figure, spectra_figure
 from nc_lightning.sweeps.results import HEADLINES, Result, group_by_settings, how_many, results_rows
 
@@ -62,23 +61,19 @@ def sweep_html(results: Sequence[Result], axes: Sequence[str], root: Path, figur
     Returns:
         A whole HTML document.
     """
-    head, rows = results_rows(results, axes)
-    images = (html_image(path.read_bytes(), path.stem.replace("_", " ")) for path in figures)
-    parts = [
-        f"<h1>{escape(root.name)}</h1>",
-        f'<p class="note">{escape(how_many(results))}. Means over seeds, the range in brackets.</p>',
-        html_table(head, rows),
-        "<h2>Figures</h2>",
-        *images,
-        "<h2>Cells</h2>",
-        f"<ul>{''.join(_item(result, root) for result in results)}</ul>",
-    ]
-    return html_page(f"Sweep {root.name}", parts)
+    heads, rows = results_rows(results, axes)
+    return render(
+        "sweep",
+        f"Sweep {root.name}",
+        name=root.name,
+        progress=how_many(results),
+        heads=heads,
+        rows=rows,
+        figures=[(path.read_bytes(), path.stem.replace("_", " ")) for path in figures],
+        cells=[(f"{result.name}: {result.outcome}", _link(result, root)) for result in results],
+    )
 
 
-def _item(result: Result, root: Path) -> str:
-    said = escape(f"{result.name}: {result.outcome}")
+def _link(result: Result, root: Path) -> str:
     page = result.record_path.with_suffix(".html") if result.record_path is not None else None
-    if page is None or not page.is_file():
-        return f"<li>{said}</li>"
-    return f'<li><a href="{quote(page.relative_to(root.resolve()).as_posix())}">{said}</a></li>'
+    return quote(page.relative_to(root.resolve()).as_posix()) if page is not None and page.is_file() else ""
