@@ -3,7 +3,16 @@
 from pathlib import Path
 
 from nc_lightning.data.base import SPLITS, Split
-from nc_lightning.data.finding import PassedOver, dangling_links, find_images, folders_in, loose_files, real_path
+from nc_lightning.data.finding import (
+    File,
+    PassedOver,
+    dangling_links,
+    file_at,
+    find_images,
+    folders_in,
+    loose_files,
+    real_path,
+)
 from nc_lightning.data.label_files import Row, read_label_file
 
 Named = dict[Split, list[tuple[Path, str]]]
@@ -23,7 +32,7 @@ def unnamed(folders: Folders, passed_over: PassedOver) -> Named:
         {'train': []}
     """
     found = _find(folders, passed_over)
-    place_of: dict[Path, Path] = {}
+    place_of: dict[File, Path] = {}
     for files in found.values():
         _claim(place_of, files)
     return {split: [(path, "") for path in files] for split, files in found.items()}
@@ -48,7 +57,7 @@ def named_by_folder(folders: Folders, passed_over: PassedOver, refuse_dangling: 
         ValueError: root: got 0 class folders in ..., expected at least two; or set labels to none or to a CSV file
     """
     named: Named = {}
-    place_of: dict[Path, Path] = {}
+    place_of: dict[File, Path] = {}
     for split, place in folders.items():
         dangling = dangling_links(place)
         if dangling and refuse_dangling:
@@ -90,7 +99,7 @@ def named_by_table(root: Path, table: Path, folders: Folders, passed_over: Passe
     """
     rows = read_label_file(table)
     found = _find(folders, passed_over)
-    split_of = {real: split for split in SPLITS if split in found for real in found[split].values()}
+    split_of = {file: split for split in SPLITS if split in found for file in found[split].values()}
     named: Named = {split: [] for split in folders}
     paths = [(row, _path(root, row.file)) for row in rows]
     missing = [(row, path) for row, path in paths if not path.is_file()]
@@ -99,10 +108,10 @@ def named_by_table(root: Path, table: Path, folders: Folders, passed_over: Passe
         raise ValueError(
             f"labels: got {len(missing)} of {len(rows)} files missing, {path} first, in row {row.line} of {table}"
         )
-    seen: dict[Path, Row] = {}
+    seen: dict[File, Row] = {}
     for row, path in paths:
-        real = real_path(path)
-        earlier = seen.setdefault(real, row)
+        file = file_at(path)
+        earlier = seen.setdefault(file, row)
         if earlier.label != row.label:
             raise ValueError(
                 f"labels: got {earlier.label!r} in row {earlier.line} and {row.label!r} in row {row.line} of {table} "
@@ -111,8 +120,8 @@ def named_by_table(root: Path, table: Path, folders: Folders, passed_over: Passe
         if earlier is not row:
             passed_over.add("listed again", f"row {row.line}")
             continue
-        named[split_of.get(real) or _split_by_name(path, folders)].append((path, row.label))
-    unlisted = [path for files in found.values() for path, real in files.items() if real not in seen]
+        named[split_of.get(file) or _split_by_name(path, folders)].append((path, row.label))
+    unlisted = [path for files in found.values() for path, file in files.items() if file not in seen]
     passed_over.add("not listed", unlisted[0] if unlisted else "", len(unlisted))
     return named
 
@@ -131,7 +140,7 @@ def _split_by_name(path: Path, folders: Folders) -> Split:
     )
 
 
-def _find(folders: Folders, passed_over: PassedOver) -> dict[Split, dict[Path, Path]]:
+def _find(folders: Folders, passed_over: PassedOver) -> dict[Split, dict[Path, File]]:
     """Return the images of each split; the folders of the others, which may lie in that of training, are left out."""
     real = {split: real_path(folder) for split, folder in folders.items()}
     return {
@@ -140,10 +149,10 @@ def _find(folders: Folders, passed_over: PassedOver) -> dict[Split, dict[Path, P
     }
 
 
-def _claim(place_of: dict[Path, Path], files: dict[Path, Path]) -> None:
+def _claim(place_of: dict[File, Path], files: dict[Path, File]) -> None:
     """Remember where files are, and refuse one in a second place."""
-    for path, real in files.items():
-        earlier = place_of.setdefault(real, path)
+    for path, file in files.items():
+        earlier = place_of.setdefault(file, path)
         if earlier != path:
             raise ValueError(
                 f"root: got one file as {earlier} and as {path}, expected each in one split and one class; "

@@ -122,6 +122,32 @@ def test_a_file_is_in_one_split_and_one_class(tmp_path):
         ready(root, labels="none")
 
 
+@pytest.mark.parametrize("labels", ["folder", "none", "csv"])
+def test_hard_links_are_treated_as_links(tmp_path, labels):
+    root = tree(tmp_path / "tree")
+    os.link(root / "train" / "ant" / "0.png", root / "train" / "ant" / "same.png")
+    if labels == "csv":
+        rows = [(path.relative_to(root), path.parent.name) for path in sorted(root.rglob("*.png"))]
+        data = ready(root, labels=write_csv(tmp_path / "x.csv", rows))
+        assert data.passed_over.counts == {"linked again": 1, "listed again": 1}
+    else:
+        data = ready(root, labels=labels)
+        assert data.passed_over.counts == {"linked again": 1}
+    assert sizes(data) == {"train": 6, "val": 2, "test": 8}
+    os.link(root / "train" / "ant" / "1.png", root / "test" / "ant" / "again.png")
+    if labels == "csv":
+        rows.append(("test/ant/again.png", "ant"))
+        held_out = ready(root, labels=write_csv(tmp_path / "x.csv", rows))
+        assert len(held_out._splits["test"]) == 9
+        assert str(root / "train" / "ant" / "1.png") in map(str, held_out._splits["test"].paths)
+        rows[-1] = ("test/ant/again.png", "bee")
+        with pytest.raises(ValueError, match=r"labels: got 'ant' in row \d+ and 'bee' in row 19 of .* for .*again.png"):
+            ready(root, labels=write_csv(tmp_path / "x.csv", rows))
+    else:
+        with pytest.raises(ValueError, match=r"root: got one file as .*1.png and as .*again.png, expected each in one"):
+            ready(root, labels=labels)
+
+
 # ---------------------------------------------------------------------------------------------- names of splits
 
 
@@ -288,6 +314,38 @@ def test_links_are_followed_once(tmp_path):
     assert sizes(data)["train"] == 4 + 2 + 4 + 4
     assert len(data._splits["train"]) == 14
     assert data.passed_over.counts == {"linked again": 3}
+
+
+@pytest.mark.parametrize("labels", ["folder", "none"])
+def test_loops_of_links_are_counted(tmp_path, labels):
+    root = tree(tmp_path / "tree")
+    place = root / "train" / "ant"
+    (place / "class").symlink_to(place)
+    (place / "split").symlink_to("..")
+    (place / "tree").symlink_to(root)
+    (place / "above").symlink_to(tmp_path)
+    (place / "deeper").mkdir()
+    (place / "deeper" / "up").symlink_to("../..")
+    (root / "train" / "loop").symlink_to(root / "train")
+    data = ready(root, labels=labels, val_share=0)
+    assert sizes(data)["train"] == 8
+    assert data.passed_over.counts == {"linked again": 6}
+    (place / "itself").symlink_to("itself")
+    with pytest.raises(ValueError, match="image: got .*itself: .*levels of symbolic links.*; set on_error to skip"):
+        ready(root, labels=labels)
+
+
+@pytest.mark.parametrize("junk", ["thumbnails", "Thumbs", "node_modules", "@Recently-Snapshot", "lightning_logs"])
+def test_folders_of_tools_are_no_classes(tmp_path, junk):
+    root = tree(tmp_path / "split")
+    draw(root / "train" / junk / "0.png")
+    draw(root / "test" / "ant" / junk / "0.png")
+    draw(root / junk / "ant" / "0.png")
+    flat = tree(tmp_path / "flat", splits=(".",))
+    draw(flat / junk / "0.png")
+    assert sizes(ready(root)) == {"train": 6, "val": 2, "test": 8}
+    assert ready(flat).class_names == ["ant", "bee"]
+    assert ready(flat).passed_over.counts == {"hidden or of a tool": 1}
 
 
 def test_links_that_lead_nowhere(tmp_path):
