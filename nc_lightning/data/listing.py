@@ -14,10 +14,10 @@ from nc_lightning.data.finding import (
     real_path,
 )
 from nc_lightning.data.label_files import Row, read_label_file
+from nc_lightning.data.split_folders import CLASSES, Folders
 
 Named = dict[Split, list[tuple[Path, str]]]
 """Files and the names of their classes, for each split."""
-Folders = dict[Split, Path]
 
 
 def unnamed(folders: Folders, passed_over: PassedOver) -> Named:
@@ -28,7 +28,7 @@ def unnamed(folders: Folders, passed_over: PassedOver) -> Named:
 
     Example:
         >>> import tempfile
-        >>> unnamed({"train": Path(tempfile.mkdtemp())}, PassedOver())
+        >>> unnamed({"train": [Path(tempfile.mkdtemp())]}, PassedOver())
         {'train': []}
     """
     found = _find(folders, passed_over)
@@ -42,7 +42,7 @@ def named_by_folder(folders: Folders, passed_over: PassedOver, refuse_dangling: 
     """Return the images of each split with the names of the folders in it that they are in.
 
     Args:
-        folders: The folder of each split.
+        folders: The folder of each split, one for each.
         passed_over: Counts what is no image.
         refuse_dangling: Whether to refuse links to class folders that do not exist, rather than pass over them.
 
@@ -51,14 +51,14 @@ def named_by_folder(folders: Folders, passed_over: PassedOver, refuse_dangling: 
 
     Example:
         >>> import tempfile
-        >>> named_by_folder({"train": Path(tempfile.mkdtemp())}, PassedOver(), refuse_dangling=True)
+        >>> named_by_folder({"train": [Path(tempfile.mkdtemp())]}, PassedOver(), refuse_dangling=True)
         Traceback (most recent call last):
         ...
         ValueError: root: got 0 class folders in ..., expected at least two; or set labels to none or to a CSV file
     """
     named: Named = {}
     place_of: dict[File, Path] = {}
-    for split, place in folders.items():
+    for split, (place,) in folders.items():
         dangling = dangling_links(place)
         if dangling and refuse_dangling:
             raise ValueError(
@@ -74,7 +74,7 @@ def named_by_folder(folders: Folders, passed_over: PassedOver, refuse_dangling: 
         if len(members) < 2:
             raise ValueError(
                 f"root: got {len(members)} class folders in {place}, expected at least two; or set labels to none "
-                "or to a CSV file"
+                f"or to a CSV file{f', {CLASSES}' if len(folders) > 1 else ''}"
             )
         for files in members.values():
             _claim(place_of, files)
@@ -90,7 +90,7 @@ def named_by_table(root: Path, table: Path, folders: Folders, passed_over: Passe
     Args:
         root: Where relative paths begin.
         table: The CSV file.
-        folders: The folder of each split.
+        folders: The folders of each split.
         passed_over: Counts rows that repeat others, and images that no row lists.
 
     Raises:
@@ -135,17 +135,21 @@ def _split_by_name(path: Path, folders: Folders) -> Split:
     """Return the split of a file that no search finds, such as a hidden one."""
     places = {real_path(path), real_path(path.parent) / path.name}
     inside = {parent for place in places for parent in place.parents}
-    return next(
-        (split for split in reversed(SPLITS) if split in folders and real_path(folders[split]) in inside), "train"
-    )
+    held_out = (split for split in reversed(SPLITS) if not inside.isdisjoint(map(real_path, folders.get(split, []))))
+    return next(held_out, "train")
 
 
 def _find(folders: Folders, passed_over: PassedOver) -> dict[Split, dict[Path, File]]:
     """Return the images of each split; the folders of the others, which may lie in that of training, are left out."""
-    real = {split: real_path(folder) for split, folder in folders.items()}
+    real = {split: {real_path(folder) for folder in places} for split, places in folders.items()}
+    every = frozenset().union(*real.values())
     return {
-        split: find_images(folder, passed_over, frozenset(real.values()) - {real[split]})
-        for split, folder in folders.items()
+        split: {
+            path: file
+            for folder in places
+            for path, file in find_images(folder, passed_over, every - real[split]).items()
+        }
+        for split, places in folders.items()
     }
 
 

@@ -1,7 +1,9 @@
 """Trees of images as people have them: each file must be read, in one split and one class, or be counted or refused."""
 
+import itertools
 import os
 import unicodedata
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +158,7 @@ def test_hard_links_are_treated_as_links(tmp_path, labels):
     [
         *(
             (name, "train")
-            for name in ("train", "Train", "TRAINING", "train_set", "trainset", "seg_train", "train2017")
+            for name in ("train", "Train", "TRAINING", "train_set", "trainset", "seg_train", "train2017", "imagesTrain")
         ),
         *((name, "val") for name in ("val", "valid", "Validation", "dev", "val-images")),
         *((name, "test") for name in ("test", "Test", "testing", "eval", "evaluation", "testdata", "test.images")),
@@ -207,6 +209,112 @@ def test_unclear_trees_are_refused_by_name(tmp_path):
         draw(tmp_path / "6" / "test" / f"{i}.png")
     refused(tmp_path / "6", "root: got 0 class folders in .*train")
     refused(tree(tmp_path / "7", splits=("train", "extra")), r"root: got the folders \['extra'\]", labels="none")
+
+
+SPLITS_BELOW = {
+    "one level deeper": lambda split, name: f"images/{split}/{name}",
+    "two levels deeper": lambda split, name: f"all/images/{split}_set/{name}",
+    "in classes": lambda split, name: f"{name}/{split}",
+    "in some classes": lambda split, name: f"{name}/{split}_set" if name == "ant" or split == "test" else name,
+    "in both": lambda split, name: f"images/train/{name}" if split == "train" else f"test/{name}",
+}
+
+
+@pytest.mark.parametrize("labels", ["none", "csv"])
+@pytest.mark.parametrize("where", SPLITS_BELOW)
+def test_splits_may_lie_deeper_where_folders_are_no_classes(tmp_path, labels, where):
+    root = tmp_path / "tree"
+    for i, (split, name) in enumerate(itertools.product(("train", "test"), ("ant", "bee"))):
+        for k in range(4):
+            draw(root / SPLITS_BELOW[where](split, name) / f"{split} {name} {k}.png", 10 * i + k)
+    if labels == "csv":
+        rows = [(path.relative_to(root), path.name.split()[1]) for path in sorted(root.rglob("*.png"))]
+        labels = write_csv(tmp_path / "x.csv", rows)
+    data = ready(root, labels=labels)
+    assert where != "in classes" or f"({root}/ant/test and 1 more)" in data.summary()
+    left_out = data.passed_over.counts.get("outside the folders", 0)
+    assert left_out == (4 if (labels, where) == ("none", "in some classes") else 0)
+    assert sizes(data) == {"train": 6 - left_out * 3 // 4, "val": 2 - left_out // 4, "test": 8}
+    assert all(Path(path).name.startswith("test") for path in files(data)["test"])
+
+
+@pytest.mark.parametrize("name", ["train", "train_set", "seg_train", "TrainImages"])
+def test_splits_inside_classes_are_refused(tmp_path, name):
+    other = name.replace("train", "test").replace("Train", "Test")
+    root = tree(tmp_path / "deep", splits=("ant", "bee"), classes=(name, other))
+    with pytest.raises(ValueError, match=f"root: got the split {name} inside .*ant, expected classes inside splits"):
+        ready(root)
+    root = tree(tmp_path / "images" / "all", splits=(name, other))
+    with pytest.raises(ValueError, match=f"got the split {name} inside .*; or set root to .*/all") as refusal:
+        ready(tmp_path / "images")
+    assert sizes(ready(str(refusal.value).split("set root to ")[1])) == {"train": 6, "val": 2, "test": 8}
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        *(("trn", "tst"), ("tr", "te"), ("TR", "VA", "TE"), ("imagesTr", "imagesTs"), ("gallery", "query")),
+        *(("Trainingsdaten", "Testdaten"), ("support", "query"), ("Trainings", "Validierung", "Tests")),
+    ],
+)
+def test_splits_in_another_spelling_are_refused(tmp_path, splits):
+    root = tree(tmp_path / "tree", splits=splits)
+    for labels in ("folder", "none", write_csv(tmp_path / "x.csv", [(f"{splits[0]}/ant/0.png", "ant")])):
+        with pytest.raises(
+            ValueError, match="root: got the folders .* which look like splits, .*; rename them"
+        ) as refusal:
+            ready(root, labels=labels)
+        assert all(repr(name) in str(refusal.value) for name in splits)
+    for name, split in zip(splits, ("train", "test") if len(splits) == 2 else ("train", "val", "test"), strict=True):
+        os.rename(root / name, root / split)
+    assert sizes(ready(root))["test"] == 8
+
+
+@pytest.mark.parametrize("flat", [("seg_train", "seg_test"), ("trainA", "trainB", "testA", "testB")])
+def test_splits_with_images_of_their_own_are_no_classes(tmp_path, flat):
+    with pytest.raises(ValueError, match="root: got (0 class folders in|the folders .* both for)"):
+        ready(tree(tmp_path, splits=flat, classes=(".",)))
+
+
+def test_classes_of_instances_are_read(tmp_path):
+    for i, (classes, instances) in enumerate(
+        [
+            (("cat", "dog"), ("01", "02")),
+            (("cat", "dog"), ("cat_1", "dog_1")),
+            (("walk", "run"), ("test1", "test2")),
+            (("tr", "hi", "te"), ("1", "2")),
+            (("bullet_train", "test_tube", "ant"), (".",)),
+        ]
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert ready(tree(tmp_path / str(i), splits=classes, classes=instances)).class_names == sorted(classes)
+
+
+def test_classes_that_may_be_splits_are_read_and_said(tmp_path):
+    root = tree(tmp_path, splits=("lernen", "pruefen"))
+    with pytest.warns(
+        UserWarning, match=r"took the folders \['lernen', 'pruefen'\] as classes; each holds \['ant', 'bee'\]"
+    ):
+        assert ready(root).class_names == ["lernen", "pruefen"]
+
+
+ACTIVITIES = [("training", "testing", "resting"), ("training", "testing"), ("testing", "validation")]
+
+
+@pytest.mark.parametrize("inner", [".", "person"])
+@pytest.mark.parametrize("activities", ACTIVITIES)
+def test_classes_with_the_names_of_splits_have_a_way_out(tmp_path, activities, inner):
+    root = tree(tmp_path / "tree", splits=activities, classes=(inner,))
+    with pytest.raises(ValueError, match="where these are classes, move all of them into a folder train"):
+        ready(root)
+    inside = tmp_path / "moved" / "train"
+    inside.mkdir(parents=True)
+    for name in activities:
+        os.rename(root / name, inside / name)
+    data = ready(inside.parent)
+    assert data.class_names == sorted(activities)
+    assert sizes(data) == {"train": 3 * len(activities), "val": len(activities), "test": len(activities)}
 
 
 def test_classes_may_have_the_names_of_splits(tmp_path):
