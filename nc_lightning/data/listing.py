@@ -1,8 +1,13 @@
 """List the images of each split with the names of their classes, each file in one split and one class."""
 
+import itertools
+import unicodedata
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
 from nc_lightning.data.base import SPLITS, Split
+from nc_lightning.data.classes import class_name
 from nc_lightning.data.finding import (
     File,
     PassedOver,
@@ -67,7 +72,15 @@ def named_by_folder(folders: Folders, passed_over: PassedOver, refuse_dangling: 
             )
         classes = folders_in(place, passed_over)
         loose_files(place, passed_over)
-        members = {folder.name: find_images(folder, passed_over) for folder in classes}
+        folder_of: dict[str, Path] = {}
+        for folder in classes:
+            alike = folder_of.setdefault(class_name(folder.name), folder)
+            if alike != folder:
+                raise ValueError(
+                    f"root: got the class folders {alike.name!a} and {folder.name!a} in {place}, whose names look the "
+                    "same, expected one; move the images of the other into it"
+                )
+        members = {name: find_images(folder, passed_over) for name, folder in folder_of.items()}
         empty = [name for name, files in members.items() if not files]
         if empty:
             raise ValueError(f"root: got no image in the class folders {empty} of {place}, expected some or no folder")
@@ -109,6 +122,7 @@ def named_by_table(root: Path, table: Path, folders: Folders, passed_over: Passe
             f"labels: got {len(missing)} of {len(rows)} files missing, {path} first, in row {row.line} of {table}"
         )
     seen: dict[File, Row] = {}
+    outside: list[Path] = []
     for row, path in paths:
         file = file_at(path)
         earlier = seen.setdefault(file, row)
@@ -117,18 +131,34 @@ def named_by_table(root: Path, table: Path, folders: Folders, passed_over: Passe
                 f"labels: got {earlier.label!r} in row {earlier.line} and {row.label!r} in row {row.line} of {table} "
                 f"for {path}, expected one label"
             )
+        split = split_of.get(file) or _split_by_name(path, folders)
+        if file not in split_of and real_path(root) not in real_path(path).parents:
+            outside.append(path)
+        if row.split not in (None, split):
+            raise ValueError(
+                f"labels: got the split {row.split} in row {row.line} of {table} for {path}, which is for {split} by "
+                f"its folder; move it into a folder {row.split}, or drop the column"
+            )
         if earlier is not row:
             passed_over.add("listed again", f"row {row.line}")
             continue
-        named[split_of.get(file) or _split_by_name(path, folders)].append((path, row.label))
+        named[split].append((path, row.label))
+    if outside:
+        rank_zero_warn(
+            f"labels: {len(outside)} files of {table} are outside root {root}, {outside[0]} first, so that they are "
+            "for training; set root to a folder above them if some are for test"
+        )
     unlisted = [path for files in found.values() for path, file in files.items() if file not in seen]
     passed_over.add("not listed", unlisted[0] if unlisted else "", len(unlisted))
     return named
 
 
 def _path(root: Path, file: str) -> Path:
-    path = root / Path(file).expanduser()
-    return path if path.is_file() else root / file.replace("\\", "/")  # as Windows writes it
+    """Return the path of a file as it is written; or as Windows writes it, or with accents as the disk has them."""
+    looks = (unicodedata.normalize(form, text) for text in (file, class_name(file)) for form in ("NFC", "NFD"))
+    spellings = (spelling for look in itertools.chain([file], looks) for spelling in (look, look.replace("\\", "/")))
+    paths = (root / Path(spelling).expanduser() for spelling in spellings)
+    return next((path for path in paths if path.is_file()), root / file)
 
 
 def _split_by_name(path: Path, folders: Folders) -> Split:

@@ -498,6 +498,17 @@ def test_names_in_any_script(tmp_path):
     assert ready(tree(tmp_path, classes=names)).class_names == names
 
 
+def test_names_that_look_the_same_are_one_class(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    root = tree(tmp_path / "1", splits=("train",), classes=(composed, "two words"))
+    tree(root, splits=("test",), classes=(apart, "two\u00a0words"))
+    assert ready(root).class_names == ["two words", composed]
+    assert ready(root, classes=[apart, "two words"]).class_names == [composed, "two words"]
+    both = tree(tmp_path / "2", splits=("train",), classes=(composed, apart))
+    with pytest.raises(ValueError, match=r"root: got the class folders 'e\\u0301' and '\\xe9' in .*, whose names look"):
+        ready(both)
+
+
 def test_a_share_that_is_less_than_one_image(tmp_path):
     root = tree(tmp_path, splits=("train",))
     with pytest.raises(ValueError, match=r"val_share: got 0.1, less than one image .*; expected more than 1/4"):
