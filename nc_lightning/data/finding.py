@@ -105,7 +105,7 @@ def find_images(folder: Path, passed_over: PassedOver, leave: frozenset[Path] = 
         ['a.jfif']
     """
     real = folder if (real := real_path(folder)) == folder else real
-    found = dict(sorted(_walk(folder, real, {real} | leave, passed_over)))
+    found = dict(sorted(_walk(folder, real, {real}, leave, passed_over)))
     seen: set[File] = set()
     for path, file in list(found.items()):
         if file in seen:
@@ -148,16 +148,20 @@ def dangling_links(folder: Path) -> list[Path]:
     return [Path(entry.path) for entry in _visible(folder, PassedOver()) if _is_dangling(entry)]
 
 
-def _walk(folder: Path, real: Path, entered: set[Path], passed_over: PassedOver) -> Iterator[tuple[Path, File]]:
+def _walk(
+    folder: Path, real: Path, entered: set[Path], leave: frozenset[Path], passed_over: PassedOver
+) -> Iterator[tuple[Path, File]]:
     for entry in _visible(folder, passed_over):
         path = Path(entry.path)
         place = real_path(path) if entry.is_symlink() else path if real is folder else real / entry.name
         if _is_folder(entry):
-            if place in entered:
+            if place in leave and not entry.is_symlink():
+                continue
+            if place in entered or place in leave:
                 passed_over.add("linked again", path)
             else:
                 entered.add(place)
-                yield from _walk(path, path if place == path else place, entered, passed_over)
+                yield from _walk(path, path if place == path else place, entered, leave, passed_over)
         elif _is_image(entry):
             yield path, file_at(path, place)
         else:

@@ -98,7 +98,7 @@ def named_by_folder(folders: Folders, passed_over: PassedOver, refuse_dangling: 
 def named_by_table(root: Path, table: Path, folders: Folders, passed_over: PassedOver) -> Named:
     """Return the files that a CSV lists, each in the split whose folder it is in, whatever links lead there.
 
-    A file that is in no such folder is for training; one that is in several is held out.
+    A file that is in no such folder is for training, which is warned of; one that is in several is held out.
 
     Args:
         root: Where relative paths begin.
@@ -132,8 +132,9 @@ def named_by_table(root: Path, table: Path, folders: Folders, passed_over: Passe
                 f"for {path}, expected one label"
             )
         split = split_of.get(file) or _split_by_name(path, folders)
-        if file not in split_of and real_path(root) not in real_path(path).parents:
+        if split is None:
             outside.append(path)
+            split = "train"
         if row.split not in (None, split):
             raise ValueError(
                 f"labels: got the split {row.split} in row {row.line} of {table} for {path}, which is for {split} by "
@@ -144,9 +145,10 @@ def named_by_table(root: Path, table: Path, folders: Folders, passed_over: Passe
             continue
         named[split].append((path, row.label))
     if outside:
+        places = ", ".join(str(place) for places in folders.values() for place in places)
         rank_zero_warn(
-            f"labels: {len(outside)} files of {table} are outside root {root}, {outside[0]} first, so that they are "
-            "for training; set root to a folder above them if some are for test"
+            f"labels: {len(outside)} files of {table} are for training because they are in none of {places}, "
+            f"{outside[0]} first; move those that are for test, or set root to a folder above them"
         )
     unlisted = [path for files in found.values() for path, file in files.items() if file not in seen]
     passed_over.add("not listed", unlisted[0] if unlisted else "", len(unlisted))
@@ -161,12 +163,12 @@ def _path(root: Path, file: str) -> Path:
     return next((path for path in paths if path.is_file()), root / file)
 
 
-def _split_by_name(path: Path, folders: Folders) -> Split:
+def _split_by_name(path: Path, folders: Folders) -> Split | None:
     """Return the split of a file that no search finds, such as a hidden one."""
     places = {real_path(path), real_path(path.parent) / path.name}
     inside = {parent for place in places for parent in place.parents}
-    held_out = (split for split in reversed(SPLITS) if not inside.isdisjoint(map(real_path, folders.get(split, []))))
-    return next(held_out, "train")
+    within = (split for split in reversed(SPLITS) if not inside.isdisjoint(map(real_path, folders.get(split, []))))
+    return next(within, None)
 
 
 def _find(folders: Folders, passed_over: PassedOver) -> dict[Split, dict[Path, File]]:

@@ -19,8 +19,8 @@ ROLES: dict[str, Split] = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 """Names of split folders, in lower case."""
-_LIKE_TRAIN = re.compile(r"tr|trn|train.*|gallery|support")
-_LIKE_TEST = re.compile(r"te|ts|tst|test.*|va|vl|vld|valid.*|eval.*|query|probe|holdout")
+_LIKE_TRAIN = re.compile(r"tr|trn|.*train.*|gallery|support")
+_LIKE_TEST = re.compile(r"te|ts|tst|.*test.*|va|vl|vld|valid.*|eval.*|query|probe|holdout")
 """Words that stand for splits where each folder has one, and both kinds occur."""
 CLASSES = "or, where these are classes, move all of them into a folder train"
 """The way out where classes have the names of splits: inside a split every folder is a class."""
@@ -78,10 +78,10 @@ def split_folders(root: Path, labels: str, passed_over: PassedOver) -> Folders:
     }
     if not splits:
         if by_folder:
-            _warn_of_same_folders(folders_in(root, PassedOver()))
+            _warn_of_splits(folders_in(root, PassedOver()))
         return {"train": [root]}
     taken = [folder for folders in splits.values() for folder in folders]
-    names = ", ".join(folder.name for folder in taken)
+    names = ", ".join(dict.fromkeys(folder.name for folder in taken))
     if "train" not in splits:
         if by_folder:
             raise ValueError(
@@ -157,8 +157,11 @@ def _look_like_splits(names: list[str]) -> bool:
     return any(train) and any(test) and all(map(max, train, test))
 
 
-def _warn_of_same_folders(classes: list[Path]) -> None:
-    """Warn of classes with the same folders inside, which may be splits; numbers are those of instances."""
+def _warn_of_splits(classes: list[Path]) -> None:
+    """Warn of classes that may be splits: by name, or by the same folders inside, except numbers of instances."""
+    held_out = [place.name for place in classes if not _rest(place.name) and role_of(place.name) in ("val", "test")]
+    if held_out:
+        rank_zero_warn(f"root: took the folders {held_out} as classes; if they are splits, move the others into train")
     inner = [{folder.name for folder in folders_in(place, PassedOver())} for place in classes] or [set()]
     same = sorted(name for name in set.intersection(*inner) if not any(map(str.isdigit, name)))
     if len(classes) > 1 and len(same) > 1:

@@ -155,7 +155,9 @@ def test_files_outside_the_root_are_said(tmp_path):
     rows = [f"{draw(tmp_path / folder / f'{i}.png')},{'ab'[i % 2]}\n" for folder in ("train", "test") for i in range(4)]
     (tmp_path / "labels.csv").write_text("file,label\n" + "".join(rows))
     (tmp_path / "tree").mkdir()
-    with pytest.warns(UserWarning, match=f"labels: 8 files of .* are outside root .*tree, {tmp_path}/train/0.png"):
+    with pytest.warns(
+        UserWarning, match=f"labels: 8 files of .* for training .*none of .*tree, {tmp_path}/train/0.png"
+    ):
         ImageFolderDataModule(str(tmp_path / "tree"), labels=str(tmp_path / "labels.csv"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -110,6 +110,12 @@ def test_what_a_csv_lists_in_a_held_out_folder_is_not_for_training(tmp_path):
     data = ready(root, labels=write_csv(tmp_path / "x.csv", rows))
     assert sizes(data) == {"train": 8, "val": 8, "test": 8}
     assert {path.split("/")[-3] for path in files(data)["train"]} == {"images"}
+    assert data.passed_over.counts == {}
+    os.rename(root / "images", root / "train")
+    tree(root, splits=("holdout",))
+    rows = [(path.relative_to(root), path.parent.name) for path in sorted(root.rglob("*.png"))]
+    with pytest.warns(UserWarning, match="labels: 8 files .* are for training because they are in none of .*holdout/"):
+        ready(root, labels=write_csv(tmp_path / "x.csv", rows))
 
 
 def test_a_file_is_in_one_split_and_one_class(tmp_path):
@@ -254,7 +260,12 @@ def test_splits_inside_classes_are_refused(tmp_path, name):
     "splits",
     [
         *(("trn", "tst"), ("tr", "te"), ("TR", "VA", "TE"), ("imagesTr", "imagesTs"), ("gallery", "query")),
-        *(("Trainingsdaten", "Testdaten"), ("support", "query"), ("Trainings", "Validierung", "Tests")),
+        *(
+            ("Trainingsdaten", "Testdaten"),
+            ("support", "query"),
+            ("Trainings", "Validierung", "Tests"),
+            ("xtrain", "xtest"),
+        ),
     ],
 )
 def test_splits_in_another_spelling_are_refused(tmp_path, splits):
@@ -292,7 +303,9 @@ def test_classes_of_instances_are_read(tmp_path):
 
 
 def test_classes_that_may_be_splits_are_read_and_said(tmp_path):
-    root = tree(tmp_path, splits=("lernen", "pruefen"))
+    with pytest.warns(UserWarning, match=r"root: took the folders \['test'\] as classes; if they are splits, move"):
+        assert ready(tree(tmp_path / "1", splits=(".",), classes=("ant", "bee", "test"))).num_classes == 3
+    root = tree(tmp_path / "2", splits=("lernen", "pruefen"))
     with pytest.warns(
         UserWarning, match=r"took the folders \['lernen', 'pruefen'\] as classes; each holds \['ant', 'bee'\]"
     ):
