@@ -7,8 +7,8 @@ from typing import Literal
 Classes = list[str] | list[int] | Literal["found"]
 """Names or numbers of classes, or all that are found."""
 
-_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"))
-"""Soft hyphen, zero-width space, direction marks, word joiner and byte order mark."""
+_INVISIBLE = dict.fromkeys([*map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"), *range(9), *range(14, 28), 127])
+"""Control characters, soft hyphen, zero-width space, direction marks, word joiner and byte order mark."""
 
 
 def class_name(written: str) -> str:

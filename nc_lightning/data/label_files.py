@@ -18,7 +18,7 @@ COLUMNS = ("file", "label")
 _SPLIT_COLUMNS = ("split", "subset", "set", "fold", "partition", "phase", "usage")
 _MISSING = ("", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "n/a", "na")
 _WHOLE = re.compile(r"([+-]?)([0-9]+)(?:\.0*)?")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:e[+-]?[0-9]+)?", re.IGNORECASE)
 _ROUNDED = re.compile(r"[+-]?[0-9](?:[.,][0-9]+)?e\+[0-9]+", re.IGNORECASE)
 _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -131,7 +131,7 @@ def _with_numbers(rows: list[Row], path: Path) -> list[Row]:
         return [row._replace(label=_whole(row.label)) for row in rows]
     first: dict[Decimal, Row] = {}
     for row in numbers:
-        earlier = first.setdefault(Decimal(row.label), row)
+        earlier = first.setdefault(Decimal(row.label.replace(",", ".")), row)
         if earlier.label != row.label:
             raise ValueError(
                 f"labels: got {earlier.label!r} in row {earlier.line} and {row.label!r} in row {row.line} of {path}, "

@@ -38,7 +38,7 @@ MEANT = {"a.png": "ant", "b.png": "bee"}
         'file,label\n"a.png","ant"\n"b.png","bee"\n',
         'file, label\n"a.png", "ant"\n"b.png", "bee"\n',
         TABLE.replace("\n", "\r"),
-        TABLE.replace("bee", "\u200bbee\u00a0").replace("ant", "a\ufeffn\u00adt").replace("label", "\ufefflabel"),
+        TABLE.replace("bee", "\u200bbee\u00a0").replace("ant", "a\ufeffn\u00adt\0").replace("label", "\ufefflabel"),
     ],
 )
 def test_tables_as_people_write_them(tmp_path, content):
@@ -80,6 +80,8 @@ def test_whole_numbers_have_no_fraction(tmp_path, given, read):
         (TABLE + 'c.png,"cat"s\n', "labels: got .*labels.csv, row 4: ',' expected after"),
         (TABLE + 'c.png,cat"\n', "labels: got 'cat\"' in row 4 of .*labels.csv, expected no stray quote"),
         ("file,label\na.png,1.0\nb.png,2.5\nc.png,1\n", "labels: got '1.0' in row 2 and '1' in row 4 of .*, expected"),
+        ("file;label\na.png;1,0\nb.png;1\n", "labels: got '1,0' in row 2 and '1' in row 3"),
+        ("file,label\na.png,1\nb.png,1e0\n", "labels: got '1' in row 2 and '1e0' in row 3"),
         ("file,label\na.png,.5\nb.png,0.50\n", "labels: got '.5' in row 2 and '0.50' in row 3"),
         ("file,label\na.png,1\nb.png,1.23E+11\n", r"labels: got '1.23E\+11' in row 3 of .*, which may be rounded"),
         (TABLE + ",ant\n", "labels: got '' for file in row 4"),
