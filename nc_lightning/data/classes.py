@@ -1,10 +1,24 @@
 """Which classes of a data set are kept, and in which order."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
 Classes = list[str] | list[int] | Literal["found"]
 """Names or numbers of classes, or all that are found."""
+
+_INVISIBLE = dict.fromkeys([*map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"), *range(9), *range(14, 28), 127])
+"""Control characters, soft hyphen, zero-width space, direction marks, word joiner and byte order mark."""
+
+
+def class_name(written: str) -> str:
+    """Return a name as it looks: accents composed, one plain space for any white space, no invisible characters.
+
+    Example:
+        >>> class_name(" two\u00a0words\u200b"), class_name("e\u0301") == "\u00e9"
+        ('two words', True)
+    """
+    return " ".join(unicodedata.normalize("NFC", written.translate(_INVISIBLE)).split())
 
 
 def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[str] | None) -> list[int]:
@@ -26,8 +40,9 @@ def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[
         >>> pick_classes([7, 2], found=range(10), names=None)
         [7, 2]
     """
-    if names is not None and len(set(names)) < len(names):
-        twice = next(name for name in names if list(names).count(name) > 1)
+    looks = [class_name(name) for name in names or []]
+    if len(set(looks)) < len(looks):
+        twice = next(name for name in looks if looks.count(name) > 1)
         raise ValueError(f"classes: got the name {twice!r} for two classes, expected different names")
     if classes is None and list(found) != list(range(len(found))):
         raise ValueError(
@@ -37,7 +52,7 @@ def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[
     if classes is None or classes == "found":
         chosen = list(found)
     else:
-        label_of = dict(zip(names or [], found, strict=False))
+        label_of = dict(zip(looks, found, strict=False))
         picked = [_label(entry, found, label_of) for entry in classes]
         absent = [entry for entry, label in zip(classes, picked, strict=True) if label is None]
         if absent:
@@ -56,8 +71,8 @@ def _label(entry: str | int, found: Sequence[int], label_of: dict[str, int]) -> 
     if isinstance(entry, bool):
         raise ValueError(f"classes: got {entry}, expected names in quotes, or numbers")
     if isinstance(entry, str):
-        if entry in label_of or not _is_number(entry) or label_of:
-            return label_of.get(entry)
+        if label_of or not _is_number(entry):
+            return label_of.get(class_name(entry))
         return int(entry) if int(entry) in found else None
     same = [name for name in label_of if _is_number(name) and int(name) == entry]
     if len(same) > 1:

@@ -9,12 +9,15 @@ from pathlib import Path
 from PIL import Image, ImageFile
 
 TOOL_FOLDERS = {
-    *("@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "system volume information"),
-    *("lost+found", "__macosx", "__pycache__"),
+    *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb", "#recycle", "#snapshot", "$recycle.bin"),
+    *("system volume information", "lost+found", "__macosx", "thumbnails", "thumbs"),
+    *("__pycache__", "node_modules", "lightning_logs", "wandb", "mlruns"),
 }
 """Folders of tools, which hold no images of the user; their names in lower case."""
 _NO_PICTURES = ("MPEG", "EPS")
 """Formats that Pillow recognizes without a decoder of its own."""
+File = Path | tuple[int, int]
+"""What all names of one file have in common, see `file_at`."""
 
 
 class PassedOver:
@@ -55,12 +58,36 @@ def real_path(path: Path | str) -> Path:
     return Path(os.path.realpath(os.path.expanduser(path)))
 
 
-def find_images(folder: Path, passed_over: PassedOver, leave: frozenset[Path] = frozenset()) -> dict[Path, Path]:
-    """Return the images in a folder and those below it, in alphabetical order, with their real paths.
+def file_at(path: Path, real: Path | None = None) -> File:
+    """Return what all names of a file have in common: its real path, or device and inode if it has hard links.
+
+    Args:
+        path: A name of the file.
+        real: Its real path, if it is known.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "a.png").touch()
+        >>> os.link(folder / "a.png", folder / "b.png")
+        >>> file_at(folder / "a.png") == file_at(folder / "b.png")
+        True
+    """
+    try:
+        status = os.stat(path)
+    except OSError:  # a link that leads nowhere
+        return real or real_path(path)
+    # Only some file systems have inodes to rely on, so that they count only where hard links exist.
+    return (status.st_dev, status.st_ino) if status.st_nlink > 1 else real or real_path(path)
+
+
+def find_images(folder: Path, passed_over: PassedOver, leave: frozenset[Path] = frozenset()) -> dict[Path, File]:
+    """Return the images in a folder and those below it, in alphabetical order, each with its `file_at`.
 
     An image is what Pillow can read: by its ending, or by its content where the ending is unknown. Links are followed;
-    a file or folder that several links lead to is taken once. A link that leads nowhere counts as an image, so that
-    reading it fails. Names that begin with a dot, and the folders of tools, are passed over.
+    a file or folder that several links lead to is taken once, and a link to a folder above it is passed over. A link
+    that leads nowhere counts as an image, so that reading it fails. Names that begin with a dot, and the folders of
+    tools, are passed over.
 
     Args:
         folder: Where to look.
@@ -78,8 +105,8 @@ def find_images(folder: Path, passed_over: PassedOver, leave: frozenset[Path] = 
         ['a.jfif']
     """
     real = folder if (real := real_path(folder)) == folder else real
-    found = dict(sorted(_walk(folder, real, {real} | leave, passed_over)))
-    seen: set[Path] = set()
+    found = dict(sorted(_walk(folder, real, {real}, leave, passed_over)))
+    seen: set[File] = set()
     for path, file in list(found.items()):
         if file in seen:
             passed_over.add("linked again", path)
@@ -95,7 +122,7 @@ def folders_in(folder: Path, passed_over: PassedOver) -> list[Path]:
         >>> folders_in(Path(__file__).parent, PassedOver())
         []
     """
-    return [Path(entry.path) for entry in _visible(folder, passed_over) if entry.is_dir()]
+    return [Path(entry.path) for entry in _visible(folder, passed_over) if _is_folder(entry)]
 
 
 def loose_files(folder: Path, passed_over: PassedOver) -> None:
@@ -107,7 +134,7 @@ def loose_files(folder: Path, passed_over: PassedOver) -> None:
         ['not an image']
     """
     for entry in _visible(folder, PassedOver()):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             passed_over.add("outside the folders" if _is_image(entry) else "not an image", entry.path)
 
 
@@ -121,18 +148,22 @@ def dangling_links(folder: Path) -> list[Path]:
     return [Path(entry.path) for entry in _visible(folder, PassedOver()) if _is_dangling(entry)]
 
 
-def _walk(folder: Path, real: Path, entered: set[Path], passed_over: PassedOver) -> Iterator[tuple[Path, Path]]:
+def _walk(
+    folder: Path, real: Path, entered: set[Path], leave: frozenset[Path], passed_over: PassedOver
+) -> Iterator[tuple[Path, File]]:
     for entry in _visible(folder, passed_over):
         path = Path(entry.path)
         place = real_path(path) if entry.is_symlink() else path if real is folder else real / entry.name
-        if entry.is_dir():
-            if place in entered:
+        if _is_folder(entry):
+            if place in leave and not entry.is_symlink():
+                continue
+            if place in entered or place in leave:
                 passed_over.add("linked again", path)
             else:
                 entered.add(place)
-                yield from _walk(path, path if place == path else place, entered, passed_over)
+                yield from _walk(path, path if place == path else place, entered, leave, passed_over)
         elif _is_image(entry):
-            yield path, place
+            yield path, file_at(path, place)
         else:
             passed_over.add("not an image", path)
 
@@ -141,10 +172,16 @@ def _visible(folder: Path, passed_over: PassedOver) -> Iterator[os.DirEntry[str]
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
-        if entry.name.startswith(".") or (entry.name.lower() in TOOL_FOLDERS and entry.is_dir()):
+        if entry.name.startswith(".") or (entry.name.lower() in TOOL_FOLDERS and _is_folder(entry)):
             passed_over.add("hidden or of a tool", entry.path)
+        elif entry.is_symlink() and real_path(entry.path) in (real := real_path(folder), *real.parents):
+            passed_over.add("linked again", entry.path)  # a loop
         else:
             yield entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # entry.is_dir raises at circular links
 
 
 def _is_dangling(entry: os.DirEntry[str]) -> bool:

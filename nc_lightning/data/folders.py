@@ -23,8 +23,9 @@ class ImageFolderDataModule(ImageFilesDataModule):
 
     Split folders have the usual names in any case: train or training; val, valid, validation or dev; test, testing,
     eval or evaluation. ``root/val`` is the validation set, and stands in for a missing ``root/test``; without split
-    folders all of ``root`` is the training set. Folders and files are taken in alphabetical order, links are followed,
-    and no file may be in two splits or classes. Every file that Pillow can read is an image; the others, hidden files
+    folders all of ``root`` is the training set. Without labels, or with those of a CSV file, splits may lie deeper.
+    Folders and files are taken in alphabetical order, links are followed, and no file may be in two splits or classes,
+    under a link or a hard link. Every file that Pillow can read is an image; the others, hidden files
     and the folders of tools are passed over, and counted in the summary at setup.
 
     Images are turned upright by their EXIF orientation, 10 to 16 bits are scaled by the depth that the file declares,
@@ -62,11 +63,15 @@ class ImageFolderDataModule(ImageFilesDataModule):
         if not self.root.is_dir():
             raise FileNotFoundError(f"root: got {str(self.root)!r}, expected a folder of images")
         folders = split_folders(self.root, labels, self.passed_over)
-        self.origins = {split: str(folder) for split, folder in folders.items()}
+        self.origins = {
+            split: f"{first} and {len(more)} more" if more else str(first) for split, (first, *more) in folders.items()
+        }
         if labels == "none":
             named = unnamed(folders, self.passed_over)
             if not named["train"]:
-                raise ValueError(f"root: got no image in {folders['train']}, expected files such as *.png or *.jpg")
+                raise ValueError(
+                    f"root: got no image in {self.origins['train']}, expected files such as *.png or *.jpg"
+                )
             if self.classes is not None:
                 raise ValueError(f"classes: got {self.classes} with labels: none, expected None")
             of_training = len(named["train"])

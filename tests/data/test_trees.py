@@ -1,7 +1,9 @@
 """Trees of images as people have them: each file must be read, in one split and one class, or be counted or refused."""
 
+import itertools
 import os
 import unicodedata
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,12 @@ def test_what_a_csv_lists_in_a_held_out_folder_is_not_for_training(tmp_path):
     data = ready(root, labels=write_csv(tmp_path / "x.csv", rows))
     assert sizes(data) == {"train": 8, "val": 8, "test": 8}
     assert {path.split("/")[-3] for path in files(data)["train"]} == {"images"}
+    assert data.passed_over.counts == {}
+    os.rename(root / "images", root / "train")
+    tree(root, splits=("holdout",))
+    rows = [(path.relative_to(root), path.parent.name) for path in sorted(root.rglob("*.png"))]
+    with pytest.warns(UserWarning, match="labels: 8 files .* are for training because they are in none of .*holdout/"):
+        ready(root, labels=write_csv(tmp_path / "x.csv", rows))
 
 
 def test_a_file_is_in_one_split_and_one_class(tmp_path):
@@ -122,6 +130,32 @@ def test_a_file_is_in_one_split_and_one_class(tmp_path):
         ready(root, labels="none")
 
 
+@pytest.mark.parametrize("labels", ["folder", "none", "csv"])
+def test_hard_links_are_treated_as_links(tmp_path, labels):
+    root = tree(tmp_path / "tree")
+    os.link(root / "train" / "ant" / "0.png", root / "train" / "ant" / "same.png")
+    if labels == "csv":
+        rows = [(path.relative_to(root), path.parent.name) for path in sorted(root.rglob("*.png"))]
+        data = ready(root, labels=write_csv(tmp_path / "x.csv", rows))
+        assert data.passed_over.counts == {"linked again": 1, "listed again": 1}
+    else:
+        data = ready(root, labels=labels)
+        assert data.passed_over.counts == {"linked again": 1}
+    assert sizes(data) == {"train": 6, "val": 2, "test": 8}
+    os.link(root / "train" / "ant" / "1.png", root / "test" / "ant" / "again.png")
+    if labels == "csv":
+        rows.append(("test/ant/again.png", "ant"))
+        held_out = ready(root, labels=write_csv(tmp_path / "x.csv", rows))
+        assert len(held_out._splits["test"]) == 9
+        assert str(root / "train" / "ant" / "1.png") in map(str, held_out._splits["test"].paths)
+        rows[-1] = ("test/ant/again.png", "bee")
+        with pytest.raises(ValueError, match=r"labels: got 'ant' in row \d+ and 'bee' in row 19 of .* for .*again.png"):
+            ready(root, labels=write_csv(tmp_path / "x.csv", rows))
+    else:
+        with pytest.raises(ValueError, match=r"root: got one file as .*1.png and as .*again.png, expected each in one"):
+            ready(root, labels=labels)
+
+
 # ---------------------------------------------------------------------------------------------- names of splits
 
 
@@ -130,7 +164,7 @@ def test_a_file_is_in_one_split_and_one_class(tmp_path):
     [
         *(
             (name, "train")
-            for name in ("train", "Train", "TRAINING", "train_set", "trainset", "seg_train", "train2017")
+            for name in ("train", "Train", "TRAINING", "train_set", "trainset", "seg_train", "train2017", "imagesTrain")
         ),
         *((name, "val") for name in ("val", "valid", "Validation", "dev", "val-images")),
         *((name, "test") for name in ("test", "Test", "testing", "eval", "evaluation", "testdata", "test.images")),
@@ -181,6 +215,119 @@ def test_unclear_trees_are_refused_by_name(tmp_path):
         draw(tmp_path / "6" / "test" / f"{i}.png")
     refused(tmp_path / "6", "root: got 0 class folders in .*train")
     refused(tree(tmp_path / "7", splits=("train", "extra")), r"root: got the folders \['extra'\]", labels="none")
+
+
+SPLITS_BELOW = {
+    "one level deeper": lambda split, name: f"images/{split}/{name}",
+    "two levels deeper": lambda split, name: f"all/images/{split}_set/{name}",
+    "in classes": lambda split, name: f"{name}/{split}",
+    "in some classes": lambda split, name: f"{name}/{split}_set" if name == "ant" or split == "test" else name,
+    "in both": lambda split, name: f"images/train/{name}" if split == "train" else f"test/{name}",
+}
+
+
+@pytest.mark.parametrize("labels", ["none", "csv"])
+@pytest.mark.parametrize("where", SPLITS_BELOW)
+def test_splits_may_lie_deeper_where_folders_are_no_classes(tmp_path, labels, where):
+    root = tmp_path / "tree"
+    for i, (split, name) in enumerate(itertools.product(("train", "test"), ("ant", "bee"))):
+        for k in range(4):
+            draw(root / SPLITS_BELOW[where](split, name) / f"{split} {name} {k}.png", 10 * i + k)
+    if labels == "csv":
+        rows = [(path.relative_to(root), path.name.split()[1]) for path in sorted(root.rglob("*.png"))]
+        labels = write_csv(tmp_path / "x.csv", rows)
+    data = ready(root, labels=labels)
+    assert where != "in classes" or f"({root}/ant/test and 1 more)" in data.summary()
+    left_out = data.passed_over.counts.get("outside the folders", 0)
+    assert left_out == (4 if (labels, where) == ("none", "in some classes") else 0)
+    assert sizes(data) == {"train": 6 - left_out * 3 // 4, "val": 2 - left_out // 4, "test": 8}
+    assert all(Path(path).name.startswith("test") for path in files(data)["test"])
+
+
+@pytest.mark.parametrize("name", ["train", "train_set", "seg_train", "TrainImages"])
+def test_splits_inside_classes_are_refused(tmp_path, name):
+    other = name.replace("train", "test").replace("Train", "Test")
+    root = tree(tmp_path / "deep", splits=("ant", "bee"), classes=(name, other))
+    with pytest.raises(ValueError, match=f"root: got the split {name} inside .*ant, expected classes inside splits"):
+        ready(root)
+    root = tree(tmp_path / "images" / "all", splits=(name, other))
+    with pytest.raises(ValueError, match=f"got the split {name} inside .*; or set root to .*/all") as refusal:
+        ready(tmp_path / "images")
+    assert sizes(ready(str(refusal.value).split("set root to ")[1])) == {"train": 6, "val": 2, "test": 8}
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        *(("trn", "tst"), ("tr", "te"), ("TR", "VA", "TE"), ("imagesTr", "imagesTs"), ("gallery", "query")),
+        *(
+            ("Trainingsdaten", "Testdaten"),
+            ("support", "query"),
+            ("Trainings", "Validierung", "Tests"),
+            ("xtrain", "xtest"),
+        ),
+    ],
+)
+def test_splits_in_another_spelling_are_refused(tmp_path, splits):
+    root = tree(tmp_path / "tree", splits=splits)
+    for labels in ("folder", "none", write_csv(tmp_path / "x.csv", [(f"{splits[0]}/ant/0.png", "ant")])):
+        with pytest.raises(
+            ValueError, match="root: got the folders .* which look like splits, .*; rename them"
+        ) as refusal:
+            ready(root, labels=labels)
+        assert all(repr(name) in str(refusal.value) for name in splits)
+    for name, split in zip(splits, ("train", "test") if len(splits) == 2 else ("train", "val", "test"), strict=True):
+        os.rename(root / name, root / split)
+    assert sizes(ready(root))["test"] == 8
+
+
+@pytest.mark.parametrize("flat", [("seg_train", "seg_test"), ("trainA", "trainB", "testA", "testB")])
+def test_splits_with_images_of_their_own_are_no_classes(tmp_path, flat):
+    with pytest.raises(ValueError, match="root: got (0 class folders in|the folders .* both for)"):
+        ready(tree(tmp_path, splits=flat, classes=(".",)))
+
+
+def test_classes_of_instances_are_read(tmp_path):
+    for i, (classes, instances) in enumerate(
+        [
+            (("cat", "dog"), ("01", "02")),
+            (("cat", "dog"), ("cat_1", "dog_1")),
+            (("walk", "run"), ("test1", "test2")),
+            (("tr", "hi", "te"), ("1", "2")),
+            (("bullet_train", "test_tube", "ant"), (".",)),
+        ]
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert ready(tree(tmp_path / str(i), splits=classes, classes=instances)).class_names == sorted(classes)
+
+
+def test_classes_that_may_be_splits_are_read_and_said(tmp_path):
+    with pytest.warns(UserWarning, match=r"root: took the folders \['test'\] as classes; if they are splits, move"):
+        assert ready(tree(tmp_path / "1", splits=(".",), classes=("ant", "bee", "test"))).num_classes == 3
+    root = tree(tmp_path / "2", splits=("lernen", "pruefen"))
+    with pytest.warns(
+        UserWarning, match=r"took the folders \['lernen', 'pruefen'\] as classes; each holds \['ant', 'bee'\]"
+    ):
+        assert ready(root).class_names == ["lernen", "pruefen"]
+
+
+ACTIVITIES = [("training", "testing", "resting"), ("training", "testing"), ("testing", "validation")]
+
+
+@pytest.mark.parametrize("inner", [".", "person"])
+@pytest.mark.parametrize("activities", ACTIVITIES)
+def test_classes_with_the_names_of_splits_have_a_way_out(tmp_path, activities, inner):
+    root = tree(tmp_path / "tree", splits=activities, classes=(inner,))
+    with pytest.raises(ValueError, match="where these are classes, move all of them into a folder train"):
+        ready(root)
+    inside = tmp_path / "moved" / "train"
+    inside.mkdir(parents=True)
+    for name in activities:
+        os.rename(root / name, inside / name)
+    data = ready(inside.parent)
+    assert data.class_names == sorted(activities)
+    assert sizes(data) == {"train": 3 * len(activities), "val": len(activities), "test": len(activities)}
 
 
 def test_classes_may_have_the_names_of_splits(tmp_path):
@@ -290,6 +437,38 @@ def test_links_are_followed_once(tmp_path):
     assert data.passed_over.counts == {"linked again": 3}
 
 
+@pytest.mark.parametrize("labels", ["folder", "none"])
+def test_loops_of_links_are_counted(tmp_path, labels):
+    root = tree(tmp_path / "tree")
+    place = root / "train" / "ant"
+    (place / "class").symlink_to(place)
+    (place / "split").symlink_to("..")
+    (place / "tree").symlink_to(root)
+    (place / "above").symlink_to(tmp_path)
+    (place / "deeper").mkdir()
+    (place / "deeper" / "up").symlink_to("../..")
+    (root / "train" / "loop").symlink_to(root / "train")
+    data = ready(root, labels=labels, val_share=0)
+    assert sizes(data)["train"] == 8
+    assert data.passed_over.counts == {"linked again": 6}
+    (place / "itself").symlink_to("itself")
+    with pytest.raises(ValueError, match="image: got .*itself: .*levels of symbolic links.*; set on_error to skip"):
+        ready(root, labels=labels)
+
+
+@pytest.mark.parametrize("junk", ["thumbnails", "Thumbs", "node_modules", "@Recently-Snapshot", "lightning_logs"])
+def test_folders_of_tools_are_no_classes(tmp_path, junk):
+    root = tree(tmp_path / "split")
+    draw(root / "train" / junk / "0.png")
+    draw(root / "test" / "ant" / junk / "0.png")
+    draw(root / junk / "ant" / "0.png")
+    flat = tree(tmp_path / "flat", splits=(".",))
+    draw(flat / junk / "0.png")
+    assert sizes(ready(root)) == {"train": 6, "val": 2, "test": 8}
+    assert ready(flat).class_names == ["ant", "bee"]
+    assert ready(flat).passed_over.counts == {"hidden or of a tool": 1}
+
+
 def test_links_that_lead_nowhere(tmp_path):
     root = tree(tmp_path)
     (root / "train" / "ant" / "lost.png").symlink_to(tmp_path / "gone.png")
@@ -330,6 +509,17 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path, monkeypatch):
 def test_names_in_any_script(tmp_path):
     names = sorted([unicodedata.normalize("NFC", "é"), "муравей", "蚂蚁", "two words"])
     assert ready(tree(tmp_path, classes=names)).class_names == names
+
+
+def test_names_that_look_the_same_are_one_class(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    root = tree(tmp_path / "1", splits=("train",), classes=(composed, "two words"))
+    tree(root, splits=("test",), classes=(apart, "two\u00a0words"))
+    assert ready(root).class_names == ["two words", composed]
+    assert ready(root, classes=[apart, "two words"]).class_names == [composed, "two words"]
+    both = tree(tmp_path / "2", splits=("train",), classes=(composed, apart))
+    with pytest.raises(ValueError, match=r"root: got the class folders 'e\\u0301' and '\\xe9' in .*, whose names look"):
+        ready(both)
 
 
 def test_a_share_that_is_less_than_one_image(tmp_path):
