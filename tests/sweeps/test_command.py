@@ -68,7 +68,7 @@ def test_a_grid_is_trained_gathered_and_not_trained_again(capfd):
     assert "| hscl | 5 | 2 |" in Path("sweeps/mine/results.md").read_text()
     page = Path("sweeps/mine/report.html").read_text()
     assert 'href="cells/hscl-beta%3D5-seed%3D1/lightning_logs/version_0/report.html"' in page
-    assert page.count("<img") == len(list(Path("sweeps/mine/figures").glob("*.png"))) == 13
+    assert page.count("<img") == len(list(Path("sweeps/mine/figures").glob("*.png"))) == 14
 
     before = {path: path.read_bytes() for path in Path("sweeps/mine/cells").rglob("*") if path.is_file()}
     nc_sweep.main(["mine.yaml", "--data.batch_size=250"])
