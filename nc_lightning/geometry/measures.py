@@ -30,7 +30,7 @@ class Measure:
         defined: Whether there is an ideal for C classes in d dimensions; None for always.
         alone: Whether meeting the ideal shows something while other measures are not at theirs.
         label_free: Whether it is a measure of all features, whatever their classes.
-        headline: Whether short tables have it.
+        headline: What it is, in the words of the short table (at most 20 characters); empty for one that is not there.
         group: Group of charts in the dashboard; None for no chart.
         scale: Scale of its axis over training.
     """
@@ -45,7 +45,7 @@ class Measure:
     defined: Callable[[int, int], bool] | None = None
     alone: bool = False
     label_free: bool = False
-    headline: bool = False
+    headline: str = ""
     group: Literal["Neural collapse", "The paper's conditions", "Dimensions", "Accuracy"] | None = None
     scale: Literal["log", "linear"] = "log"
 
@@ -65,7 +65,7 @@ _MEASURES = [
         collapse.nc1,
         tolerance=0.01,
         alone=True,
-        headline=True,
+        headline="within over between",
         group="Neural collapse",
     ),
     Measure("nc1_sample", "NC1, samples counting alike", collapse.nc1_sample, tolerance=0.01, alone=True),
@@ -80,7 +80,7 @@ _MEASURES = [
         collapse.nc2_etf,
         tolerance=0.1,
         floor=frames.etf_floor,
-        headline=True,
+        headline="distance to simplex",
         group="Neural collapse",
     ),
     Measure("nc2_equinorm", "NC2, spread of norms", collapse.nc2_equinorm, tolerance=0.02, group="Neural collapse"),
@@ -120,7 +120,7 @@ _MEASURES = [
         "NC3, classifier and class means",
         of="classifier",
         tolerance=0.1,
-        headline=True,
+        headline="classifier and means",
         group="Neural collapse",
     ),
     Measure(
@@ -128,12 +128,24 @@ _MEASURES = [
         "NC4, classifier against nearest class mean",
         of="classifier",
         tolerance=0.01,
-        headline=True,
+        headline="classifier disagrees",
         group="Neural collapse",
     ),
-    Measure("zero_sum", "zero sum", collapse.zero_sum, tolerance=0.02, headline=True, group="The paper's conditions"),
     Measure(
-        "unit_norm", "unit norm", collapse.unit_norm, tolerance=0.01, headline=True, group="The paper's conditions"
+        "zero_sum",
+        "zero sum",
+        collapse.zero_sum,
+        tolerance=0.02,
+        headline="norm of their mean",
+        group="The paper's conditions",
+    ),
+    Measure(
+        "unit_norm",
+        "unit norm",
+        collapse.unit_norm,
+        tolerance=0.01,
+        headline="norms, from 1",
+        group="The paper's conditions",
     ),
     Measure(
         "equal_inner_product",
@@ -141,7 +153,7 @@ _MEASURES = [
         collapse.equal_inner_product,
         tolerance=0.02,
         defined=_simplex_fits,
-        headline=True,
+        headline="cosines, from ideal",
         group="The paper's conditions",
     ),
     Measure(
@@ -157,7 +169,7 @@ _MEASURES = [
         "effective_rank",
         "effective rank of class means",
         spectra.class_mean_effective_rank,
-        headline=True,
+        headline="dimensions of means",
         group="Dimensions",
     ),
     _rank(
@@ -213,11 +225,11 @@ _MEASURES = [
         of="centers",
         ideal=1.0,
         tolerance=0.01,
-        headline=True,
+        headline="by the nearest mean",
         group="Accuracy",
         scale="linear",
     ),
-    Measure("loss/optimality_gap", "loss above its lower bound", of="loss", headline=True),
+    Measure("loss/optimality_gap", "loss above its lower bound", of="loss", headline="loss above its bound"),
 ]
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in _MEASURES}
 STATISTICS_MEASURES: dict[str, Callable[[ClassStatistics], Tensor]] = {

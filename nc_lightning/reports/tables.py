@@ -5,9 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import SupportsFloat
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from nc_lightning.geometry import ideal, ideals_met
+from nc_lightning.geometry import MEASURES, ideal, ideals_met
 
 LOSS_KEYS = (
     "loss/train",
@@ -50,28 +51,34 @@ def format_value(value: float) -> str:
     return f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.5g}"
 
 
-def geometry_table(results: dict[str, dict[str, float]], num_classes: int, feature_dim: int) -> Table:
+def geometry_table(
+    results: dict[str, dict[str, float]], num_classes: int, feature_dim: int, headline: bool = False
+) -> Table:
     """Lay out measures of one or several sets with the ideal, and whether the first set meets it.
 
     ``alone`` stands where a measure is at its ideal without neural collapse (see `nc_lightning.geometry.ideals_met`).
 
     Args:
-        results: Measures by set and key, as `GeometryMonitor.results`.
+        results: Measures by set and key, as in `GeometryMonitor.results`.
         num_classes: C.
         feature_dim: d.
+        headline: Whether to show the headline measures only.
 
     Returns:
         A table for `rich.print`.
     """
     sets = list(results)
-    table = Table(title=f"Geometry of {num_classes} classes in {feature_dim} dimensions")
-    table.add_column("measure")
+    table = Table(title=f"Geometry of {num_classes} classes in {feature_dim} dimensions", box=SIMPLE_HEAD)
+    table.add_column("measure", no_wrap=True)
     for name in sets:
-        table.add_column(name, justify="right")
-    table.add_column("ideal", justify="right")
-    table.add_column(f"met ({sets[0]})" if sets else "met")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("ideal", justify="right", no_wrap=True)
+    table.add_column("met", no_wrap=True)
+    table.add_column("what it is")
     met = ideals_met(results[sets[0]], num_classes, feature_dim) if sets else {}
     for key in results[sets[0]] if sets else ():
+        if headline and not MEASURES[key].headline:
+            continue
         goal = ideal(key, num_classes, feature_dim)
         if goal is None:
             verdict = ""
@@ -80,5 +87,6 @@ def geometry_table(results: dict[str, dict[str, float]], num_classes: int, featu
         else:
             verdict = "[yellow]alone[/]" if goal.met(results[sets[0]][key]) else "[yellow]no[/]"
         values = [format_value(results[name][key]) for name in sets]
-        table.add_row(key, *values, "" if goal is None else goal.text, verdict)
+        words = MEASURES[key].headline or MEASURES[key].title
+        table.add_row(key, *values, "" if goal is None else goal.text, verdict, words)
     return table
