@@ -1,10 +1,14 @@
 """Which classes of a data set are kept, and in which order."""
 
+import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Literal
 
 Classes = list[str] | list[int] | Literal["found"]
 """Names or numbers of classes, or all that are found."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[str] | None) -> list[int]:
@@ -38,10 +42,11 @@ def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[
         chosen = list(found)
     else:
         label_of = dict(zip(names or [], found, strict=False))
-        picked = [_label(entry, found, label_of) for entry in classes]
+        value_of = {name: Decimal(name) for name in label_of if _NUMBER.fullmatch(name)}
+        picked = [_label(entry, found, label_of, value_of) for entry in classes]
         absent = [entry for entry, label in zip(classes, picked, strict=True) if label is None]
         if absent:
-            by_name = names is not None and (isinstance(absent[0], str) or any(map(_is_number, names)))
+            by_name = names is not None and (isinstance(absent[0], str) or bool(value_of))
             shown = listed(names if by_name and names is not None else found)
             raise ValueError(f"classes: got {absent}, which the data does not have, expected some of {shown}")
         chosen = [label for label in picked if label is not None]
@@ -52,14 +57,16 @@ def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[
     return chosen
 
 
-def _label(entry: str | int, found: Sequence[int], label_of: dict[str, int]) -> int | None:
+def _label(
+    entry: str | int, found: Sequence[int], label_of: dict[str, int], value_of: dict[str, Decimal]
+) -> int | None:
     if isinstance(entry, bool):
         raise ValueError(f"classes: got {entry}, expected names in quotes, or numbers")
     if isinstance(entry, str):
         if entry in label_of or not _is_number(entry) or label_of:
             return label_of.get(entry)
         return int(entry) if int(entry) in found else None
-    same = [name for name in label_of if _is_number(name) and int(name) == entry]
+    same = [name for name, value in value_of.items() if value == entry]
     if len(same) > 1:
         raise ValueError(f"classes: got {entry}, which may be {' or '.join(same)}, expected a name in quotes")
     if same and same[0] != str(entry):
@@ -69,7 +76,7 @@ def _label(entry: str | int, found: Sequence[int], label_of: dict[str, int]) -> 
         return label_of[same[0]]
     if any(_is_number(name) and name != str(int(name)) for name in label_of):
         raise ValueError(f"classes: got {entry} where names begin with zeros, expected names in quotes")
-    if any(map(_is_number, label_of)):
+    if value_of:
         return None
     return entry if entry in found else None
 

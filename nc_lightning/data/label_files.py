@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 COLUMNS = ("file", "label")
-_MISSING = ("", "nan", "null", "<na>", "#n/a", "n/a", "na")
+MISSING = ("", "nan", "null", "<na>", "#n/a", "n/a", "na")
+"""What tables hold where a name is missing, in lower case."""
 _WHOLE = re.compile(r"[+-]?\d+\.0+")
 _FRACTION = re.compile(r"[+-]?\d*\.\d+")
 _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -52,10 +53,22 @@ def read_label_file(path: Path) -> list[Row]:
         raise ValueError(f"labels: got {path}, row {reader.line_num}: {error}") from error
     if not rows:
         raise ValueError(f"labels: got no row in {path}, expected a file and a label in each")
-    fractions = [row.label for row in rows if _FRACTION.fullmatch(row.label)]
-    if all(_WHOLE.fullmatch(label) for label in fractions):  # what a table of numbers with gaps makes of 1
-        rows = [row._replace(label=row.label.partition(".")[0]) if row.label in fractions else row for row in rows]
-    return rows
+    labels = without_fractions([row.label for row in rows])
+    return [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
+
+
+def without_fractions(labels: list[str]) -> list[str]:
+    """Return labels with ``1.0`` as ``1``, unless some of them have other fractions.
+
+    Example:
+        >>> without_fractions(["1.0", "2", "ant"]), without_fractions(["1.0", "2.5"])
+        (['1', '2', 'ant'], ['1.0', '2.5'])
+    """
+    fractions = {label for label in labels if _FRACTION.fullmatch(label)}
+    if not all(map(_WHOLE.fullmatch, fractions)):
+        return labels
+    # A table of numbers with gaps writes 1 as 1.0.
+    return [label.partition(".")[0] if label in fractions else label for label in labels]
 
 
 def _row(line: int, fields: list[str], names: list[str], path: Path) -> Row:
@@ -66,7 +79,7 @@ def _row(line: int, fields: list[str], names: list[str], path: Path) -> Row:
     values = dict(zip(names, fields, strict=False))
     file, label = (values.get(column, "").strip() for column in COLUMNS)
     for column, value in (("file", file), ("label", label)):
-        if value.lower() in _MISSING:
+        if value.lower() in MISSING:
             raise ValueError(
                 f"labels: got {value!r} for {column} in row {line} of {path}, expected a name; drop the row"
             )
