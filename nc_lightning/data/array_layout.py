@@ -15,7 +15,8 @@ def as_inputs(x: Array, name: str) -> Array:
     """Return inputs as they go into a network: images with channels first, bytes as uint8, all others in float32.
 
     Four dimensions are images, with the channels last or first. So are three dimensions of integers or of bytes,
-    without channels; more than four are none. Integers, and floats that are all whole, are bytes if they lie in 0 to 255 and not in [0, 1].
+    without channels; more than four are never images. Integers, and floats that are all whole, are bytes if they lie
+    in 0 to 255 and not in [0, 1].
 
     Args:
         x: (N, ...) numbers.
