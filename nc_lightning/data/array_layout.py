@@ -56,9 +56,10 @@ def _channel_axis(x: Array, name: str) -> int:
         return 3 if third in _CHANNELS else 1
     if (first == second) != (second == third):  # images are more often square than as high as they have channels
         return 3 if first == second else 1
+    both = first in _CHANNELS
     raise ValueError(
         f"{name}: got {x.dtype} of shape {x.shape}, which may be images (N, H, W, C) or (N, C, H, W), expected 1, 3 "
-        "or 4 channels first or last, not both; transpose them to the other layout, or pad them"
+        f"or 4 channels first or last{', not both; transpose them to the other layout' if both else ''}"
     )
 
 
