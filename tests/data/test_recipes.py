@@ -249,3 +249,6 @@ def test_preprocessing_is_what_evaluation_sees(tmp_path):
     assert torch.equal(again(x), preprocess(x))
     vectors = Preprocess()
     assert torch.equal(vectors(torch.ones(2, 5)), torch.ones(2, 5))
+    assert torch.equal(vectors(torch.ones(2, 5, dtype=torch.int64)), torch.ones(2, 5))
+    with pytest.raises(TypeError, match="preprocess: got images in torch.int64, expected torch.uint8, or floats in"):
+        preprocess(x.long())
