@@ -21,11 +21,12 @@ def read_batch(batch: Any) -> tuple[list[Tensor], Tensor]:
 
     Args:
         batch: ``(x, y)``, also with more behind, such as indices; or a dict with one of `INPUT_KEYS` and one of
-            `LABEL_KEYS`. Inputs are a tensor (N, ...), or a tuple of views of equal shape. Labels are class indices
-            (N,) or (N, 1), or one-hot rows (N, C).
+            `LABEL_KEYS`. Inputs are a tensor (N, ...), or a tuple of views of equal shape and type. Labels are class
+            indices (N,) or (N, 1), or one-hot rows (N, C).
 
     Raises:
-        ValueError: If the batch has another form, labels are soft, or inputs and labels differ in number.
+        ValueError: If the batch has another form, labels are soft, integers behind the labels may be the labels, or
+            inputs and labels differ in number.
 
     Example:
         >>> views, labels = read_batch({"pixel_values": torch.zeros(2, 3), "labels": torch.eye(4)[[3, 1]], "id": "ab"})
@@ -43,6 +44,12 @@ def read_batch(batch: Any) -> tuple[list[Tensor], Tensor]:
     if not views or any(len(view) != len(labels) for view in views):
         sizes = ", ".join(str(len(view)) for view in views) or "none"
         raise ValueError(f"batch: got views of {sizes} inputs and {len(labels)} labels, expected equal numbers")
+    kinds = [f"{view.dtype} {tuple(view.shape)}".removeprefix("torch.") for view in views]
+    if len(set(kinds)) > 1:
+        raise ValueError(
+            f"batch: got inputs of {', '.join(kinds)}, expected views of equal shape and type; anything else, such "
+            "as a mask, goes behind the labels"
+        )
     return views, labels
 
 
@@ -130,7 +137,23 @@ def _pair(batch: Any) -> tuple[Any, Any]:
         raise ValueError(
             f"batch: got a {type(batch).__name__}{size}, expected (x, y), ((x1, ..., xV), y) or a dict of both"
         )
+    for other in batch[2:]:
+        if not _is_index(other, batch[1]):
+            raise ValueError(
+                f"batch: got a {type(batch).__name__} of {len(batch)} with several vectors of integers, any of which "
+                "may be the labels, expected (x, y), or (x, y, index); name them by a dict with image and label"
+            )
     return batch[0], batch[1]
+
+
+def _is_index(other: Any, labels: Any) -> bool:
+    """Whether integers behind the labels number the inputs: few of them are equal, and equal ones have one label."""
+    if not all(isinstance(vector, Tensor) and vector.ndim == 1 for vector in (other, labels)):
+        return True
+    if other.dtype.is_floating_point or other.dtype == torch.bool or len(other) != len(labels):
+        return True
+    different = len(other.unique())
+    return 2 * different >= len(other) and torch.stack([other, labels]).unique(dim=1).shape[1] == different
 
 
 def _known(fields: Mapping[Any, Any], keys: tuple[str, ...]) -> list[str]:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from nc_lightning import HSCL
 from nc_lightning.batch import INPUT_KEYS, LABEL_KEYS, concatenate_views, read_batch
 from nc_lightning.callbacks import OnlineLinearProbe
+from nc_lightning.callbacks.measured_features import Measured
 from nc_lightning.callbacks.sources import step_features
 from nc_lightning.encoders import MLP
 
@@ -27,6 +28,9 @@ FORMS = {
     "one-hot bools": (X, ONE_HOT.bool()),
     "column": (X, Y[:, None]),
     "bytes in a column": (X, Y[:, None].byte()),
+    "with weights": (X, Y, torch.rand(4)),
+    "with masks": (X, Y, torch.ones(4, 2, 2, dtype=torch.int64), torch.tensor([True, False, True, True])),
+    "with indices drawn twice": (X, Y, torch.tensor([7, 1, 9, 7])),
     "named tuple": Sample(label=Y, index=torch.arange(4), image=X),
     "named tuple with other names": Pair(X, Y),
     "user's dict": UserDict(pixel_values=X, labels=Y, path="abcd"),
@@ -52,7 +56,21 @@ def test_views_in_any_form():
 
 
 IMAGES = torch.zeros(4, 3, 8, 8)
+DOMAINS = torch.tensor([0, 1, 0, 1])
 REFUSED = {
+    "domains before labels": (
+        (X, DOMAINS, Y),
+        "batch: got a tuple of 3 with several vectors of integers, any of which",
+    ),
+    "domains behind labels": ((X, Y, DOMAINS.int()), "expected .x, y., or .x, y, index.; name them by a dict"),
+    "indices before labels": ([X, torch.arange(4), Y], "batch: got a list of 3 with several vectors of integers"),
+    "domains behind indices": ((X, Y, torch.arange(4), DOMAINS), "batch: got a tuple of 4 with several vectors"),
+    "a mask in the inputs": (
+        ((IMAGES, IMAGES[:, 0]), Y),
+        r"batch: got inputs of float32 \(4, 3, 8, 8\), float32 \(4, 8, 8\), expected views of equal shape and type",
+    ),
+    "a mask of the inputs' shape": (((X, X > 0), Y), r"batch: got inputs of float32 \(4, 6\), bool \(4, 6\), expected"),
+    "a list of both": (([X, Y], Y), r"batch: got inputs of float32 \(4, 6\), int64 \(4,\), expected views"),
     "two views and labels in one tuple": (
         (IMAGES, IMAGES, Y),
         r"labels: got shape \(4, 3, 8, 8\), expected \(N,\); sev",
@@ -81,6 +99,11 @@ def test_others_are_one_line(form):
     with pytest.raises(ValueError, match=message) as error:
         read_batch(batch)
     assert "\n" not in str(error.value)
+
+
+def test_advice_names_the_argument_where_there_is_one():
+    with pytest.raises(ValueError, match="batch: got a tuple of 3 .* with image and label; give batch=, a callable"):
+        Measured().read((X, DOMAINS, Y))
 
 
 def test_labels_of_somebody_else_s_step():

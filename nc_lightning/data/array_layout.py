@@ -15,7 +15,8 @@ def as_inputs(x: Array, name: str) -> Array:
     """Return inputs as they go into a network: images with channels first, bytes as uint8, all others in float32.
 
     Four dimensions are images, with the channels last or first. So are three dimensions of integers or of bytes,
-    without channels. Integers, and floats that are all whole, are bytes if they lie in 0 to 255 and not in [0, 1].
+    without channels; more than four are never images. Integers, and floats that are all whole, are bytes if they lie
+    in 0 to 255 and not in [0, 1].
 
     Args:
         x: (N, ...) numbers.
@@ -37,6 +38,11 @@ def as_inputs(x: Array, name: str) -> Array:
         images = np.moveaxis(x, _channel_axis(x, name), 1)
     elif x.ndim == 3 and (integers or _are_bytes(x)):
         images = x[:, None]
+    elif x.ndim > 4 and (integers or _are_bytes(x)):
+        raise ValueError(
+            f"{name}: got {x.dtype} of shape {x.shape} from {x.min()} to {x.max()}, expected images (N, H, W), "
+            "(N, H, W, C) or (N, C, H, W); divide larger arrays by 255, floats in [0, 1] are taken as they are"
+        )
     else:
         return x.astype(np.float32)
     if x.dtype != np.uint8 and x.size:
@@ -46,14 +52,14 @@ def as_inputs(x: Array, name: str) -> Array:
 
 def _channel_axis(x: Array, name: str) -> int:
     _, first, second, third = x.shape
-    if third in _CHANNELS and (first not in _CHANNELS or x.dtype == np.uint8):
-        return 3
-    if first in _CHANNELS and third not in _CHANNELS:
-        return 1
+    if (first in _CHANNELS) != (third in _CHANNELS):
+        return 3 if third in _CHANNELS else 1
     if (first == second) != (second == third):  # images are more often square than as high as they have channels
         return 3 if first == second else 1
+    both = first in _CHANNELS
     raise ValueError(
-        f"{name}: got {x.dtype} of shape {x.shape}, expected images (N, H, W, C) or (N, C, H, W) of 1, 3 or 4 channels"
+        f"{name}: got {x.dtype} of shape {x.shape}, which may be images (N, H, W, C) or (N, C, H, W), expected 1, 3 "
+        f"or 4 channels first or last{', not both; transpose them to the other layout' if both else ''}"
     )
 
 

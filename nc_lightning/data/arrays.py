@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nc_lightning.data.array_layout import as_inputs
 from nc_lightning.data.base import Split
+from nc_lightning.data.classes import MISSING, class_name, whole_numbers
 from nc_lightning.data.finding import real_path
 from nc_lightning.data.images import ImageDataModule, Sets
 from nc_lightning.data.loader import LabelledTensors
@@ -126,6 +127,8 @@ def _labels(file: Any, name: str) -> np.ndarray[Any, Any]:
     labels = _array(file, name)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
         raise ValueError(f"{name}: got {labels.dtype} of shape {labels.shape}, expected (N,) integers")
+    if labels.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: got {labels.max()}, expected labels below 2**63; is it the -1 of unknown ones?")
     return labels
 
 
@@ -139,8 +142,12 @@ def _names(file: Any, found: list[int]) -> list[str] | None:
     names = _array(file, "classes")
     if names.ndim != 1 or len(names) <= found[-1]:
         raise ValueError(f"classes: got names of shape {names.shape}, expected one for each label up to {found[-1]}")
-    return [_text(names[label]) for label in found]
+    texts = [_text(names[label]) for label in found]
+    for label, text in zip(found, texts, strict=True):
+        if text.lower() in MISSING:
+            raise ValueError(f"classes: got {text!r} for label {label}, expected a name")
+    return whole_numbers(texts) or texts
 
 
 def _text(name: Any) -> str:
-    return name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name)
+    return class_name(name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name))

@@ -10,10 +10,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from nc_lightning.checks import check_choice, check_count
+from nc_lightning.data.augmentation import SimCLR
 from nc_lightning.data.finding import PassedOver
 from nc_lightning.data.loader import BatchLoader, LabelledImages
 from nc_lightning.data.preprocess import Preprocess
-from nc_lightning.data.recipes import normalization_in
+from nc_lightning.data.recipes import check_recipe
 from nc_lightning.data.samplers import (
     ClassBalancedBatchSampler,
     EpochSampler,
@@ -51,7 +52,8 @@ class LabelledDataModule(LightningDataModule):
         passed_over: What was not read, for the summary.
 
     Raises:
-        ValueError: If an argument is out of its range, or the augmentation normalizes, which the data does itself.
+        ValueError: If an argument is out of its range, or, at `setup`, if the augmentation normalizes, which the data
+            does itself.
     """
 
     num_classes: int
@@ -76,11 +78,6 @@ class LabelledDataModule(LightningDataModule):
             if batches != "balanced":
                 raise ValueError(f"classes_per_batch: got {classes_per_batch} with {batches} batches, expected None")
         check_count("views", views)
-        if name := normalization_in(augmentation):
-            raise ValueError(
-                f"augmentation: got {name} in it, which training alone would see on top of the data's own "
-                "standardization; remove it"
-            )
         self.batch_size = batch_size
         self.batches = batches
         self.seed = seed
@@ -103,6 +100,9 @@ class LabelledDataModule(LightningDataModule):
         if not self._splits:
             self._splits = self.make_splits()
             self._splits = {split: self._splits[split] for split in SPLITS}
+            is_image = len(self.input_shape) == 3
+            if is_image and self.augmentation is not None and type(self.augmentation) is not SimCLR:
+                check_recipe(self.augmentation, self.input_shape)
             rank_zero_info(self.summary())
             if self.views > 1 and self.augmentation is None:
                 rank_zero_warn(

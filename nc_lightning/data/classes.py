@@ -1,12 +1,19 @@
 """Which classes of a data set are kept, and in which order."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Literal
 
 Classes = list[str] | list[int] | Literal["found"]
 """Names or numbers of classes, or all that are found."""
 
+MISSING = ("", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "n/a", "na")
+"""What tables hold where a name is missing, in lower case."""
+NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:e[+-]?[0-9]+)?", re.IGNORECASE)
+"""A number as tables write it, by point or comma."""
+_WHOLE = re.compile(r"([+-]?)([0-9]+)(?:\.0*)?")
 _INVISIBLE = dict.fromkeys([*map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"), *range(9), *range(14, 28), 127])
 """Control characters, soft hyphen, zero-width space, direction marks, word joiner and byte order mark."""
 
@@ -19,6 +26,26 @@ def class_name(written: str) -> str:
         ('two words', True)
     """
     return " ".join(unicodedata.normalize("NFC", written.translate(_INVISIBLE)).split())
+
+
+def whole_numbers(labels: Sequence[str]) -> list[str] | None:
+    """Return labels with each whole number written without sign and fraction, as ``1`` for the ``1.0`` of a table.
+
+    Returns:
+        The labels; None where some of them are numbers with fractions, which stay as they are written.
+
+    Example:
+        >>> whole_numbers(["1.0", "+2", "ant"]), whole_numbers(["1.0", "2.5"])
+        (['1', '2', 'ant'], None)
+    """
+    wholes = [_WHOLE.fullmatch(label) for label in labels]
+    if any(NUMBER.fullmatch(label) and whole is None for label, whole in zip(labels, wholes, strict=True)):
+        return None
+    return [label if whole is None else _whole(*whole.groups()) for label, whole in zip(labels, wholes, strict=True)]
+
+
+def _whole(sign: str, digits: str) -> str:
+    return f"-{digits}" if sign == "-" and int(digits) else digits
 
 
 def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[str] | None) -> list[int]:
@@ -53,10 +80,11 @@ def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[
         chosen = list(found)
     else:
         label_of = dict(zip(looks, found, strict=False))
-        picked = [_label(entry, found, label_of) for entry in classes]
+        value_of = {name: Decimal(name.replace(",", ".")) for name in label_of if NUMBER.fullmatch(name)}
+        picked = [_label(entry, found, label_of, value_of) for entry in classes]
         absent = [entry for entry, label in zip(classes, picked, strict=True) if label is None]
         if absent:
-            by_name = names is not None and (isinstance(absent[0], str) or any(map(_is_number, names)))
+            by_name = names is not None and (isinstance(absent[0], str) or bool(value_of))
             shown = listed(names if by_name and names is not None else found)
             raise ValueError(f"classes: got {absent}, which the data does not have, expected some of {shown}")
         chosen = [label for label in picked if label is not None]
@@ -67,14 +95,16 @@ def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[
     return chosen
 
 
-def _label(entry: str | int, found: Sequence[int], label_of: dict[str, int]) -> int | None:
+def _label(
+    entry: str | int, found: Sequence[int], label_of: dict[str, int], value_of: dict[str, Decimal]
+) -> int | None:
     if isinstance(entry, bool):
         raise ValueError(f"classes: got {entry}, expected names in quotes, or numbers")
     if isinstance(entry, str):
         if label_of or not _is_number(entry):
             return label_of.get(class_name(entry))
         return int(entry) if int(entry) in found else None
-    same = [name for name in label_of if _is_number(name) and int(name) == entry]
+    same = [name for name, value in value_of.items() if value == entry]
     if len(same) > 1:
         raise ValueError(f"classes: got {entry}, which may be {' or '.join(same)}, expected a name in quotes")
     if same and same[0] != str(entry):
@@ -84,7 +114,7 @@ def _label(entry: str | int, found: Sequence[int], label_of: dict[str, int]) -> 
         return label_of[same[0]]
     if any(_is_number(name) and name != str(int(name)) for name in label_of):
         raise ValueError(f"classes: got {entry} where names begin with zeros, expected names in quotes")
-    if any(map(_is_number, label_of)):
+    if value_of:
         return None
     return entry if entry in found else None
 

@@ -1,5 +1,6 @@
 """Decode one image file as a viewer shows it: upright, in 8 bits, on a white background."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 258, 262, 339, 2
+_LARGEST_SAMPLE = (281, 341)
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
 _SCALED_TO_16_BITS = ("PNG", "PPM", "JPEG2000")
 """Formats that declare a depth, and whose samples Pillow scales to 16 bits where they have more than 8."""
@@ -29,10 +31,12 @@ def read_picture(path: Path) -> Image.Image:
     """Return an image as RGB, 8 bits a sample.
 
     The picture is turned upright by its EXIF orientation. Samples of 10 to 16 bits are scaled by the depth that the
-    file declares, floats are taken as [0, 1]. Transparent pixels are composited on white.
+    file declares, floats are taken as [0, 1]. In a TIFF, a largest sample of 2**k - 1 declares a depth of k bits.
+    Transparent pixels are composited on white.
 
     Raises:
-        ValueError: If the samples have no declared depth: 32-bit integers, or floats outside [0, 1].
+        ValueError: If the samples are signed or not finite, go beyond the declared depth, or have none: 32-bit
+            integers, or floats outside [0, 1].
 
     Example:
         >>> import tempfile
@@ -45,8 +49,11 @@ def read_picture(path: Path) -> Image.Image:
         _scale_transparent_grey(image)
         if image.format == "TIFF":
             image.filename = ""  # else Pillow maps uncompressed grey into memory, and misplaces the rows of turned ones
+        hidden = _hidden_in_16_bits(image, path)
         image.load()
         picture = _on_background(_in_8_bits(image))
+        if hidden is not None:
+            picture.paste(BACKGROUND, mask=Image.fromarray(hidden))
         orientation = _orientation(image)
     return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
 
@@ -58,6 +65,19 @@ def _scale_transparent_grey(image: Image.Image) -> None:
         image.info["transparency"] = hidden * _GREY_STEPS[tiles[0][3]]
 
 
+def _hidden_in_16_bits(image: Image.Image, path: Path) -> np.ndarray[Any, Any] | None:
+    """Return where a PNG of 16 bits has its transparent color, which Pillow compares with the upper 8 bits alone."""
+    color, tiles = image.info.get("transparency"), getattr(image, "tile", [])
+    if not (isinstance(color, tuple) and tiles and tiles[0].args == "RGB;16B"):
+        return None
+    del image.info["transparency"]
+    with Image.open(path) as lower:
+        lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+        low = np.asarray(lower).astype(np.uint16)
+    mask: np.ndarray[Any, Any] = np.all((np.asarray(image).astype(np.uint16) << 8 | low) == color, axis=-1)
+    return mask
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
@@ -66,15 +86,26 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
+    declared = _declared_largest(image)
     if not image.mode.startswith(("I", "F")):
+        if _tag(image, _SAMPLE_FORMAT) == _SIGNED:
+            raise ValueError(f"signed samples of {_tag(image, _BITS_PER_SAMPLE)} bits, expected unsigned ones")
+        if _tag(image, _BITS_PER_SAMPLE) == 16 and (declared or 65535) < 65535:
+            raise ValueError(f"colors up to {declared:g} in 16 bits, expected all 16 bits used, or grey")
         return image  # Pillow has brought all others to 8 bits
-    samples = np.asarray(image).astype(np.float64)
-    largest = _largest_sample(image, samples)
+    samples = np.asarray(image)
+    if image.mode == "I" and _tag(image, _BITS_PER_SAMPLE) == 32 and _tag(image, _SAMPLE_FORMAT) != _SIGNED:
+        samples = samples.view(np.uint32)  # which Pillow has no mode for
+    samples = samples.astype(np.float64)
+    low, high = samples.min(), samples.max()
+    largest = _depth(image) if declared is None else declared
+    if not np.isfinite(samples).all():
+        raise ValueError("samples that are not finite, expected floats in [0, 1]")
     if largest is None:
-        raise ValueError(
-            f"samples of mode {image.mode} from {samples.min():g} to {samples.max():g} without a declared depth, "
-            "expected 8 to 16 bits or floats in [0, 1]"
-        )
+        raise ValueError(f"integers from {low:.15g} to {high:.15g} without a declared depth, expected 8 to 16 bits")
+    if low < 0 or high > largest:
+        kind = "floats" if image.mode == "F" else "integers"
+        raise ValueError(f"{kind} from {low:.15g} to {high:.15g}, expected them in [0, {largest:g}]")
     share = samples / largest
     if _tag(image, _PHOTOMETRIC) == 0:  # white is zero
         share = 1 - share
@@ -83,13 +114,23 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(share * 255).astype(np.uint8))
 
 
-def _largest_sample(image: Image.Image, samples: np.ndarray[Any, Any]) -> float | None:
+def _depth(image: Image.Image) -> float | None:
+    """Return the largest sample that the number of bits allows."""
     if image.mode == "F":
-        return 1.0 if ((samples >= 0) & (samples <= 1)).all() else None
+        return 1.0
     if image.format in _SCALED_TO_16_BITS:
         return 65535.0
     bits = _tag(image, _BITS_PER_SAMPLE)
     return 2.0**bits - 1 if bits is not None and image.mode.startswith("I;16") else None
+
+
+def _declared_largest(image: Image.Image) -> float | None:
+    """Return the largest sample that a TIFF declares where it is that of a depth, and not one of the image's own."""
+    for number in _LARGEST_SAMPLE:
+        value = _tag(image, number)
+        if value is not None and 255 <= value < 2**32 and math.log2(value + 1).is_integer():
+            return float(value)
+    return None
 
 
 def _tag(image: Image.Image, number: int) -> int | None:
@@ -100,9 +141,6 @@ def _tag(image: Image.Image, number: int) -> int | None:
 def _on_background(image: Image.Image) -> Image.Image:
     if not _may_be_transparent(image):
         return image.convert("RGB")
-    hidden = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(hidden, tuple) and max(hidden) > 255:
-        image.info["transparency"] = tuple(sample >> 8 for sample in hidden)  # Pillow keeps the 16 bits of the file
     over = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", over.size, (*BACKGROUND, 255)), over).convert("RGB")
 

@@ -11,14 +11,11 @@ from typing import NamedTuple
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from nc_lightning.data.base import Split
-from nc_lightning.data.classes import class_name
+from nc_lightning.data.classes import MISSING, NUMBER, class_name, whole_numbers
 from nc_lightning.data.split_folders import role_of
 
 COLUMNS = ("file", "label")
 _SPLIT_COLUMNS = ("split", "subset", "set", "fold", "partition", "phase", "usage")
-_MISSING = ("", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "n/a", "na")
-_WHOLE = re.compile(r"([+-]?)([0-9]+)(?:\.0*)?")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:e[+-]?[0-9]+)?", re.IGNORECASE)
 _ROUNDED = re.compile(r"[+-]?[0-9](?:[.,][0-9]+)?e\+[0-9]+", re.IGNORECASE)
 _MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -95,7 +92,7 @@ def _values(line: int, fields: list[str], names: list[str], path: Path) -> dict[
     values["label"] = class_name(values["label"])
     for column in COLUMNS:
         value = values[column]
-        if value.lower() in _MISSING:
+        if value.lower() in MISSING:
             raise ValueError(
                 f"labels: got {value!r} for {column} in row {line} of {path}, expected a name; drop the row"
             )
@@ -126,9 +123,10 @@ def _split_column(names: list[str], table: list[dict[str, str]], path: Path) -> 
 
 def _with_numbers(rows: list[Row], path: Path) -> list[Row]:
     """Write whole numbers in one way, or refuse two ways to write one number where fractions occur."""
-    numbers = [row for row in rows if _NUMBER.fullmatch(row.label)]
-    if all(_WHOLE.fullmatch(row.label) for row in numbers):  # what a table of numbers with gaps makes of 1
-        return [row._replace(label=_whole(row.label)) for row in rows]
+    labels = whole_numbers([row.label for row in rows])
+    if labels is not None:
+        return [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
+    numbers = [row for row in rows if NUMBER.fullmatch(row.label)]
     first: dict[Decimal, Row] = {}
     for row in numbers:
         earlier = first.setdefault(Decimal(row.label.replace(",", ".")), row)
@@ -138,14 +136,6 @@ def _with_numbers(rows: list[Row], path: Path) -> list[Row]:
                 "expected one way to write a number"
             )
     return rows
-
-
-def _whole(label: str) -> str:
-    match = _WHOLE.fullmatch(label)
-    if match is None:
-        return label
-    sign, digits = match.groups()
-    return f"-{digits}" if sign == "-" and int(digits) else digits
 
 
 def _text(path: Path) -> str:

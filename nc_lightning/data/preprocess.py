@@ -25,6 +25,9 @@ class Preprocess(nn.Module):
     Shape:
         (N, channels, ...) uint8 in [0, 255], or float in [0, 1] -> float32 or better
 
+    Raises:
+        TypeError: If images are integers of another type, whose range is not known.
+
     Example:
         >>> preprocess = Preprocess(torch.tensor([0.5]), torch.tensor([0.25]))
         >>> preprocess(torch.tensor([[[[0.75]]]])), preprocess(torch.tensor([[[[255]]]], dtype=torch.uint8))
@@ -38,6 +41,8 @@ class Preprocess(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale and standardise a batch."""
+        if self.mean is not None and not x.is_floating_point() and x.dtype != torch.uint8:
+            raise TypeError(f"preprocess: got images in {x.dtype}, expected torch.uint8, or floats in [0, 1]")
         x = x if x.is_floating_point() else as_floats(x)
         if self.mean is None or self.std is None:
             return x

@@ -1,51 +1,51 @@
-"""Look into the recipe of an augmentation, however it is put together."""
+"""Try the recipe of an augmentation on plain images: does it give images back?"""
 
-import functools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
 
-from torch import nn
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from nc_lightning.data.views import Augmentation, Views
+
+_COUNT = 8
+"""Number of probes of each kind, so that a step that is not always applied is."""
+_MARGIN = 0.25
+"""How far noise that is added, or brightness that is not clipped, may move the mean of all probes."""
+_DARK = 0.1
 
 
-def normalization_in(recipe: Any) -> str | None:
-    """Return the name of a step that normalizes, such as ``Normalize``, or None.
+def check_recipe(augmentation: Augmentation, image_shape: Sequence[int]) -> None:
+    """Refuse a recipe that normalizes or rescales images, which training alone would see.
 
-    Lists, modules, attributes of objects, partial functions and what a function closes over are searched.
+    Whatever code does so, it moves the mean of black or white images out of [0, 1], or makes all images almost black.
+    Changes of color, noise and erased pixels do neither. The global random state stays as it was.
+
+    Args:
+        augmentation: What makes a view.
+        image_shape: Shape of one image, (channels, height, width).
+
+    Raises:
+        ValueError: If the recipe's views are not images in [0, 1].
 
     Example:
         >>> from torchvision.transforms import v2
-        >>> normalization_in(v2.Compose([v2.RandomApply([v2.Normalize([0.5], [0.5])])]))
-        'Normalize'
-        >>> normalization_in(v2.RandomHorizontalFlip())
+        >>> check_recipe(v2.ColorJitter(0.5), (3, 8, 8))
     """
-    seen: set[int] = set()
-    waiting = [recipe]
-    while waiting:
-        step = waiting.pop()
-        if id(step) in seen:
-            continue
-        seen.add(id(step))
-        for kind in type(step).__mro__:
-            if kind.__name__.lower() in ("normalize", "normalise"):
-                return type(step).__name__
-        if getattr(step, "__name__", "") == "normalize":
-            return "normalize"
-        waiting += _parts(step)
-    return None
-
-
-def _parts(step: Any) -> Iterator[Any]:
-    if isinstance(step, (list, tuple, set)):
-        yield from step
-    elif isinstance(step, dict):
-        yield from step.values()
-    elif isinstance(step, nn.Module):
-        yield from step.children()
-        yield from (value for name, value in vars(step).items() if not name.startswith("_"))
-    elif isinstance(step, functools.partial):
-        yield from (step.func, *step.args, *step.keywords.values())
-    elif callable(step) and not isinstance(step, type):
-        yield from (cell.cell_contents for cell in getattr(step, "__closure__", None) or ())
-        yield from getattr(step, "__dict__", {}).values()
-        if hasattr(step, "__self__"):
-            yield step.__self__
+    noise = torch.rand(_COUNT, *image_shape, generator=torch.Generator().manual_seed(0))
+    probes = torch.cat([torch.zeros_like(noise), torch.ones_like(noise), noise])
+    with isolate_rng(include_cuda=False):
+        try:
+            views = Views(1, augmentation)(probes, torch.Generator().manual_seed(0))
+        except Exception:  # a recipe that fails on images in general says so in training
+            return
+    assert isinstance(views, Tensor)
+    means = views.reshape(3, -1).mean(1)
+    known = means[~means.isnan()]  # stretched to its own range, an image of one value is 0 / 0
+    if not (len(known) and known.min() >= -_MARGIN and _DARK <= known.max() <= 1 + _MARGIN):
+        black, white, mixed = means.tolist()
+        raise ValueError(
+            f"augmentation: got means of {black:.3g}, {white:.3g} and {mixed:.3g} for black, white and noise, expected "
+            "them in [0, 1]; remove the step that normalizes or rescales: training alone would see it, and the data "
+            "standardizes images itself"
+        )

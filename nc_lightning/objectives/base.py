@@ -16,9 +16,11 @@ from nc_lightning.checks import check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.distributed.collectives import all_gather_objects, rank_and_world_size
 from nc_lightning.distributed.global_batch import Sync
+from nc_lightning.encoders import ProjectionHead
 from nc_lightning.geometry import normalize
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.objectives.optimized import OptimizedModule
+from nc_lightning.objectives.parts import check_features, make_projector
 from nc_lightning.objectives.training_data import training_datamodule
 from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
@@ -89,7 +91,7 @@ class ContrastiveObjective(OptimizedModule):
         self.num_classes = num_classes
         self.feature_dim = num_classes - 1 if feature_dim is None else feature_dim
         self.encoder = encoder
-        self.projector = _make_projector(projector, encoder, self.feature_dim)
+        self.projector = make_projector(projector, encoder, self.feature_dim)
         self.preprocess = Preprocess()
         if channels_last:
             self.encoder.to(memory_format=torch.channels_last)
@@ -123,12 +125,11 @@ class ContrastiveObjective(OptimizedModule):
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
         h = self.encoder(x)
-        if type(self.projector) is nn.Linear and not (isinstance(h, Tensor) and h.ndim == 2):
-            got = f"features of shape {tuple(h.shape)}" if isinstance(h, Tensor) else f"a {type(h).__name__}"
-            raise ValueError(
-                f"encoder: got {got} from {type(self.encoder).__name__}, expected a tensor (N, out_features)"
-            )
-        return normalize(self.projector(h), self.loss.normalization)
+        if type(self.projector) in (nn.Linear, ProjectionHead):  # any other may take features of another form
+            check_features("encoder", self.encoder, h, next(self.projector.parameters()).shape[1])
+        z = self.projector(h)
+        check_features("projector", self.projector, z)
+        return normalize(z, self.loss.normalization)
 
     def on_fit_start(self) -> None:
         """Forget the loss's constants of an earlier fit; warn of what does not do what it seems to."""
@@ -270,15 +271,3 @@ class ContrastiveObjective(OptimizedModule):
 def _weight(batch_size: int) -> int:
     # Lightning averages weights over processes as integers, and would lose what is not a multiple of their number.
     return batch_size * rank_and_world_size()[1]
-
-
-def _make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:
-    if isinstance(projector, nn.Module):
-        return projector
-    width = getattr(encoder, "out_features", None)
-    if not isinstance(width, int):
-        raise ValueError(
-            f"encoder: got {type(encoder).__name__} without an integer out_features, expected one to size the "
-            "projector; set encoder.out_features, or pass the projector as a module"
-        )
-    return projector(width, feature_dim)

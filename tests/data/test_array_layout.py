@@ -62,10 +62,32 @@ def test_channels_are_found(tmp_path, shape, channels):
     assert data.input_shape[0] == channels
 
 
-@pytest.mark.parametrize("shape", [(5, 6, 7), (3, 8, 3), (3, 3, 3), (8, 8, 8)])
-def test_unclear_layouts_are_refused(tmp_path, shape):
-    with pytest.raises(ValueError, match=r"x_test: got float64 of shape \(40, .*, expected images .N, H, W, C. or"):
-        ready(tmp_path, RNG.random((40, *shape)))
+@pytest.mark.parametrize("shape", [(5, 6, 7), (3, 8, 3), (3, 3, 3), (8, 8, 8), (3, 32, 4), (4, 9, 1), (1, 28, 3)])
+@pytest.mark.parametrize("dtype", ["float64", "uint8", "int64"])
+def test_unclear_layouts_are_refused(tmp_path, shape, dtype):
+    message = rf"x_test: got {dtype} of shape \(40, .*, which may be images .N, H, W, C. or .N, C, H, W., .*"
+    x = RNG.integers(0, 256, (40, *shape)).astype(dtype)
+    if shape[0] in (1, 3, 4):
+        message += "last, not both; transpose them to the other layout$"
+    with pytest.raises(ValueError, match=message):
+        ready(tmp_path, x)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "uint8"])
+def test_the_other_layout_of_unclear_ones_is_clear(tmp_path, dtype):
+    x = RNG.integers(0, 256, (40, 3, 32, 4)).astype(dtype)
+    assert ready(tmp_path, x.transpose(0, 2, 3, 1)).input_shape == (3, 32, 4)  # they were NCHW
+    assert ready(tmp_path, x.transpose(0, 3, 1, 2)).input_shape == (4, 3, 32)  # they were NHWC
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
+def test_bytes_of_five_dimensions_are_refused(tmp_path, dtype):
+    clips = RNG.integers(0, 256, (40, 2, 8, 8, 3)).astype(dtype)
+    with pytest.raises(
+        ValueError, match=rf"x_test: got {dtype} of shape .40, 2, 8, 8, 3. from 0\S* to 255\S*, expected"
+    ):
+        ready(tmp_path, clips)
+    assert ready(tmp_path, clips / 255).input_shape == (2, 8, 8, 3)
 
 
 def test_integers_without_channels_are_images_and_vectors_are_vectors(tmp_path):
@@ -122,3 +144,46 @@ def test_names_in_a_file(tmp_path):
         ready(tmp_path, BYTES, arrays=numbers, classes=[2, 3])
     with pytest.raises(ValueError, match="classes: got the name 'ant' for two classes"):
         ready(tmp_path, BYTES, arrays={"classes": np.array(["ant", "ant", "bee", "cat"])})
+
+
+@pytest.mark.parametrize("names", [[10.0, 3.0, 0.0, 2.0], [b"10", b" 3", b"0.0", b"2.0"], [10, 3, 0, 2]])
+def test_names_are_cleaned_as_in_a_table(tmp_path, names):
+    data = ready(tmp_path, BYTES, arrays={"classes": np.array(names)}, classes=[2, 3])
+    assert data.class_names == ["2", "3"]
+    assert torch.equal(data._splits["train"].x, first(BYTES[np.isin(LABELS, [1, 3])]))
+    assert data._splits["train"].labels.tolist() == [1, 0] * 10
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([0.5, 2.0, 3.0, 1.0], "classes: got 2, which may be meant for '2.0', expected a name in quotes"),
+        (
+            [0.5, 20.0, 30.0, 1.0],
+            r"classes: got \[2, 3\], which the data does not have, expected some of \['0.5', '20.0'",
+        ),
+        (["-1", "-2", "-3", "-4"], r"classes: got \[2, 3\], which the data does not have, expected some of \['-1'"),
+        (["2", "2.00", "b", "3.5"], "classes: got 2, which may be 2 or 2.00, expected a name in quotes"),
+        (["ant", "", "bee", "cat"], "classes: got '' for label 1, expected a name"),
+        (["ant", "bee", "  ", "cat"], "classes: got '' for label 2, expected a name"),
+        ([1.0, 2.0, 3.0, np.nan], "classes: got 'nan' for label 3, expected a name"),
+        (["ant", " ant", "bee", "cat"], "classes: got the name 'ant' for two classes"),
+        ([1.0, 1.0, 2.0, 3.0], "classes: got the name '1' for two classes"),
+    ],
+)
+def test_names_that_are_none_or_unclear(tmp_path, names, message):
+    with pytest.raises(ValueError, match=message):
+        ready(tmp_path, BYTES, arrays={"classes": np.array(names)}, classes=[2, 3])
+
+
+def test_negative_numbers_are_names_too(tmp_path):
+    names = {"classes": np.array([-1, 1, 0, 2**62 + 1])}
+    assert ready(tmp_path, BYTES, arrays=names, classes=[-1, 2**62 + 1]).class_names == ["-1", "4611686018427387905"]
+
+
+def test_labels_beyond_64_bits_with_a_sign(tmp_path):
+    labels = np.array([0, 1, 2, 2**64 - 1], dtype=np.uint64)[LABELS]
+    with pytest.raises(
+        ValueError, match=r"y_train: got 18446744073709551615, expected labels below 2\*\*63; is it the -1"
+    ):
+        ready(tmp_path, BYTES, labels=labels, classes="found")

@@ -102,8 +102,8 @@ def pickled(folder, name):
         (lambda f: write(f, y_train=LABELS["train"] / 2), "y_train: got float64"),
         (lambda f: write(f, y_train=LABELS["train"][:9]), r"x_train: got uint8 of shape \(80, 6, 5, 3\) and 9 labels"),
         (
-            lambda f: write(f, x_train=IMAGES["train"][:, :4]),
-            r"x_train: got inputs of shape \(3, 4, 5\), expected \(3, 6",
+            lambda f: write(f, x_train=IMAGES["train"][:, :, :4]),
+            r"x_train: got inputs of shape \(3, 6, 4\), expected \(3, 6, 5",
         ),
         (lambda f: pickled(f, "y_test"), "y_test: Object arrays cannot be loaded when allow_pickle=False"),
         (lambda f: pickled(f, "x_test"), "Object arrays cannot be loaded"),

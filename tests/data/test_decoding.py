@@ -54,11 +54,12 @@ def test_a_pgm_is_scaled_by_its_largest_value(tmp_path, largest):
         assert np.abs(read(tmp_path / name).astype(int) - grey(samples.astype(float) / largest)).max() <= 1
 
 
-def tiff(path, data, bits, photometric=1, order="<", sample_format=1):
+def tiff(path, data, bits, photometric=1, order="<", sample_format=1, more=()):
     """Write a TIFF of one grey strip by hand."""
     height, width = RAMP.shape
     entries = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8)]
     entries += [(277, 3, 1), (278, 4, height), (279, 4, len(data)), (339, 3, sample_format)]
+    entries = sorted([*entries, *more])
     data += b"\0" * (len(data) % 2)
     directory = struct.pack(order + "H", len(entries))
     for tag, kind, value in entries:
@@ -84,9 +85,14 @@ def test_tiffs_of_12_and_16_bits(tmp_path):
 def test_floats_are_shares_or_refused(tmp_path):
     Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "x.tiff")
     assert np.array_equal(read(tmp_path / "x.tiff"), grey(RAMP.astype(np.float32)))
-    for bad in (RAMP * 255, RAMP - 0.5, np.where(RAMP > 0.5, np.nan, RAMP)):
+    for bad, message in (
+        (RAMP * 255, r"floats from 0 to 255, expected them in \[0, 1\]"),
+        (RAMP - 0.5, r"floats from -0.5 to 0.5, expected them in \[0, 1\]"),
+        (np.where(RAMP > 0.5, np.nan, RAMP), r"samples that are not finite, expected floats in \[0, 1\]"),
+        (np.where(RAMP > 0.5, np.inf, RAMP), r"samples that are not finite"),
+    ):
         Image.fromarray(bad.astype(np.float32)).save(tmp_path / "bad.tiff")
-        with pytest.raises(ValueError, match=r"image: got .*bad.tiff: samples of mode F from .* without a declared"):
+        with pytest.raises(ValueError, match=rf"image: got .*bad.tiff: {message}"):
             ImageFiles([tmp_path / "bad.tiff"], torch.zeros(1)).decode(0)
 
 
@@ -95,8 +101,55 @@ def test_integers_without_a_depth_are_refused(tmp_path, dtype):
     bits, sample_format = np.dtype(dtype).itemsize * 8, 1 if dtype == np.uint32 else 2
     data = np.rint(RAMP * 4095).astype(dtype).tobytes()
     path = tiff(tmp_path / "x.tiff", data, bits, sample_format=sample_format)
-    with pytest.raises(ValueError, match="samples of mode I from 0 to 4095 without a declared depth"):
+    with pytest.raises(ValueError, match="integers from 0 to 4095 without a declared depth"):
         read(path)
+
+
+def test_integers_of_32_bits_are_named_as_they_are(tmp_path):
+    data = np.full(RAMP.shape, 2**32 - 3, dtype=np.uint32).tobytes()
+    with pytest.raises(ValueError, match=r"image: got .*x.tif: integers from 4294967293 to 4294967293 without a decl"):
+        ImageFiles([tiff(tmp_path / "x.tif", data, 32)], torch.zeros(1)).decode(0)
+
+
+def test_signed_bytes_are_refused(tmp_path):
+    for value in (-5, 5):
+        path = tiff(tmp_path / "x.tif", np.full(RAMP.shape, value, dtype=np.int8).tobytes(), 8, sample_format=2)
+        with pytest.raises(ValueError, match=r"image: got .*x.tif: signed samples of 8 bits, expected unsigned ones"):
+            ImageFiles([path], torch.zeros(1)).decode(0)
+
+
+@pytest.mark.parametrize("tag", [281, 341])
+def test_a_largest_sample_declares_a_depth(tmp_path, tag):
+    for largest, dtype in ((1023, "<u2"), (4095, "<u2"), (2**20 - 1, "<u4"), (4095, "<i2"), (4095, "<f4")):
+        samples = np.rint(RAMP * largest).astype(dtype)
+        options = {"sample_format": {"u": 1, "i": 2, "f": 3}[dtype[1]], "more": [(tag, 4, largest)]}
+        path = tiff(tmp_path / "x.tif", samples.tobytes(), 8 * samples.itemsize, **options)
+        assert np.array_equal(read(path), grey(samples / largest)), dtype
+    samples = np.rint(RAMP * 3871).astype("<u2")  # the largest sample of the image says nothing of its depth
+    path = tiff(tmp_path / "x.tif", samples.tobytes(), 16, more=[(tag, 4, 3871)])
+    assert np.array_equal(read(path), grey(samples / 65535))
+    path = tiff(tmp_path / "x.tif", samples.tobytes(), 16, more=[(tag, 4, 1023)])
+    with pytest.raises(ValueError, match=r"integers from 0 to 3871, expected them in \[0, 1023\]"):
+        read(path)
+
+
+def test_a_depth_of_colours_that_is_not_that_of_the_file_is_refused(tmp_path):
+    """Pillow keeps the upper 8 bits of 16: of 12 that are used, four would be left."""
+    height, width = RAMP.shape
+    data = np.repeat(np.rint(RAMP * 4095).astype("<u2")[..., None], 3, axis=2).tobytes()
+    bits = struct.pack("<HHH", 16, 16, 16)
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8 + len(data)), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, 8), (277, 3, 1, 3), (278, 4, 1, height), (279, 4, 1, len(data))]
+    for largest, refused in ((4095, True), (65535, False), (3871, False)):
+        entries = [struct.pack("<HHII", *tag) for tag in sorted([*tags, (281, 4, 1, largest)])]
+        directory = struct.pack("<H", len(entries)) + b"".join(entries) + b"\0" * 4
+        head = b"II*\0" + struct.pack("<I", 8 + len(data) + len(bits))
+        (tmp_path / "x.tif").write_bytes(head + data + bits + directory)
+        if refused:
+            with pytest.raises(ValueError, match="colors up to 4095 in 16 bits, expected all 16 bits used"):
+                read(tmp_path / "x.tif")
+        else:
+            assert read(tmp_path / "x.tif")[-1, -1].tolist() == [15, 15, 15]
 
 
 @pytest.mark.parametrize("depth", [8, 16])
@@ -206,6 +259,15 @@ def test_transparent_grey_of_few_bits(tmp_path, depth, hidden):
     path = png(tmp_path / "x.png", packed, depth, 0, struct.pack(">H", hidden), width=8)
     expected = np.where(samples == hidden, 255, samples * 255 // (2**depth - 1))
     assert read(path)[0, :, 0].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("hidden", [(300, 300, 300), (1, 200, 7), (511, 256, 65535)])
+def test_transparent_colours_of_16_bits_are_compared_in_all_bits(tmp_path, hidden):
+    samples = np.array([[hidden, [sample ^ 1 for sample in hidden], [sample ^ 256 for sample in hidden], (9, 9, 9)]])
+    path = png(tmp_path / "x.png", samples, 16, 2, struct.pack(">HHH", *hidden))
+    picture = read(path)
+    assert picture[0, 0].tolist() == [255, 255, 255]
+    assert np.array_equal(picture[0, 1:], samples[0, 1:] >> 8)
 
 
 def test_half_transparent_pixels_are_mixed_with_white(tmp_path):

@@ -15,7 +15,7 @@ from test_cli import CONFIGS, complete
 from nc_lightning.cli import main
 
 WAITS = {
-    ("to the CPU", "losses/layout.py sorted_layout"): 1,  # number of pairs, and the windows of the classes
+    ("to the CPU", "losses/engines/sorted_batch.py sorted_layout"): 1,  # number of pairs, and the windows of the classes
     ("item", "callbacks/nonfinite_guard.py _all_finite"): 1,
     ("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1,  # adaptive.yaml alone: the fraction reached
 }
@@ -84,7 +84,7 @@ def runs(configs, commands=()):
 
 def check_waits(machine, steps):
     # What is not of the package, and what Lightning does for it, is on behalf of cli.py, which starts it all.
-    waits = {k: n / steps for k, n in machine.waits_in("step").items() if not k[1].startswith("cli.py")}
+    waits = {k: n / steps for k, n in machine.waits_in("step").items() if not k[1].startswith("cli/")}
     assert waits
     assert not {key: n for key, n in waits.items() if n > WAITS.get(key, 0)}
 

@@ -272,15 +272,41 @@ def test_without_positives_there_is_no_loss_of_held_out_data(tmp_path):
         assert ("loss/val" in trainer.callback_metrics) == logged
 
 
-@pytest.mark.parametrize("output", ["maps", "a tuple"])
-def test_an_encoder_that_returns_no_features_is_one_line(output):
+OUTPUTS = {
+    "maps": (lambda x: x.new_zeros(5, 8, 3, 3), r"features of shape \(5, 8, 3, 3\)"),
+    "tokens": (lambda x: x.new_zeros(5, 1, 8), r"features of shape \(5, 1, 8\)"),
+    "another width": (lambda x: x[:, :6], r"features of shape \(5, 6\)"),
+    "tuple": (lambda x: (x, x), "a tuple"),
+    "dict": (lambda x: {"features": x}, "a dict"),
+    "nothing": (lambda x: None, "a NoneType"),
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("projector", [nn.Linear, ProjectionHead, nn.Identity()])
+def test_an_encoder_that_returns_no_features_is_one_line(output, projector):
     class Theirs(nn.Module):
         out_features = 8
 
         def forward(self, x):
-            return torch.zeros(5, 8, 3, 3) if output == "maps" else (x, x)
+            return OUTPUTS[output][0](x)
 
-    model = HSCL(encoder=Theirs(), num_classes=3)
-    got = r"features of shape \(5, 8, 3, 3\)" if output == "maps" else "a tuple"
-    with pytest.raises(ValueError, match=f"encoder: got {got} from Theirs, expected a tensor"):
+    model = HSCL(encoder=Theirs(), num_classes=3, projector=projector)
+    if isinstance(projector, nn.Identity):
+        if output == "another width":
+            assert model(torch.ones(5, 8)).shape == (5, 6)
+            return
+        message = f"projector: got {OUTPUTS[output][1]} from Identity, expected a tensor .N, d.$"
+    else:
+        message = f"encoder: got {OUTPUTS[output][1]} from Theirs, expected a tensor .N, 8.$"
+    with pytest.raises(ValueError, match=message):
         model(torch.zeros(5, 8))
+
+
+@pytest.mark.parametrize("given", [lambda x: x, MLP, "resnet18", None])
+def test_what_is_no_module_is_one_line(given):
+    got = getattr(given, "__name__", type(given).__name__)
+    with pytest.raises(ValueError, match=f"encoder: got {got}, expected a torch.nn.Module"):
+        HSCL(encoder=given, num_classes=3)
+    with pytest.raises(ValueError, match="projector: got .*, expected a torch.nn.Module"):
+        HSCL(encoder=MLP((6,), (5,)), num_classes=3, projector=None if given is MLP else lambda i, o: given)

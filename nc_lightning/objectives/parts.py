@@ -1,0 +1,58 @@
+"""The parts of an objective, encoder and projector: modules, and what they return."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+def make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:
+    """Return a projector as it is, or call it with the encoder's width and the dimension of its features.
+
+    Raises:
+        ValueError: If the encoder or the projector is not a module, or the encoder has no ``out_features``.
+
+    Example:
+        >>> encoder = nn.Flatten()
+        >>> encoder.out_features = 12
+        >>> make_projector(nn.Linear, encoder, 3)
+        Linear(in_features=12, out_features=3, bias=True)
+    """
+    _check_module("encoder", encoder)
+    if not isinstance(projector, nn.Module) and callable(projector):
+        width = getattr(encoder, "out_features", None)
+        if not isinstance(width, int):
+            raise ValueError(
+                f"encoder: got {type(encoder).__name__} without an integer out_features, expected one to size the "
+                "projector; set encoder.out_features, or pass the projector as a module"
+            )
+        projector = projector(width, feature_dim)
+    _check_module("projector", projector)
+    return projector
+
+
+def check_features(name: str, module: nn.Module, features: object, width: int | None = None) -> None:
+    """Raise unless what a module returned is a tensor (N, width), of any width for None.
+
+    Raises:
+        ValueError: If it is not; the message begins with ``name``.
+
+    Example:
+        >>> import torch
+        >>> check_features("encoder", nn.Flatten(), torch.zeros(2, 4, 4), 16)
+        Traceback (most recent call last):
+        ...
+        ValueError: encoder: got features of shape (2, 4, 4) from Flatten, expected a tensor (N, 16)
+    """
+    if isinstance(features, Tensor):
+        if features.ndim == 2 and width in (None, features.shape[1]):
+            return
+        got = f"features of shape {tuple(features.shape)}"
+    else:
+        got = f"a {type(features).__name__}"
+    raise ValueError(f"{name}: got {got} from {type(module).__name__}, expected a tensor (N, {width or 'd'})")
+
+
+def _check_module(name: str, module: object) -> None:
+    if not isinstance(module, nn.Module):
+        got = getattr(module, "__name__", type(module).__name__)
+        raise ValueError(f"{name}: got {got}, expected a torch.nn.Module; call it in the forward of one")
