@@ -1,7 +1,6 @@
 """Which batches a measurement reads: each training sample once and in order, and the held-out sets as they are."""
 
 import copy
-import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.connectors.data_connector import (
+    _DataLoaderSource,
     _parse_num_batches,
     _request_dataloader,
     _resolve_overfit_batches,
@@ -28,7 +28,7 @@ from nc_lightning.callbacks.sources import is_named
 from nc_lightning.callbacks.trained_samples import num_batches, one_epoch, spread, trained_count, trained_samples
 from nc_lightning.data.loader import BatchLoader
 from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
-from nc_lightning.processes import own_samples
+from nc_lightning.processes import of_all_processes, own_batches, own_samples
 
 DEFAULT_BATCH_SIZE = 256
 """Batch size of a measurement where the training loader does not name one."""
@@ -87,7 +87,9 @@ def own_training_sources(trainer: Trainer, training: Training | None = None) -> 
     datamodule = datamodule_in_use(trainer)
     if getattr(trainer, "overfit_batches", 0) or not hasattr(datamodule, "geometry_dataloader"):
         return []
-    training, leaves = training or _training(trainer), _leaves(datamodule.geometry_dataloader())
+    training = training or _training(trainer)
+    combined = CombinedLoader(_request_dataloader(_DataLoaderSource(datamodule, "geometry_dataloader")))
+    leaves = _prepared(combined, RunningStage.VALIDATING, trainer)
     if not training.reads_less():
         return [Source(loader) for loader in leaves]
     return [_source(loader, training, trainer) for loader in leaves]
@@ -103,13 +105,18 @@ def _training(trainer: Trainer) -> Training:
     combined = CombinedLoader(_request_dataloader(source))
     if getattr(trainer, "overfit_batches", 0):
         _resolve_overfit_batches(combined, RunningStage.TRAINING)
-    prepare = functools.partial(trainer._data_connector._prepare_dataloader, shuffle=True, mode=RunningStage.TRAINING)
-    loaders = [prepare(loader) for loader in _leaves(combined)]
+    loaders = _prepared(combined, RunningStage.TRAINING, trainer)
     lengths = (num_batches(loader) for loader in loaders)
     limits = [
         _parse_num_batches(RunningStage.TRAINING, math.inf if length is None else length, limit) for length in lengths
     ]
     return Training(loaders, max(limits, default=0))
+
+
+def _prepared(loaders: CombinedLoader, stage: RunningStage, trainer: Trainer) -> list[Any]:
+    """The loaders as Lightning prepares those of a stage: with several processes, each reads its share."""
+    prepare, shuffle = trainer._data_connector._prepare_dataloader, stage == RunningStage.TRAINING
+    return [prepare(loader, shuffle=shuffle, mode=stage) for loader in _leaves(loaders)]
 
 
 def _source(loader: Any, training: Training, trainer: Trainer) -> Source:
@@ -215,17 +222,17 @@ def _in_order(loader: Any, training: Training, cut: bool, trainer: Trainer) -> A
     If it is ``cut``, it has no more samples than an epoch of training, spread over the data set.
     """
 
-    def chosen(indices: Sequence[int], processes: int = 1) -> Sequence[int]:
+    def chosen(indices: Sequence[int]) -> Sequence[int]:
         if not cut:
             return indices
-        own = len(indices) // processes
-        count = processes * sum(trained_count(part, training.num_batches, own) for part in training.loaders)
+        own = len(indices) // trainer.world_size
+        count = trainer.world_size * sum(trained_count(part, training.num_batches, own) for part in training.loaders)
         return [indices[i] for i in spread(count, len(indices))]
 
     if isinstance(loader, BatchLoader) and isinstance(loader.sampler, list):
-        indices = chosen([index for batch in loader.sampler for index in batch])
-        thinned, size = copy.copy(loader), len(loader.sampler[0])
-        thinned.sampler = [list(indices[start : start + size]) for start in range(0, len(indices), size)]
+        shares = of_all_processes([index for batch in loader.sampler for index in batch])
+        thinned, whole = copy.copy(loader), sorted({index for share in shares for index in share})
+        thinned.sampler = own_batches(chosen(whole), len(loader.sampler[0]))
         return thinned
     if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
         return loader
@@ -243,12 +250,12 @@ def _in_order(loader: Any, training: Training, cut: bool, trainer: Trainer) -> A
         return DataLoader(dataset, batch_size=loader.batch_size, **options)
     if not hasattr(dataset, "__len__"):
         return loader
-    indices = chosen(trained_samples(loader, training.num_batches), trainer.world_size)
-    indices = indices[trainer.global_rank :: trainer.world_size]
+    indices = chosen(trained_samples(loader, training.num_batches))
     if loader.batch_sampler is not None:
         batch_size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
         batch_size = batch_size if isinstance(batch_size, int) else DEFAULT_BATCH_SIZE
-        return DataLoader(dataset, batch_size=batch_size, sampler=indices, **options)
+        return DataLoader(dataset, batch_sampler=own_batches(indices, batch_size), **options)
+    indices = indices[trainer.global_rank :: trainer.world_size]
     # batch_size=None: what the sampler yields goes to the data set as it is, be it an index or a batch of them.
     first = next(one_epoch(loader.sampler, dataset) or iter(()), None)
     if isinstance(first, (list, tuple, np.ndarray, Tensor)) and np.ndim(first) == 1:

@@ -23,7 +23,7 @@ from nc_lightning.data.samplers import (
 from nc_lightning.data.summary import summarize
 from nc_lightning.data.views import Augmentation, Views
 from nc_lightning.geometry.checks import check_choice, check_count
-from nc_lightning.processes import this_process
+from nc_lightning.processes import own_batches, this_process
 
 Batches = Literal["balanced", "random", "stratified"]
 Split = Literal["train", "val", "test"]
@@ -161,17 +161,10 @@ class LabelledDataModule(LightningDataModule):
         return RandomBatchSampler(len(labels), self.batch_size, self.seed)
 
     def _evaluation_loader(self, split: Split) -> BatchLoader:
-        rank, replicas = this_process()
-        smallest = len(self._splits[split]) // replicas
-        if smallest == 0:
-            raise ValueError(
-                f"data: got {len(self._splits[split])} {split} inputs, expected one for each of {replicas} processes"
-            )
-        share = list(range(rank, len(self._splits[split]), replicas))
-        # As many batches on every process: the last one takes what others do not have.
-        starts = range(0, smallest, self.batch_size)
-        batches = [share[start : start + self.batch_size] for start in starts[:-1]] + [share[starts[-1] :]]
-        return self._loader(split, batches, training=False)
+        count, (_, replicas) = len(self._splits[split]), this_process()
+        if count < replicas:
+            raise ValueError(f"data: got {count} {split} inputs, expected one for each of {replicas} processes")
+        return self._loader(split, own_batches(range(count), self.batch_size), training=False)
 
     def _loader(self, split: Split, sampler: EpochSampler | Sequence[list[int]], training: bool) -> BatchLoader:
         dataset: LabelledImages = self._splits[split]

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from on_processes import on_processes
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL
-from nc_lightning.callbacks import GeometryMonitor
+from nc_lightning.callbacks import GeometryMonitor, measurement
 from nc_lightning.callbacks.tensorboard_dashboard import run_settings
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
@@ -196,3 +197,33 @@ def test_nothing_is_known_from_the_data_module_of_an_earlier_call():
     assert monitor.results.keys() == {"val"}
     with pytest.raises(ValueError, match="num_classes: got none from the module or the data module, expected Geo"):
         trainer.validate(Theirs(), loader, verbose=False)
+
+
+def _measured_by_one_of(rank, world_size, keeps):
+    torch.manual_seed(0)
+    measurement.KEPT_BYTES = keeps[rank]
+    results = []
+    for module, data, monitor in (
+        (Theirs(), TheirData(), GeometryMonitor(features="layer.0", classifier="layer.1")),
+        (HSCL(encoder=MLP((8,), (5,)), num_classes=4), LatentClassDataModule(4, 8, 31, batch_size=12), None),
+    ):
+        if isinstance(module, Theirs):
+            module.layer = nn.Sequential(nn.Linear(8, 5), nn.Linear(5, 4))
+        for options in ({}, {"limit_train_batches": 4 // world_size}):
+            options |= {"devices": world_size, "strategy": "ddp", "accelerator": "cpu", "precision": "64-true"}
+            measured = run("validate", module, data, monitor, **options)
+            results.append((measured.statistics["train"].num_samples, measured.results))
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_several_processes_measure_what_one_does(gloo):
+    keeps = 0, 10**9  # the first process computes features twice, and so does the other one
+    (one,) = on_processes(1, _measured_by_one_of, 1, keeps[1:])
+    for several in on_processes(2, _measured_by_one_of, 2, keeps):
+        for (count, results), (expected_count, expected) in zip(several, one, strict=True):
+            assert count == expected_count
+            assert results.keys() == expected.keys()
+            for name in results:
+                assert results[name] == pytest.approx(expected[name], rel=1e-8, abs=1e-8, nan_ok=True)
