@@ -112,7 +112,12 @@ class LabelledDataModule(LightningDataModule):
 
     def summary(self) -> str:
         """Return a few lines on the classes, each split and where it comes from, and what was passed over."""
-        return summarize(self._splits, self.num_classes, self.class_names, self.origins, self.passed_over)
+        names = [self.class_name(number) for number in range(self.num_classes)]
+        return summarize(self._splits, names, self.origins, self.passed_over)
+
+    def class_name(self, number: int) -> str | int:
+        """Return the name of a class, where it has one; else its label in the data."""
+        return number if self.class_names is None else self.class_names[number]
 
     def preprocess(self) -> Preprocess:
         """Return what turns images into the inputs of the encoder, with the mean and deviation known after `setup`."""
