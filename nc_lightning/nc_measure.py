@@ -92,6 +92,8 @@ def _run(options: argparse.Namespace) -> dict[str, float]:
     if options.plot is not None and Path(options.plot).exists():
         raise ValueError(f"--plot: got {options.plot!r}, which exists, expected a new file")
     values, stats = measure_file(options.file, options.labels, options.normalization)
+    if unknown := FeatureFile(options.file, options.labels).num_unknown:
+        print(f"nc-measure: note: {unknown} samples without a label are left out", file=sys.stderr)
     if caveats(stats):
         print(f"nc-measure: note: {caveats(stats)}", file=sys.stderr)
     if options.json:

@@ -77,3 +77,16 @@ def test_a_single_class_has_a_table_too(in_tmp, capsys):
     np.savez("one.npz", features=np.eye(3), labels=np.zeros(3, dtype=int))
     assert main(["one.npz"])["ncc_accuracy"] == 1
     assert "single class" in capsys.readouterr().err
+
+
+def test_samples_that_are_left_out_are_counted(in_tmp, capsys):
+    np.savez("some.npz", features=np.random.default_rng(0).normal(size=(9, 3)), labels=np.arange(9) % 3 - 1)
+    main(["some.npz"])
+    assert "nc-measure: note: 3 samples without a label are left out" in capsys.readouterr().err
+
+
+def test_names_and_paths_of_predictions_change_no_value(file, capsys):
+    z, labels = file
+    more = {"class_names": np.array(["10", "2", "3", "4", "5", "6"]), "paths": np.arange(1200).astype(str)}
+    np.savez("predictions.npz", features=z.numpy(), labels=labels.numpy(), **more)
+    assert main(["predictions.npz"]) == main(["features.npz"])

@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from nc_lightning.batch import set_name
 from nc_lightning.callbacks.averaged_weights import (
     evaluated_weights,
     finish_averages,
@@ -22,7 +23,8 @@ from nc_lightning.callbacks.measured_loaders import (
     Source,
     batch_features,
     features,
-    is_trained_on,
+    in_evaluation,
+    is_being_read,
     own_training_sources,
     single_batches,
     test_sources,
@@ -34,6 +36,7 @@ from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.checks import check_count
 from nc_lightning.geometry import ClassStatistics, caveats
 from nc_lightning.objectives.base import ContrastiveObjective
+from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
 from nc_lightning.reports.tables import losses_of
 
 
@@ -41,13 +44,14 @@ class GeometryMonitor(Callback):
     """Measure the geometry of the training and validation features, and log it as ``geometry/<set>/<key>``.
 
     The module is called on inputs and returns features (N, d): a tensor, or the only one in a tuple or dict; in a
-    classifier, ``features`` or ``classifier`` say which layer has them. It is in eval mode meanwhile, and the mode of
-    every submodule, BatchNorm's running statistics and all random number generators are as before afterwards. The first
-    batch of each set is read and mapped before training starts: what cannot be measured is refused there. The training
-    set comes from the data module's ``geometry_dataloader()`` if it has one, without augmentation; else from the
-    training loader's data set, each sample once and in order. With ``limit_train_batches`` it is as many samples as an
-    epoch trains on, the same ones each time, spread over the whole set; with ``overfit_batches`` it is those batches.
-    Several validation loaders are the sets ``val``, ``val_1`` and so on.
+    classifier, ``features`` or ``classifier`` say which layer has them. It is in eval mode meanwhile, the trainer in a
+    stage of evaluation, also for hooks of batches; the mode of every submodule, BatchNorm's running statistics and all
+    random number generators are as before afterwards. The first batch of each set is read and mapped before training,
+    or evaluation, starts: what cannot be measured is refused there. The training set comes from the data module's
+    ``geometry_dataloader()`` if it has one, without augmentation; else from the training loader's data set, each sample
+    once and in order. With ``limit_train_batches`` it is as many samples as an epoch trains on, the same ones each
+    time, spread over the whole set; with ``overfit_batches`` it is those batches. These hold for validation and tests
+    too. Several validation loaders are the sets ``val``, ``val_1`` and so on.
 
     A set is looked at twice, first for its class statistics, then for the distances to the class means, which cannot be
     told before these are known. Features that take no more than `nc_lightning.callbacks.measurement.KEPT_BYTES` are
@@ -120,11 +124,11 @@ class GeometryMonitor(Callback):
         self._measured_step = -1
         self._validated_step = -1
         self._warned: set[str] = set()
-        self._checked = False
+        self._checked: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget an earlier run; find out the number of classes, and that module and data agree on it."""
-        of_data = getattr(getattr(trainer, "datamodule", None), "num_classes", None)
+        of_data = getattr(datamodule_in_use(trainer), "num_classes", None)
         of_module = getattr(pl_module, "num_classes", None)
         if of_data is not None and of_module is not None and of_data != of_module:
             raise ValueError(f"num_classes: got {of_module} in the model, expected {of_data}, the classes of the data")
@@ -137,36 +141,32 @@ class GeometryMonitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let callbacks and schedules that watch a geometry key wait; read and map the first batch of each set."""
         self._watchers = GeometryWatchers(trainer)
-        self._checked = False
+        self._checked = set()
         with undisturbed(pl_module):
-            sets = {"train": own_training_sources(trainer), **validation_sources(trainer)}
-            # As in Lightning's own sanity check, hooks that count or augment batches of training leave these alone.
-            stage, trainer.state.stage = trainer.state.stage, RunningStage.SANITY_CHECKING
-            try:
-                for name, sources in sets.items():
-                    others = [source for source in sources if not is_trained_on(trainer, source.loader)]
-                    first = [Source(source.loader, min(source.limit, 1)) for source in others]
-                    self._check(trainer, pl_module, name, features(trainer, pl_module, first, self._measured))
-                    self._checked = self._checked or (name == "train" and len(first) > 0)
-            finally:
-                trainer.state.stage = stage
+            self._check_first(trainer, pl_module, validation_sources(trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Map the first batch of training, where no other loader has the training set."""
-        if not self._checked:
-            self._checked = True
-            first = (batch_features(trainer, pl_module, one, self._measured) for one in single_batches(trainer, batch))
-            with undisturbed(pl_module):
-                self._check(trainer, pl_module, "train", first)
+        if "train" not in self._checked:
+            self._check_batches(trainer, pl_module, "train", single_batches(trainer, batch))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the values of an earlier epoch from the metrics."""
         forget_logged(trainer, PREFIX)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the validation that ends an epoch see averages that are updated once an epoch."""
+        """Let the validation that ends an epoch see averages that are updated once an epoch; or check first batches."""
         if trainer.state.fn == TrainerFn.FITTING:
             finish_averages(trainer, pl_module)
+        else:
+            self._check_first(trainer, pl_module, validation_sources(trainer))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Map the first batch of a set that was not checked before, where only validation runs."""
+        if trainer.state.fn != TrainerFn.FITTING and set_name("val", dataloader_idx) not in self._checked:
+            self._check_batches(trainer, pl_module, set_name("val", dataloader_idx), [batch])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure with the validation sets where only validation runs."""
@@ -196,6 +196,17 @@ class GeometryMonitor(Callback):
                 logger.log_metrics(self.by_key(), step=trainer.global_step)
             self._tell(trainer, pl_module)
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read and map the first batches."""
+        self._check_first(trainer, pl_module, test_sources(trainer))
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Map the first batch of a set that was not checked before."""
+        if set_name("test", dataloader_idx) not in self._checked:
+            self._check_batches(trainer, pl_module, set_name("test", dataloader_idx), [batch])
+
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure with the test sets."""
         self._measure_and_log(trainer, pl_module, test_sources(trainer))
@@ -219,8 +230,24 @@ class GeometryMonitor(Callback):
             losses = {key: value for key, value in losses.items() if not key.startswith("loss/val")}
         return losses
 
-    def _check(self, trainer: Trainer, pl_module: LightningModule, name: str, batches: Iterable[Any]) -> None:
+    def _check_first(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, list[Source]]) -> None:
+        """Read and map the first batch of each set, except where a loop is reading its loader."""
+        with undisturbed(pl_module):
+            sets = {"train": own_training_sources(trainer), **held_out}
+            # As in Lightning's own sanity check.
+            with in_evaluation(trainer, RunningStage.SANITY_CHECKING):
+                for name, sources in sets.items():
+                    first = [s._replace(limit=min(s.limit, 1)) for s in sources if not is_being_read(trainer, name, s)]
+                    if first:
+                        self._check(pl_module, name, features(trainer, pl_module, first, self._measured))
+
+    def _check_batches(self, trainer: Trainer, pl_module: LightningModule, name: str, batches: list[Any]) -> None:
+        with undisturbed(pl_module):
+            self._check(pl_module, name, (batch_features(trainer, pl_module, b, self._measured) for b in batches))
+
+    def _check(self, pl_module: LightningModule, name: str, batches: Iterable[Any]) -> None:
         assert self.num_classes is not None
+        self._checked.add(name)
         width = check_batches(name, batches, pl_module, self.num_classes, self._measured)
         self._warn_of_logits(pl_module, width)
 
@@ -250,10 +277,10 @@ class GeometryMonitor(Callback):
                 callback.on_geometry_measured(trainer, pl_module, self)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, list[Source]]) -> None:
+        assert self.num_classes is not None
         with undisturbed(pl_module):
             sets = {"train": training_sources(trainer), **held_out}
-        assert self.num_classes is not None
-        with evaluated_weights(trainer, pl_module):
+        with evaluated_weights(trainer, pl_module), in_evaluation(trainer, RunningStage.VALIDATING):
             measured = measure_sets(sets, trainer, pl_module, self.num_classes, self.sample_size, self._measured)
         self.results, self.statistics, self.sample = measured
         self._measured_step = trainer.global_step

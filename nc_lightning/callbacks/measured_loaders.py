@@ -4,13 +4,20 @@ import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.connectors.data_connector import (
+    _DataLoaderSource,
+    _parse_num_batches,
+    _request_dataloader,
+    _resolve_overfit_batches,
+)
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -20,8 +27,8 @@ from nc_lightning.callbacks.measured_features import Measured
 from nc_lightning.callbacks.sources import is_named
 from nc_lightning.callbacks.trained_samples import num_batches, one_epoch, spread, trained_count, trained_samples
 from nc_lightning.data.loader import BatchLoader
-from nc_lightning.distributed.collectives import num_unpadded_samples
-from nc_lightning.objectives.training_data import training_datamodule
+from nc_lightning.distributed.collectives import all_gather_objects, num_unpadded_samples, own_batches
+from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
 
 DEFAULT_BATCH_SIZE = 256
 """Batch size of a measurement where the training loader does not name one."""
@@ -33,10 +40,29 @@ class Source(NamedTuple):
     Attributes:
         loader: An iterable of batches that can be read more than once.
         limit: Number of batches; infinity for all.
+        position: Which loader of its set it is; hooks of modules and data modules get it as ``dataloader_idx``.
     """
 
     loader: Any
     limit: float = math.inf
+    position: int = 0
+
+
+class Training(NamedTuple):
+    """What an epoch of training reads.
+
+    Attributes:
+        loaders: Its loaders; none where only held-out sets are given, or nothing limits what is read.
+        num_batches: Number of batches of an epoch.
+    """
+
+    loaders: list[Any]
+    num_batches: float
+
+    def reads_less(self) -> bool:
+        """Whether an epoch ends before one of the loaders does."""
+        lengths = [num_batches(loader) for loader in self.loaders]
+        return any(length is None or self.num_batches < length for length in lengths)
 
 
 def training_sources(trainer: Trainer) -> list[Source]:
@@ -44,59 +70,79 @@ def training_sources(trainer: Trainer) -> list[Source]:
 
     Looking at a sampler may draw random numbers: call it within `undisturbed`.
     """
-    if getattr(trainer, "overfit_batches", 0) and (overfitted := _overfitted(trainer)):
-        return overfitted
-    if own := own_training_sources(trainer):
-        return own
-    leaves = _leaves(trainer.train_dataloader)
-    return [_source(loader, [loader], trainer) for loader in leaves]
-
-
-def _overfitted(trainer: Trainer) -> list[Source]:
-    """The batches, in a fixed order, that are all that ``overfit_batches`` trains on; without a fit those it would."""
-    if trainer.train_dataloader is not None:
-        return [Source(loader, trainer.num_training_batches) for loader in _leaves(trainer.train_dataloader)]
-    datamodule: Any = getattr(trainer, "datamodule", None)
-    if not is_overridden("train_dataloader", datamodule, LightningDataModule):
+    if trainer.limit_train_batches == 0:
         return []
-    limit = trainer.overfit_batches  # type: ignore[attr-defined]
-    lengths = [(loader, num_batches(loader)) for loader in _leaves(datamodule.train_dataloader())]
-    return [
-        Source(loader, limit if isinstance(limit, int) else int(limit * length))
-        for loader, length in lengths
-        if length is not None
-    ]
+    training = _training(trainer)
+    if getattr(trainer, "overfit_batches", 0) and training.loaders:
+        return [Source(loader, training.num_batches) for loader in training.loaders]
+    if own := own_training_sources(trainer, training):
+        return own
+    if trainer.train_dataloader is None:
+        return []
+    return [_source(loader, training._replace(loaders=[loader]), trainer) for loader in training.loaders]
 
 
-def own_training_sources(trainer: Trainer) -> list[Source]:
+def own_training_sources(trainer: Trainer, training: Training | None = None) -> list[Source]:
     """Return the data module's own loader of the training set for measuring, if there is one and training uses it."""
-    fitting = trainer.state.fn == TrainerFn.FITTING
-    datamodule: Any = training_datamodule(trainer) if fitting else getattr(trainer, "datamodule", None)
+    datamodule = datamodule_in_use(trainer)
     if getattr(trainer, "overfit_batches", 0) or not hasattr(datamodule, "geometry_dataloader"):
         return []
-    training, leaves = _leaves(trainer.train_dataloader), _leaves(datamodule.geometry_dataloader())
-    if not any(_reads_less(loader, trainer) for loader in training):
+    training = training or _training(trainer)
+    combined = CombinedLoader(_request_dataloader(_DataLoaderSource(datamodule, "geometry_dataloader")))
+    leaves = _prepared(combined, RunningStage.VALIDATING, trainer)
+    if not training.reads_less():
         return [Source(loader) for loader in leaves]
     return [_source(loader, training, trainer) for loader in leaves]
 
 
-def _reads_less(loader: Any, trainer: Trainer) -> bool:
-    """Whether an epoch ends before a training loader does."""
-    length = num_batches(loader)
-    return length is None or trainer.num_training_batches < length
+def _training(trainer: Trainer) -> Training:
+    """What an epoch of this fit reads; without a fit, what it would read, as far as limits hold."""
+    if trainer.train_dataloader is not None:
+        return Training(_leaves(trainer.train_dataloader), trainer.num_training_batches)
+    source, limit = trainer.fit_loop._data_source, trainer.limit_train_batches
+    if (isinstance(limit, float) and limit == 1) or not source.is_defined():
+        return Training([], math.inf)
+    combined = CombinedLoader(_request_dataloader(source))
+    if getattr(trainer, "overfit_batches", 0):
+        _resolve_overfit_batches(combined, RunningStage.TRAINING)
+    loaders = _prepared(combined, RunningStage.TRAINING, trainer)
+    lengths = (num_batches(loader) for loader in loaders)
+    limits = [
+        _parse_num_batches(RunningStage.TRAINING, math.inf if length is None else length, limit) for length in lengths
+    ]
+    return Training(loaders, max(limits, default=0))
 
 
-def _source(loader: Any, training: Sequence[Any], trainer: Trainer) -> Source:
+def _prepared(loaders: CombinedLoader, stage: RunningStage, trainer: Trainer) -> list[Any]:
+    """The loaders as Lightning prepares those of a stage: with several processes, each reads its share."""
+    prepare, shuffle = trainer._data_connector._prepare_dataloader, stage == RunningStage.TRAINING
+    return [prepare(loader, shuffle=shuffle, mode=stage) for loader in _leaves(loaders)]
+
+
+def _source(loader: Any, training: Training, trainer: Trainer) -> Source:
     """The samples of a loader in order, no more than an epoch of the training loaders has."""
-    cut = any(_reads_less(part, trainer) for part in training)
-    ordered = _in_order(loader, training if cut else [], trainer)
+    cut = training.reads_less()
+    ordered = _in_order(loader, training, cut, trainer)
     by_batches = ordered is loader or isinstance(getattr(ordered, "dataset", None), IterableDataset)
-    return Source(ordered, trainer.num_training_batches if cut and by_batches else math.inf)
+    return Source(ordered, training.num_batches if cut and by_batches else math.inf)
 
 
-def is_trained_on(trainer: Trainer, loader: Any) -> bool:
-    """Return whether a loader is one that training reads: with persistent workers, reading it restarts its epoch."""
-    return any(loader is leaf for leaf in _leaves(trainer.train_dataloader))
+@contextmanager
+def in_evaluation(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
+    """Let a trainer that trains be in a stage of evaluation: hooks that count or augment leave batches alone."""
+    before = trainer.state.stage
+    trainer.state.stage = stage if before == RunningStage.TRAINING else before
+    try:
+        yield
+    finally:
+        trainer.state.stage = before
+
+
+def is_being_read(trainer: Trainer, name: str, source: Source) -> bool:
+    """Return whether a loop reads, or has begun to read, a loader: with persistent workers, reading it restarts it."""
+    if trainer.state.fn == TrainerFn.FITTING:
+        return any(source.loader is leaf for leaf in _leaves(trainer.train_dataloader))
+    return name != "train" and (source.position == 0 or getattr(source.loader, "persistent_workers", False))
 
 
 def single_batches(trainer: Trainer, batch: Any) -> list[Any]:
@@ -110,11 +156,9 @@ def single_batches(trainer: Trainer, batch: Any) -> list[Any]:
 
 def validation_sources(trainer: Trainer) -> dict[str, list[Source]]:
     """Return the validation sets by name, loading them first if training has not validated yet."""
-    if trainer.val_dataloaders is None and trainer.training and trainer.enable_validation:
-        stage = trainer.state.stage
-        trainer.validating = True
-        trainer.fit_loop.epoch_loop.val_loop.setup_data()
-        trainer.state.stage = stage
+    if trainer.val_dataloaders is None and trainer.state.fn == TrainerFn.FITTING and trainer.enable_validation:
+        with in_evaluation(trainer, RunningStage.VALIDATING):
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
     return _held_out("val", trainer.val_dataloaders, trainer.num_val_batches)
 
 
@@ -127,10 +171,11 @@ def features(
     trainer: Trainer, pl_module: LightningModule, sources: Sequence[Source], measured: Measured
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield (features, labels, inputs) of each batch of the sources, one source after another."""
-    for loader, limit in sources:
+    for loader, limit, position in sources:
         left = num_unpadded_samples(loader)
         for batch in itertools.islice(loader, None if math.isinf(limit) else int(limit)):
-            batch = trainer.strategy.batch_to_device(batch, pl_module.device)
+            batch = pl_module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), position)
+            batch = trainer.strategy.batch_to_device(batch, pl_module.device, position)
             z, labels, x = batch_features(trainer, pl_module, batch, measured)
             yield z[:left], labels[:left], x[:left]
             left = None if left is None else max(0, left - len(labels))
@@ -149,7 +194,7 @@ def batch_features(
 def _held_out(name: str, loaders: Any, limits: Sequence[float]) -> dict[str, list[Source]]:
     leaves = _leaves(loaders)
     pairs = zip(leaves, limits, strict=False)  # of no loader Lightning has a limit of 0
-    return {set_name(name, i): [Source(loader, limit)] for i, (loader, limit) in enumerate(pairs)}
+    return {set_name(name, i): [Source(loader, limit, i)] for i, (loader, limit) in enumerate(pairs)}
 
 
 def _leaves(loaders: Any) -> list[Any]:
@@ -171,23 +216,23 @@ def _leaves(loaders: Any) -> list[Any]:
     return [loaders]
 
 
-def _in_order(loader: Any, training: Sequence[Any], trainer: Trainer) -> Any:
+def _in_order(loader: Any, training: Training, cut: bool, trainer: Trainer) -> Any:
     """Return a loader of this process's share of the same data set, each sample once and in order, if there is one.
 
-    Where there are ``training`` loaders it has no more samples than an epoch of these, spread over the data set.
+    If it is ``cut``, it has no more samples than an epoch of training, spread over the data set.
     """
 
-    def chosen(indices: Sequence[int], processes: int = 1) -> Sequence[int]:
-        if not training:
+    def chosen(indices: Sequence[int]) -> Sequence[int]:
+        if not cut:
             return indices
-        own = len(indices) // processes
-        count = processes * sum(trained_count(part, trainer.num_training_batches, own) for part in training)
+        own = len(indices) // trainer.world_size
+        count = trainer.world_size * sum(trained_count(part, training.num_batches, own) for part in training.loaders)
         return [indices[i] for i in spread(count, len(indices))]
 
     if isinstance(loader, BatchLoader) and isinstance(loader.sampler, list):
-        indices = chosen([index for batch in loader.sampler for index in batch])
-        thinned, size = copy.copy(loader), len(loader.sampler[0])
-        thinned.sampler = [list(indices[start : start + size]) for start in range(0, len(indices), size)]
+        shares = all_gather_objects([index for batch in loader.sampler for index in batch])
+        thinned, whole = copy.copy(loader), sorted({index for share in shares for index in share})
+        thinned.sampler = own_batches(chosen(whole), len(loader.sampler[0]))
         return thinned
     if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
         return loader
@@ -205,12 +250,12 @@ def _in_order(loader: Any, training: Sequence[Any], trainer: Trainer) -> Any:
         return DataLoader(dataset, batch_size=loader.batch_size, **options)
     if not hasattr(dataset, "__len__"):
         return loader
-    indices = chosen(trained_samples(loader, trainer.num_training_batches), trainer.world_size)
-    indices = indices[trainer.global_rank :: trainer.world_size]
+    indices = chosen(trained_samples(loader, training.num_batches))
     if loader.batch_sampler is not None:
         batch_size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
         batch_size = batch_size if isinstance(batch_size, int) else DEFAULT_BATCH_SIZE
-        return DataLoader(dataset, batch_size=batch_size, sampler=indices, **options)
+        return DataLoader(dataset, batch_sampler=own_batches(indices, batch_size), **options)
+    indices = indices[trainer.global_rank :: trainer.world_size]
     # batch_size=None: what the sampler yields goes to the data set as it is, be it an index or a batch of them.
     first = next(one_epoch(loader.sampler, dataset) or iter(()), None)
     if isinstance(first, (list, tuple, np.ndarray, Tensor)) and np.ndim(first) == 1:

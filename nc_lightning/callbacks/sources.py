@@ -12,6 +12,7 @@ from torch import Tensor
 from nc_lightning.batch import class_indices
 from nc_lightning.distributed.global_batch import Shares
 from nc_lightning.io.run_folder import Trainer as OwnTrainer
+from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
 
 
 class StepFeatures(NamedTuple):
@@ -59,7 +60,8 @@ def find_num_classes(given: int | None, trainer: Trainer, module: LightningModul
     Raises:
         ValueError: If there is none; the message names the callback.
     """
-    for source in (given, getattr(module, "num_classes", None), _of_data(trainer)):
+    of_data = getattr(datamodule_in_use(trainer), "num_classes", None)
+    for source in (given, getattr(module, "num_classes", None), of_data):
         if source is not None:
             return int(source)
     raise ValueError(f"num_classes: got none from the module or the data module, expected {callback}(num_classes=...)")
@@ -94,7 +96,3 @@ def unless_present(callback: type[Callback], module: LightningModule) -> list[Ca
     """Return a new callback for `configure_callbacks`, or none if the user gave the Trainer one of its kind."""
     given: list[Callback] = getattr(module._trainer, "callbacks", [])
     return [] if any(isinstance(other, callback) for other in given) else [callback()]
-
-
-def _of_data(trainer: Trainer) -> int | None:
-    return getattr(getattr(trainer, "datamodule", None), "num_classes", None)

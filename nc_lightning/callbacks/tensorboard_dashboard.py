@@ -28,6 +28,7 @@ from nc_lightning.geometry import MEASURES, class_mean_spectrum
 from nc_lightning.io.atomic import replace_file, unused_path
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.objectives.base import ContrastiveObjective
+from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
 from nc_lightning.reports.html import SETS, report_html
 from nc_lightning.reports.record import FILE_NAME, RunRecord
 
@@ -247,7 +248,7 @@ def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
             "eta": type(loss.hardening).__name__,
             "psi": repr(loss.link),
         }
-    data = getattr(trainer, "datamodule", None) or trainer.train_dataloader
+    data = datamodule_in_use(trainer) or trainer.train_dataloader
     seed = os.environ.get("PL_GLOBAL_SEED")
     settings |= {"batch_size": getattr(data, "batch_size", None), "seed": None if seed is None else int(seed)}
     if isinstance(pl_module, ContrastiveObjective):
@@ -266,7 +267,7 @@ def _monitor(trainer: Trainer) -> GeometryMonitor:
 
 
 def _class_names(trainer: Trainer) -> list[str] | None:
-    return getattr(getattr(trainer, "datamodule", None), "class_names", None)
+    return getattr(datamodule_in_use(trainer), "class_names", None)
 
 
 def _writers(trainer: Trainer) -> list[tuple[Any, str]]:

@@ -24,7 +24,7 @@ from nc_lightning.data.samplers import (
 )
 from nc_lightning.data.summary import summarize
 from nc_lightning.data.views import Augmentation, Views
-from nc_lightning.distributed.collectives import rank_and_world_size
+from nc_lightning.distributed.collectives import own_batches, rank_and_world_size
 
 Batches = Literal["balanced", "random", "stratified"]
 Split = Literal["train", "val", "test"]
@@ -112,7 +112,12 @@ class LabelledDataModule(LightningDataModule):
 
     def summary(self) -> str:
         """Return a few lines on the classes, each split and where it comes from, and what was passed over."""
-        return summarize(self._splits, self.num_classes, self.class_names, self.origins, self.passed_over)
+        names = [self.class_name(number) for number in range(self.num_classes)]
+        return summarize(self._splits, names, self.origins, self.passed_over)
+
+    def class_name(self, number: int) -> str | int:
+        """Return the name of a class, where it has one; else its label in the data."""
+        return number if self.class_names is None else self.class_names[number]
 
     def preprocess(self) -> Preprocess:
         """Return what turns images into the inputs of the encoder, with the mean and deviation known after `setup`."""
@@ -161,17 +166,10 @@ class LabelledDataModule(LightningDataModule):
         return RandomBatchSampler(len(labels), self.batch_size, self.seed)
 
     def _evaluation_loader(self, split: Split) -> BatchLoader:
-        rank, replicas = rank_and_world_size()
-        smallest = len(self._splits[split]) // replicas
-        if smallest == 0:
-            raise ValueError(
-                f"data: got {len(self._splits[split])} {split} inputs, expected one for each of {replicas} processes"
-            )
-        share = list(range(rank, len(self._splits[split]), replicas))
-        # As many batches on every process: the last one takes what others do not have.
-        starts = range(0, smallest, self.batch_size)
-        batches = [share[start : start + self.batch_size] for start in starts[:-1]] + [share[starts[-1] :]]
-        return self._loader(split, batches, training=False)
+        count, (_, replicas) = len(self._splits[split]), rank_and_world_size()
+        if count < replicas:
+            raise ValueError(f"data: got {count} {split} inputs, expected one for each of {replicas} processes")
+        return self._loader(split, own_batches(range(count), self.batch_size), training=False)
 
     def _loader(self, split: Split, sampler: EpochSampler | Sequence[list[int]], training: bool) -> BatchLoader:
         dataset: LabelledImages = self._splits[split]

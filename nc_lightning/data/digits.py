@@ -79,6 +79,7 @@ class DigitsDataModule(LabelledDataModule):
         """Split the digits 70 : 15 : 15, class by class."""
         images, labels = load_digits()
         parts = split_by_class(labels, self.seed)
+        self.origins = {name: f"scikit-learn's digits, {_SHARES[name]:.0%} of each class" for name in parts}
         return {name: LabelledTensors(images[index], labels[index]) for name, index in parts.items()}
 
 
@@ -126,6 +127,7 @@ class DigitPairsDataModule(LabelledDataModule):
         held_out = max(1, self.pairs_per_class // 5)
         sizes: dict[Split, int] = {"train": self.pairs_per_class, "val": held_out, "test": held_out}
         parts = split_by_class(labels, self.seed)
+        self.origins = {name: f"pairs of {_SHARES[name]:.0%} of scikit-learn's digits" for name in parts}
         return {name: self._pair(images[index], labels[index], sizes[name], generator) for name, index in parts.items()}
 
     @staticmethod

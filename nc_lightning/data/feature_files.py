@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nc_lightning.data.classes import MISSING
+
 FEATURE_NAMES = ("features", "z", "embeddings", "x")
 LABEL_NAMES = ("labels", "label", "y", "targets")
 
@@ -22,8 +24,8 @@ class FeatureFile:
     ``.parquet``: a column of lists ``features``, or one for each dimension, and ``labels``; read by groups of rows.
 
     For ``features`` the names ``z``, ``embeddings`` and ``x`` are known as well, for ``labels`` the names ``label``,
-    ``y`` and ``targets``. Labels may be any integers or strings; they are numbered in their order. Negative integers
-    are unknown labels, and their samples are left out.
+    ``y`` and ``targets``. Labels may be any integers or strings, without white space around; they are numbered in their
+    order. Negative integers are unknown labels, and their samples are left out.
 
     Args:
         path: The file.
@@ -60,6 +62,10 @@ class FeatureFile:
             raise ValueError(
                 f"FILE: got labels of shape {given.shape} and type {given.dtype}, expected (N,) integers or strings"
             )
+        if given.dtype.kind in "UO":
+            given = np.char.strip(given.astype(str))
+            for row in np.flatnonzero(np.isin(np.char.lower(given), MISSING))[:1].tolist():
+                raise ValueError(f"FILE: got the label {str(given[row])!r} in row {row}, expected the name of a class")
         known = given >= 0 if given.dtype.kind in "iu" else np.ones(len(given), dtype=bool)
         self.num_unknown = int((~known).sum())
         classes, numbers = np.unique(given[known], return_inverse=True)
@@ -107,7 +113,12 @@ class _Npz:
         self.path = path
         with np.load(path, allow_pickle=False) as file:
             self.name, labels = _pick(file.files, FEATURE_NAMES), _pick(file.files, LABEL_NAMES)
-            self.labels = file[labels]
+            try:
+                self.labels = file[labels]
+            except ValueError as error:  # only pickle, which may run code, reads them
+                raise ValueError(
+                    f"FILE: got Python objects as {labels}, expected integers or strings; save them by .astype(str)"
+                ) from error
         with zipfile.ZipFile(path) as archive, archive.open(f"{self.name}.npy") as member:
             self.shape, fortran, self.dtype = _header(member)
         if fortran or self.dtype.kind not in "fiu":

@@ -121,7 +121,7 @@ class ImageDataModule(LabelledDataModule):
         counts = splits["train"].labels.bincount(minlength=self.num_classes)
         if (counts == 0).any():
             empty = torch.nonzero(counts == 0).flatten().tolist()
-            names = listed([str(self._name(number)) for number in empty])
+            names = listed([str(self.class_name(number)) for number in empty])
             raise ValueError(f"labels: got no training image of the classes {names}, expected some of each")
         if "val" not in splits:
             if self.val_share == 0:
@@ -131,8 +131,10 @@ class ImageDataModule(LabelledDataModule):
                 f"expected more than 1/{int(counts.max())}"
             )
 
-    def _name(self, number: int) -> str | int:
-        return self._labels[number] if self.class_names is None else self.class_names[number]
+    def class_name(self, number: int) -> str | int:
+        """Return the name of a class, where it has one; else its label in the data."""
+        labelled = len(self._labels) == self.num_classes  # without labels each image is a class of its own
+        return self._labels[number] if self.class_names is None and labelled else super().class_name(number)
 
     def _chosen(self, images: LabelledImages) -> LabelledImages:
         order = torch.tensor(self._labels).argsort()

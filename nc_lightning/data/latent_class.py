@@ -63,6 +63,7 @@ class LatentClassDataModule(LabelledDataModule):
         held_out = max(1, self.samples_per_class // 5)
         sizes: dict[Split, int] = {"train": self.samples_per_class, "val": held_out, "test": held_out}
         splits: dict[Split, LabelledTensors] = {}
+        self.origins = dict.fromkeys(sizes, f"drawn around random prototypes, seed {self.seed}")
         for name, per_class in sizes.items():
             labels = torch.arange(self.num_classes).repeat_interleave(per_class)
             noise = torch.randn(len(labels), dim, generator=generator) * (self.noise / dim**0.5)

@@ -10,8 +10,7 @@ from nc_lightning.data.finding import PassedOver
 
 def summarize(
     splits: Mapping[Any, Any],
-    num_classes: int,
-    class_names: Sequence[str] | None,
+    names: Sequence[str | int],
     origins: Mapping[Any, str],
     passed_over: PassedOver,
 ) -> str:
@@ -19,8 +18,7 @@ def summarize(
 
     Args:
         splits: Sets with ``labels`` (n,), by name.
-        num_classes: Number of classes.
-        class_names: Their names, if they have any.
+        names: Names of the classes, or their labels where they have no names.
         origins: Where each split comes from.
         passed_over: What was not read.
 
@@ -28,29 +26,27 @@ def summarize(
         >>> import torch
         >>> from nc_lightning.data.loader import LabelledTensors
         >>> train = LabelledTensors(torch.zeros(5, 2), torch.tensor([0, 0, 0, 1, 1]))
-        >>> print(summarize({"train": train}, 2, ["ant", "bee"], {"train": "/insects"}, PassedOver()))
+        >>> print(summarize({"train": train}, ["ant", "bee"], {"train": "/insects"}, PassedOver()))
         data: 2 classes, 'ant' to 'bee'
           train: 5 inputs, 2 to 3 of each class (/insects)
     """
-    named = "" if class_names is None else f", {class_names[0]!r} to {class_names[-1]!r}"
-    lines = [f"data: {num_classes} classes{named}"]
+    lines = [f"data: {len(names)} classes, {names[0]!r} to {names[-1]!r}"]
     for split, images in splits.items():
         origin = f" ({origins[split]})" if split in origins else ""
-        lines.append(f"  {split}: {_counts(images.labels, num_classes, class_names)}{origin}")
+        lines.append(f"  {split}: {_counts(images.labels, names)}{origin}")
     if passed_over.counts:
         lines.append(f"  passed over: {passed_over}")
     return "\n".join(lines)
 
 
-def _counts(labels: Tensor, num_classes: int, class_names: Sequence[str] | None) -> str:
+def _counts(labels: Tensor, names: Sequence[str | int]) -> str:
     total = f"{len(labels)} inputs"
     if len(labels) == 0 or int(labels.min()) < 0:
         return f"{total}, unlabelled" if len(labels) else total
-    counts = labels.bincount(minlength=num_classes)
+    counts = labels.bincount(minlength=len(names))
     least, most = int(counts.min()), int(counts.max())
     text = f"{total}, {least} of each class" if least == most else f"{total}, {least} to {most} of each class"
     if least == 0:
-        first = int((counts == 0).nonzero()[0])
-        name = first if class_names is None else class_names[first]
-        text += f", none of {int((counts == 0).sum())} classes ({name!r} first)"
+        empty = (counts == 0).nonzero().flatten().tolist()
+        text += f", none of {len(empty)} classes ({names[empty[0]]!r} first)"
     return text

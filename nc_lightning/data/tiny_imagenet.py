@@ -62,6 +62,7 @@ class TinyImageNetDataModule(ImageFilesDataModule):
         classes = sorted(path.name for path in (place / "train").iterdir() if path.is_dir())
         if len(classes) != NUM_CLASSES:
             raise ValueError(f"root: got {len(classes)} classes in {place / 'train'}, expected {NUM_CLASSES}")
+        self.class_names = [classes[label] for label in self._labels]
         number = {name: i for i, name in enumerate(classes)}
         train = [
             (path, number[name]) for name in classes for path in find_images(place / "train" / name, self.passed_over)

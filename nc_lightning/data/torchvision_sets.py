@@ -67,6 +67,7 @@ class TorchvisionDataModule(ImageDataModule):
         """Return training and test set as torchvision reads them."""
         name, place = self.dataset.__name__, self.root / self.folder
         check_is_there(name, self.root, place, self.download)
+        self.origins |= {"train": f"its training set in {place}", "test": f"its test set in {place}"}
         try:
             return Sets(self._as_tensors(self._open(True)), test=self._as_tensors(self._open(False)))
         except PermissionError:
@@ -186,6 +187,14 @@ class STL10DataModule(TorchvisionDataModule):
     folder = "stl10_binary"
     input_shape = (3, 96, 96)
     names: ClassVar = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
+
+    def read(self) -> Sets:
+        """Return training and test set as torchvision reads them, and count the images without labels."""
+        unlabelled = self.root / self.folder / "unlabeled_X.bin"
+        if unlabelled.is_file():
+            count = unlabelled.stat().st_size // math.prod(self.input_shape)
+            self.passed_over.add("images without labels", unlabelled.name, count)
+        return super().read()
 
     def _open(self, train: bool) -> Any:
         return self.dataset(self.root, split="train" if train else "test")

@@ -1,5 +1,6 @@
 """What one process of a run asks of the others."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch.distributed as dist
@@ -50,6 +51,22 @@ def num_unpadded_samples(loader: Any) -> int | None:
         return None
     dataset: Any = sampler.dataset
     return len(range(sampler.rank, len(dataset), sampler.num_replicas))
+
+
+def own_batches(indices: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Return this process's share of indices in batches, as many of them on every process.
+
+    The last batch takes what others do not have, be it one more than ``batch_size``: the forward pass of a sharded
+    module is a collective.
+
+    Example:
+        >>> own_batches(range(5), batch_size=2)
+        [[0, 1], [2, 3], [4]]
+    """
+    rank, replicas = rank_and_world_size()
+    own = list(indices[rank::replicas])
+    starts = range(0, max(1, len(indices) // replicas), batch_size)
+    return [own[start : start + batch_size] for start in starts[:-1]] + [own[starts[-1] :]]
 
 
 def own_share(tensor: Tensor) -> Tensor:

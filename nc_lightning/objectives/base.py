@@ -19,9 +19,9 @@ from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.encoders import ProjectionHead
 from nc_lightning.geometry import normalize
 from nc_lightning.losses import ContrastiveLoss
+from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
 from nc_lightning.objectives.optimized import OptimizedModule
 from nc_lightning.objectives.parts import check_features, make_projector
-from nc_lightning.objectives.training_data import training_datamodule
 from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
 
@@ -106,7 +106,7 @@ class ContrastiveObjective(OptimizedModule):
         super().setup(stage)
         check_strategy(self.trainer.strategy)
         if stage == "fit":
-            self.preprocess.take_from(training_datamodule(self.trainer))
+            self.preprocess.take_from(datamodule_in_use(self.trainer))
 
     def configure_model(self) -> None:
         """Shard encoder and projector where the strategy is FSDP2, each as a whole."""
@@ -135,7 +135,7 @@ class ContrastiveObjective(OptimizedModule):
         """Forget the loss's constants of an earlier fit; warn of what does not do what it seems to."""
         self._constants_for = ()
         # The data of this fit decide, also where a checkpoint that it resumes was trained on others.
-        self.preprocess.take_from(training_datamodule(self.trainer))
+        self.preprocess.take_from(datamodule_in_use(self.trainer))
         if self.trainer.accumulate_grad_batches > 1:
             rank_zero_warn(
                 f"accumulate_grad_batches: got {self.trainer.accumulate_grad_batches}, which adds no negatives to a "

@@ -6,6 +6,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
 from nc_lightning.data.base import LabelledDataModule
 from nc_lightning.distributed.collectives import all_gather_objects
+from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
 
 
 def check_start(trainer: Trainer) -> None:
@@ -73,7 +74,7 @@ def check_tuners(trainer: Trainer) -> None:
                 f"{type(callback).__name__}: got a run that resumes {trainer.ckpt_path}, of which it would keep the "
                 f"weights alone; leave it out, and set the {found} to what it has found"
             )
-        data = getattr(trainer, "datamodule", None)
+        data = datamodule_in_use(trainer)
         if isinstance(callback, BatchSizeFinder) and isinstance(data, LabelledDataModule):
             _limit(callback, data)
 

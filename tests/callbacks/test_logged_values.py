@@ -9,7 +9,13 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from nc_lightning import HSCL, HUCL
-from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler, OnlineLinearProbe, TensorBoardDashboard
+from nc_lightning.callbacks import (
+    GeometryMonitor,
+    HardNegativeSampler,
+    NonFiniteGuard,
+    OnlineLinearProbe,
+    TensorBoardDashboard,
+)
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 
@@ -42,16 +48,17 @@ class ForgetLabels(Callback):
             batch[1].fill_(-1)
 
 
-def fit(folder, objective, *callbacks, epochs=3):
+def fit(folder, objective, *callbacks, epochs=3, every=2, **options):
     recorder = Recorder(folder)
     trainer = Trainer(
         max_epochs=epochs,
-        callbacks=[*callbacks, OnlineLinearProbe(), GeometryMonitor(every_n_epochs=2)],
+        callbacks=[*callbacks, OnlineLinearProbe(), GeometryMonitor(every_n_epochs=every)],
         logger=recorder,
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
+        **options,
     )
     trainer.fit(objective(encoder=MLP((32,), [8]), num_classes=4), LatentClassDataModule(num_classes=4))
     return trainer, recorder
@@ -86,3 +93,28 @@ def test_with_a_queue_there_is_no_bound_in_table_and_report(tmp_path):
     assert torch.isfinite(trainer.callback_metrics["loss/train"])
     warmup, queued = json.loads(next(tmp_path.rglob("report.json")).read_text())["history"]
     assert warmup.keys() - queued.keys() == REFERENCES
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_report_has_validation_losses_of_validated_epochs_alone(tmp_path):
+    fit(tmp_path, HSCL, TensorBoardDashboard(), every=1, check_val_every_n_epoch=2)
+    history = json.loads(next(tmp_path.rglob("report.json")).read_text())["history"]
+    assert ["loss/val" in row for row in history] == [False, True, False]
+
+
+class BadBatch(Callback):
+    """A batch of the first epoch is not finite."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.current_epoch == 0 and batch_idx == 0:
+            batch[0].fill_(torch.nan)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_steps_that_another_fit_skipped_are_not_logged(tmp_path):
+    trainer, _ = fit(tmp_path, HSCL, BadBatch(), NonFiniteGuard("skip"), epochs=2)
+    assert trainer.callback_metrics["loss/skipped_steps"] == 1
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, BadBatch)]
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(HSCL(encoder=MLP((32,), [8]), num_classes=4), LatentClassDataModule(num_classes=4))
+    assert "loss/skipped_steps" not in trainer.callback_metrics

@@ -114,6 +114,21 @@ BAD = {
         "stored by columns, expected numbers stored by rows",
     ),
     "text": (lambda f: [npz(f, features=np.array([["a"]]), labels=LABELS[:1])], ValueError, "got features of type <U1"),
+    "no name": (
+        lambda f: [npz(f, features=FEATURES, labels=np.where(LABELS > 1, "ant", " "))],
+        ValueError,
+        "FILE: got the label '' in row .*, expected the name of a class",
+    ),
+    "nan as a name": (
+        lambda f: [npz(f, features=FEATURES, labels=np.where(LABELS > 1, "ant", "nan"))],
+        ValueError,
+        "FILE: got the label 'nan' in row ",
+    ),
+    "objects": (
+        lambda f: [npz(f, features=FEATURES, labels=LABELS.astype(object))],
+        ValueError,
+        "FILE: got Python objects as labels, expected integers or strings",
+    ),
     "npy alone": (lambda f: write(f, "npy")[:1], ValueError, "LABELS: got None, expected a second .npy"),
     "npz with labels": (lambda f: [*write(f, "npz"), touch(f / "y.npy")], ValueError, "LABELS: got .*y.npy"),
     "damaged": (lambda f: [touch(f / "a.npz")], ValueError, "FILE: got .*a.npz', which is damaged or no .npz"),
@@ -184,3 +199,8 @@ def test_names_in_bytes_are_names(tmp_path, kind):
     file = FeatureFile(*write(tmp_path, kind, labels=labels))
     assert file.classes == ["ant", "bée", "cat", "dog", "emu"]
     assert torch.cat([labels for _, labels in file.batches()]).tolist() == LABELS.tolist()
+
+
+def test_white_space_is_no_part_of_a_name(tmp_path):
+    labels = np.array(["ant", " ant", "bee ", "bee"])
+    assert FeatureFile(npz(tmp_path, features=np.eye(4), labels=labels)).classes == ["ant", "bee"]

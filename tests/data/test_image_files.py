@@ -217,6 +217,7 @@ def test_tiny_imagenet_reads_its_annotations(tmp_path, monkeypatch):
     monkeypatch.setenv("NC_DATA_DIR", str(tmp_path))
     data = ready(make=TinyImageNetDataModule, batch_size=8, val_share=0.34)
     assert data.input_shape == (3, 64, 64)
+    assert data.summary().startswith("data: 4 classes, 'n0000' to 'n0003'\n")
     for name in ("train", "val", "test"):
         split = data._splits[name]
         assert split.labels.bincount().tolist() == {"train": [4] * 4, "val": [2] * 4, "test": [2] * 4}[name]
