@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nc_lightning.callbacks import GeometryMonitor, RunCheckpoint, TensorBoardDashboard
+from nc_lightning.geometry import MEASURES
 from nc_lightning.io.atomic import short_path
 from nc_lightning.reports.tables import format_value, geometry_table
 
@@ -70,13 +71,15 @@ def _measured(trainer: Trainer, module: LightningModule) -> Table | None:
     num_classes = monitors[0].num_classes or getattr(module, "num_classes", None) if monitors else None
     if not results or num_classes is None:
         return None
-    table = geometry_table(results, num_classes, getattr(module, "feature_dim", num_classes - 1))
+    headline = monitors[0].measures == "headline"
+    table = geometry_table(results, num_classes, getattr(module, "feature_dim", num_classes - 1), headline)
     losses = monitors[0].losses(trainer)
     if losses:
         table.add_section()
     blanks = [""] * (len(results) - 1)
     for key, value in losses.items():
-        table.add_row(key, format_value(value), *blanks, "0" if key == "loss/optimality_gap" else "", "")
+        gap = key == "loss/optimality_gap"
+        table.add_row(key, format_value(value), *blanks, "0" if gap else "", "", MEASURES[key].headline if gap else "")
     return table
 
 

@@ -1,7 +1,7 @@
 """The geometry monitor: how near the representation is to neural collapse, epoch by epoch."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,6 +15,7 @@ from nc_lightning.callbacks.averaged_weights import (
     place_after_averaging,
     weights_change_at_end,
 )
+from nc_lightning.callbacks.datamodule_in_use import datamodule_in_use
 from nc_lightning.callbacks.feature_sample import FeatureSample
 from nc_lightning.callbacks.geometry_watchers import PREFIX, GeometryWatchers
 from nc_lightning.callbacks.logged_values import forget_logged
@@ -33,10 +34,9 @@ from nc_lightning.callbacks.measured_loaders import (
 )
 from nc_lightning.callbacks.measurement import check_batches, measure_sets, undisturbed
 from nc_lightning.callbacks.sources import find_num_classes
-from nc_lightning.checks import check_count
+from nc_lightning.checks import check_choice, check_count
+from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.geometry import ClassStatistics, caveats
-from nc_lightning.objectives.base import ContrastiveObjective
-from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
 from nc_lightning.reports.tables import losses_of
 
 
@@ -78,6 +78,7 @@ class GeometryMonitor(Callback):
             name of a submodule, such as ``fc``, or a module.
         batch: A callable (batch) -> (x, labels) for batches of a form that `nc_lightning.batch.read_batch` does not
             know.
+        measures: Which measures the table of ``nc-train`` shows; all of them are logged, and in the report.
 
     Attributes:
         num_classes: C, once it is found.
@@ -104,11 +105,14 @@ class GeometryMonitor(Callback):
         features: str | Callable[..., Any] | None = None,
         classifier: str | Callable[..., Any] | None = None,
         batch: Callable[..., Any] | None = None,
+        measures: Literal["headline", "all"] = "headline",
     ) -> None:
         check_count("every_n_epochs", every_n_epochs)
         if num_classes is not None:
             check_count("num_classes", num_classes, at_least=2)
         self.every_n_epochs = every_n_epochs
+        check_choice("measures", measures, Literal["headline", "all"])
+        self.measures = measures
         self.num_classes = num_classes
         self.sample_size = 0
         self._asked_num_classes = num_classes
@@ -132,7 +136,8 @@ class GeometryMonitor(Callback):
         of_module = getattr(pl_module, "num_classes", None)
         if of_data is not None and of_module is not None and of_data != of_module:
             raise ValueError(f"num_classes: got {of_module} in the model, expected {of_data}, the classes of the data")
-        self.num_classes = find_num_classes(self._asked_num_classes, trainer, pl_module, "GeometryMonitor")
+        self._num_classes = find_num_classes(self._asked_num_classes, trainer, pl_module, "GeometryMonitor")
+        self.num_classes = self._num_classes
         self._give_back()
         if stage != "predict":
             self._forget()
@@ -246,17 +251,16 @@ class GeometryMonitor(Callback):
             self._check(pl_module, name, (batch_features(trainer, pl_module, b, self._measured) for b in batches))
 
     def _check(self, pl_module: LightningModule, name: str, batches: Iterable[Any]) -> None:
-        assert self.num_classes is not None
         self._checked.add(name)
-        width = check_batches(name, batches, pl_module, self.num_classes, self._measured)
+        width = check_batches(name, batches, pl_module, self._num_classes, self._measured)
         self._warn_of_logits(pl_module, width)
 
     def _warn_of_logits(self, pl_module: LightningModule, width: int | None) -> None:
         chosen = self._measured.features is not None or self._measured.classifier is not None
-        if width is None or chosen or isinstance(pl_module, ContrastiveObjective) or "logits" in self._warned:
+        ours = isinstance(getattr(pl_module, "preprocess", None), Preprocess)  # an objective, whose forward returns z
+        if width is None or chosen or ours or "logits" in self._warned:
             return
-        assert self.num_classes is not None
-        if (advice := look_like_logits(pl_module, width, self.num_classes)) is not None:
+        if (advice := look_like_logits(pl_module, width, self._num_classes)) is not None:
             self._warned.add("logits")
             rank_zero_warn(advice)
 
@@ -277,11 +281,10 @@ class GeometryMonitor(Callback):
                 callback.on_geometry_measured(trainer, pl_module, self)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, list[Source]]) -> None:
-        assert self.num_classes is not None
         with undisturbed(pl_module):
             sets = {"train": training_sources(trainer), **held_out}
         with evaluated_weights(trainer, pl_module), in_evaluation(trainer, RunningStage.VALIDATING):
-            measured = measure_sets(sets, trainer, pl_module, self.num_classes, self.sample_size, self._measured)
+            measured = measure_sets(sets, trainer, pl_module, self._num_classes, self.sample_size, self._measured)
         self.results, self.statistics, self.sample = measured
         self._measured_step = trainer.global_step
         for name, stats in self.statistics.items():
@@ -293,4 +296,4 @@ class GeometryMonitor(Callback):
     def _give_back(self) -> None:
         if self._watchers is not None:
             self._watchers.give_back()
-            self._watchers = None
+        self._watchers = None

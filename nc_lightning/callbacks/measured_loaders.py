@@ -23,12 +23,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from nc_lightning.batch import set_name
+from nc_lightning.callbacks.datamodule_in_use import datamodule_in_use
 from nc_lightning.callbacks.measured_features import Measured
 from nc_lightning.callbacks.sources import is_named
 from nc_lightning.callbacks.trained_samples import num_batches, one_epoch, spread, trained_count, trained_samples
 from nc_lightning.data.loader import BatchLoader
 from nc_lightning.distributed.collectives import all_gather_objects, num_unpadded_samples, own_batches
-from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
 
 DEFAULT_BATCH_SIZE = 256
 """Batch size of a measurement where the training loader does not name one."""

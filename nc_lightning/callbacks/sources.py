@@ -10,9 +10,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from nc_lightning.batch import class_indices
+from nc_lightning.callbacks.datamodule_in_use import datamodule_in_use
 from nc_lightning.distributed.global_batch import Shares
 from nc_lightning.io.run_folder import Trainer as OwnTrainer
-from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
 
 
 class StepFeatures(NamedTuple):

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.tensorboard.summary import hparams
 
 from nc_lightning.callbacks.dashboard_layout import dashboard_layout
+from nc_lightning.callbacks.datamodule_in_use import datamodule_in_use
 from nc_lightning.callbacks.figure_loggers import (
     check_writable,
     log_figures,
@@ -24,11 +25,10 @@ from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.projector import write_projector
 from nc_lightning.callbacks.sources import is_named, run_folder
 from nc_lightning.checks import check_count
+from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.geometry import MEASURES, class_mean_spectrum
 from nc_lightning.io.atomic import replace_file, unused_path
 from nc_lightning.losses import ContrastiveLoss
-from nc_lightning.objectives.base import ContrastiveObjective
-from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
 from nc_lightning.reports.html import SETS, report_html
 from nc_lightning.reports.record import FILE_NAME, RunRecord
 
@@ -251,8 +251,9 @@ def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
     data = datamodule_in_use(trainer) or trainer.train_dataloader
     seed = os.environ.get("PL_GLOBAL_SEED")
     settings |= {"batch_size": getattr(data, "batch_size", None), "seed": None if seed is None else int(seed)}
-    if isinstance(pl_module, ContrastiveObjective):
-        settings |= pl_module.preprocess.settings()
+    preprocess = getattr(pl_module, "preprocess", None)
+    if isinstance(preprocess, Preprocess):
+        settings |= preprocess.settings()
     return settings | {"resumed_from": None if trainer.ckpt_path is None else str(trainer.ckpt_path)}
 
 

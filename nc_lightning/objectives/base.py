@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from nc_lightning.batch import concatenate_views, set_name
+from nc_lightning.callbacks.datamodule_in_use import datamodule_in_use
 from nc_lightning.callbacks.logged_values import forget_logged
 from nc_lightning.checks import check_count
 from nc_lightning.data.preprocess import Preprocess
@@ -19,7 +20,6 @@ from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.encoders import ProjectionHead
 from nc_lightning.geometry import normalize
 from nc_lightning.losses import ContrastiveLoss
-from nc_lightning.objectives.datamodule_in_use import datamodule_in_use
 from nc_lightning.objectives.optimized import OptimizedModule
 from nc_lightning.objectives.parts import check_features, make_projector
 from nc_lightning.schedules import LRInterval
