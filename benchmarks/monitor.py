@@ -19,7 +19,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from nc_lightning import HSCL
-from nc_lightning.callbacks import GeometryMonitor, measurement
+from nc_lightning.callbacks import GeometryMonitor
+from nc_lightning.callbacks.measurement import passes as measurement
 from nc_lightning.data import ArrayDataModule, SimCLR
 from nc_lightning.encoders import SmallCNN
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GeometryMonitor
-from nc_lightning.data.digits import load_digits
+from nc_lightning.data import load_digits
 
 
 def main(max_epochs: int = 5) -> dict[str, float]:

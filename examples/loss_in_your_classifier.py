@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from nc_lightning.data.digits import load_digits
+from nc_lightning.data import load_digits
 from nc_lightning.losses import HSCLLoss  # new
 
 

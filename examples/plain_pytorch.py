@@ -8,8 +8,7 @@ import sys
 import torch
 from torch import nn
 
-from nc_lightning.data import ClassBalancedBatchSampler
-from nc_lightning.data.digits import load_digits
+from nc_lightning.data import ClassBalancedBatchSampler, load_digits
 from nc_lightning.geometry import unit_ball
 from nc_lightning.losses import HSCLLoss
 from nc_lightning.metrics import NeuralCollapse

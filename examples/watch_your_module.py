@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe
-from nc_lightning.data.digits import load_digits
+from nc_lightning.data import load_digits
 
 
 class Autoencoder(LightningModule):

@@ -1,10 +1,12 @@
 """What a batch is: inputs, or several views of them, and labels, in any of the forms that data loaders give."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from nc_lightning.distributed.global_batch import Shares
 
 UNLABELLED = -1
 """Label of an input whose class is not known."""
@@ -158,3 +160,29 @@ def _is_index(other: Any, labels: Any) -> bool:
 
 def _known(fields: Mapping[Any, Any], keys: tuple[str, ...]) -> list[str]:
     return [key for key in keys if key in fields]
+
+
+class StepFeatures(NamedTuple):
+    """What a step tells of its batch.
+
+    Attributes:
+        z: Features (N, d).
+        labels: (N,)
+        instances: (N,) equal for views of one sample, if it tells.
+        shares: Which process held what of the batch, if it tells: then nobody has to ask.
+    """
+
+    z: Tensor
+    labels: Tensor
+    instances: Tensor | None
+    shares: Shares | None
+
+
+def step_features(outputs: Any) -> StepFeatures | None:
+    """Return what a step returned of its batch; None if it exposes no features."""
+    if isinstance(outputs, dict) and "z" in outputs and "labels" in outputs:
+        labels = outputs["labels"]
+        if isinstance(labels, Tensor) and labels.ndim == 2:
+            labels = class_indices(labels)
+        return StepFeatures(outputs["z"], labels, outputs.get("instances"), outputs.get("shares"))
+    return None

@@ -9,10 +9,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from nc_lightning import HSCL
-from nc_lightning.batch import INPUT_KEYS, LABEL_KEYS, concatenate_views, read_batch
+from nc_lightning.batch import INPUT_KEYS, LABEL_KEYS, concatenate_views, read_batch, step_features
 from nc_lightning.callbacks import OnlineLinearProbe
-from nc_lightning.callbacks.measured_features import Measured
-from nc_lightning.callbacks.sources import step_features
+from nc_lightning.callbacks.measurement.features import Measured
 from nc_lightning.encoders import MLP
 
 X, Y = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 0, 3, 2])

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from nc_lightning import nc_measure, nc_report
 from nc_lightning.callbacks import HardNegativeSampler, OnlineLinearProbe
 from nc_lightning.cli import main, shipped_configs
+from nc_lightning.cli import measure as nc_measure
+from nc_lightning.cli import report as nc_report
 from nc_lightning.sweeps import command as nc_sweep
 
 

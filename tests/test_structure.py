@@ -29,13 +29,8 @@ FLOORS = [
     "reports",
     "callbacks",
     "objectives",
-    "errors",
-    "summary",
-    "nc_measure",
-    "nc_report",
     "integrations",
     "bolts",
-    "config_nesting",
     "cli",
     "sweeps",
 ]

@@ -9,18 +9,16 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from nc_lightning.batch import set_name
-from nc_lightning.callbacks.averaged_weights import (
+from nc_lightning.callbacks.dashboard.feature_sample import FeatureSample
+from nc_lightning.callbacks.logged_values import forget_logged
+from nc_lightning.callbacks.measurement.averaged_weights import (
     evaluated_weights,
     finish_averages,
     place_after_averaging,
     weights_change_at_end,
 )
-from nc_lightning.callbacks.datamodule_in_use import datamodule_in_use
-from nc_lightning.callbacks.feature_sample import FeatureSample
-from nc_lightning.callbacks.geometry_watchers import PREFIX, GeometryWatchers
-from nc_lightning.callbacks.logged_values import forget_logged
-from nc_lightning.callbacks.measured_features import Measured, look_like_logits
-from nc_lightning.callbacks.measured_loaders import (
+from nc_lightning.callbacks.measurement.features import Measured, look_like_logits
+from nc_lightning.callbacks.measurement.loaders import (
     Source,
     batch_features,
     features,
@@ -32,8 +30,9 @@ from nc_lightning.callbacks.measured_loaders import (
     training_sources,
     validation_sources,
 )
-from nc_lightning.callbacks.measurement import check_batches, measure_sets, undisturbed
-from nc_lightning.callbacks.sources import find_num_classes
+from nc_lightning.callbacks.measurement.passes import check_batches, measure_sets, undisturbed
+from nc_lightning.callbacks.measurement.watchers import PREFIX, GeometryWatchers
+from nc_lightning.callbacks.sources import datamodule_in_use, find_num_classes
 from nc_lightning.checks import check_choice, check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.geometry import ClassStatistics, caveats
@@ -54,8 +53,8 @@ class GeometryMonitor(Callback):
     too. Several validation loaders are the sets ``val``, ``val_1`` and so on.
 
     A set is looked at twice, first for its class statistics, then for the distances to the class means, which cannot be
-    told before these are known. Features that take no more than `nc_lightning.callbacks.measurement.KEPT_BYTES` are
-    kept for the second look, so that a measurement costs one forward pass over each set; of larger sets they are
+    told before these are known. Features of at most `nc_lightning.callbacks.measurement.passes.KEPT_BYTES` are kept for
+    the second look, so that a measurement costs one forward pass over each set; those of larger sets are
     computed twice, and memory is C d + d^2 numbers. With several processes each takes its share, and all have the
     values of the whole set; samples that a `DistributedSampler` repeats count once. Held-out samples are classified by
     the centers of the *training* classes where there is a training set. With an `OnlineLinearProbe`, its classifier is

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from nc_lightning.batch import StepFeatures, step_features
 from nc_lightning.callbacks.logged_values import forget_logged
-from nc_lightning.callbacks.sources import StepFeatures, step_features
 from nc_lightning.checks import check_choice, check_count, check_number
 from nc_lightning.distributed.collectives import rank_and_world_size
 from nc_lightning.losses import ContrastiveLoss, FeatureQueue

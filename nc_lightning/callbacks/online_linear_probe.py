@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from nc_lightning.batch import UNLABELLED, set_name
+from nc_lightning.batch import UNLABELLED, set_name, step_features
 from nc_lightning.callbacks.logged_values import forget_logged
-from nc_lightning.callbacks.sources import find_num_classes, step_features
+from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.checks import check_count, check_labels
 from nc_lightning.distributed.collectives import rank_and_world_size
 from nc_lightning.optim import (

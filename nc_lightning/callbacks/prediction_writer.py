@@ -11,8 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
 from nc_lightning.batch import set_name
-from nc_lightning.callbacks.datamodule_in_use import datamodule_in_use
-from nc_lightning.callbacks.sources import run_folder
+from nc_lightning.callbacks.sources import datamodule_in_use, run_folder
 from nc_lightning.distributed.collectives import all_gather_objects
 from nc_lightning.io.atomic import unused_path
 

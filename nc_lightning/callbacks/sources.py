@@ -1,44 +1,14 @@
-"""Where callbacks find what they need: features of a step, the number of classes, the folder of checkpoints, others."""
+"""Where callbacks find what they need: the number of classes, the data module, folders, other callbacks."""
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch import Tensor
 
-from nc_lightning.batch import class_indices
-from nc_lightning.callbacks.datamodule_in_use import datamodule_in_use
-from nc_lightning.distributed.global_batch import Shares
 from nc_lightning.io.run_folder import Trainer as OwnTrainer
-
-
-class StepFeatures(NamedTuple):
-    """What a step tells of its batch.
-
-    Attributes:
-        z: Features (N, d).
-        labels: (N,)
-        instances: (N,) equal for views of one sample, if it tells.
-        shares: Which process held what of the batch, if it tells: then nobody has to ask.
-    """
-
-    z: Tensor
-    labels: Tensor
-    instances: Tensor | None
-    shares: Shares | None
-
-
-def step_features(outputs: Any) -> StepFeatures | None:
-    """Return what a step returned of its batch; None if it exposes no features."""
-    if isinstance(outputs, dict) and "z" in outputs and "labels" in outputs:
-        labels = outputs["labels"]
-        if isinstance(labels, Tensor) and labels.ndim == 2:
-            labels = class_indices(labels)
-        return StepFeatures(outputs["z"], labels, outputs.get("instances"), outputs.get("shares"))
-    return None
 
 
 def is_named(instance: object, *names: str) -> bool:
@@ -96,3 +66,16 @@ def unless_present(callback: type[Callback], module: LightningModule) -> list[Ca
     """Return a new callback for `configure_callbacks`, or none if the user gave the Trainer one of its kind."""
     given: list[Callback] = getattr(module._trainer, "callbacks", [])
     return [] if any(isinstance(other, callback) for other in given) else [callback()]
+
+
+def datamodule_in_use(trainer: Trainer) -> Any:
+    """Return the data module of this fit, validation, test or prediction; None where it was given loaders.
+
+    ``trainer.datamodule`` is that of an earlier call then: Lightning keeps it.
+
+    Example:
+        >>> datamodule_in_use(Trainer(logger=False)) is None
+        True
+    """
+    connector = getattr(trainer, "_data_connector", None)
+    return getattr(getattr(connector, "_datahook_selector", None), "datamodule", None)

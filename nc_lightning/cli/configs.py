@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from nc_lightning.config_nesting import check_nesting
+from nc_lightning.cli.config_nesting import check_nesting
 
 
 def config_folder() -> Path:

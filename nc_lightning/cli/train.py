@@ -36,16 +36,16 @@ from nc_lightning.callbacks import (
 from nc_lightning.cli.chosen_checkpoint import chosen_checkpoint
 from nc_lightning.cli.configs import resolve_configs
 from nc_lightning.cli.encoder_shape import ENCODER_SHAPE, drop_unused_shape
+from nc_lightning.cli.errors import errors_on_one_line
 from nc_lightning.cli.saved_config import SavedConfig
+from nc_lightning.cli.summary import print_summary
 from nc_lightning.distributed.devices import check_accelerator, check_same_device
 from nc_lightning.distributed.launcher import announced
-from nc_lightning.errors import errors_on_one_line
 from nc_lightning.io.checkpoints import AtomicCheckpointIO
 from nc_lightning.io.run_folder import Trainer as OwnTrainer
 from nc_lightning.io.run_folder import claimed_folder
 from nc_lightning.objectives import ContrastiveObjective
 from nc_lightning.strategies import check_strategy
-from nc_lightning.summary import print_summary
 
 _NOISE = (
     ".*does not have many workers.*",  # the embedded data sets are in memory, where workers only cost time

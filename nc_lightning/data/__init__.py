@@ -1,19 +1,19 @@
 """LightningDataModules, batch samplers, views and augmentation."""
 
-from nc_lightning.data.arrays import ArrayDataModule
+from nc_lightning.batch import concatenate_views
 from nc_lightning.data.augmentation import SimCLR
-from nc_lightning.data.digits import DigitPairsDataModule, DigitsDataModule
-from nc_lightning.data.folders import ImageFolderDataModule
-from nc_lightning.data.latent_class import LatentClassDataModule
 from nc_lightning.data.samplers import ClassBalancedBatchSampler, RandomBatchSampler, StratifiedBatchSampler
-from nc_lightning.data.tiny_imagenet import TinyImageNetDataModule
-from nc_lightning.data.torchvision_sets import (
+from nc_lightning.data.sources.arrays import ArrayDataModule
+from nc_lightning.data.sources.digits import DigitPairsDataModule, DigitsDataModule, load_digits
+from nc_lightning.data.sources.folders import ImageFolderDataModule
+from nc_lightning.data.sources.latent_class import LatentClassDataModule
+from nc_lightning.data.sources.tiny_imagenet import TinyImageNetDataModule
+from nc_lightning.data.sources.torchvision_sets import (
     CIFAR10DataModule,
     CIFAR100DataModule,
     FashionMNISTDataModule,
     STL10DataModule,
 )
-from nc_lightning.data.views import concatenate_views
 
 __all__ = [
     "ArrayDataModule",
@@ -31,4 +31,5 @@ __all__ = [
     "StratifiedBatchSampler",
     "TinyImageNetDataModule",
     "concatenate_views",
+    "load_digits",
 ]

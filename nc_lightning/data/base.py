@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nc_lightning.checks import check_choice, check_count
 from nc_lightning.data.augmentation import SimCLR
-from nc_lightning.data.finding import PassedOver
+from nc_lightning.data.files.finding import PassedOver
 from nc_lightning.data.loader import BatchLoader, LabelledImages
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.data.recipes import check_recipe

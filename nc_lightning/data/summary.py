@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nc_lightning.data.finding import PassedOver
+from nc_lightning.data.files.finding import PassedOver
 
 
 def summarize(

@@ -7,9 +7,6 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from nc_lightning.batch import UNLABELLED as UNLABELLED
-from nc_lightning.batch import concatenate_views as concatenate_views
-from nc_lightning.batch import set_name as set_name
 from nc_lightning.checks import check_count
 from nc_lightning.data.augmentation import SimCLR
 

@@ -1,1 +1,1 @@
-"""Files that are written whole: checkpoints, the folder of a run, the last checkpoint of one that was stopped."""
+"""Files that are written whole or checked when read: checkpoints, run folders, features."""

@@ -11,8 +11,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from nc_lightning.batch import concatenate_views, set_name
-from nc_lightning.callbacks.datamodule_in_use import datamodule_in_use
 from nc_lightning.callbacks.logged_values import forget_logged
+from nc_lightning.callbacks.sources import datamodule_in_use
 from nc_lightning.checks import check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.distributed.collectives import all_gather_objects, rank_and_world_size
@@ -210,7 +210,7 @@ class ContrastiveObjective(OptimizedModule):
     def configure_callbacks(self) -> list[Callback]:
         """Bring the guard against NaN and infinity along."""
         # Callbacks stand a floor above; only Lightning asks for this one, when it is all there.
-        from nc_lightning.callbacks.nonfinite_guard import NonFiniteGuard
+        from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import NonFiniteGuard
         from nc_lightning.callbacks.sources import unless_present
 
         return unless_present(NonFiniteGuard, self)

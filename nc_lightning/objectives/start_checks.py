@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
-from nc_lightning.callbacks.datamodule_in_use import datamodule_in_use
+from nc_lightning.callbacks.sources import datamodule_in_use
 from nc_lightning.data.base import LabelledDataModule
 from nc_lightning.distributed.collectives import all_gather_objects
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nc_lightning.cli import find_config
-from nc_lightning.errors import errors_on_one_line
+from nc_lightning.cli.errors import errors_on_one_line
 from nc_lightning.io.atomic import replace_file
 from nc_lightning.reports.tables import format_value
 from nc_lightning.sweeps.cell import STOPPED, CellFolder

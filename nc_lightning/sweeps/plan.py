@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from nc_lightning.config_nesting import check_nesting
+from nc_lightning.cli.config_nesting import check_nesting
 
 _KEYS = ("objective", "overlays", "seeds", "all", "cells", "cluster")
 _LONGEST_NAME = 200

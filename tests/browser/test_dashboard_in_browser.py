@@ -10,8 +10,8 @@ import tensorboard_page
 from PIL import Image
 from tensorboard_page import Tab, browser, colours, tensorboard, when_loaded
 
-from nc_lightning import nc_report
 from nc_lightning.cli import main
+from nc_lightning.cli import report as nc_report
 from nc_lightning.sweeps import command as nc_sweep
 
 pytestmark = pytest.mark.browser

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe
-from nc_lightning.callbacks import measurement as measurement_file
+from nc_lightning.callbacks.measurement import passes as measurement_file
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import CenterDistances, ClassStatistics, measure, ncc_accuracy

@@ -14,7 +14,7 @@ from on_processes import on_processes
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GracefulStop, RunCheckpoint
-from nc_lightning.callbacks.graceful_stop import Interrupted
+from nc_lightning.callbacks.fault_tolerance.graceful_stop import Interrupted
 from nc_lightning.cli import main
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP

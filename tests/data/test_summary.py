@@ -11,7 +11,7 @@ from nc_lightning.data import (
     LatentClassDataModule,
     STL10DataModule,
 )
-from nc_lightning.data.finding import PassedOver
+from nc_lightning.data.files.finding import PassedOver
 from nc_lightning.data.loader import LabelledTensors
 from nc_lightning.data.summary import summarize
 

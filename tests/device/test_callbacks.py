@@ -32,8 +32,8 @@ from nc_lightning.callbacks import (
     RunCheckpoint,
     TensorBoardDashboard,
 )
-from nc_lightning.callbacks.graceful_stop import Interrupted
-from nc_lightning.callbacks.nonfinite_guard import ends
+from nc_lightning.callbacks.fault_tolerance.graceful_stop import Interrupted
+from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import ends
 from nc_lightning.data import DigitsDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.losses import FeatureQueue, HSCLLoss, HUCLLoss, Logistic, SCLLoss, UCLLoss

@@ -11,8 +11,9 @@ from pretend_device import DEVICE, NAME, Backend, Generator, Machine
 from torchvision.transforms import v2
 
 from nc_lightning import data as data_modules
-from nc_lightning.data import SimCLR, concatenate_views, tiny_imagenet, torchvision_sets
+from nc_lightning.data import SimCLR, concatenate_views
 from nc_lightning.data.loader import BatchLoader, LabelledTensors
+from nc_lightning.data.sources import tiny_imagenet, torchvision_sets
 from nc_lightning.data.views import Views
 
 RNG = np.random.default_rng(0)

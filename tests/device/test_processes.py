@@ -23,7 +23,7 @@ from nc_lightning.callbacks import (
     RandomStates,
     ResumedEpoch,
 )
-from nc_lightning.callbacks.graceful_stop import Interrupted
+from nc_lightning.callbacks.fault_tolerance.graceful_stop import Interrupted
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.distributed.batch_norm import BatchNormSync
 from nc_lightning.distributed.collectives import all_gather_objects
@@ -141,7 +141,7 @@ WAITS = {
         "to the CPU",
         "losses/engines/sorted_batch.py sorted_layout",
     ): 1,  # number of pairs, and the windows of the classes
-    ("item", "callbacks/nonfinite_guard.py _all_finite"): 1,
+    ("item", "callbacks/fault_tolerance/nonfinite_guard.py _all_finite"): 1,
 }
 """What a step waits for, and how often. The word of rank 0 on whether to stop is on its way during the step."""
 ADAPTIVE_WAITS = WAITS | {("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1}  # the fraction reached

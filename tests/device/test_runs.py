@@ -19,7 +19,7 @@ WAITS = {
         "to the CPU",
         "losses/engines/sorted_batch.py sorted_layout",
     ): 1,  # number of pairs, and the windows of the classes
-    ("item", "callbacks/nonfinite_guard.py _all_finite"): 1,
+    ("item", "callbacks/fault_tolerance/nonfinite_guard.py _all_finite"): 1,
     ("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1,  # adaptive.yaml alone: the fraction reached
 }
 """What a step waits for, and how often."""

@@ -15,7 +15,8 @@ import yaml
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from nc_lightning import cli, nc_measure
+from nc_lightning import cli
+from nc_lightning.cli import measure as nc_measure
 
 pytestmark = pytest.mark.slow
 

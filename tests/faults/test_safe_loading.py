@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from nc_lightning import nc_measure, nc_report
 from nc_lightning.cli import main as nc_train
+from nc_lightning.cli import measure as nc_measure
+from nc_lightning.cli import report as nc_report
 
 MARKER = Path("payload-ran")
 

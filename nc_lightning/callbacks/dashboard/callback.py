@@ -1,0 +1,298 @@
+"""The dashboard: what the geometry monitor has measured, as charts, figures, projector, sortable table and report."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch.utils.tensorboard.summary import hparams
+
+from nc_lightning.callbacks.dashboard.charts import dashboard_layout
+from nc_lightning.callbacks.dashboard.figures import geometry_figures
+from nc_lightning.callbacks.dashboard.image_loggers import (
+    check_writable,
+    log_figures,
+    tag_prefix,
+    takes_figures,
+    tensorboard_writer,
+)
+from nc_lightning.callbacks.dashboard.projector import write_projector
+from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
+from nc_lightning.callbacks.sources import datamodule_in_use, is_named, run_folder
+from nc_lightning.checks import check_count
+from nc_lightning.data.preprocess import Preprocess
+from nc_lightning.geometry import MEASURES, class_mean_spectrum
+from nc_lightning.io.atomic import replace_file, unused_path
+from nc_lightning.losses import ContrastiveLoss
+from nc_lightning.reports.html import SETS, report_html
+from nc_lightning.reports.record import FILE_NAME, RunRecord
+
+FINAL_METRICS = (
+    *(f"geometry/train/{key}" for key, measure in MEASURES.items() if measure.headline and measure.of == "statistics"),
+    *(f"geometry/val/{key}" for key in ("nc1", "effective_rank", "ncc_accuracy")),
+    "loss/optimality_gap",
+)
+"""What the HPARAMS tab sorts runs by."""
+
+
+class TensorBoardDashboard(Callback):
+    """Show the geometry of training: charts, figures, features, a table of runs, and a report in the run's folder.
+
+    All is drawn from what a `GeometryMonitor` beside it has measured, without a further pass over the data:
+
+    - CUSTOM SCALARS: one page with NC1 to NC4, the paper's conditions, effective ranks, the loss beside its bound, and
+      what hardness does to the negatives; training beside validation;
+    - IMAGES: cosines of the class means, their singular values, features beside the simplex, similarities, and the way
+      to neural collapse, every n epochs and at the end;
+    - PROJECTOR: at the end, a sample of the features with class names and images;
+    - HPARAMS: at the end, objective, hardness and the like against the final geometry. Lightning's placeholder
+      ``hp_metric`` is switched off;
+    - ``report.html`` in the run's folder, and beside it ``report.json``, of which ``nc-report`` makes it again.
+
+    Scalars reach every logger by themselves; figures those that take images (TensorBoard, W&B, MLflow); charts,
+    projector and table are TensorBoard's, under the prefix of each logger. Only the first process draws. What goes
+    wrong here is a warning, once, and training continues; under ``fast_dev_run`` nothing is written.
+
+    Args:
+        every_n_epochs: Draw figures when so many epochs have passed since the last ones, and at the end of training.
+        max_points: Most features that are shown, with equally many of each class.
+
+    Attributes:
+        report: The report of the latest fit, or None.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the trainer has no `GeometryMonitor`.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> callbacks = [GeometryMonitor(every_n_epochs=5), TensorBoardDashboard(every_n_epochs=20)]
+        >>> trainer = Trainer(callbacks=callbacks, logger=False)
+    """
+
+    def __init__(self, every_n_epochs: int = 100, max_points: int = 2000) -> None:
+        check_count("every_n_epochs", every_n_epochs)
+        check_count("max_points", max_points)
+        self.every_n_epochs = every_n_epochs
+        self.max_points = max_points
+        self.report: Path | None = None
+        self._history: list[dict[str, float]] = []
+        self._record: RunRecord | None = None
+        self._record_path = Path(FILE_NAME)
+        self._drawn: tuple[int, int] = (0, -1)
+        self._warned: set[str] = set()
+        self._lent: list[tuple[Any, str, Any]] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Ask the monitor for a sample of features, and Lightning for no placeholder among the metrics."""
+        self._give_back()
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        for logger in trainer.loggers:
+            if hasattr(logger, "_default_hp_metric"):
+                self._lend(logger, "_default_hp_metric", False)
+        if stage != "fit":
+            return
+        monitor = _monitor(trainer)
+        self._lend(monitor, "sample_size", max(monitor.sample_size, self.max_points))
+        self.report, self._record, self._history, self._drawn, self._warned = None, None, [], (0, -1), set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the measurements so far, so that a resumed run shows its whole way."""
+        return {"history": self._history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the measurements of `state_dict`."""
+        self._history = list(state_dict["history"])
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Choose the names of the report's files, and lay out the charts."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        folder = run_folder(trainer)
+        self._drawn = (trainer.current_epoch, -1)
+        if not trainer.is_global_zero:
+            return
+        self._record_path = unused_path(folder / FILE_NAME)
+        num_classes = _monitor(trainer).num_classes
+        assert num_classes is not None
+        feature_dim = getattr(pl_module, "feature_dim", num_classes - 1)
+        loss = getattr(pl_module, "loss", None)
+        name = f"{type(pl_module).__name__}, {folder.name}"
+        self._record = RunRecord(name, num_classes, feature_dim, history=self._history)
+        with self._only_a_warning(trainer, "configuration in the report"):
+            self._record.config = _configuration(trainer, pl_module, folder)
+        with self._only_a_warning(trainer, "charts"):
+            for writer, prefix in _writers(trainer):
+                callbacks = trainer.callbacks  # type: ignore[attr-defined]
+                writer.add_custom_scalars(dashboard_layout(num_classes, feature_dim, loss, callbacks, prefix))
+            if trainer.loggers and not any(takes_figures(logger) for logger in trainer.loggers):
+                names = ", ".join(type(logger).__name__ for logger in trainer.loggers)
+                rank_zero_info(f"TensorBoardDashboard: {names} takes no charts and no figures, which are in the report")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find loggers that a full disk has broken, before Lightning logs the validation to them."""
+        if self._record is not None and trainer.state.fn == TrainerFn.FITTING:
+            with self._only_a_warning(trainer, "charts"):
+                for writer, _ in _writers(trainer):
+                    check_writable(writer, trainer.global_step)
+
+    def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
+        """Note what was measured with the losses of the epoch, and draw it if it is time."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        losses = monitor.losses(trainer)  # each process has to ask: Lightning averages over all of them only now
+        if self._record is None:
+            return
+        when = {"epoch": float(monitor.epoch), "step": float(trainer.global_step)}
+        self._history.append({**when, **monitor.by_key(), **losses})
+        if monitor.epoch - self._drawn[0] >= self.every_n_epochs:
+            self._draw(trainer, pl_module, monitor)
+            with self._only_a_warning(trainer, "record of the run"):
+                self._record.write(self._record_path)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw what training has ended with, and write features, table and report."""
+        if self._record is None:
+            return
+        monitor = _monitor(trainer)
+        if self._drawn[1] != trainer.global_step:
+            self._draw(trainer, pl_module, monitor)
+        with self._only_a_warning(trainer, "projector"):
+            if monitor.sample is not None:
+                for writer, prefix in _writers(trainer):
+                    write_projector(writer, monitor.sample, _class_names(trainer), trainer.global_step, prefix)
+        with self._only_a_warning(trainer, "table of runs"):
+            final = {key: v for key in FINAL_METRICS if (v := self._record.latest("").get(key)) is not None}
+            for writer, prefix in _writers(trainer):
+                for summary in hparams(self._record.settings, {prefix + key: v for key, v in final.items()}):
+                    writer._get_file_writer().add_summary(summary, trainer.global_step)
+                writer.flush()
+        self._write_report(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave a report of what there is behind, also when training is interrupted."""
+        self._give_back()
+        if self._record is not None and self._history:
+            if self._drawn[1] != self._history[-1]["step"]:
+                self._draw(trainer, pl_module, _monitor(trainer))
+            self._write_report(trainer)
+
+    def _write_report(self, trainer: Trainer) -> None:
+        assert self._record is not None
+        with self._only_a_warning(trainer, "report"):
+            path = self._record_path.with_suffix(".html")
+            self._record.write(self._record_path)
+            replace_file(path, report_html([self._record]))
+            self.report = path
+        self._record = None
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Restore the monitor and the loggers."""
+        self._give_back()
+
+    def _lend(self, instance: Any, name: str, value: Any) -> None:
+        self._lent.append((instance, name, getattr(instance, name)))
+        setattr(instance, name, value)
+
+    def _give_back(self) -> None:
+        for instance, name, value in reversed(self._lent):
+            setattr(instance, name, value)
+        self._lent = []
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
+        assert self._record is not None
+        self._drawn = (monitor.epoch, trainer.global_step)
+        figures: dict[str, bytes] = {}
+        with self._only_a_warning(trainer, "figures"):
+            self._record.settings = run_settings(trainer, pl_module)
+            if "train" in monitor.statistics:
+                self._record.spectrum = class_mean_spectrum(monitor.statistics["train"]).tolist()
+            paths = {name: path for name in SETS if (path := self._record.path(name))}
+            figures = geometry_figures(monitor, getattr(pl_module, "loss", None), paths, _class_names(trainer))
+            self._record.figures = figures
+        for logger in trainer.loggers:
+            with self._only_a_warning(trainer, f"figures for {type(logger).__name__}"):
+                log_figures(logger, {f"figures/{name}": png for name, png in figures.items()}, trainer.global_step)
+
+    @contextmanager
+    def _only_a_warning(self, trainer: Trainer, what: str) -> Iterator[None]:
+        """Let training go on whatever happens to a picture of it, and say so once for each cause."""
+        try:
+            yield
+        except Exception as error:
+            cause = f"{type(error).__name__}: {error}"
+            key = str(getattr(error, "errno", None) or cause)
+            if key not in self._warned:
+                self._warned.add(key)
+                rank_zero_warn(f"TensorBoardDashboard: no {what}, training goes on without: {cause}")
+            _leave_out_broken_writers(trainer)
+
+
+def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+    """Return what a sweep varies: objective, its loss, batch size, and seed; and the checkpoint that the run resumes.
+
+    The same keys for every objective, so that runs of different ones can be sorted together.
+    """
+    loss = getattr(pl_module, "loss", None)
+    settings: dict[str, Any] = {"objective": type(pl_module).__name__}
+    if isinstance(loss, ContrastiveLoss):
+        settings |= {
+            "beta": float(getattr(loss.hardening, "beta", 0.0)),
+            "temperature": loss.tau,
+            "normalization": loss.normalization,
+            "eta": type(loss.hardening).__name__,
+            "psi": repr(loss.link),
+        }
+    data = datamodule_in_use(trainer) or trainer.train_dataloader
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    settings |= {"batch_size": getattr(data, "batch_size", None), "seed": None if seed is None else int(seed)}
+    preprocess = getattr(pl_module, "preprocess", None)
+    if isinstance(preprocess, Preprocess):
+        settings |= preprocess.settings()
+    return settings | {"resumed_from": None if trainer.ckpt_path is None else str(trainer.ckpt_path)}
+
+
+def _monitor(trainer: Trainer) -> GeometryMonitor:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GeometryMonitor):
+            return callback
+    raise ValueError(
+        "TensorBoardDashboard: got no GeometryMonitor among the callbacks, expected one to show what it measures: "
+        "callbacks=[GeometryMonitor(), TensorBoardDashboard()]"
+    )
+
+
+def _class_names(trainer: Trainer) -> list[str] | None:
+    return getattr(datamodule_in_use(trainer), "class_names", None)
+
+
+def _writers(trainer: Trainer) -> list[tuple[Any, str]]:
+    """The writers of TensorBoard's loggers, and what each logger puts before tags."""
+    writers = [(tensorboard_writer(logger), tag_prefix(logger)) for logger in trainer.loggers]
+    return [(writer, prefix) for writer, prefix in writers if writer is not None]
+
+
+def _leave_out_broken_writers(trainer: Trainer) -> None:
+    """Take away TensorBoard loggers that a full disk has broken: each later call would raise, also the trainer's."""
+    sound = []
+    for logger in trainer.loggers:
+        try:
+            if (writer := tensorboard_writer(logger)) is not None:
+                writer.flush()
+            sound.append(logger)
+        except OSError:
+            continue
+    if len(sound) < len(trainer.loggers):
+        trainer.loggers = sound
+
+
+def _configuration(trainer: Trainer, pl_module: LightningModule, folder: Path) -> str:
+    """The configuration that a LightningCLI has saved, or else the module's hyper-parameters, as text."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if is_named(callback, "SaveConfigCallback") and (folder / callback.config_filename).is_file():
+            return (folder / callback.config_filename).read_text(encoding="utf-8")
+    return "\n".join(f"{key}: {value}" for key, value in pl_module.hparams.items())

@@ -1,0 +1,50 @@
+"""Features for TensorBoard's projector, with class names and small images."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from nc_lightning.callbacks.dashboard.feature_sample import FeatureSample
+
+SMALLEST_SPRITE = 16
+"""Pixels a side: smaller images are drawn larger, so that they stay sharp."""
+LARGEST_SPRITE = 8192
+"""Pixels a side of the picture that holds all small images: WebGL takes no larger one."""
+
+
+def write_projector(
+    writer: Any, sample: FeatureSample, class_names: Sequence[str] | None, step: int, prefix: str = ""
+) -> None:
+    """Write a sample of features with the names of their classes and their images.
+
+    Args:
+        writer: A `torch.utils.tensorboard.SummaryWriter`.
+        sample: The features.
+        class_names: Name of each class; None for numbers.
+        step: Of training.
+        prefix: What the logger puts before tags.
+    """
+    names = [str(label) if class_names is None else class_names[label] for label in sample.labels.tolist()]
+    images = None if sample.images is None else sprites(sample.images)
+    writer.add_embedding(sample.z, metadata=names, label_img=images, global_step=step, tag=f"{prefix}features")
+
+
+def sprites(images: Tensor) -> Tensor:
+    """Bring images to the size and the three channels that the projector shows best.
+
+    Args:
+        images: (S, 1 or 3, side, side) in [0, 1].
+
+    Returns:
+        (S, 3, side, side), not tiny, but so small that all of them fit into one picture.
+
+    Example:
+        >>> import torch
+        >>> sprites(torch.rand(5, 1, 8, 8)).shape, sprites(torch.rand(90_000, 1, 32, 32)).shape
+        (torch.Size([5, 3, 16, 16]), torch.Size([90000, 3, 27, 27]))
+    """
+    side = min(max(SMALLEST_SPRITE, images.shape[3]), LARGEST_SPRITE // math.ceil(math.sqrt(len(images))))
+    return interpolate(images, (side, side), mode="nearest-exact").expand(-1, 3, -1, -1)

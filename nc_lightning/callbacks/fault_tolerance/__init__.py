@@ -1,0 +1,1 @@
+"""What lets a run stop, resume, survive bad steps and never hang."""

@@ -1,0 +1,1 @@
+"""One measurement: which samples, which features, with which weights, and who acts on it."""

@@ -1,0 +1,278 @@
+"""Which batches a measurement reads: each training sample once and in order, and the held-out sets as they are."""
+
+import copy
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.connectors.data_connector import (
+    _DataLoaderSource,
+    _parse_num_batches,
+    _request_dataloader,
+    _resolve_overfit_batches,
+)
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from nc_lightning.batch import set_name
+from nc_lightning.callbacks.measurement.features import Measured
+from nc_lightning.callbacks.measurement.trained_samples import (
+    num_batches,
+    one_epoch,
+    spread,
+    trained_count,
+    trained_samples,
+)
+from nc_lightning.callbacks.sources import datamodule_in_use, is_named
+from nc_lightning.data.loader import BatchLoader
+from nc_lightning.distributed.collectives import all_gather_objects, num_unpadded_samples, own_batches
+
+DEFAULT_BATCH_SIZE = 256
+"""Batch size of a measurement where the training loader does not name one."""
+
+
+class Source(NamedTuple):
+    """A loader and how many of its batches to read.
+
+    Attributes:
+        loader: An iterable of batches that can be read more than once.
+        limit: Number of batches; infinity for all.
+        position: Which loader of its set it is; hooks of modules and data modules get it as ``dataloader_idx``.
+    """
+
+    loader: Any
+    limit: float = math.inf
+    position: int = 0
+
+
+class Training(NamedTuple):
+    """What an epoch of training reads.
+
+    Attributes:
+        loaders: Its loaders; none where only held-out sets are given, or nothing limits what is read.
+        num_batches: Number of batches of an epoch.
+    """
+
+    loaders: list[Any]
+    num_batches: float
+
+    def reads_less(self) -> bool:
+        """Whether an epoch ends before one of the loaders does."""
+        lengths = [num_batches(loader) for loader in self.loaders]
+        return any(length is None or self.num_batches < length for length in lengths)
+
+
+def training_sources(trainer: Trainer) -> list[Source]:
+    """Return the training set without augmentation where the data module offers it, else the training data in order.
+
+    Looking at a sampler may draw random numbers: call it within `undisturbed`.
+    """
+    if trainer.limit_train_batches == 0:
+        return []
+    training = _training(trainer)
+    if getattr(trainer, "overfit_batches", 0) and training.loaders:
+        return [Source(loader, training.num_batches) for loader in training.loaders]
+    if own := own_training_sources(trainer, training):
+        return own
+    if trainer.train_dataloader is None:
+        return []
+    return [_source(loader, training._replace(loaders=[loader]), trainer) for loader in training.loaders]
+
+
+def own_training_sources(trainer: Trainer, training: Training | None = None) -> list[Source]:
+    """Return the data module's own loader of the training set for measuring, if there is one and training uses it."""
+    datamodule = datamodule_in_use(trainer)
+    if getattr(trainer, "overfit_batches", 0) or not hasattr(datamodule, "geometry_dataloader"):
+        return []
+    training = training or _training(trainer)
+    combined = CombinedLoader(_request_dataloader(_DataLoaderSource(datamodule, "geometry_dataloader")))
+    leaves = _prepared(combined, RunningStage.VALIDATING, trainer)
+    if not training.reads_less():
+        return [Source(loader) for loader in leaves]
+    return [_source(loader, training, trainer) for loader in leaves]
+
+
+def _training(trainer: Trainer) -> Training:
+    """What an epoch of this fit reads; without a fit, what it would read, as far as limits hold."""
+    if trainer.train_dataloader is not None:
+        return Training(_leaves(trainer.train_dataloader), trainer.num_training_batches)
+    source, limit = trainer.fit_loop._data_source, trainer.limit_train_batches
+    if (isinstance(limit, float) and limit == 1) or not source.is_defined():
+        return Training([], math.inf)
+    combined = CombinedLoader(_request_dataloader(source))
+    if getattr(trainer, "overfit_batches", 0):
+        _resolve_overfit_batches(combined, RunningStage.TRAINING)
+    loaders = _prepared(combined, RunningStage.TRAINING, trainer)
+    lengths = (num_batches(loader) for loader in loaders)
+    limits = [
+        _parse_num_batches(RunningStage.TRAINING, math.inf if length is None else length, limit) for length in lengths
+    ]
+    return Training(loaders, max(limits, default=0))
+
+
+def _prepared(loaders: CombinedLoader, stage: RunningStage, trainer: Trainer) -> list[Any]:
+    """The loaders as Lightning prepares those of a stage: with several processes, each reads its share."""
+    prepare, shuffle = trainer._data_connector._prepare_dataloader, stage == RunningStage.TRAINING
+    return [prepare(loader, shuffle=shuffle, mode=stage) for loader in _leaves(loaders)]
+
+
+def _source(loader: Any, training: Training, trainer: Trainer) -> Source:
+    """The samples of a loader in order, no more than an epoch of the training loaders has."""
+    cut = training.reads_less()
+    ordered = _in_order(loader, training, cut, trainer)
+    by_batches = ordered is loader or isinstance(getattr(ordered, "dataset", None), IterableDataset)
+    return Source(ordered, training.num_batches if cut and by_batches else math.inf)
+
+
+@contextmanager
+def in_evaluation(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
+    """Let a trainer that trains be in a stage of evaluation: hooks that count or augment leave batches alone."""
+    before = trainer.state.stage
+    trainer.state.stage = stage if before == RunningStage.TRAINING else before
+    try:
+        yield
+    finally:
+        trainer.state.stage = before
+
+
+def is_being_read(trainer: Trainer, name: str, source: Source) -> bool:
+    """Return whether a loop reads, or has begun to read, a loader: with persistent workers, reading it restarts it."""
+    if trainer.state.fn == TrainerFn.FITTING:
+        return any(source.loader is leaf for leaf in _leaves(trainer.train_dataloader))
+    return name != "train" and (source.position == 0 or getattr(source.loader, "persistent_workers", False))
+
+
+def single_batches(trainer: Trainer, batch: Any) -> list[Any]:
+    """Return the batches that training takes at once: one, or one of each loader."""
+    if isinstance(trainer.train_dataloader, Mapping):
+        return [one for one in batch.values() if one is not None]
+    if isinstance(trainer.train_dataloader, (list, tuple)):
+        return [one for one in batch if one is not None]
+    return [batch]
+
+
+def validation_sources(trainer: Trainer) -> dict[str, list[Source]]:
+    """Return the validation sets by name, loading them first if training has not validated yet."""
+    if trainer.val_dataloaders is None and trainer.state.fn == TrainerFn.FITTING and trainer.enable_validation:
+        with in_evaluation(trainer, RunningStage.VALIDATING):
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    return _held_out("val", trainer.val_dataloaders, trainer.num_val_batches)
+
+
+def test_sources(trainer: Trainer) -> dict[str, list[Source]]:
+    """Return the test sets by name."""
+    return _held_out("test", trainer.test_dataloaders, trainer.num_test_batches)
+
+
+def features(
+    trainer: Trainer, pl_module: LightningModule, sources: Sequence[Source], measured: Measured
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield (features, labels, inputs) of each batch of the sources, one source after another."""
+    for loader, limit, position in sources:
+        left = num_unpadded_samples(loader)
+        for batch in itertools.islice(loader, None if math.isinf(limit) else int(limit)):
+            batch = pl_module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), position)
+            batch = trainer.strategy.batch_to_device(batch, pl_module.device, position)
+            z, labels, x = batch_features(trainer, pl_module, batch, measured)
+            yield z[:left], labels[:left], x[:left]
+            left = None if left is None else max(0, left - len(labels))
+
+
+def batch_features(
+    trainer: Trainer, pl_module: LightningModule, batch: Any, measured: Measured
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (features, labels, inputs) of a batch that is on the device."""
+    x, labels = measured.read(batch)
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        z = measured.of(pl_module, trainer.precision_plugin.convert_input(x))
+    return z, labels, x
+
+
+def _held_out(name: str, loaders: Any, limits: Sequence[float]) -> dict[str, list[Source]]:
+    leaves = _leaves(loaders)
+    pairs = zip(leaves, limits, strict=False)  # of no loader Lightning has a limit of 0
+    return {set_name(name, i): [Source(loader, limit, i)] for i, (loader, limit) in enumerate(pairs)}
+
+
+def _leaves(loaders: Any) -> list[Any]:
+    """The loaders of a nested list, tuple or dict, in the order in which Lightning counts them."""
+    if loaders is None:
+        return []
+    if is_named(loaders, "CombinedLoader"):
+        return _leaves(loaders.iterables if hasattr(loaders, "iterables") else loaders.loaders)
+    if isinstance(loaders, Mapping):
+        return [leaf for loader in loaders.values() for leaf in _leaves(loader)]
+    if isinstance(loaders, (list, tuple)):
+        return [leaf for loader in loaders for leaf in _leaves(loader)]
+    if isinstance(loaders, Iterator):
+        rank_zero_warn(
+            "GeometryMonitor: got an iterator as a loader, which can be read only once, and leaves it to training; "
+            "give a DataLoader, or a data module with geometry_dataloader()"
+        )
+        return []
+    return [loaders]
+
+
+def _in_order(loader: Any, training: Training, cut: bool, trainer: Trainer) -> Any:
+    """Return a loader of this process's share of the same data set, each sample once and in order, if there is one.
+
+    If it is ``cut``, it has no more samples than an epoch of training, spread over the data set.
+    """
+
+    def chosen(indices: Sequence[int]) -> Sequence[int]:
+        if not cut:
+            return indices
+        own = len(indices) // trainer.world_size
+        count = trainer.world_size * sum(trained_count(part, training.num_batches, own) for part in training.loaders)
+        return [indices[i] for i in spread(count, len(indices))]
+
+    if isinstance(loader, BatchLoader) and isinstance(loader.sampler, list):
+        shares = all_gather_objects([index for batch in loader.sampler for index in batch])
+        thinned, whole = copy.copy(loader), sorted({index for share in shares for index in share})
+        thinned.sampler = own_batches(chosen(whole), len(loader.sampler[0]))
+        return thinned
+    if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
+        return loader
+    # Workers of its own: those of the training loader may persist, and be in the middle of an epoch.
+    options: dict[str, Any] = {
+        "collate_fn": loader.collate_fn,
+        "num_workers": loader.num_workers,
+        "worker_init_fn": loader.worker_init_fn,
+        "timeout": loader.timeout,
+        "multiprocessing_context": loader.multiprocessing_context,
+        "generator": torch.Generator(),
+    }
+    dataset: Any = loader.dataset
+    if isinstance(dataset, IterableDataset):
+        return DataLoader(dataset, batch_size=loader.batch_size, **options)
+    if not hasattr(dataset, "__len__"):
+        return loader
+    indices = chosen(trained_samples(loader, training.num_batches))
+    if loader.batch_sampler is not None:
+        batch_size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+        batch_size = batch_size if isinstance(batch_size, int) else DEFAULT_BATCH_SIZE
+        return DataLoader(dataset, batch_sampler=own_batches(indices, batch_size), **options)
+    indices = indices[trainer.global_rank :: trainer.world_size]
+    # batch_size=None: what the sampler yields goes to the data set as it is, be it an index or a batch of them.
+    first = next(one_epoch(loader.sampler, dataset) or iter(()), None)
+    if isinstance(first, (list, tuple, np.ndarray, Tensor)) and np.ndim(first) == 1:
+        starts = range(0, len(indices), len(first))
+        batches = [_like(first, indices[start : start + len(first)]) for start in starts]
+        return DataLoader(dataset, batch_size=None, sampler=batches, **options)
+    if isinstance(first, (int, np.integer)):
+        return DataLoader(dataset, batch_size=None, sampler=indices, **options)
+    return loader
+
+
+def _like(first: Any, indices: Sequence[int]) -> Any:
+    if isinstance(first, Tensor):
+        return torch.tensor(indices)
+    return np.asarray(indices) if isinstance(first, np.ndarray) else type(first)(indices)

@@ -1,0 +1,231 @@
+"""One measurement: each set is looked at twice, and the module and the random number generators stay as they were."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from nc_lightning.batch import UNLABELLED
+from nc_lightning.callbacks.dashboard.feature_sample import FeatureSample
+from nc_lightning.callbacks.fault_tolerance.random_states import random_states, set_random_states
+from nc_lightning.callbacks.measurement.features import Measured
+from nc_lightning.callbacks.measurement.loaders import Source, features
+from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
+from nc_lightning.checks import check_features
+from nc_lightning.distributed.collectives import all_gather_objects
+from nc_lightning.geometry import (
+    ClassStatistics,
+    nc3,
+    nc4_mismatches,
+    ncc_accuracy,
+    statistics_measures,
+    within_class_variation,
+)
+from nc_lightning.geometry.centers import CenterDistances
+from nc_lightning.geometry.measures import MEASURES
+
+KEPT_BYTES = 128 * 2**20
+"""Features of a set that take no more than this are kept for the second look at them, on the device where they are.
+
+The 50,000 images of CIFAR in 512 dimensions take 98 MiB, less than the activations of a training step.
+"""
+
+Batches = Iterable[tuple[Tensor, Tensor, Tensor]]
+"""Features (N, d), labels (N,) and inputs (N, ...) of each batch."""
+
+
+class Measurement(NamedTuple):
+    """What was measured.
+
+    Attributes:
+        results: Values by set and key.
+        statistics: Class statistics by set; none of a set without labels.
+        sample: Features of the training set, if any were asked for.
+    """
+
+    results: dict[str, dict[str, float]]
+    statistics: dict[str, ClassStatistics]
+    sample: FeatureSample | None
+
+
+def measure_sets(
+    sets: Mapping[str, Sequence[Source]],
+    trainer: Trainer,
+    pl_module: LightningModule,
+    num_classes: int,
+    sample_size: int = 0,
+    measured: Measured | None = None,
+) -> Measurement:
+    """Measure sets, of which the first gives the class centers for all.
+
+    Args:
+        sets: Where to read each set, by name; sets without a batch are left out.
+        trainer: Moves batches to the device, and says in which precision to compute.
+        pl_module: Maps inputs to features.
+        num_classes: C.
+        sample_size: How many features of the set ``train`` to keep.
+        measured: Where inputs, labels, features and a classifier come from; None for the usual places.
+
+    Returns:
+        The measurement, equal on all processes except for the sample.
+
+    Raises:
+        ValueError: If labels or features are none; the message says in which batch.
+    """
+    results: dict[str, dict[str, float]] = {}
+    statistics: dict[str, ClassStatistics] = {}
+    sample = FeatureSample(num_classes, sample_size) if sample_size > 0 else None
+    centers: ClassStatistics | None = None
+    measured = measured or Measured()
+    with undisturbed(pl_module) as states, torch.no_grad():
+        for name, sources in sets.items():
+            kept = Kept()
+            batches = kept.passing(features(trainer, pl_module, sources, measured))
+            own = _statistics(name, batches, num_classes, sample if name == "train" else None)
+            stats = _of_all_processes(own, pl_module.device)
+            if stats is None:
+                continue
+            if stats.num_classes == 1:
+                values = statistics_measures(stats)
+                results[name] = {key: float(value) for key, value in values.items() if MEASURES[key].label_free}
+                continue
+            statistics[name] = stats
+            centers = centers or stats
+            to_own, given = CenterDistances(stats), CenterDistances(centers)
+            classifier = measured.linear(pl_module, num_classes, stats.feature_dim) or _of_probe(trainer, stats)
+            disagree = stats.counts.new_zeros(1)
+            # A second pass sees the inputs of the first, also where reading them draws random numbers. All processes
+            # make one, or none: the forward pass of a sharded module is a collective.
+            set_random_states(states, pl_module.device)
+            again = not all(all_gather_objects(kept.complete))
+            for z, labels, _ in features(trainer, pl_module, sources, measured) if again else kept.batches:
+                to_own.update(z, labels)
+                if centers is not stats:
+                    given.update(z, labels)
+                if classifier is not None:
+                    disagree += nc4_mismatches(z, classifier.weight, classifier.bias, given).sum()
+            _add_up(to_own.counts, to_own.distances, to_own.correct, disagree)
+            _add_up(given.counts, given.distances, given.correct)
+            values = statistics_measures(stats)
+            values["within_class_variation"] = within_class_variation(to_own)
+            values["ncc_accuracy"] = ncc_accuracy(to_own if centers is stats else given)
+            if classifier is not None:
+                values |= {"nc3": nc3(stats, classifier.weight), "nc4": disagree[0] / stats.num_samples}
+            results[name] = {key: float(value) for key, value in values.items()}
+            set_random_states(states, pl_module.device)
+    return Measurement(results, statistics, sample if sample is not None and len(sample) > 0 else None)
+
+
+class Kept:
+    """The features of a pass, as long as they take no more than `KEPT_BYTES`.
+
+    Attributes:
+        batches: Features and labels of each batch, and None for its inputs; empty when they were too many.
+        complete: Whether all are there.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[Tensor, Tensor, None]] = []
+        self.complete = True
+        self._room = KEPT_BYTES
+
+    def passing(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield the batches, and keep their features on the way."""
+        for z, labels, x in batches:
+            self._room -= z.nbytes + labels.nbytes
+            if self._room >= 0:
+                # Copies: a view would keep alive all that it is a part of.
+                self.batches.append((z.clone(), labels.clone(), None))
+            elif self.complete:
+                self.complete = False
+                self.batches.clear()
+            yield z, labels, x
+
+
+def check_batches(
+    name: str,
+    batches: Batches,
+    pl_module: LightningModule,
+    num_classes: int,
+    measured: Measured,
+) -> int | None:
+    """Raise where batches of a set cannot be measured, with the message that a measurement would have.
+
+    Args:
+        name: The name of the set.
+        batches: Features, labels and inputs of some of its batches.
+        pl_module: The module that the classifier is one of.
+        num_classes: C.
+        measured: What is measured.
+
+    Returns:
+        d; None of a set without a batch, or without labels.
+
+    Raises:
+        ValueError: If labels or features are none, or a classifier does not fit them.
+    """
+    # Values are none of its business: what is not finite is found in training, by a `NonFiniteGuard`.
+    stats = _statistics(name, ((z.nan_to_num(), labels, x) for z, labels, x in batches), num_classes, None)
+    if stats is None or stats.num_classes == 1:
+        return None
+    measured.linear(pl_module, num_classes, stats.feature_dim)
+    return stats.feature_dim
+
+
+def _statistics(name: str, batches: Batches, num_classes: int, sample: FeatureSample | None) -> ClassStatistics | None:
+    stats: ClassStatistics | None = None
+    index = 0
+    try:
+        for z, labels, x in batches:
+            if stats is None:
+                unlabelled = bool((labels == UNLABELLED).all())
+                check_features(z)
+                stats = ClassStatistics(1 if unlabelled else num_classes, z.shape[-1], z.device)
+            stats.update(z, labels - UNLABELLED if stats.num_classes == 1 else labels)
+            if sample is not None and stats.num_classes > 1:
+                sample.update(z, labels, x)
+            index += 1
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"geometry of the {name} set, batch {index}: {error}") from error
+    return stats
+
+
+def _of_all_processes(stats: ClassStatistics | None, device: torch.device) -> ClassStatistics | None:
+    shares = all_gather_objects(None if stats is None else stats.to("cpu"))
+    if len(shares) == 1:
+        return stats
+    known = [share for share in shares if share is not None]
+    return reduce(ClassStatistics.merge, known).to(device) if known else None
+
+
+def _add_up(*shares: Tensor) -> None:
+    """Add what the other processes have counted, in place."""
+    for share, *all_shares in zip(shares, *all_gather_objects([share.cpu() for share in shares]), strict=True):
+        share.copy_(torch.stack(all_shares).sum(0))
+
+
+def _of_probe(trainer: Trainer, stats: ClassStatistics) -> torch.nn.Linear | None:
+    """The online probe's classifier, where there is one that sees the same features."""
+    probes = (callback for callback in getattr(trainer, "callbacks", []) if isinstance(callback, OnlineLinearProbe))
+    classifier = next((probe.classifier for probe in probes), None)
+    if classifier is None or classifier.weight.shape != stats.means.shape:
+        return None
+    return classifier
+
+
+@contextmanager
+def undisturbed(module: LightningModule) -> Iterator[dict[str, object]]:
+    """Put a module into eval mode; leave every mode and every random number generator as it was."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    states = random_states(module.device)
+    module.eval()
+    try:
+        yield states
+    finally:
+        set_random_states(states, module.device)
+        for submodule, training in modes:
+            submodule.training = training

@@ -1,0 +1,76 @@
+"""The command ``nc-report``: the report of a run again, or of several runs side by side.
+
+nc-report lightning_logs/version_0
+nc-report lightning_logs/version_0 lightning_logs/version_1 --output comparison.html
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nc_lightning.cli.errors import errors_on_one_line
+from nc_lightning.io.atomic import replace_file, unused_path
+from nc_lightning.reports.html import report_html
+from nc_lightning.reports.record import RunRecord
+
+
+def main(args: Sequence[str] | None = None) -> Path:
+    """Run ``nc-report``.
+
+    Args:
+        args: Command line, ``sys.argv[1:]`` if not given.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        SystemExit: With code 2 and one line on stderr where the input is bad. Set ``NC_DEBUG=1`` for the traceback.
+    """
+    options = _parser().parse_args(args)
+    with errors_on_one_line("nc-report"):
+        return _run([Path(run) for run in options.runs], options.output)
+
+
+def console_script() -> None:
+    """Run ``nc-report`` from a shell, whose exit code is not to be an object."""
+    main()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("nc-report", description="Make a report of the geometry of one run or several.")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run, or a report.json")
+    parser.add_argument(
+        "--output",
+        metavar="OUT.html",
+        help="a new file; by default report.html beside the record of the run, or comparison.html here for several",
+    )
+    return parser
+
+
+def _run(runs: list[Path], output: str | None) -> Path:
+    records = [RunRecord.read(run) for run in runs]
+    if len(records) > 1:
+        for record, name in zip(records, _told_apart(runs, [record.name for record in records]), strict=True):
+            record.name = name
+    if output is not None:
+        path = Path(output)
+        if path.exists():
+            raise ValueError(f"--output: got {output!r}, which exists, expected a new file")
+    elif len(runs) > 1:
+        path = unused_path(Path("comparison.html"))
+    else:
+        # Made of the record that lies beside it: nothing is lost when it is made again.
+        path = runs[0] / "report.html" if runs[0].is_dir() else runs[0].with_suffix(".html")
+    replace_file(path, report_html(records))
+    print(f"report: {path}")
+    return path
+
+
+def _told_apart(runs: list[Path], names: list[str]) -> list[str]:
+    """Names of runs, with their folders where two have the same one.
+
+    Example:
+        >>> _told_apart([Path("a/v0"), Path("a/v1"), Path("b/v0")], ["SCL", "HSCL", "SCL"])
+        ['SCL (a/v0)', 'HSCL', 'SCL (b/v0)']
+    """
+    return [f"{name} ({run})" if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]

@@ -1,0 +1,1 @@
+"""Files of images and labels, read as people mean them or refused."""

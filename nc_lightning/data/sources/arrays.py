@@ -1,0 +1,153 @@
+"""Data of your own in one file: a `.npz` with training and test arrays."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nc_lightning.data.base import Split
+from nc_lightning.data.files.array_layout import as_inputs
+from nc_lightning.data.files.classes import MISSING, class_name, whole_numbers
+from nc_lightning.data.files.finding import real_path
+from nc_lightning.data.loader import LabelledTensors
+from nc_lightning.data.sources.images import ImageDataModule, Sets
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+class ArrayDataModule(ImageDataModule):
+    """Images or vectors from a `.npz` file with the arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
+
+    Images are (N, H, W), (N, H, W, C) or (N, C, H, W). If their numbers are bytes, 0 to 255 in any type, they become
+    float, and standardised by mean and standard deviation of each channel of the training set. Floats in other ranges,
+    and vectors, are taken as they are, in float32; the summary at setup says which. Names of the classes may be in a
+    further array ``classes``.
+
+    Args:
+        path: The file. Pickled arrays are refused.
+        kwargs: Arguments of `ImageDataModule`: classes, val_share, views, augmentation, cache, batch_size, batches,
+            classes_per_batch and seed. Vectors have no augmentation.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If an array is missing, of a wrong shape or type, labels are not 0 to C - 1, or an argument is out
+            of its range.
+
+    Example:
+        >>> import tempfile
+        >>> path = f"{tempfile.mkdtemp()}/data.npz"
+        >>> images, labels = np.zeros((20, 8, 8), dtype=np.uint8), np.arange(20) % 4
+        >>> np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+        >>> data = ArrayDataModule(path, batch_size=8)
+        >>> data.num_classes, data.input_shape
+        (4, (1, 8, 8))
+    """
+
+    def __init__(self, path: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.path = real_path(path)
+        with self._open() as file:
+            missing = [name for name in ARRAYS if name not in file.files]
+            if missing:
+                got = ", ".join(sorted(file.files)) or "nothing"
+                raise ValueError(f"path: got {got} in {self.path.name}, expected {', '.join(ARRAYS)}")
+            found = sorted({int(label) for name in ("y_train", "y_test") for label in np.unique(_labels(file, name))})
+            if found[0] < 0:
+                raise ValueError(f"labels: got {found[0]}, expected none below 0")
+            self.choose_classes(found, _names(file, found))
+            inputs = as_inputs(_inputs(file, "x_test"), "x_test")
+        self.input_shape = tuple(inputs.shape[1:])
+        self._dtype = inputs.dtype
+        if self.augmentation is not None and self._dtype != np.uint8:
+            raise ValueError(
+                f"augmentation: got one for inputs {self.input_shape} of {inputs.dtype}, expected images of bytes"
+            )
+
+    def num_bytes(self) -> int:
+        """Return the bytes of the images of the chosen classes."""
+        with self._open() as file:
+            wanted = sum(int(np.isin(_labels(file, name), self._labels).sum()) for name in ("y_train", "y_test"))
+        return wanted * math.prod(self.input_shape) * self._dtype.itemsize
+
+    def read(self) -> Sets:
+        """Read both sets, with the labels of the file."""
+        with self._open() as file:
+            return Sets(self._read(file, "train"), test=self._read(file, "test"))
+
+    def _open(self) -> Any:
+        if not self.path.is_file():
+            raise FileNotFoundError(f"path: got {str(self.path)!r}, expected a .npz file that exists")
+        try:
+            return np.load(self.path, allow_pickle=False)
+        except PermissionError:
+            raise
+        except Exception as error:
+            raise ValueError(f"path: got {str(self.path)!r}, which is damaged or no .npz") from error
+
+    def _read(self, file: Any, split: Split) -> LabelledTensors:
+        name = f"x_{split}"
+        x, labels = _inputs(file, name), _labels(file, f"y_{split}")
+        if len(x) != len(labels):
+            raise ValueError(
+                f"{name}: got {x.dtype} of shape {x.shape} and {len(labels)} labels, expected one for each"
+            )
+        inputs = as_inputs(x, name)
+        shape: tuple[int, ...] = tuple(inputs.shape[1:])
+        if shape != self.input_shape:
+            raise ValueError(f"{name}: got inputs of shape {shape}, expected {self.input_shape}, as in x_test")
+        if inputs.dtype != self._dtype:
+            kinds = {True: "bytes", False: "floats taken as they are"}
+            raise ValueError(
+                f"{name}: got {kinds[inputs.dtype == np.uint8]} from {x.min():g} to {x.max():g}, expected "
+                f"{kinds[self._dtype == np.uint8]} as in x_test"
+            )
+        span = "bytes" if inputs.dtype == np.uint8 else f"floats from {inputs.min():.3g} to {inputs.max():.3g}"
+        self.origins[split] = f"{name} in {self.path}, {span}"
+        return LabelledTensors(torch.from_numpy(inputs), _as_tensor(labels))
+
+
+def _array(file: Any, name: str) -> np.ndarray[Any, Any]:
+    try:
+        array: np.ndarray[Any, Any] = file[name]
+    except Exception as error:
+        raise ValueError(f"{name}: {' '.join(str(error).split())}") from error
+    return array
+
+
+def _inputs(file: Any, name: str) -> np.ndarray[Any, Any]:
+    x = _array(file, name)
+    if x.dtype.kind not in "fiu" or x.ndim < 2 or len(x) == 0:
+        raise ValueError(f"{name}: got {x.dtype} of shape {x.shape}, expected numbers (N, ...)")
+    return x
+
+
+def _labels(file: Any, name: str) -> np.ndarray[Any, Any]:
+    labels = _array(file, name)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
+        raise ValueError(f"{name}: got {labels.dtype} of shape {labels.shape}, expected (N,) integers")
+    if labels.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: got {labels.max()}, expected labels below 2**63; is it the -1 of unknown ones?")
+    return labels
+
+
+def _as_tensor(labels: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def _names(file: Any, found: list[int]) -> list[str] | None:
+    if "classes" not in file.files:
+        return None
+    names = _array(file, "classes")
+    if names.ndim != 1 or len(names) <= found[-1]:
+        raise ValueError(f"classes: got names of shape {names.shape}, expected one for each label up to {found[-1]}")
+    texts = [_text(names[label]) for label in found]
+    for label, text in zip(found, texts, strict=True):
+        if text.lower() in MISSING:
+            raise ValueError(f"classes: got {text!r} for label {label}, expected a name")
+    return whole_numbers(texts) or texts
+
+
+def _text(name: Any) -> str:
+    return class_name(name.decode(errors="backslashreplace") if isinstance(name, bytes) else str(name))

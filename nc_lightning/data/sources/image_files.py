@@ -1,0 +1,178 @@
+"""Images in files: decoding, damaged ones, and the data module that keeps them decoded or decodes them as they come."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F  # noqa: N812
+
+from nc_lightning.checks import check_choice, check_count
+from nc_lightning.data.base import Split
+from nc_lightning.data.files.decoding import read_picture
+from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.sources.images import ImageDataModule, Sets
+
+OnError = Literal["raise", "skip"]
+FileCache = Literal["ram", "device", "none"]
+
+
+class Unreadable(NamedTuple):
+    """A file that cannot be read, and why."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class ImageFiles:
+    """Images (3, side, side) in files, decoded when they are asked for, and their labels (n,).
+
+    Args:
+        paths: The files.
+        labels: (n,) integers.
+        side: Resize the shorter side to this and cut out the middle; None for images all of one size.
+        on_error: ``raise`` at a file that cannot be read, or ``skip`` it.
+
+    Attributes:
+        size: Height and width that each image has to have; None until the first one is decoded.
+
+    Raises:
+        ValueError: When an image cannot be read, or has another size.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], labels: Tensor, side: int | None = None, on_error: OnError = "raise"
+    ) -> None:
+        self.labels, self.side, self.on_error = labels, side, on_error
+        self.paths = list(paths)
+        self.size: tuple[int, int] | None = None if side is None else (side, side)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: list[int]) -> Any:
+        """Return images and labels, and what could not be read."""
+        decoded = [self.decode(i) for i in index]
+        return self._collect(index, decoded)
+
+    def subset(self, index: Tensor, labels: Tensor) -> "ImageFiles":
+        """Return the files at ``index`` with new labels."""
+        files = ImageFiles([self.paths[i] for i in index.tolist()], labels, self.side, self.on_error)
+        files.size = self.size
+        return files
+
+    def decode(self, index: int) -> Tensor | Unreadable:
+        """Return an image (3, H, W) uint8, or what is wrong with it if such are skipped."""
+        path = self.paths[index]
+        try:
+            picture = read_picture(path)
+            if self.side is not None:
+                picture = F.center_crop(F.resize(picture, [self.side]), [self.side])
+            pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        except PermissionError:
+            raise
+        except Exception as error:  # Pillow raises OSError, ValueError and even SyntaxError at damaged files
+            unreadable = Unreadable(path, " ".join(str(error).split()))
+            if self.on_error == "skip":
+                return unreadable
+            raise ValueError(f"image: got {unreadable}; set on_error to skip to leave such files out") from error
+        size = (pixels.shape[1], pixels.shape[2])
+        self.size = self.size or size
+        if size != self.size:
+            raise ValueError(f"image: got {size} in {path}, expected {self.size} as before; set image_size to resize")
+        return pixels
+
+    def decode_all(self) -> tuple[LabelledTensors, list[Unreadable]]:
+        """Return all images decoded, and what cannot be read."""
+        with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter lock
+            decoded = list(pool.map(self.decode, range(len(self))))
+        images, labels, failed = self._collect(list(range(len(self))), decoded)
+        kept = [path for path, image in zip(self.paths, decoded, strict=True) if isinstance(image, Tensor)]
+        return LabelledTensors(images, labels, kept), failed
+
+    def _collect(self, index: list[int], decoded: list[Tensor | Unreadable]) -> tuple[Tensor, Tensor, list[Unreadable]]:
+        failed = [image for image in decoded if isinstance(image, Unreadable)]
+        images = [image for image in decoded if isinstance(image, Tensor)]
+        if not images:
+            raise ValueError(
+                f"image: got {len(failed)} of {len(failed)} that cannot be read, the first one {failed[0]}"
+            )
+        kept = [i for i, image in zip(index, decoded, strict=True) if isinstance(image, Tensor)]
+        return torch.stack(images), self.labels[kept], failed
+
+
+class ImageFilesDataModule(ImageDataModule):
+    """Base of the data modules for images in files.
+
+    Args:
+        image_size: Side of the squares that images become: the shorter side is resized, the middle cut out. None for
+            images that all have one size already.
+        cache: ``ram`` keeps all images decoded, ``device`` on the training device; ``none`` decodes each batch anew,
+            for sets that do not fit.
+        num_workers: Processes that decode batches with ``cache: none``.
+        on_error: ``raise`` at a file that cannot be read, naming it, or ``skip`` it and say how many there were.
+        kwargs: Of `ImageDataModule`: classes, val_share, views, augmentation, batch_size, batches, classes_per_batch
+            and seed.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    _caches = FileCache
+
+    def __init__(
+        self,
+        image_size: int | None = None,
+        cache: FileCache = "ram",
+        num_workers: int = 0,
+        on_error: OnError = "raise",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(cache=cache, **kwargs)  # type: ignore[arg-type]
+        if image_size is not None:
+            check_count("image_size", image_size)
+        check_count("num_workers", num_workers, at_least=0)
+        check_choice("on_error", on_error, OnError)
+        self.image_size = image_size
+        self.num_workers = num_workers if cache == "none" else 0
+        self.on_error = on_error
+
+    @abstractmethod
+    def list_files(self) -> dict[Split, ImageFiles]:
+        """Return the files of the training set, and of a validation and a test set if there are any, with labels."""
+
+    def num_bytes(self) -> int:
+        """Return the bytes that the images of the chosen classes take when they are decoded."""
+        count = sum(len(files) for files in self._wanted().values())
+        return count * math.prod(self.input_shape)
+
+    def read(self) -> Sets:
+        """Return the sets, decoded if they are cached."""
+        wanted = self._wanted()
+        if self.cache == "none":
+            return Sets(**wanted)
+        sets: dict[Split, LabelledImages] = {}
+        for split, files in wanted.items():
+            sets[split], failed = files.decode_all()
+            if failed:
+                rank_zero_warn(f"left out {len(failed)} images that cannot be read, the first one {failed[0]}")
+                self.passed_over.add("unreadable", failed[0].path, len(failed))
+        return Sets(**sets)
+
+    def _wanted(self) -> dict[Split, ImageFiles]:
+        """Leave out the files of classes that were not chosen before they are decoded."""
+        wanted: dict[Split, ImageFiles] = {}
+        for split, files in self.list_files().items():
+            kept = torch.nonzero(torch.isin(files.labels, torch.tensor(self._labels))).flatten()
+            if len(kept) or split == "train":
+                wanted[split] = files.subset(kept, files.labels[kept])
+        return wanted

@@ -1,0 +1,207 @@
+"""What data modules of labelled images share: choice of classes, validation share, views, cache, standardisation."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nc_lightning.checks import check_choice
+from nc_lightning.data.base import SPLITS, Batches, LabelledDataModule, Split
+from nc_lightning.data.files.classes import Classes, listed, pick_classes
+from nc_lightning.data.files.finding import real_path
+from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.preprocess import channel_statistics
+from nc_lightning.data.samplers import members_by_class
+from nc_lightning.data.views import Augmentation
+
+Cache = Literal["ram", "device"]
+
+
+class Sets(NamedTuple):
+    """The sets that a data set comes with."""
+
+    train: LabelledImages
+    val: LabelledImages | None = None
+    test: LabelledImages | None = None
+
+
+class ImageDataModule(LabelledDataModule):
+    """Base of the data modules for images.
+
+    A subclass calls `choose_classes` as soon as it knows the labels there are, and reads its training and test set in
+    `read`. Images are kept as bytes; a batch becomes float, is augmented and standardised by the mean and the standard
+    deviation of each channel of the training set when it is asked for. Validation, test and geometry see one view,
+    never augmented.
+
+    Args:
+        classes: Labels to keep, by name or by number, numbered from 0 in this order; a name wins where names are
+            numbers. ``found`` for all there are, whatever their numbers; None for all, which must be 0 to C - 1.
+        val_share: Share of each class of the training set held out for validation, in [0, 1), where the data has no
+            validation set; with 0 the test set stands in for it.
+        views: Number of views of each image in training.
+        augmentation: What makes a view, such as `SimCLR`; None for the image as it is.
+        cache: Where images in memory are kept: in ``ram``, or on the training ``device``.
+        batch_size: Images in a batch of each process.
+        batches: ``balanced``, ``random`` or ``stratified``.
+        classes_per_batch: Number of different classes in a balanced batch; None for all.
+        seed: Of the split, of the order of batches and of augmentation.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    _caches: Any = Cache
+
+    def __init__(
+        self,
+        classes: Classes | None = None,
+        val_share: float = 0.1,
+        views: int = 1,
+        augmentation: Augmentation | None = None,
+        cache: Cache = "ram",
+        batch_size: int = 256,
+        batches: Batches = "balanced",
+        classes_per_batch: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, batches, seed, classes_per_batch, views, augmentation)
+        if not 0 <= val_share < 1:
+            raise ValueError(f"val_share: got {val_share!r}, expected a share in [0, 1)")
+        if isinstance(classes, list) and (len(classes) < 2 or len(set(classes)) < len(classes)):
+            raise ValueError(f"classes: got {classes}, expected at least two different labels")
+        check_choice("cache", cache, self._caches)
+        self.classes = classes
+        self.val_share = val_share
+        self.cache = cache
+        self._labels: list[int] = []
+
+    @abstractmethod
+    def read(self) -> Sets:
+        """Return the sets that the data has, with the labels as they are."""
+
+    def num_bytes(self) -> int:
+        """Return about how many bytes the images of the chosen classes take, as far as that is known unread; else 0."""
+        return 0
+
+    def choose_classes(self, found: Sequence[int], names: Sequence[str] | None = None) -> None:
+        """Work out ``num_classes`` and ``class_names`` from the labels that occur, in ascending order."""
+        self._labels = pick_classes(self.classes, found, names)
+        self.num_classes = len(self._labels)
+        if names is not None:
+            name_of = dict(zip(found, names, strict=True))
+            self.class_names = [name_of[label] for label in self._labels]
+
+    def make_splits(self) -> dict[Split, LabelledImages]:
+        """Read the sets, keep the chosen classes, hold out the validation set, and find mean and deviation."""
+        device = self.trainer.strategy.root_device if self.cache == "device" and self.trainer is not None else None
+        if device is not None:
+            check_memory(self.num_bytes(), device)
+        read = zip(SPLITS, self.read(), strict=True)
+        splits = {split: self._chosen(images) for split, images in read if images is not None}
+        if "val" not in splits:
+            held_out = share_of_each_class(splits["train"].labels, self.val_share, self.seed)
+            if held_out.any():
+                splits["val"] = _subset(splits["train"], held_out)
+                splits["train"] = _subset(splits["train"], ~held_out)
+                self.origins["val"] = f"{self.val_share:g} of the training set, held out"
+        pairs: tuple[tuple[Split, Split], ...] = (("val", "test"), ("test", "val"))
+        for missing, other in pairs:
+            if missing not in splits and other in splits:
+                splits[missing] = splits[other]
+                self.origins[missing] = f"the same inputs as {other}"
+        self._check_filled(splits)
+        self.mean, self.std = channel_statistics(splits["train"], self.seed)
+        return splits if device is None else _on_device(splits, device)
+
+    def _check_filled(self, splits: dict[Split, LabelledImages]) -> None:
+        counts = splits["train"].labels.bincount(minlength=self.num_classes)
+        if (counts == 0).any():
+            empty = torch.nonzero(counts == 0).flatten().tolist()
+            names = listed([str(self.class_name(number)) for number in empty])
+            raise ValueError(f"labels: got no training image of the classes {names}, expected some of each")
+        if "val" not in splits:
+            if self.val_share == 0:
+                raise ValueError("val_share: got 0 and no test set, expected a share above 0 to validate on")
+            raise ValueError(
+                f"val_share: got {self.val_share:g}, less than one image of the largest class, and no test set; "
+                f"expected more than 1/{int(counts.max())}"
+            )
+
+    def class_name(self, number: int) -> str | int:
+        """Return the name of a class, where it has one; else its label in the data."""
+        labelled = len(self._labels) == self.num_classes  # without labels each image is a class of its own
+        return self._labels[number] if self.class_names is None and labelled else super().class_name(number)
+
+    def _chosen(self, images: LabelledImages) -> LabelledImages:
+        order = torch.tensor(self._labels).argsort()
+        chosen = torch.tensor(self._labels)[order]
+        place = torch.searchsorted(chosen, images.labels).clamp_(max=len(chosen) - 1)
+        labels = torch.where(chosen[place] == images.labels, order[place], -1)
+        if bool((labels >= 0).all()) and torch.equal(labels, images.labels):
+            return images
+        kept = torch.nonzero(labels >= 0).flatten()
+        return images.subset(kept, labels[kept])
+
+
+def data_root(root: str | None) -> Path:
+    """Return where data lives: ``root``, or the environment's ``NC_DATA_DIR``, or ``data`` here.
+
+    Example:
+        >>> data_root("/sets").name
+        'sets'
+    """
+    return real_path(root or os.environ.get("NC_DATA_DIR") or "data")
+
+
+def _on_device(splits: dict[Split, Any], device: torch.device) -> dict[Split, LabelledImages]:
+    """Move the sets to a device, one that stands for two only once."""
+    different = {id(images): images for images in splits.values()}
+    check_memory(sum(images.x.nbytes for images in different.values()), device)  # some say only now how large they are
+    moved = {
+        key: LabelledTensors(images.x.to(device), images.labels.to(device), images.paths)
+        for key, images in different.items()
+    }
+    return {name: moved[id(images)] for name, images in splits.items()}
+
+
+def check_memory(num_bytes: int, device: torch.device) -> None:
+    """Raise if images do not fit into the memory that is free on a device, as far as the device can tell.
+
+    Raises:
+        ValueError: If they do not.
+
+    Example:
+        >>> check_memory(2**60, torch.device("cpu"))
+    """
+    ask = getattr(torch.get_device_module(device), "mem_get_info", None)
+    free = num_bytes if ask is None else ask(device)[0]
+    if num_bytes > free:
+        needed, free = num_bytes / 2**20, free / 2**20
+        raise ValueError(
+            f"cache: got device for {needed:,.0f} MiB of images, expected at most {free:,.0f} MiB, as is free on "
+            f"{device}; use cache: ram"
+        )
+
+
+def share_of_each_class(labels: Tensor, share: float, seed: int) -> Tensor:
+    """Return (n,) bool: a share of each class, rounded down, drawn at random.
+
+    Example:
+        >>> share_of_each_class(torch.tensor([0, 1, 0, 1, 0, 1]), share=0.4, seed=0).sum()
+        tensor(2)
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for members in members_by_class(labels):
+        shuffled = members[torch.randperm(len(members), generator=generator)]
+        chosen[shuffled[: int(share * len(members))]] = True
+    return chosen
+
+
+def _subset(images: LabelledImages, chosen: Tensor) -> LabelledImages:
+    index = torch.nonzero(chosen).flatten()
+    return images.subset(index, images.labels[index])

@@ -1,0 +1,92 @@
+"""Tiny-ImageNet, whose validation images lie in one folder with their classes in a text file."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.datasets.utils import download_and_extract_archive
+
+from nc_lightning.data.base import Split
+from nc_lightning.data.files.finding import find_images
+from nc_lightning.data.sources.image_files import ImageFiles, ImageFilesDataModule
+from nc_lightning.data.sources.images import data_root
+from nc_lightning.data.sources.torchvision_sets import check_is_there, download_whole
+
+FOLDER = "tiny-imagenet-200"
+NUM_CLASSES = 200
+URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+class TinyImageNetDataModule(ImageFilesDataModule):
+    """Tiny-ImageNet: 100,000 training images 64x64 of 200 classes; its 10,000 validation images are the test set here.
+
+    Its own test set has no labels. Validation images are a share of the training set, as everywhere here.
+
+    Args:
+        root: Folder that holds ``tiny-imagenet-200``; None for ``$NC_DATA_DIR``, and without that ``data`` here.
+        download: Get the data set if it is not there.
+        url: Mirror to download from; None for the one of its authors.
+        kwargs: Of `ImageFilesDataModule` and `ImageDataModule`.
+
+    Raises:
+        FileNotFoundError: In `setup`, if the data set is not there.
+        ValueError: If it does not have 200 classes with images, or an argument is out of its range.
+
+    Example:
+        >>> data = TinyImageNetDataModule(classes=list(range(10)), batch_size=100)
+        >>> data.num_classes, data.input_shape
+        (10, (3, 64, 64))
+    """
+
+    input_shape = (3, 64, 64)
+
+    def __init__(self, root: str | None = None, download: bool = False, url: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root = data_root(root)
+        self.download = download
+        self.url = url or URL
+        if self.image_size is not None:
+            self.input_shape = (3, self.image_size, self.image_size)
+        self.choose_classes(range(NUM_CLASSES))
+
+    def prepare_data(self) -> None:
+        """Download the data set if that was asked for and it is not there."""
+        if self.download and not (self.root / FOLDER).exists():
+            download_whole(self.root, FOLDER, lambda place: download_and_extract_archive(self.url, place, md5=MD5))
+
+    def list_files(self) -> dict[Split, ImageFiles]:
+        """Return the training images by folder, and those of the validation folder by its annotations."""
+        place = self.root / FOLDER
+        check_is_there("Tiny-ImageNet", self.root, place, self.download)
+        classes = sorted(path.name for path in (place / "train").iterdir() if path.is_dir())
+        if len(classes) != NUM_CLASSES:
+            raise ValueError(f"root: got {len(classes)} classes in {place / 'train'}, expected {NUM_CLASSES}")
+        self.class_names = [classes[label] for label in self._labels]
+        number = {name: i for i, name in enumerate(classes)}
+        train = [
+            (path, number[name]) for name in classes for path in find_images(place / "train" / name, self.passed_over)
+        ]
+        self.origins |= {"train": str(place / "train"), "test": str(place / "val")}
+        return {"train": self._files(train), "test": self._files(_annotated(place / "val", number))}
+
+    def _files(self, rows: list[tuple[Path, int]]) -> ImageFiles:
+        paths, labels = [path for path, _ in rows], torch.tensor([label for _, label in rows])
+        return ImageFiles(paths, labels, self.image_size, self.on_error)
+
+
+def _annotated(folder: Path, number: dict[str, int]) -> list[tuple[Path, int]]:
+    annotations = folder / "val_annotations.txt"
+    if not annotations.is_file():
+        raise FileNotFoundError(f"root: got no {annotations}, expected the classes of the validation images there")
+    rows = []
+    for line in annotations.read_text(encoding="utf-8").splitlines():
+        name, _, label = line.strip("\ufeff\r").partition("\t")
+        label = label.partition("\t")[0].strip()
+        if label not in number:
+            raise ValueError(f"root: got the class {label!r} in {annotations}, which has no folder in train")
+        rows.append((folder / "images" / name, number[label]))
+    found = len({label for _, label in rows})
+    if found != len(number):
+        raise ValueError(f"root: got {found} classes in {annotations}, expected {len(number)}")
+    return sorted(rows)

@@ -1,0 +1,85 @@
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from torch.multiprocessing import ProcessRaisedException
+
+from nc_lightning.cli.errors import errors_on_one_line, is_user_error
+
+
+def run_in_a_thread(error):
+    def fail():
+        raise error
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+
+
+def test_of_a_full_disk_in_a_writer_s_thread_nothing_is_printed(monkeypatch):
+    shown = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_type))
+    before = threading.excepthook
+    monkeypatch.delenv("NC_DEBUG", raising=False)
+    with errors_on_one_line("nc-train"):
+        run_in_a_thread(OSError(28, "No space left on device"))
+        run_in_a_thread(ArithmeticError("a defect"))
+        assert shown == [ArithmeticError]
+        monkeypatch.setenv("NC_DEBUG", "1")
+        run_in_a_thread(OSError(28, "No space left on device"))
+        assert shown == [ArithmeticError, OSError]
+    assert threading.excepthook is before
+
+
+def test_threads_are_left_alone_after_an_error(monkeypatch):
+    monkeypatch.delenv("NC_DEBUG", raising=False)
+    before = threading.excepthook
+    with pytest.raises(SystemExit), errors_on_one_line("nc-train"):
+        raise ValueError
+    assert threading.excepthook is before
+
+
+@pytest.mark.parametrize(("lines", "unbuffered"), [(1, ""), (10_000, "1")])
+def test_a_reader_that_has_left_is_no_error(lines, unbuffered):
+    read, write = os.pipe()
+    os.close(read)
+    imported = "from nc_lightning.cli.errors import errors_on_one_line"
+    program = f"{imported}\nwith errors_on_one_line('x'):\n print('y\\n' * {lines})"
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_one(capsys):
+    with pytest.raises(SystemExit) as ended, errors_on_one_line("nc-train"):
+        raise BrokenPipeError(32, "Broken pipe")
+    assert ended.value.code == 2
+    assert "Broken pipe" in capsys.readouterr().err
+
+
+def test_lightnings_refusals_are_the_users_and_other_runtime_errors_ours():
+    def raised_in(module):
+        scope = {"__name__": module}
+        try:
+            exec("raise RuntimeError('this setting is not supported')", scope)
+        except RuntimeError as error:
+            return error
+
+    assert is_user_error(raised_in("lightning.pytorch.callbacks.early_stopping"))
+    assert not is_user_error(raised_in("torch.nn.modules.linear"))
+    assert not is_user_error(raised_in("nc_lightning.objectives.base"))
+
+
+@pytest.mark.parametrize(("kind", "ours"), [("ValueError", False), ("RuntimeError", True), ("KeyError", True)])
+def test_an_error_of_a_spawned_process(capsys, monkeypatch, kind, ours):
+    monkeypatch.delenv("NC_DEBUG", raising=False)
+    text = f"\n\n-- Process 1 terminated with the following error:\nTraceback:\n  x\n{kind}: beta: got 1"
+    with pytest.raises(ProcessRaisedException if ours else SystemExit), errors_on_one_line("nc-train"):
+        raise ProcessRaisedException(text, 1, 2)
+    if not ours:
+        assert capsys.readouterr().err == "nc-train: error: beta: got 1\n"

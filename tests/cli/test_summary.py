@@ -1,0 +1,55 @@
+"""What the end of a run prints: only what exists, also where the run was in other processes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+
+from nc_lightning import HSCL
+from nc_lightning.callbacks import GeometryMonitor, RunCheckpoint, TensorBoardDashboard
+from nc_lightning.cli.summary import print_summary
+from nc_lightning.encoders import MLP
+from nc_lightning.io.run_folder import Trainer
+
+
+@pytest.fixture
+def printed(in_tmp, capsys):
+    """What is printed after a fit in other processes, of which the parent knows the metrics and the folder alone."""
+
+    def call(*loggers, metrics=(), files=()):
+        callbacks = [GeometryMonitor(), TensorBoardDashboard(), RunCheckpoint(monitor="loss/val", save_last="link")]
+        trainer = Trainer(accelerator="cpu", logger=list(loggers), callbacks=callbacks)
+        trainer.run_folder = Path("run")
+        for file in files:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            Path(file).touch()
+        trainer.state.fn = TrainerFn.FITTING
+        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in dict(metrics).items()})
+        print_summary(trainer, HSCL(encoder=MLP((32,)), num_classes=10))
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_nothing_is_printed_of_what_is_not_there(printed):
+    assert printed(TensorBoardLogger("."), CSVLogger(".")) == ""
+
+
+def test_a_run_in_other_processes(printed):
+    metrics = {"geometry/train/nc1": 0.25, "geometry/val/nc1": 0.5, "loss/val": 0.75}
+    files = ["run/checkpoints/last.ckpt", "run/report.html", "tb/lightning_logs/version_0/events.out.tfevents.1"]
+    logger = TensorBoardLogger("tb", version=0)
+    table, *lines = printed(logger, metrics=metrics, files=files).split("checkpoint: ")
+    assert "Geometry of 10 classes in 9 dimensions" in table
+    assert [cell.strip() for cell in next(row for row in table.splitlines() if "nc1" in row).split("│")[1:5]] == [
+        *("nc1", "0.25", "0.5", "0")
+    ]
+    assert "0.75" in next(row for row in table.splitlines() if "loss/val" in row)
+    assert lines[0].splitlines() == [
+        "run/checkpoints/last.ckpt",
+        "report: run/report.html",
+        "logs: run",
+        "see them: tensorboard --logdir tb/lightning_logs/version_0",
+    ]
