@@ -43,7 +43,7 @@ format: $(VENV)/.installed  ## Format the code, and fix what can be fixed
 pictures: $(VENV)/.installed  ## Make the pictures of the README again; needs Chromium and takes minutes
 	rm -rf pictures/runs pictures/cosines.png
 	cd pictures && ../$(BIN)/python ../examples/compare_geometry.py cosines.png --trainer.default_root_dir=runs
-	$(BIN)/python tests/browser/take_picture.py pictures/runs/lightning_logs pictures/dashboard.png
+	$(BIN)/python -m tests.browser.take_picture pictures/runs/lightning_logs pictures/dashboard.png
 	rm -rf pictures/runs
 
 clean:  ## Remove the environment and all caches; runs in lightning_logs stay

@@ -1,6 +1,6 @@
 """What the dashboard costs: the default training with it and without it, and one set of figures.
 
-python benchmarks/dashboard.py [--rounds 7] [--classes 100]
+python -m benchmarks.dashboard [--rounds 7] [--classes 100]
 
 Both trainings are whole processes, as `make train` starts them, in alternation; the ratio is of one round, so that a
 busy machine slows both. As the time of a process varies by more than the dashboard takes, the time inside of the

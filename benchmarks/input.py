@@ -1,6 +1,6 @@
 """Images per second of the cached input path, beside torchvision's usual one and beside kornia's augmentation.
 
-    python benchmarks/input.py [--images 10000] [--batch_size 512] [--rounds 5] [--device cuda]
+    python -m benchmarks.input [--images 10000] [--batch_size 512] [--rounds 5] [--device cuda]
 
 All work on the same random images of 32x32 and end in standardised float batches. They are timed in turns, round by
 round, an epoch of each after one that is not counted; reported are medians over rounds, and the medians of the ratios
@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import device as of_device
 import numpy as np
 import torch
 from PIL import Image
@@ -29,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from benchmarks import device as of_device
 from nc_lightning.data import ArrayDataModule, SimCLR
 from nc_lightning.data.views import Augmentation
 

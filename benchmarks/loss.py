@@ -1,8 +1,8 @@
 """Time the exact HSCL loss, forward and backward, beside others of its kind and beside what it cannot do without.
 
     pip install pytorch-metric-learning lightly
-    python benchmarks/loss.py [--sizes 512 4096 16384] [--feature_dim 128] [--num_classes 100] [--rounds 7]
-    python benchmarks/loss.py --device cuda --precision tf32 --sizes 512 1024 2048 4096 8192 16384 65536
+    python -m benchmarks.loss [--sizes 512 4096 16384] [--feature_dim 128] [--num_classes 100] [--rounds 7]
+    python -m benchmarks.loss --device cuda --precision tf32 --sizes 512 1024 2048 4096 8192 16384 65536
 
 All are timed in turns, round by round, and reported as multiples of the floor of the same round, with the median over
 rounds: absolute times of a shared machine mean little. The floor is the matrix products of plain automatic
@@ -27,13 +27,13 @@ import importlib.util
 import statistics
 from collections.abc import Callable
 
-import device as of_device
 import numpy as np
 import torch
-from device import seconds
 from torch import Tensor
-from work import Roofline, Work
 
+from benchmarks import device as of_device
+from benchmarks.device import seconds
+from benchmarks.work import Roofline, Work
 from nc_lightning.geometry import unit_ball
 from nc_lightning.losses import Exponential, HSCLLoss, InfoNCE, SCLLoss
 from nc_lightning.losses.engines.autograd import general_loss

@@ -1,8 +1,8 @@
 """Measure the memory that a contrastive loss takes, forward and backward, beyond its features; on a CPU, Linux only.
 
     pip install pytorch-metric-learning lightly
-    python benchmarks/loss_memory.py [--sizes 4096 16384 65536] [--feature_dim 128] [--num_classes 100]
-    python benchmarks/loss_memory.py --device cuda --precision bf16
+    python -m benchmarks.loss_memory [--sizes 4096 16384 65536] [--feature_dim 128] [--num_classes 100]
+    python -m benchmarks.loss_memory --device cuda --precision bf16
 
 Each loss of `benchmarks/loss.py` runs in a process of its own, after a small batch has made it allocate what it always
 needs. Printed is by how much the largest resident memory of one forward and backward exceeds that before; the gradient
@@ -14,10 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import device as of_device
 import torch
-from loss import batch, contenders, forward_backward
 from torch import Tensor
+
+from benchmarks import device as of_device
+from benchmarks.loss import batch, contenders, forward_backward
 
 
 def extra_mebibytes(

@@ -1,6 +1,6 @@
 """Time all geometry measures of 50,000 features in batches beside two passes, and beside what they cannot do without.
 
-    python benchmarks/metrics.py [--samples 50000] [--feature_dim 512] [--num_classes 100] [--rounds 5] [--device cuda]
+    python -m benchmarks.metrics [--samples 50000] [--feature_dim 512] [--num_classes 100] [--rounds 5] [--device cuda]
 
 All are timed in turns, round by round; reported is the median over rounds of the ratio to ours. The features are in
 memory as float32 and come in batches of 512.
@@ -17,10 +17,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import device as of_device
 import torch
 from torch import Tensor
 
+from benchmarks import device as of_device
 from nc_lightning.metrics import NeuralCollapse
 
 BATCH = 512

@@ -1,6 +1,6 @@
 """What a measurement of the geometry costs, in epochs of training, with features kept and with two passes over a set.
 
-    python benchmarks/monitor.py [--images 1000] [--rounds 3] [--views 1]
+    python -m benchmarks.monitor [--images 1000] [--rounds 3] [--views 1]
 
 HSCL with `SmallCNN` on random images of 32x32 is trained for three epochs in turns, round by round, and measured after
 each; the first one is not counted. Reported are the medians over rounds of the ratio of a measurement of the training

@@ -1,7 +1,7 @@
 """Seconds of a training step and of an epoch, with our loss and with the paper's loop over anchors in its place.
 
-    python benchmarks/training.py [--steps 20] [--rounds 3] --config hscl.yaml --config paper/short.yaml
-    python benchmarks/training.py --config hscl.yaml --config paper/official.yaml --config paper/fast_gpu.yaml
+    python -m benchmarks.training [--steps 20] [--rounds 3] --config hscl.yaml --config paper/short.yaml
+    python -m benchmarks.training --config hscl.yaml --config paper/official.yaml --config paper/fast_gpu.yaml
 
 All other arguments go to `nc-train fit`, such as `--trainer.accelerator gpu` and `--trainer.precision bf16-mixed`, and
 all but the loss is as there. Both are trained in turns, round by round; a step lasts from the end of one batch to the
@@ -15,12 +15,12 @@ import tempfile
 import time
 from typing import Any
 
-import device as of_device
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from loss import paper_loop
 from torch import Tensor
 
+from benchmarks import device as of_device
+from benchmarks.loss import paper_loop
 from nc_lightning.cli import train as cli
 from nc_lightning.losses import ContrastiveLoss
 

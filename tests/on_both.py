@@ -1,7 +1,8 @@
 """Computes on the CPU and on the pretend device, and compares."""
 
 import torch
-from pretend_device import NAME, Machine
+
+from tests.pretend_device import NAME, Machine
 
 
 def on_both(make, *inputs, gradient=True, float64=True):

@@ -22,9 +22,9 @@ import weakref
 import torch
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-from work import is_kernel
 
 import nc_lightning
+from benchmarks.work import is_kernel
 
 NAME = "pretend"
 HOOK = "_setup_privateuseone_for_python_backend"

@@ -7,7 +7,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from pretend_device import DEVICE, NAME, Generator, Machine
+
+from tests.pretend_device import DEVICE, NAME, Generator, Machine
 
 BACKEND = f"cpu:gloo,{NAME}:gloo"
 """Of a process group, which then is like NCCL's: the pretend device refuses its collectives for tensors of CPUs."""

@@ -1,5 +1,4 @@
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -135,8 +134,7 @@ FIT = ["fit", "--config", "hscl.yaml", "--trainer.fast_dev_run", "1", "--trainer
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["NoArguments", "OtherArguments"])
 def test_encoders_of_ones_own_without_a_shape(in_tmp, monkeypatch, name):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    cli = main([*FIT, f"--model.encoder=test_encoders.{name}"])
+    cli = main([*FIT, f"--model.encoder=tests.test_encoders.{name}"])
     assert type(cli.model.encoder).__name__ == name
     assert "input_shape" not in cli.model.hparams["encoder"].get("init_args", {})
 

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from on_processes import on_processes
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import ProcessWatch
@@ -21,6 +20,7 @@ from nc_lightning.data import LatentClassDataModule
 from nc_lightning.distributed.devices import check_same_device
 from nc_lightning.encoders import MLP
 from nc_lightning.reports.record import RunRecord
+from tests.on_processes import on_processes
 
 SETTINGS = ["--trainer.precision=64-true", "--trainer.max_epochs=3", "--trainer.enable_progress_bar=false"]
 FIT = ["-m", "nc_lightning", "fit", "--config=hscl.yaml", "--config=ddp.yaml", "--data.batch_size=125", *SETTINGS]
@@ -29,8 +29,7 @@ NODE = ["--trainer.accelerator=cpu", "--trainer.num_nodes=2", "--trainer.devices
 
 def on_two_nodes(repository, commands, environments=({}, {})):
     """Run a command on each node to its end; return the codes and what both have written to stderr."""
-    paths = [str(repository), str(repository / "tests" / "faults")]
-    both = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    both = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
     with ExitStack() as stack:
         nodes = []
         for command, environment in zip(commands, environments, strict=True):
@@ -76,7 +75,11 @@ def alone(in_tmp, tmp_path_factory, monkeypatch):
 
 @pytest.mark.slow
 def test_a_rank_that_dies_is_restarted_and_the_run_ends_as_that_of_one_process(gloo, alone, repository, free_port):
-    killed = ["--trainer.callbacks+=faults.KilledOnce", "--trainer.callbacks.step=8", "--trainer.callbacks.file=killed"]
+    killed = [
+        "--trainer.callbacks+=tests.faults.faults.KilledOnce",
+        "--trainer.callbacks.step=8",
+        "--trainer.callbacks.file=killed",
+    ]
     # Agents that notice a death at different times may need more than one restart.
     codes, err = torchrun(repository, free_port, "--ckpt_path=last", *killed, restarts=5)
     assert codes == [0, 0], err
@@ -88,7 +91,11 @@ def test_a_rank_that_dies_is_restarted_and_the_run_ends_as_that_of_one_process(g
 
 @pytest.mark.slow
 def test_without_restarts_a_death_ends_all_with_one_line(gloo, in_tmp, repository, free_port):
-    died = ["--trainer.callbacks+=faults.SignalAt", "--trainer.callbacks.step=8", "--trainer.callbacks.rank=1"]
+    died = [
+        "--trainer.callbacks+=tests.faults.faults.SignalAt",
+        "--trainer.callbacks.step=8",
+        "--trainer.callbacks.rank=1",
+    ]
     codes, err = torchrun(repository, free_port, *died)
     assert 0 not in codes
     (line,) = [line for line in err.splitlines() if line.startswith("nc-train: error:")]

@@ -102,6 +102,8 @@ def test_what_it_names_is_there(readme, repository):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     names = {name.rpartition("/")[2] for name in shipped_configs()}
     assert set(re.findall(r"\b([a-z_]+\.yaml)", readme)) <= names | {"config.yaml"}
+    for name in set(re.findall(r"python -m benchmarks\.(\w+)", readme)):
+        assert (repository / "benchmarks" / f"{name}.py").is_file(), name
     for path in set(re.findall(r"\b(?:examples|benchmarks|docs)/\w+\.(?:py|sh|md)", readme)):
         assert (repository / path).is_file(), path
 
@@ -109,12 +111,14 @@ def test_what_it_names_is_there(readme, repository):
 @pytest.mark.slow
 def test_examples_run(in_tmp):
     torch.manual_seed(0)
-    import compare_geometry
-    import drop_in
-    import loss_in_your_classifier
-    import plain_pytorch
-    import timm_encoder
-    import watch_your_module
+    from examples import (
+        compare_geometry,
+        drop_in,
+        loss_in_your_classifier,
+        plain_pytorch,
+        timm_encoder,
+        watch_your_module,
+    )
 
     ranks = compare_geometry.main("cosines.png", "--trainer.max_epochs=1", "--data.pairs_per_class=10")
     assert ranks.keys() == {"SCL", "HSCL"}
@@ -134,23 +138,22 @@ def test_three_lines_of_the_classifier_are_new(repository):
 @pytest.mark.parametrize(
     ("benchmark", "said"),
     [
-        ("loss.py --rounds 1 --sizes 64", "paper / ours"),
-        ("loss_memory.py --sizes 64", "ours"),
-        ("training.py --rounds 1 --steps 2 --config hscl.yaml", "paper / ours"),
-        ("input.py --rounds 1 --images 1024", "ours is"),
-        ("dashboard.py --rounds 1 --epochs 1 --classes 10", "training with dashboard / without"),
-        ("metrics.py --rounds 1 --samples 2000 --feature_dim 16", "two-pass / ours"),
+        ("loss --rounds 1 --sizes 64", "paper / ours"),
+        ("loss_memory --sizes 64", "ours"),
+        ("training --rounds 1 --steps 2 --config hscl.yaml", "paper / ours"),
+        ("input --rounds 1 --images 1024", "ours is"),
+        ("dashboard --rounds 1 --epochs 1 --classes 10", "training with dashboard / without"),
+        ("metrics --rounds 1 --samples 2000 --feature_dim 16", "two-pass / ours"),
     ],
 )
 def test_the_benchmarks_run(repository, benchmark, said):
-    script, *arguments = benchmark.split()
-    command = [sys.executable, repository / "benchmarks" / script, *arguments]
-    assert said in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    name, *arguments = benchmark.split()
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    assert said in subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_benchmark_compares_equal_things():
-    from loss import paper_loop
-
+    from benchmarks.loss import paper_loop
     from nc_lightning.losses import HSCLLoss
 
     z, labels = torch.randn(60, 8), torch.arange(6).repeat(10)

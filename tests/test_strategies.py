@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
-from on_processes import on_processes
 from torch import nn
 
 from nc_lightning import HSCL, HUCL
@@ -24,6 +23,7 @@ from nc_lightning.distributed.batch_norm import BatchNormSync
 from nc_lightning.encoders import MLP, ResNet, SmallCNN
 from nc_lightning.io.checkpoints import AtomicCheckpointIO
 from nc_lightning.strategies import FSDP2Strategy, _by_name
+from tests.on_processes import on_processes
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
 
@@ -150,11 +150,11 @@ def test_the_guard_finds_a_bad_gradient_in_the_share_of_one_process(gloo, in_tmp
 def test_from_python_processes_can_be_forked_or_spawned(gloo, repository, strategy):
     expected = on_processes(2, _fit_briefly, "ddp")[0]
     # In a process of its own: torch refuses to train in a fork of one that has trained.
-    code = f"import json, test_strategies; print(json.dumps(test_strategies._fit_briefly(None, {strategy!r})))"
-    paths = os.pathsep.join([str(repository), str(repository / "tests")])
+    code = "import json; from tests.test_strategies import _fit_briefly as fit; "
+    code += f"print(json.dumps(fit(None, {strategy!r})))"
     run = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,12 +1,13 @@
 """Take a picture of the dashboard's page of charts, as the README shows it.
 
-python tests/browser/take_picture.py LOGDIR OUT.png
+python -m tests.browser.take_picture LOGDIR OUT.png
 """
 
 import sys
 
 from PIL import Image
-from tensorboard_page import Tab, browser, tensorboard, when_loaded
+
+from tests.browser.tensorboard_page import Tab, browser, tensorboard, when_loaded
 
 
 def main(logdir, out):

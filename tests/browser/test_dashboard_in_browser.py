@@ -6,13 +6,13 @@ import sys
 from io import BytesIO
 
 import pytest
-import tensorboard_page
 from PIL import Image
-from tensorboard_page import Tab, browser, colours, tensorboard, when_loaded
 
 from nc_lightning.cli import main
 from nc_lightning.cli import report as nc_report
 from nc_lightning.sweeps import command as nc_sweep
+from tests.browser import tensorboard_page
+from tests.browser.tensorboard_page import Tab, browser, colours, tensorboard, when_loaded
 
 pytestmark = pytest.mark.browser
 FIGURES = {"cosines", "spectrum", "plane", "similarities", "trajectory"}

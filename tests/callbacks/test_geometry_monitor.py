@@ -7,7 +7,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from on_processes import on_processes
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -17,6 +16,7 @@ from nc_lightning.callbacks.measurement import passes as measurement_file
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import CenterDistances, ClassStatistics, measure, ncc_accuracy
+from tests.on_processes import on_processes
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 

@@ -3,7 +3,6 @@ import functools
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from on_processes import on_processes
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -12,6 +11,7 @@ from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import simplex_etf
+from tests.on_processes import on_processes
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 FAST = functools.partial(torch.optim.Adam, lr=0.05)

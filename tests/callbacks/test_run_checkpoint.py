@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
-from on_processes import on_processes
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GracefulStop, RunCheckpoint
@@ -19,6 +18,7 @@ from nc_lightning.cli import main
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.io.checkpoints import AtomicCheckpointIO
+from tests.on_processes import on_processes
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 WORSE = {"monitor": "loss/val", "mode": "max"}

@@ -112,9 +112,9 @@ def test_a_slurm_job_that_is_stopped_puts_itself_into_the_queue_and_goes_on(gloo
         "NODELIST": "localhost",
     }
     environment = {f"SLURM_{key}": value for key, value in job.items()}
-    environment |= {"PYTHON": sys.executable, "PYTHONPATH": str(repository / "tests" / "faults")}
+    environment |= {"PYTHON": sys.executable, "PYTHONPATH": str(repository)}
     command = ["bash", repository / "examples" / "slurm.sh", *TWO]
-    stop = {"class_path": "faults.SignalAt", "init_args": {"step": 7, "signum": "SIGTERM"}}
+    stop = {"class_path": "tests.faults.faults.SignalAt", "init_args": {"step": 7, "signum": "SIGTERM"}}
     Path("stop.yaml").write_text(f"trainer: {{callbacks: [{stop}]}}")
     code, err = start([*command, "--config", "stop.yaml"], **environment)
     assert code == 143

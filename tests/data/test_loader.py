@@ -1,7 +1,6 @@
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from on_processes import on_processes
 from torch import nn
 from torchvision.transforms import v2
 
@@ -10,6 +9,7 @@ from nc_lightning.data import ArrayDataModule, ClassBalancedBatchSampler, Digits
 from nc_lightning.data.loader import BatchLoader, LabelledTensors
 from nc_lightning.data.views import Views
 from nc_lightning.encoders import MLP
+from tests.on_processes import on_processes
 
 LABELS = torch.arange(4).repeat(10)
 IMAGES = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

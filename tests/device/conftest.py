@@ -2,9 +2,9 @@ import warnings
 
 import pytest
 import torch
-from pretend_device import DEVICE, Generator
 
 from nc_lightning.data import augmentation
+from tests.pretend_device import DEVICE, Generator
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,6 @@ from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultMetric
-from on_both import same_on_both
-from pretend_device import DEVICE, NAME, Backend, Machine
-from pretend_run import fit
 
 import nc_lightning.callbacks
 from nc_lightning import HSCL, HUCL
@@ -37,6 +34,9 @@ from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import ends
 from nc_lightning.data import DigitsDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.losses import FeatureQueue, HSCLLoss, HUCLLoss, Logistic, SCLLoss, UCLLoss
+from tests.on_both import same_on_both
+from tests.pretend_device import DEVICE, NAME, Backend, Machine
+from tests.pretend_run import fit
 
 DEVICES = ("cpu", NAME)
 

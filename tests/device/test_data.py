@@ -5,9 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from on_both import on_both
 from PIL import Image
-from pretend_device import DEVICE, NAME, Backend, Generator, Machine
 from torchvision.transforms import v2
 
 from nc_lightning import data as data_modules
@@ -15,6 +13,8 @@ from nc_lightning.data import SimCLR, concatenate_views
 from nc_lightning.data.loader import BatchLoader, LabelledTensors
 from nc_lightning.data.sources import tiny_imagenet, torchvision_sets
 from nc_lightning.data.views import Views
+from tests.on_both import on_both
+from tests.pretend_device import DEVICE, NAME, Backend, Generator, Machine
 
 RNG = np.random.default_rng(0)
 IMAGES = torch.from_numpy(RNG.integers(0, 256, (12, 3, 16, 16), dtype=np.uint8))

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from pretend_device import NAME, Machine
 
 from nc_lightning import encoders
 from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, TimmEncoder, TorchvisionEncoder
+from tests.pretend_device import NAME, Machine
 
 MADE = {
     "MLP": (lambda: MLP((1, 8, 8), [16, 12]), (1, 8, 8)),

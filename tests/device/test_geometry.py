@@ -4,12 +4,12 @@ import inspect
 
 import pytest
 import torch
-from on_both import on_both, same_on_both
-from pretend_device import NAME, Machine
 
 from nc_lightning import geometry
 from nc_lightning.geometry import CenterDistances, ClassStatistics, simplex_etf, unit_sphere
 from nc_lightning.geometry.placement import in_float64, statistics_device
+from tests.on_both import on_both, same_on_both
+from tests.pretend_device import NAME, Machine
 
 C, D = 5, 6
 LABELS = torch.arange(C).repeat(8)

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from on_both import on_both, same_on_both
-from pretend_device import NAME, Backend, Generator, Machine
 
 from nc_lightning.losses import (
     CustomHardening,
@@ -22,6 +20,8 @@ from nc_lightning.losses import (
     similarity_histograms,
 )
 from nc_lightning.losses.engines import tile_sizes
+from tests.on_both import on_both, same_on_both
+from tests.pretend_device import NAME, Backend, Generator, Machine
 
 N = 48
 Z = torch.randn(N, 6, generator=torch.Generator().manual_seed(0))

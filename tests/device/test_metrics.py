@@ -5,15 +5,15 @@ import copy
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from on_both import on_both
-from pretend_device import NAME, Machine
-from pretend_run import PretendAccelerator, PretendSingleDevice
 from torch import nn
 from torchmetrics import MetricCollection
 
 from nc_lightning import metrics
 from nc_lightning.data import DigitsDataModule
 from nc_lightning.geometry import ClassStatistics, simplex_etf
+from tests.on_both import on_both
+from tests.pretend_device import NAME, Machine
+from tests.pretend_run import PretendAccelerator, PretendSingleDevice
 
 C, D, N = 5, 6, 31
 LABELS = torch.arange(N) % C

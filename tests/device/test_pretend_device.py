@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from pretend_device import HOOK, NAME, Generator, Machine
 from torch.utils import backend_registration
+
+from tests.pretend_device import HOOK, NAME, Generator, Machine
 
 
 @pytest.fixture

@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
-from on_processes import on_processes
-from pretend_device import DEVICE, NAME, Machine
-from pretend_run import BACKEND, as_process, fit
 from torch import nn
 
 from nc_lightning import HSCL, HUCL
@@ -30,6 +27,9 @@ from nc_lightning.distributed.collectives import all_gather_objects
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import ClassStatistics
 from nc_lightning.losses import HSCLLoss, HUCLLoss, Logistic, SCLLoss, UCLLoss
+from tests.on_processes import on_processes
+from tests.pretend_device import DEVICE, NAME, Machine
+from tests.pretend_run import BACKEND, as_process, fit
 
 N = 48
 Z = torch.randn(N, 6, generator=torch.Generator().manual_seed(0))

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from on_processes import on_processes
-from pretend_device import Machine
-from pretend_run import BACKEND, as_process
 from test_cli import CONFIGS, complete
 
 from nc_lightning.cli import main
+from tests.on_processes import on_processes
+from tests.pretend_device import Machine
+from tests.pretend_run import BACKEND, as_process
 
 WAITS = {
     (

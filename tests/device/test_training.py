@@ -6,8 +6,6 @@ import pytest
 import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
-from pretend_device import NAME
-from pretend_run import fit
 
 from nc_lightning import HSCL, HUCL, SCL, UCL
 from nc_lightning.callbacks import (
@@ -23,6 +21,8 @@ from nc_lightning.callbacks import (
 )
 from nc_lightning.data import DigitsDataModule
 from nc_lightning.encoders import MLP, ResNet
+from tests.pretend_device import NAME
+from tests.pretend_run import fit
 
 WAITS = {
     (

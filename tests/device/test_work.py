@@ -1,17 +1,18 @@
 """What the loss asks of a device, counted: the table of docs/gpus.md; and the benchmarks run on any device."""
 
+import importlib
 import sys
 
 import pytest
 import torch
-from pretend_device import NAME, Machine
-from work import Roofline, Work
 
+from benchmarks.work import Roofline, Work
 from nc_lightning.geometry import unit_ball
 from nc_lightning.losses import Exponential, HSCLLoss, InfoNCE
 from nc_lightning.losses.engines.autograd import general_loss
 from nc_lightning.losses.engines.sorted_batch import sorted_layout
 from nc_lightning.losses.pairs import label_pairs
+from tests.pretend_device import NAME, Machine
 
 SIZES = [512, 1024, 2048, 4096, 8192, 16384]
 FEATURE_DIM, NUM_CLASSES, BETA, TEMPERATURE = 128, 100, 5.0, 0.5
@@ -84,10 +85,10 @@ def test_less_is_moved_and_held_than_by_automatic_differentiation(n):
     ],
 )
 def test_benchmarks_run_on_any_device(monkeypatch, capsys, benchmark, arguments, expected):
-    command = __import__(benchmark)
+    command = importlib.import_module(f"benchmarks.{benchmark}")
     monkeypatch.setattr(sys, "argv", [benchmark, *arguments.split(), "--device", NAME])
     if benchmark == "loss":
-        monkeypatch.setattr("device.roofline", lambda device, dtype: H100)
+        monkeypatch.setattr("benchmarks.device.roofline", lambda device, dtype: H100)
     with Machine():
         command.main()
     assert expected in capsys.readouterr().out

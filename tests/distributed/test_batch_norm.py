@@ -1,10 +1,10 @@
 import pytest
 import torch
 from lightning.pytorch.plugins import TorchSyncBatchNorm
-from on_processes import on_processes
 from torch import nn
 
 from nc_lightning.distributed.batch_norm import BatchNormSync
+from tests.on_processes import on_processes
 
 SHAPES = {nn.BatchNorm1d: (12, 3), nn.BatchNorm2d: (12, 3, 4, 2), nn.BatchNorm3d: (12, 3, 2, 2, 2)}
 DEALS = {2: [5, 7], 3: [1, 11, 0]}

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from on_processes import on_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,6 +20,7 @@ from nc_lightning.losses import (
     UCLLoss,
 )
 from nc_lightning.losses.engines import tiled_distributed as tiled_share
+from tests.on_processes import on_processes
 
 DIM = 6
 

@@ -1,12 +1,9 @@
-import sys
-
 import pytest
 
 
 @pytest.mark.slow
-def test_neural_collapse_is_the_minimum_of_balanced_batches_alone(repository, monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(repository / "examples" / "paper"), *sys.path])
-    import random_batches
+def test_neural_collapse_is_the_minimum_of_balanced_batches_alone():
+    from examples.paper import random_batches
 
     found = random_batches.main(batches=25)
     for beta in (0, 10):

@@ -13,7 +13,7 @@ from unittest import mock
 SCRIPT = Path(__file__).with_name("nc_train.py")
 HANGS_AFTER = 60
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["nc_train", "faults"])
+_CONTEXT.set_forkserver_preload(["tests.faults.nc_train", "tests.faults.faults"])
 
 
 @dataclass
@@ -32,7 +32,7 @@ def nc_train(folder, *arguments, file_limit=None):
         TimeoutError: If one of them does not.
     """
     process = _CONTEXT.Process(target=_run, args=(str(folder), arguments, file_limit))
-    paths = [str(SCRIPT.parent), str(SCRIPT.parent.parent.parent), os.environ.get("PYTHONPATH", "")]
+    paths = [str(SCRIPT.parent.parent.parent), os.environ.get("PYTHONPATH", "")]
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(paths), OMP_NUM_THREADS="1"):
         process.start()  # the server as well, at the first time
     end = time.monotonic() + HANGS_AFTER
@@ -64,7 +64,8 @@ def _processes_of_group(group):
 
 def _run(folder, arguments, file_limit):
     import torch
-    from nc_train import run
+
+    from tests.faults.nc_train import run
 
     torch.set_num_threads(1)
     os.setpgid(0, 0)

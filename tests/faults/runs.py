@@ -1,10 +1,11 @@
 """Small runs that hold every kind of state, how to disturb them, and how to compare what they end with."""
 
 import torch
-from forks import nc_train
+
+from tests.faults.forks import nc_train
 
 TINY = [
-    *("fit", "--config", "hscl.yaml", "--config", "run.yaml", "--model.encoder=faults.Dropout"),
+    *("fit", "--config", "hscl.yaml", "--config", "run.yaml", "--model.encoder=tests.faults.faults.Dropout"),
     *("--model.num_negatives=16", "--trainer.max_epochs=8", "--trainer.deterministic=true"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
     *("--geometry.every_n_epochs=3", "--dashboard.every_n_epochs=1000"),
@@ -23,7 +24,7 @@ def run(folder, command, *arguments, fault=None, kind="SignalAt", **limits):
     """Run nc-train with a fault, the arguments of a callback; whatever happens, it prints no traceback."""
     sampler = {"schedule": "adaptive", "queue_size": 300, "queue_warmup": 0}
     callbacks = [{"class_path": _SAMPLER, "init_args": sampler}]
-    callbacks += [{"class_path": f"faults.{kind}", "init_args": fault}] if fault else []
+    callbacks += [{"class_path": f"tests.faults.faults.{kind}", "init_args": fault}] if fault else []
     (folder / "run.yaml").write_text(f"trainer: {{callbacks: {callbacks}}}")
     ended = nc_train(folder, *command, *arguments, **limits)
     assert "Traceback" not in ended.stderr, ended.stderr

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 import torch
-from runs import ALONE, IN_TWO, STEPS, checkpoints, differences, end_of, run
 
 from nc_lightning.io.checkpoints import read_checkpoint
 from nc_lightning.io.last_checkpoint import find_last
+from tests.faults.runs import ALONE, IN_TWO, STEPS, checkpoints, differences, end_of, run
 
 pytestmark = [
     pytest.mark.slow,

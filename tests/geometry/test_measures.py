@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loops_over_features import all_metrics, entropy_rank, make_cases
 
 from nc_lightning.geometry import (
     CenterDistances,
@@ -31,6 +30,7 @@ from nc_lightning.geometry import (
     uniformity,
     unit_sphere,
 )
+from tests.geometry.loops_over_features import all_metrics, entropy_rank, make_cases
 
 NAMES = {
     "nc1": "nc1_quotient_peer",

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from forks import nc_train
 
 from nc_lightning.callbacks import InitialWeights
 from nc_lightning.cli import main
 from nc_lightning.io.checkpoints import checkpoints_below
 from nc_lightning.io.last_checkpoint import find_last
 from nc_lightning.reports.record import RunRecord
+from tests.faults.forks import nc_train
 
 SHORT = ["--config=hscl.yaml", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
 
@@ -178,7 +178,7 @@ def test_after_a_kill_it_is_the_last_whole_state_of_the_run(tmp_path, layout):
     logger = [a for a in LAYOUTS[layout] if a.endswith("Logger")]
     given = [*LAYOUTS[layout], save_dir] if logger and "elsewhere" not in layout else LAYOUTS[layout]
     arguments = ["fit", *SHORT, "--trainer.max_epochs=4", "--data.batch_size=500", *given]
-    killed = ["--trainer.callbacks+=faults.SignalAt", "--trainer.callbacks.step=5"]
+    killed = ["--trainer.callbacks+=tests.faults.faults.SignalAt", "--trainer.callbacks.step=5"]
     assert nc_train(tmp_path / "here", *arguments, *killed).code == -9
     for name in (".lr_find_1.ckpt", "half.ckpt"):
         (tmp_path / "here" / name).write_bytes(b"half")

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_hardening import OURS as HARDENINGS
-from test_links import OURS as OUR_LINKS
 
 from nc_lightning.geometry import simplex_etf
 from nc_lightning.losses import ContrastiveLoss, HSCLLoss, InfoNCE, SCLLoss
 from nc_lightning.losses.pairs import label_pairs
+from tests.losses.test_hardening import OURS as HARDENINGS
+from tests.losses.test_links import OURS as OUR_LINKS
 
 
 def per_anchor(z, labels, negatives, link, hardening, temperature=1.0):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loops_over_triples import loop_loss, paper_estimate
 
 from nc_lightning.geometry import simplex_etf
 from nc_lightning.losses import ContrastiveLoss, HSCLLoss, HUCLLoss, SCLLoss, UCLLoss
+from tests.losses.loops_over_triples import loop_loss, paper_estimate
 
 LAYOUTS = {
     "mixed": [0, 0, 1, 1, 1, 2, 3, 2, 0],

@@ -5,9 +5,9 @@ import warnings
 
 import pytest
 import torch
-from loops_over_triples import loop_loss
 
 from nc_lightning.losses import HSCLLoss, HUCLLoss, InfoNCE, Logistic, SCLLoss, Triplet, UCLLoss
+from tests.losses.loops_over_triples import loop_loss
 
 LOSSES = [SCLLoss, HSCLLoss, UCLLoss, HUCLLoss]
 LINKS = {

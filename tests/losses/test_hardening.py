@@ -2,9 +2,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops_over_triples import ETAS
 
 from nc_lightning.losses import CustomHardening, Exponential, Polynomial, Threshold
+from tests.losses.loops_over_triples import ETAS
 
 OURS = {
     "none": Exponential(0.0),

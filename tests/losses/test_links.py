@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops_over_triples import LINKS
 
 from nc_lightning.losses import CustomLink, InfoNCE, Logistic, Triplet
+from tests.losses.loops_over_triples import LINKS
 
 OURS = {
     "infonce": InfoNCE(),

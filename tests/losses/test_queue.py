@@ -1,10 +1,10 @@
 import pytest
 import torch
-from loops_over_triples import LINKS, loop_loss
-from test_hardening import OURS as HARDENINGS
-from test_links import OURS as OUR_LINKS
 
 from nc_lightning.losses import ContrastiveLoss, Exponential, FeatureQueue, HSCLLoss, HUCLLoss, SCLLoss, UCLLoss
+from tests.losses.loops_over_triples import LINKS, loop_loss
+from tests.losses.test_hardening import OURS as HARDENINGS
+from tests.losses.test_links import OURS as OUR_LINKS
 
 LABELS = torch.tensor([0, 0, 1, 1, 1, 2, 3, 2, 0])
 

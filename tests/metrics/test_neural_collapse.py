@@ -5,7 +5,6 @@ import warnings
 import pytest
 import torch
 from matplotlib.figure import Figure
-from on_processes import on_processes
 from torch.utils.data import DistributedSampler
 from torchmetrics import MetricCollection
 
@@ -32,6 +31,7 @@ from nc_lightning.metrics import (
     Spectrum,
     Uniformity,
 )
+from tests.on_processes import on_processes
 
 TWO_LOOKS = ("within_class_variation", "ncc_accuracy")
 

@@ -5,7 +5,6 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from on_processes import on_processes
 from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL, HUCL, SCL, UCL
@@ -13,6 +12,7 @@ from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler, OnlineL
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.distributed.batch_norm import BatchNormSync
 from nc_lightning.encoders import MLP
+from tests.on_processes import on_processes
 
 GLOBAL_BATCH = 120
 OBJECTIVES = {

@@ -111,7 +111,7 @@ def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(capfd):
 
 @pytest.mark.slow
 def test_a_cell_that_was_killed_goes_on_and_ends_as_one_that_was_not(capfd):
-    killed = {"class_path": "faults.KilledOnce", "init_args": {"step": 13, "file": "was-killed"}}
+    killed = {"class_path": "tests.faults.faults.KilledOnce", "init_args": {"step": 13, "file": "was-killed"}}
     write(objective="hscl.yaml", all={"trainer.max_epochs": 4, "trainer.callbacks": killed})
     with pytest.raises(SystemExit) as exit_:
         nc_sweep.main(["mine.yaml"])

@@ -10,7 +10,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
-from on_processes import on_processes
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -26,6 +25,7 @@ from nc_lightning.data import DigitPairsDataModule, DigitsDataModule, LatentClas
 from nc_lightning.encoders import MLP
 from nc_lightning.losses import HSCLLoss
 from nc_lightning.reports.record import RunRecord
+from tests.on_processes import on_processes
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 FIGURES = {"cosines", "spectrum", "plane", "similarities", "trajectory"}

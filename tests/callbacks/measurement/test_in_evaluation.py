@@ -3,7 +3,6 @@
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from on_processes import on_processes
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -14,6 +13,7 @@ from nc_lightning.callbacks.measurement import passes as measurement
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import measure
+from tests.on_processes import on_processes
 
 QUIET = {
     "logger": False,

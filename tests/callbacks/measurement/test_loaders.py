@@ -7,7 +7,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
-from on_processes import on_processes
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
@@ -19,6 +18,7 @@ from nc_lightning.callbacks.prediction_writer import PredictionWriter
 from nc_lightning.data import ClassBalancedBatchSampler, DigitsDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import measure
+from tests.on_processes import on_processes
 
 QUIET = {
     "logger": False,
