@@ -12,9 +12,9 @@ from nc_lightning.geometry import Normalization, normalize
 from nc_lightning.losses.diagnostics import negative_statistics
 from nc_lightning.losses.engines.autograd import general_loss
 from nc_lightning.losses.engines.sampled import sampled_loss
-from nc_lightning.losses.engines.sorted_batch import Layout, sorted_layout
+from nc_lightning.losses.engines.sorted_batch import SortedBatch, sort_batch
 from nc_lightning.losses.engines.tiled import tiled_loss
-from nc_lightning.losses.engines.tiled_distributed import tiled_share_loss
+from nc_lightning.losses.engines.tiled_distributed import tiled_distributed_loss
 from nc_lightning.losses.hardening import Exponential, Hardening
 from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, past_ids, positive_ids
@@ -172,41 +172,41 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
             z, ids, past, past_id, shares = self._prepare(z, labels, instances)
             self.shares, tau = shares, self.tau
             check_number("temperature", tau, above=0)
-            layout = sorted_layout(ids, self.negatives, self.include_self, past_id)
-            self.batch_size, self.num_pairs = len(ids), 0 if layout is None else layout.num_pairs
-            if layout is None:
+            batch = sort_batch(ids, self.negatives, self.include_self, past_id)
+            self.batch_size, self.num_pairs = len(ids), 0 if batch is None else batch.num_pairs
+            if batch is None:
                 return self._nothing(z)
             if self._is_tiled(past):
-                return self._tiled(z, layout, tau, past, shares)
+                return self._tiled(z, batch, tau, past, shares)
 
             def part(z: Tensor, temperature: float | Tensor) -> Tensor:
                 rows = slice(0, len(z)) if shares is None else shares.own
                 pairs = label_pairs(ids, self.negatives, self.include_self, past_id, rows)
-                given = (z, pairs, layout.pairs(rows), self.link, self.hardening, temperature)
+                problem = (z, pairs, batch.pairs(rows), self.link, self.hardening, temperature)
                 if self.num_negatives is None:
-                    return general_loss(*given, self.differentiate_weights, self.tau_plus, past, rows)
-                draws = (self.num_negatives, layout.pairs_per_sample(), self.replacement, not self.training)
-                return sampled_loss(*given, *draws, self.share_draws, generator, self.tau_plus, past, rows)
+                    return general_loss(*problem, self.differentiate_weights, self.tau_plus, past, rows)
+                draws = (self.num_negatives, batch.pairs_per_sample(), self.replacement, not self.training)
+                return sampled_loss(*problem, *draws, self.share_draws, generator, self.tau_plus, past, rows)
 
             z, temperature = normalize(z, self.normalization), self.temperature
             total = part(z, temperature) if shares is None else sum_over_processes(z, temperature, shares, part)
-            return total / layout.num_pairs
+            return total / batch.num_pairs
 
-    def _tiled(self, z: Tensor, layout: Layout, tau: float, past: Tensor | None, shares: Shares | None) -> Tensor:
+    def _tiled(self, z: Tensor, batch: SortedBatch, tau: float, past: Tensor | None, shares: Shares | None) -> Tensor:
         assert isinstance(self.link, InfoNCE)
         options: dict[str, Any] = {"link": self.link, "beta": self.beta, "temperature": tau, "past": past}
-        options["learnt"] = self.temperature if isinstance(self.temperature, Tensor) else None
+        options["learnable"] = self.temperature if isinstance(self.temperature, Tensor) else None
         options["differentiate"] = self.differentiate_weights
         if shares is None:
-            return tiled_loss(z, layout, normalization=self.normalization, **options)
-        return tiled_share_loss(normalize(z, self.normalization), shares, layout, **options)
+            return tiled_loss(z, batch, normalization=self.normalization, **options)
+        return tiled_distributed_loss(normalize(z, self.normalization), shares, batch, **options)
 
     def _is_tiled(self, past: Tensor | None) -> bool:
         """Tell whether there is an engine for this loss that does not hold its graph."""
         if self.num_negatives is not None or self.tau_plus > 0 or type(self.hardening) is not Exponential:
             return False
-        learnt = isinstance(self.temperature, Tensor) and self.temperature.requires_grad
-        if learnt and (self.differentiate_weights or past is not None):
+        learns = isinstance(self.temperature, Tensor) and self.temperature.requires_grad
+        if learns and (self.differentiate_weights or past is not None):
             return False
         return isinstance(self.link, InfoNCE) and self.link.alpha > 0
 
@@ -241,8 +241,8 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         # All that has a gradient otherwise has one of zeros, which DistributedDataParallel waits for.
         return z.sum() * 0.0 + 0.0 * self.temperature
 
-    def _ask(self, z: Tensor, known: Shares | None) -> Shares | None:
-        return (known or share_rows(z)) if self.sync == "global" else None
+    def _ask(self, z: Tensor, shares: Shares | None) -> Shares | None:
+        return (shares or share_rows(z)) if self.sync == "global" else None
 
     def whole_batch(self, z: Tensor, labels: Tensor, shares: Shares | None = None) -> tuple[Tensor, Tensor]:
         """Return the features (N, d), without gradient, and labels (N,) of all processes; for shares see below."""

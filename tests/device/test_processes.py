@@ -70,7 +70,10 @@ def _losses(rank):
 
 def test_losses(gloo):
     found, waits = zip(*on_processes(2, _losses, backend=BACKEND), strict=True)
-    once = {("to the CPU", "losses/shares.py share_rows"): 1, ("to the CPU", "losses/layout.py sorted_layout"): 1}
+    once = {
+        ("to the CPU", "distributed/global_batch.py share_rows"): 1,
+        ("to the CPU", "engines/sorted_batch.py sort_batch"): 1,
+    }
     assert waits == (once, once)
     for i, (name, options) in enumerate(CASES):
         loss = LOSSES[name](**options)
@@ -133,8 +136,8 @@ def test_on_gpus_batch_norm_is_torch_s(monkeypatch, backends, by_torch):
 
 
 WAITS = {
-    ("to the CPU", "losses/shares.py share_rows"): 1,  # sizes of the shares
-    ("to the CPU", "losses/layout.py sorted_layout"): 1,  # number of pairs, and the windows of the classes
+    ("to the CPU", "distributed/global_batch.py share_rows"): 1,  # sizes of the shares
+    ("to the CPU", "engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
     ("item", "callbacks/nonfinite_guard.py _all_finite"): 1,
 }
 """What a step waits for, and how often. The word of rank 0 on whether to stop is on its way during the step."""

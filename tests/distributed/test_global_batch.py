@@ -20,7 +20,7 @@ from nc_lightning.losses import (
     Triplet,
     UCLLoss,
 )
-from nc_lightning.losses.engines import tiled_distributed as tiled_share
+from nc_lightning.losses.engines import tiled_distributed
 
 DIM = 6
 
@@ -157,13 +157,13 @@ def test_processes_have_the_loss_and_the_parameter_gradients_of_one(gloo, world_
 
 
 def _with_an_error(rank, error):
-    gather, gradient = Shares.gather, tiled_share._gradient
+    gather, gradient = Shares.gather, tiled_distributed._gradient
     if error == "swapped ranks":
         Shares.gather = lambda self, rows: gather(self, rows).roll(int(rows.is_floating_point()), 0)
     elif error == "one process of two forgotten":
-        tiled_share._gradient = lambda *args: gradient(*args) / 2
+        tiled_distributed._gradient = lambda *args: gradient(*args) / 2
     elif error == "terms of others forgotten":
-        tiled_share._gradient = lambda *args: gradient(
+        tiled_distributed._gradient = lambda *args: gradient(
             *args[:-1], args[-1].clone().index_fill_(0, torch.tensor(2), -torch.inf)
         )
     return measure("hscl", "mixed", [13, 5], rank)
