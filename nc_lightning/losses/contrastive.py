@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from nc_lightning.checks import check_choice, check_count, check_features, check_labels, check_number
-from nc_lightning.distributed.global_batch import Shares, Sync, share_rows, sum_over_processes
+from nc_lightning.distributed.global_batch import Shares, Sync, share_rows
 from nc_lightning.geometry import Normalization, normalize
 from nc_lightning.losses.diagnostics import negative_statistics
 from nc_lightning.losses.engines.autograd import general_loss
+from nc_lightning.losses.engines.known_gradient import sum_over_processes
 from nc_lightning.losses.engines.sampled import sampled_loss
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, sort_batch
 from nc_lightning.losses.engines.tiled import tiled_loss
@@ -196,10 +197,10 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         assert isinstance(self.link, InfoNCE)
         options: dict[str, Any] = {"link": self.link, "beta": self.beta, "temperature": tau, "past": past}
         options["learnable"] = self.temperature if isinstance(self.temperature, Tensor) else None
-        options["differentiate"] = self.differentiate_weights
-        if shares is None:
-            return tiled_loss(z, batch, normalization=self.normalization, **options)
-        return tiled_distributed_loss(normalize(z, self.normalization), shares, batch, **options)
+        options |= {"differentiate": self.differentiate_weights, "normalization": self.normalization}
+        return (
+            tiled_loss(z, batch, **options) if shares is None else tiled_distributed_loss(z, batch, shares, **options)
+        )
 
     def _is_tiled(self, past: Tensor | None) -> bool:
         """Tell whether there is an engine for this loss that does not hold its graph."""

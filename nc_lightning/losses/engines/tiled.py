@@ -7,16 +7,15 @@ Samples are sorted by label, so that a class is a window.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
 from nc_lightning.geometry import Normalization
 from nc_lightning.geometry.normalization import normalize_rows_, pull_back_rows_
 from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
+from nc_lightning.losses.engines.known_gradient import Result, with_known_gradient
 from nc_lightning.losses.engines.row_blocks import row_blocks, softplus, view
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
@@ -71,40 +70,22 @@ def tiled_loss(
         tensor(0.1269)
     """
     infonce = InfoNCETerms(link, beta, temperature, differentiate)
-    loss: Tensor = _TiledLoss.apply(z, learnable, past, batch, infonce, normalization)
-    return loss
 
-
-class _TiledLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        z: Tensor,
-        learnable: Tensor | None,
-        past: Tensor | None,
-        batch: SortedBatch,
-        infonce: InfoNCETerms,
-        normalization: Normalization,
-    ) -> Tensor:
-        z = z[batch.order]
+    def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
+        z, of_temperature = z[batch.order], None
         divisors = normalize_rows_(z, normalization)
         everyone = z if past is None or batch.past_order is None else torch.cat([z, past[batch.past_order]])
         engine = _engine(z, everyone, batch, infonce, normalization)
-        loss, gradient = engine(z, everyone, batch, infonce, any(ctx.needs_input_grad))
+        loss, gradient = engine(z, everyone, batch, infonce, with_gradient)
         if gradient is not None:
             gradient /= batch.num_pairs * infonce.temperature
-            of_temperature = infonce.gradient_of_temperature(gradient, z) if ctx.needs_input_grad[1] else None
+            of_temperature = infonce.gradient_of_temperature(gradient, z) if with_temperature else None
             pull_back_rows_(gradient, z, divisors, normalization)
-            ctx.save_for_backward(torch.empty_like(gradient).index_copy_(0, batch.order, gradient), of_temperature)
+            gradient = torch.empty_like(gradient).index_copy_(0, batch.order, gradient)
         loss = loss / batch.num_pairs
-        return loss if infonce.link.alpha == 1 else loss + math.log(infonce.link.alpha)
+        return loss if link.alpha == 1 else loss + math.log(link.alpha), gradient, of_temperature
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
-        gradient, of_temperature = ctx.saved_tensors
-        of_temperature = None if of_temperature is None else of_temperature * grad_output
-        return gradient * grad_output, of_temperature, None, None, None, None
+    return with_known_gradient(compute, z, learnable)
 
 
 Engine = Callable[[Tensor, Tensor, SortedBatch, InfoNCETerms, bool], tuple[Tensor, Tensor | None]]

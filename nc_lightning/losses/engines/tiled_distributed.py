@@ -6,14 +6,14 @@ then exchange; then for the whole gradient of its features. Gradients of others 
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nc_lightning.distributed.global_batch import Shares
+from nc_lightning.geometry import Normalization, normalize
 from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
+from nc_lightning.losses.engines.known_gradient import Result, with_known_gradient
 from nc_lightning.losses.engines.row_blocks import row_blocks, view
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
@@ -22,50 +22,39 @@ from nc_lightning.losses.links import InfoNCE
 
 def tiled_distributed_loss(
     z: Tensor,
-    shares: Shares,
     batch: SortedBatch,
+    shares: Shares,
     *,
     link: InfoNCE,
     beta: float,
     temperature: float,
     differentiate: bool,
+    normalization: Normalization = "none",
     past: Tensor | None = None,
     learnable: Tensor | None = None,
 ) -> Tensor:
     """Return what `nc_lightning.losses.engines.tiled.tiled_loss` does of the batch of all processes, on each of them.
 
     Args:
-        z: (n, d) normalised features of this process, float32 or float64.
-        shares: Who holds what.
-        batch: Of the whole batch, as for the other arguments.
-        link: InfoNCE with alpha > 0.
+        z: (n, d) features of this process.
+        batch: Whole batch, sorted.
+        shares: Number of its rows on each process.
+        link: See `tiled_loss`, as for the other arguments; ``past`` is the same on all processes.
         beta: Hardness.
         temperature: tau.
         differentiate: Whether gradients flow through the weights.
-        past: (M, d) normalised features that are negatives only, the same on all processes.
-        learnable: The temperature as a tensor of shape () to learn; needs detached weights and no past.
+        normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
+        past: (M, d) normalised features that are negatives only.
+        learnable: The temperature as a tensor to learn.
 
     Returns:
         0-dimensional loss in nats, whose gradient is the share of this process in one that is averaged over processes.
         First derivatives only.
     """
     infonce = InfoNCETerms(link, beta, temperature, differentiate)
-    loss: Tensor = _TiledDistributedLoss.apply(z, learnable, past, shares, batch, infonce)
-    return loss
 
-
-class _TiledDistributedLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        z: Tensor,
-        learnable: Tensor | None,
-        past: Tensor | None,
-        shares: Shares,
-        batch: SortedBatch,
-        infonce: InfoNCETerms,
-    ) -> Tensor:
-        everyone = shares.gather(z)[batch.order]
+    def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
+        everyone, gradient, of_temperature = shares.gather(z)[batch.order], None, None
         if past is not None and batch.past_order is not None:
             everyone = torch.cat([everyone, past[batch.past_order]])
         anchors, order = batch.of_anchors(shares.own)
@@ -74,19 +63,14 @@ class _TiledDistributedLoss(torch.autograd.Function):
         # All processes need all rows even where they want no gradient: another one may.
         in_batch_order = torch.empty_like(values.T).index_copy_(0, order, values.T)
         all_values = shares.gather(in_batch_order)[batch.order].T
-        if any(ctx.needs_input_grad):
+        if with_gradient:
             gradient = _gradient(mine, everyone, anchors, infonce, values, all_values)
             gradient *= len(shares.sizes) / (batch.num_pairs * infonce.temperature)
-            of_temperature = infonce.gradient_of_temperature(gradient, mine) if ctx.needs_input_grad[1] else None
-            ctx.save_for_backward(torch.empty_like(gradient).index_copy_(0, order, gradient), of_temperature)
-        return all_values[0].sum() / batch.num_pairs + math.log(infonce.link.alpha)
+            of_temperature = infonce.gradient_of_temperature(gradient, mine) if with_temperature else None
+            gradient = torch.empty_like(gradient).index_copy_(0, order, gradient)
+        return all_values[0].sum() / batch.num_pairs + math.log(link.alpha), gradient, of_temperature
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
-        gradient, of_temperature = ctx.saved_tensors
-        of_temperature = None if of_temperature is None else of_temperature * grad_output
-        return gradient * grad_output, of_temperature, None, None, None, None
+    return with_known_gradient(compute, normalize(z, normalization), learnable)
 
 
 def _anchor_values(mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce: InfoNCETerms) -> Tensor:
