@@ -284,3 +284,17 @@ def test_an_encoder_that_returns_no_features_is_one_line(output):
     got = r"features of shape \(5, 8, 3, 3\)" if output == "maps" else "a tuple"
     with pytest.raises(ValueError, match=f"encoder: got {got} from Theirs, expected a tensor"):
         model(torch.zeros(5, 8))
+
+
+def test_an_error_in_evaluation_leaves_the_loss_as_it_was():
+    model, calls = make(), []
+
+    def fails(z, labels, instances, sync=None):
+        calls.append((sync, model.loss.sync))
+        raise RuntimeError("no memory")
+
+    model.loss.compute, model._evaluation_sync = fails, "local"
+    with pytest.raises(RuntimeError, match="no memory"):
+        model.validation_step((torch.randn(6, 32), torch.arange(6) % 3), 0)
+    assert calls == [("local", "global")]
+    assert model.loss.sync == "global"
