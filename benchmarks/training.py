@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks import device as of_device
 from benchmarks.loss import paper_loop
 from nc_lightning.cli import train as cli
-from nc_lightning.losses import ContrastiveLoss
+from nc_lightning.losses import ContrastiveLoss, LossResult
 
 WARM_UP = 5
 
@@ -50,12 +50,11 @@ class Steps(Callback):
 def by_the_paper(loss: ContrastiveLoss) -> None:
     """Have a loss computed by the loop over anchors."""
 
-    def forward(z: Tensor, labels: Tensor, instances: Tensor | None = None) -> Tensor:
-        loss.batch_size = loss.num_pairs = len(z)
+    def compute(z: Tensor, labels: Tensor, instances: Tensor | None = None) -> LossResult:
         with torch.autocast(z.device.type, enabled=False):
-            return paper_loop(z, labels, loss.beta, loss.tau)
+            return LossResult(paper_loop(z, labels, loss.beta, loss.tau), len(z), len(z))
 
-    loss.forward = forward  # type: ignore[method-assign, assignment]
+    loss.compute = compute  # type: ignore[method-assign, assignment]
 
 
 def train(arguments: list[str], steps: int, loop: bool) -> Steps:

@@ -195,8 +195,9 @@ class HardNegativeSampler(Callback):
             self._adapted = self._adapt(loss.beta, float(total / known))
         loss.queue = None
         if features is not None and self.queue is not None:
-            self._batch_size = loss.batch_size
-            self.queue.push(*loss.whole_batch(features.z, features.labels, features.shares))
+            z, labels = loss.whole_batch(features.z, features.labels, features.shares)
+            self._batch_size = len(z)
+            self.queue.push(z, labels)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the size of the queue after the first epoch, where looking at labels delays no step."""

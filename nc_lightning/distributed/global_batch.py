@@ -1,18 +1,10 @@
-"""The batch of all processes, of which each holds a share: how losses are of the whole of it.
+"""The batch of all processes, of which each holds a share: how many rows are where, and how they are gathered."""
 
-DistributedDataParallel averages the gradients of W processes. The gradient of a loss l of the whole batch is the sum
-over processes of what reaches the parameters through the share z_r of each; so each has to send back W dl / dz_r, and
-does not have to know what the others send. Here every process works out all of dl / dz_r in its forward pass, where
-all of them meet: in the backward pass there is nothing to wait for. The value is that of the whole batch on each.
-"""
-
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nc_lightning.distributed.collectives import rank_and_world_size
 
@@ -73,55 +65,6 @@ def share_rows(z: Tensor) -> Shares | None:
         found = ", ".join(f"{dim} of {8 * size} bits" for dim, size in zip(*kinds, strict=True))
         raise ValueError(f"z: got features of different kinds on the processes ({found} dimensions), expected one kind")
     return Shares(tuple(sizes), rank)
-
-
-def sum_over_processes(
-    z: Tensor, temperature: float | Tensor, shares: Shares, part: Callable[[Tensor, float | Tensor], Tensor]
-) -> Tensor:
-    """Add up what each process works out of a sum over the whole batch; the gradient is for averaging, see above.
-
-    Args:
-        z: (n, d) features of this process.
-        temperature: A number, or a tensor of shape () to learn.
-        shares: Who holds what.
-        part: This process's part of the sum, differentiable in the features (N, d) of all and in the temperature.
-
-    Returns:
-        0-dimensional sum, on every process. First derivatives only.
-    """
-    total: Tensor = _SumOverProcesses.apply(z, temperature, shares, part)
-    return total
-
-
-class _SumOverProcesses(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        z: Tensor,
-        temperature: float | Tensor,
-        shares: Shares,
-        part: Callable[[Tensor, float | Tensor], Tensor],
-    ) -> Tensor:
-        everyone, wanted = shares.gather(z), any(ctx.needs_input_grad)
-        with torch.set_grad_enabled(wanted):
-            everyone.requires_grad_(wanted)
-            tau = temperature.detach().requires_grad_(wanted) if isinstance(temperature, Tensor) else temperature
-            total = part(everyone, tau)
-        if wanted:
-            sources = [everyone, tau] if isinstance(tau, Tensor) else [everyone]
-            gradient, *of_temperature = torch.autograd.grad(total, sources, materialize_grads=True)
-            dist.all_reduce(gradient)
-            world = len(shares.sizes)
-            ctx.save_for_backward(world * gradient[shares.own], *(world * g for g in of_temperature))
-        total = total.detach().clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        gradient, *of_temperature = ctx.saved_tensors
-        return gradient * grad_output, of_temperature[0] * grad_output if of_temperature else None, None, None
 
 
 def numbered(ids: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ from nc_lightning.checks import check_count, check_number
 class Mixture(Protocol):
     """What the bounds ask of a link: its value where negatives take a few values of t."""
 
-    def mixture(self, t: list[float], weights: list[float], num_negatives: int = 1) -> float:
-        """Return psi at values t with weights that sum to 1, of ``num_negatives`` negatives."""
+    def mixture(self, t: list[float], weights: list[float], count: int = 1) -> float:
+        """Return psi at values t with weights that sum to 1, of ``count`` negatives."""
 
 
 class _MeanInfoNCE:
-    def mixture(self, t: list[float], weights: list[float], num_negatives: int = 1) -> float:
+    def mixture(self, t: list[float], weights: list[float], count: int = 1) -> float:
         return math.log1p(math.fsum(w * math.exp(x) for x, w in zip(t, weights, strict=True)))
 
 

@@ -5,6 +5,7 @@ from nc_lightning.losses.diagnostics import SimilarityHistograms, similarity_his
 from nc_lightning.losses.family import HSCLLoss, HUCLLoss, SCLLoss, UCLLoss
 from nc_lightning.losses.hardening import CustomHardening, Exponential, Hardening, Polynomial, Threshold
 from nc_lightning.losses.links import CustomLink, InfoNCE, Link, Logistic, Triplet
+from nc_lightning.losses.loss_batch import LossResult
 from nc_lightning.losses.queue import FeatureQueue
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "InfoNCE",
     "Link",
     "Logistic",
+    "LossResult",
     "Polynomial",
     "SCLLoss",
     "SimilarityHistograms",

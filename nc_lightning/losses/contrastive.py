@@ -7,16 +7,18 @@ import torch
 from torch import Tensor
 
 from nc_lightning.checks import check_choice, check_count, check_features, check_labels, check_number
-from nc_lightning.distributed.global_batch import Shares, Sync, share_rows, sum_over_processes
+from nc_lightning.distributed.global_batch import Shares, Sync, share_rows
 from nc_lightning.geometry import Normalization, normalize
 from nc_lightning.losses.diagnostics import negative_statistics
 from nc_lightning.losses.engines.autograd import general_loss
+from nc_lightning.losses.engines.known_gradient import sum_over_processes
 from nc_lightning.losses.engines.sampled import sampled_loss
-from nc_lightning.losses.engines.sorted_batch import Layout, sorted_layout
+from nc_lightning.losses.engines.sorted_batch import SortedBatch, sort_batch
 from nc_lightning.losses.engines.tiled import tiled_loss
-from nc_lightning.losses.engines.tiled_distributed import tiled_share_loss
+from nc_lightning.losses.engines.tiled_distributed import tiled_distributed_loss
 from nc_lightning.losses.hardening import Exponential, Hardening
 from nc_lightning.losses.links import InfoNCE, Link
+from nc_lightning.losses.loss_batch import LossBatch, LossResult
 from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, past_ids, positive_ids
 from nc_lightning.losses.queue import FeatureQueue
 from nc_lightning.losses.scheduled_beta import ScheduledBeta
@@ -47,8 +49,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         differentiate_weights: Whether gradients flow through the weights; the paper's do not.
         include_self: Count an anchor as its own positive (and negative, among ``all``), as the paper's code does.
         link: psi, of `nc_lightning.losses.links`; None for InfoNCE in its mean form.
-        hardening: eta, of `nc_lightning.losses.hardening`; None for the exponential one with ``beta``, which is
-            ignored where a hardening is given.
+        hardening: eta, of `nc_lightning.losses.hardening`, which replaces ``beta``; None for the exponential one.
         positives: By ``label``, or by ``view``: then only views of the same sample are each other's positives, and all
             others are of other classes.
         tau_plus: Probability in [0, 1) that a negative is of the anchor's class, taken out of the mean (debiasing); for
@@ -63,9 +64,6 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
 
     Attributes:
         queue: Past features that are negatives as well, or None; set between calls, as `HardNegativeSampler` does.
-        batch_size: Number of samples of the whole batch that the loss was last computed of, 0 before.
-        num_pairs: Number of its pairs, 0 where there is nothing to learn from.
-        shares: Which process held what of it; None on one process.
 
     Shape:
         ``z`` (N, d) floating point, ``labels`` (N,) integers, negative where unknown, ``instances`` (N,) integers;
@@ -141,8 +139,6 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         self.include_self = include_self
         self.sync = sync
         self.queue: FeatureQueue | None = None
-        self.batch_size, self.num_pairs = 0, 0
-        self.shares: Shares | None = None
         self._warned = False
 
     def forward(
@@ -152,83 +148,106 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         instances: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Compute the loss of a batch.
+        """Compute the loss of a batch, the value of `compute`."""
+        return self.compute(z, labels, instances, generator).value
+
+    def compute(
+        self,
+        z: Tensor,
+        labels: Tensor,
+        instances: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        sync: Sync | None = None,
+    ) -> LossResult:
+        """Compute the loss of a batch, and return what it was computed of as well.
 
         Args:
             z: Features (N, d).
             labels: (N,) integers; a negative one is unknown: such a sample is positive to its own views only.
             instances: (N,) integers, equal for views of the same sample; None if every row is a sample of its own.
             generator: Source of drawn negatives, on the device of z; None for torch's own.
+            sync: ``global`` or ``local`` for this call; None for that of the loss.
 
         Returns:
-            0-dimensional loss.
+            The loss as ``value``, with the numbers of samples and of pairs.
 
         Raises:
             TypeError: If ``z`` is not floating point or labels or instances are not integers.
-            ValueError: If a shape does not fit, the generator is on another device, or there are too few negatives to
-                draw without replacement.
+            ValueError: If a shape or the generator's device does not fit, or a draw without replacement has too few.
+
+        Example:
+            >>> result = ContrastiveLoss().compute(torch.eye(4), torch.tensor([0, 0, 1, 2]))
+            >>> result.num_pairs, result.batch_size
+            (2, 4)
         """
         with torch.autocast(z.device.type, enabled=False):
-            z, ids, past, past_id, shares = self._prepare(z, labels, instances)
-            self.shares, tau = shares, self.tau
+            batch = self._prepare(z, labels, instances, sync=sync)
+            tau = self.tau
             check_number("temperature", tau, above=0)
-            layout = sorted_layout(ids, self.negatives, self.include_self, past_id)
-            self.batch_size, self.num_pairs = len(ids), 0 if layout is None else layout.num_pairs
-            if layout is None:
-                return self._nothing(z)
-            if self._is_tiled(past):
-                return self._tiled(z, layout, tau, past, shares)
+            order = sort_batch(batch.ids, self.negatives, self.include_self, batch.past_ids)
+            if order is None:
+                value = self._nothing(batch.z)
+            elif self._is_tiled(batch.past):
+                value = self._tiled(batch, order, tau)
+            else:
+                value = self._by_autograd(batch, order, generator)
+            return LossResult(value, 0 if order is None else order.num_pairs, len(batch.ids), batch.shares)
 
-            def part(z: Tensor, temperature: float | Tensor) -> Tensor:
-                rows = slice(0, len(z)) if shares is None else shares.own
-                pairs = label_pairs(ids, self.negatives, self.include_self, past_id, rows)
-                given = (z, pairs, layout.pairs(rows), self.link, self.hardening, temperature)
-                if self.num_negatives is None:
-                    return general_loss(*given, self.differentiate_weights, self.tau_plus, past, rows)
-                draws = (self.num_negatives, layout.pairs_per_sample(), self.replacement, not self.training)
-                return sampled_loss(*given, *draws, self.share_draws, generator, self.tau_plus, past, rows)
+    def _tiled(self, batch: LossBatch, order: SortedBatch, tau: float) -> Tensor:
+        options: dict[str, Any] = {"link": self.link, "beta": self.beta, "temperature": tau, "past": batch.past}
+        options["learnable"] = self.temperature if isinstance(self.temperature, Tensor) else None
+        options |= {"differentiate": self.differentiate_weights, "normalization": self.normalization}
+        if batch.shares is None:
+            return tiled_loss(batch.z, order, **options)
+        return tiled_distributed_loss(batch.z, order, batch.shares, **options)
 
-            z, temperature = normalize(z, self.normalization), self.temperature
-            total = part(z, temperature) if shares is None else sum_over_processes(z, temperature, shares, part)
-            return total / layout.num_pairs
+    def _by_autograd(self, batch: LossBatch, order: SortedBatch, generator: torch.Generator | None) -> Tensor:
+        z, ids, past, past_id, shares = batch
 
-    def _tiled(self, z: Tensor, layout: Layout, tau: float, past: Tensor | None, shares: Shares | None) -> Tensor:
-        assert isinstance(self.link, InfoNCE)
-        options: dict[str, Any] = {"link": self.link, "beta": self.beta, "temperature": tau, "past": past}
-        options["learnt"] = self.temperature if isinstance(self.temperature, Tensor) else None
-        options["differentiate"] = self.differentiate_weights
-        if shares is None:
-            return tiled_loss(z, layout, normalization=self.normalization, **options)
-        return tiled_share_loss(normalize(z, self.normalization), shares, layout, **options)
+        def part(z: Tensor, temperature: float | Tensor) -> Tensor:
+            rows = slice(0, len(z)) if shares is None else shares.own
+            pairs = label_pairs(ids, self.negatives, self.include_self, past_id, rows)
+            problem = (z, pairs, order.pairs(rows), self.link, self.hardening, temperature)
+            if self.num_negatives is None:
+                return general_loss(*problem, self.differentiate_weights, self.tau_plus, past, rows)
+            draws = (self.num_negatives, order.pairs_per_sample(), self.replacement, not self.training)
+            return sampled_loss(*problem, *draws, self.share_draws, generator, self.tau_plus, past, rows)
+
+        z, temperature = normalize(z, self.normalization), self.temperature
+        total = part(z, temperature) if shares is None else sum_over_processes(z, temperature, shares, part)
+        return total / order.num_pairs
 
     def _is_tiled(self, past: Tensor | None) -> bool:
         """Tell whether there is an engine for this loss that does not hold its graph."""
         if self.num_negatives is not None or self.tau_plus > 0 or type(self.hardening) is not Exponential:
             return False
-        learnt = isinstance(self.temperature, Tensor) and self.temperature.requires_grad
-        if learnt and (self.differentiate_weights or past is not None):
+        learns = isinstance(self.temperature, Tensor) and self.temperature.requires_grad
+        if learns and (self.differentiate_weights or past is not None):
             return False
         return isinstance(self.link, InfoNCE) and self.link.alpha > 0
 
     def _prepare(
-        self, z: Tensor, labels: Tensor, instances: Tensor | None, shares: Shares | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Shares | None]:
-        """Return the features of this process and the ids of all, those of the queue, normalised, and the shares."""
+        self,
+        z: Tensor,
+        labels: Tensor,
+        instances: Tensor | None,
+        shares: Shares | None = None,
+        sync: Sync | None = None,
+    ) -> LossBatch:
         check_features(z)
         check_labels(labels, len(z))
         if instances is not None:
             check_labels(instances, len(z), name="instances")
         z = normalize(z, "none")
-        shares = self._ask(z, shares)
+        shares = (shares or share_rows(z)) if (sync or self.sync) == "global" else None
         instances = instances if shares is None else shares.number(instances, labels.device)
         ids = positive_ids(labels, instances, self.positives).to(z.device, torch.int64)
         ids = ids if shares is None else shares.gather(ids)
         if self.queue is None or len(self.queue) == 0:
-            return z, ids, None, None, shares
-        self.queue.check_dimension(z)
-        self.queue.to(z.device)
-        past_id = past_ids(self.queue.labels, self.positives).to(ids)
-        return z, ids, normalize(self.queue.features.to(z), self.normalization), past_id, shares
+            return LossBatch(z, ids, None, None, shares)
+        features, past_labels = self.queue.on_device_of(z)
+        past = normalize(features, self.normalization)
+        return LossBatch(z, ids, past, past_ids(past_labels, self.positives).to(ids), shares)
 
     def _nothing(self, z: Tensor) -> Tensor:
         if self.training and not self._warned:
@@ -236,17 +255,14 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
             warnings.warn(
                 "a batch holds no anchor with both a positive and a negative, so its loss is 0: "
                 "use class-balanced batches, larger batches, or two views of each image",
-                stacklevel=3,
+                stacklevel=4,
             )
         # All that has a gradient otherwise has one of zeros, which DistributedDataParallel waits for.
         return z.sum() * 0.0 + 0.0 * self.temperature
 
-    def _ask(self, z: Tensor, known: Shares | None) -> Shares | None:
-        return (known or share_rows(z)) if self.sync == "global" else None
-
     def whole_batch(self, z: Tensor, labels: Tensor, shares: Shares | None = None) -> tuple[Tensor, Tensor]:
         """Return the features (N, d), without gradient, and labels (N,) of all processes; for shares see below."""
-        shares, labels = self._ask(z, shares), labels.to(z.device)
+        labels, shares = labels.to(z.device), (shares or share_rows(z)) if self.sync == "global" else None
         return (z.detach(), labels) if shares is None else (shares.gather(z), shares.gather(labels))
 
     @torch.no_grad()
@@ -258,27 +274,23 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         max_anchors: int | None = None,
         shares: Shares | None = None,
     ) -> dict[str, Tensor]:
-        """Say what the hardness does to the negatives of a batch.
+        """Describe what the hardness does to the negatives of a batch.
 
         Args:
             z: Features (N, d).
-            labels: (N,), as in `forward`.
-            instances: (N,), as in `forward`.
+            labels: (N,), as in `compute`.
+            instances: (N,), as in `compute`.
             max_anchors: About how many anchors to look at, evenly spread; None for all.
-            shares: That of the same batch, so that processes need not ask each other again; None to ask.
+            shares: Those of the `LossResult` of the same batch, so that processes need not ask again; None to ask.
 
         Returns:
-            Means over the anchors of the whole batch: ``effective``, the effective number of negatives, ``fraction``,
-            its share of their number, and for unsupervised losses ``false_share``, the share of weight on negatives of
-            the anchor's own class. NaN if no anchor has both a positive and a negative.
+            Means over the anchors of the whole batch, see `nc_lightning.losses.diagnostics.negative_statistics`.
         """
         with torch.autocast(z.device.type, enabled=False):
             z, ids, past, past_id, shares = self._prepare(z, labels, instances, shares)
             z = normalize(z if shares is None else shares.gather(z), self.normalization)
-            who: dict[str, Any] = {"negatives": self.negatives, "include_self": self.include_self}
-            return negative_statistics(
-                z, ids, self.hardening, past=past, past_id=past_id, max_anchors=max_anchors, **who
-            )
+            which: dict[str, Any] = {"negatives": self.negatives, "include_self": self.include_self, "past": past}
+            return negative_statistics(z, ids, self.hardening, past_id=past_id, max_anchors=max_anchors, **which)
 
     def extra_repr(self) -> str:
         """Show the arguments."""

@@ -1,15 +1,28 @@
 """The four losses: negatives of other classes (SCL, HSCL) or all other samples (UCL, HUCL), hardened or not."""
 
-from typing import Any
+from inspect import Parameter, Signature, signature
+from typing import Any, TypeVar
 
-from nc_lightning.geometry import Normalization
 from nc_lightning.losses.contrastive import ContrastiveLoss
 
+Loss = TypeVar("Loss", bound=type[ContrastiveLoss])
 
+
+def _with_options(loss: Loss) -> Loss:
+    """List in the signature of a loss, instead of ``**options``, those of `ContrastiveLoss` after the temperature."""
+    *own, _ = signature(loss.__init__).parameters.values()
+    options = [*signature(ContrastiveLoss).parameters.values()]
+    after = [option.name for option in options].index("temperature") + 1
+    explicit = [*own, *(option.replace(kind=Parameter.KEYWORD_ONLY) for option in options[after:])]
+    loss.__init__.__signature__ = Signature(explicit)  # type: ignore[attr-defined]
+    return loss
+
+
+@_with_options
 class SCLLoss(ContrastiveLoss):
     """Supervised contrastive loss: negatives of other classes, all weighing alike.
 
-    See `ContrastiveLoss`, also for the other ``options``.
+    For the arguments see `ContrastiveLoss`.
 
     Example:
         >>> import torch
@@ -17,23 +30,16 @@ class SCLLoss(ContrastiveLoss):
         tensor(0.1269)
     """
 
-    def __init__(
-        self,
-        temperature: float = 1.0,
-        num_negatives: int | None = None,
-        normalization: Normalization = "unit_ball",
-        include_self: bool = False,
-        **options: Any,
-    ) -> None:
-        options["include_self"] = include_self
-        super().__init__("other_classes", 0.0, temperature, num_negatives, normalization, **options)
+    def __init__(self, temperature: float = 1.0, **options: Any) -> None:
+        super().__init__("other_classes", 0.0, temperature, **options)
 
 
+@_with_options
 class HSCLLoss(ContrastiveLoss):
     """Hard supervised contrastive loss: negatives of other classes, the similar ones weighing more.
 
-    Never below `SCLLoss`, and equal to it at neural collapse and for ``beta=0``. See `ContrastiveLoss`, also for the
-    other ``options``.
+    Never below `SCLLoss`, and equal to it at neural collapse and for ``beta=0``. For the arguments see
+    `ContrastiveLoss`.
 
     Example:
         >>> import torch
@@ -42,33 +48,16 @@ class HSCLLoss(ContrastiveLoss):
         True
     """
 
-    def __init__(
-        self,
-        beta: float = 5.0,
-        temperature: float = 1.0,
-        num_negatives: int | None = None,
-        normalization: Normalization = "unit_ball",
-        differentiate_weights: bool = False,
-        include_self: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            "other_classes",
-            beta,
-            temperature,
-            num_negatives,
-            normalization,
-            differentiate_weights,
-            include_self,
-            **options,
-        )
+    def __init__(self, beta: float = 5.0, temperature: float = 1.0, **options: Any) -> None:
+        super().__init__("other_classes", beta, temperature, **options)
 
 
+@_with_options
 class UCLLoss(ContrastiveLoss):
     """Unsupervised contrastive loss: every other sample is a negative, all weighing alike.
 
     Labels name the positives: of the same class as in the paper's experiments, or of the same image if each image has
-    a label of its own. See `ContrastiveLoss`, also for the other ``options``.
+    a label of its own. For the arguments see `ContrastiveLoss`.
 
     Example:
         >>> import torch
@@ -76,24 +65,16 @@ class UCLLoss(ContrastiveLoss):
         tensor(0.4496)
     """
 
-    def __init__(
-        self,
-        temperature: float = 1.0,
-        num_negatives: int | None = None,
-        normalization: Normalization = "unit_ball",
-        include_self: bool = False,
-        **options: Any,
-    ) -> None:
-        options["include_self"] = include_self
-        super().__init__("all", 0.0, temperature, num_negatives, normalization, **options)
+    def __init__(self, temperature: float = 1.0, **options: Any) -> None:
+        super().__init__("all", 0.0, temperature, **options)
 
 
+@_with_options
 class HUCLLoss(ContrastiveLoss):
     """Hard unsupervised contrastive loss: every other sample is a negative, the similar ones weighing more.
 
     Never below `UCLLoss`, and equal to it for ``beta=0``; neural collapse is not its minimum, as hardness finds the
-    negatives of the anchor's own class. See `ContrastiveLoss`, also for the
-    other ``options``.
+    negatives of the anchor's own class. For the arguments see `ContrastiveLoss`.
 
     Example:
         >>> import torch
@@ -102,15 +83,5 @@ class HUCLLoss(ContrastiveLoss):
         True
     """
 
-    def __init__(
-        self,
-        beta: float = 5.0,
-        temperature: float = 1.0,
-        num_negatives: int | None = None,
-        normalization: Normalization = "unit_ball",
-        differentiate_weights: bool = False,
-        include_self: bool = False,
-        **options: Any,
-    ) -> None:
-        options |= {"differentiate_weights": differentiate_weights, "include_self": include_self}
-        super().__init__("all", beta, temperature, num_negatives, normalization, **options)
+    def __init__(self, beta: float = 5.0, temperature: float = 1.0, **options: Any) -> None:
+        super().__init__("all", beta, temperature, **options)

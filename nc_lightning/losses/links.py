@@ -22,19 +22,19 @@ class Link(ABC):
     """A loss of the negatives of one (anchor, positive) pair; subclasses say which."""
 
     @abstractmethod
-    def __call__(self, t: Tensor, log_weights: Tensor, num_negatives: Tensor) -> Tensor:
+    def __call__(self, t: Tensor, log_weights: Tensor, count: Tensor) -> Tensor:
         """Compute psi along the last dimension.
 
         Args:
             t: (..., n), t_n = (s_negative - s_positive) / temperature; anything where the weight is 0.
             log_weights: (..., n) logarithms of weights that sum to 1; hugely negative for what is no negative.
-            num_negatives: (...) how many negatives there are, for links that sum over them.
+            count: (...) how many negatives there are, for links that sum over them.
 
         Returns:
             (...) loss in nats, where psi is a logarithm.
         """
 
-    def mixture(self, t: list[float], weights: list[float], num_negatives: int = 1) -> float:
+    def mixture(self, t: list[float], weights: list[float], count: int = 1) -> float:
         """Return psi at given values of t with given weights, in float64: what the theoretical bounds are made of.
 
         Example:
@@ -43,8 +43,8 @@ class Link(ABC):
         """
         weight = torch.tensor(weights, dtype=torch.float64)
         values = torch.tensor(t, dtype=torch.float64)
-        count = torch.tensor(float(num_negatives), dtype=torch.float64)
-        return float(self(values, weight.log().clamp(min=-1e300), count))
+        number = torch.tensor(float(count), dtype=torch.float64)
+        return float(self(values, weight.log().clamp(min=-1e300), number))
 
     def __repr__(self) -> str:
         """Show the arguments."""
@@ -66,7 +66,7 @@ class InfoNCE(Link):
         arXiv 2311.05139 for the mean; van den Oord et al. (2018), arXiv 1807.03748, for the sum.
 
     Example:
-        >>> round(InfoNCE(form="sum").mixture([0.0], [1.0], num_negatives=3), 6)
+        >>> round(InfoNCE(form="sum").mixture([0.0], [1.0], count=3), 6)
         1.386294
     """
 
@@ -76,16 +76,16 @@ class InfoNCE(Link):
         self.form = form
         self.alpha = alpha
 
-    def of_log_mean(self, log_mean: Tensor, num_negatives: Tensor) -> Tensor:
+    def of_log_mean(self, log_mean: Tensor, count: Tensor) -> Tensor:
         """Compute psi from log sum_n w_n e^{t_n}, which is all that it needs of the negatives."""
-        total = log_mean + num_negatives.log() if self.form == "sum" else log_mean
+        total = log_mean + count.log() if self.form == "sum" else log_mean
         if self.alpha == 0:
             return total
         return math.log(self.alpha) - logsigmoid(math.log(self.alpha) - total)
 
-    def __call__(self, t: Tensor, log_weights: Tensor, num_negatives: Tensor) -> Tensor:
+    def __call__(self, t: Tensor, log_weights: Tensor, count: Tensor) -> Tensor:
         """Compute psi; see `Link`."""
-        return self.of_log_mean((t + log_weights).logsumexp(-1), num_negatives)
+        return self.of_log_mean((t + log_weights).logsumexp(-1), count)
 
 
 def _weighted_mean(chi: Callable[[Tensor], Tensor], t: Tensor, log_weights: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class _MeanLink(Link):
     def chi(self, t: Tensor) -> Tensor:
         """Apply chi elementwise."""
 
-    def __call__(self, t: Tensor, log_weights: Tensor, num_negatives: Tensor) -> Tensor:
+    def __call__(self, t: Tensor, log_weights: Tensor, count: Tensor) -> Tensor:
         """Compute psi; see `Link`."""
         return _weighted_mean(self.chi, t, log_weights)
 
@@ -175,7 +175,7 @@ class CustomLink(Link):
         self.chi = chi
         self._check(span)
 
-    def __call__(self, t: Tensor, log_weights: Tensor, num_negatives: Tensor) -> Tensor:
+    def __call__(self, t: Tensor, log_weights: Tensor, count: Tensor) -> Tensor:
         """Compute psi; see `Link`."""
         return self.phi(_weighted_mean(self.chi, t, log_weights))
 

@@ -77,6 +77,12 @@ class FeatureQueue:
         """Move what is held, as what comes from a checkpoint, to the device it is used on."""
         self._features, self._labels = self._features.to(device), self._labels.to(device)
 
+    def on_device_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and labels, on the device of z (N, d) and the features in its dtype."""
+        self.check_dimension(z)
+        self.to(z.device)
+        return self.features.to(z), self.labels
+
     def check_dimension(self, z: Tensor) -> None:
         """Raise unless z (N, d) has as many dimensions as what is held."""
         if len(self) > 0 and z.shape[1] != self._features.shape[1]:

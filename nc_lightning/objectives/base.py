@@ -11,15 +11,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from nc_lightning.batch import concatenate_views, set_name
+from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import NonFiniteGuard
 from nc_lightning.callbacks.logged_values import forget_logged
-from nc_lightning.callbacks.sources import datamodule_in_use
+from nc_lightning.callbacks.sources import datamodule_in_use, unless_present
 from nc_lightning.checks import check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.distributed.collectives import all_gather_objects, rank_and_world_size
 from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.encoders import ProjectionHead
 from nc_lightning.geometry import normalize
-from nc_lightning.losses import ContrastiveLoss
+from nc_lightning.losses import ContrastiveLoss, LossResult
 from nc_lightning.objectives.optimized import OptimizedModule
 from nc_lightning.objectives.parts import check_features, make_projector
 from nc_lightning.schedules import LRInterval
@@ -156,21 +157,21 @@ class ContrastiveObjective(OptimizedModule):
         """Compute the loss of a batch; callbacks find z and the labels beside it."""
         x, labels, instances = concatenate_views(batch)
         z = self(x)
-        loss = self._loss(z, labels, instances)
+        result = self._loss(z, labels, instances)
         # What is not finite `NonFiniteGuard` stops at, or leaves out of training; it is no part of the means either,
         # which are weighed on the device: whether a step is bad is not waited for twice.
-        value = loss.detach()
+        value = result.value.detach()
         finite = value * 0 == 0
         weight, value = finite * _weight(len(labels)), value.nan_to_num(0.0, 0.0, 0.0)
         self._log_epoch(weight, {"loss/train": value}, prog_bar=True)
-        self._log_epoch(weight, self._references(value, self.loss.batch_size))
-        shares = self.loss.shares
-        return {"loss": loss, "z": z.detach(), "labels": labels, "instances": instances, "shares": shares}
+        self._log_epoch(weight, self._references(value, result.batch_size))
+        views = {"instances": instances, "shares": result.shares}
+        return {"loss": result.value, "z": z.detach(), "labels": labels, **views}
 
     @torch.compiler.disable
-    def _loss(self, z: Tensor, labels: Tensor, instances: Tensor) -> Tensor:
+    def _loss(self, z: Tensor, labels: Tensor, instances: Tensor) -> LossResult:
         # Sizes in there depend on the labels: where a whole step is compiled, it would be cut into 15 pieces.
-        return self.loss(z, labels, instances)
+        return self.loss.compute(z, labels, instances)
 
     def on_validation_start(self) -> None:
         """Find out whether the loss can be of the batches of all processes together."""
@@ -192,14 +193,10 @@ class ContrastiveObjective(OptimizedModule):
     def _evaluate(self, key: str, batch: Any, prog_bar: bool = False) -> dict[str, Tensor]:
         x, labels, instances = concatenate_views(batch)
         z = self(x)
-        given, self.loss.sync = self.loss.sync, self._evaluation_sync or self.loss.sync
-        try:
-            loss = self.loss(z, labels, instances)
-        finally:
-            self.loss.sync = given
-        if self.loss.num_pairs > 0:
+        result = self.loss.compute(z, labels, instances, sync=self._evaluation_sync)
+        if result.num_pairs > 0:
             # Else there is no positive, and a loss of 0 would look perfect.
-            self._log_epoch(_weight(len(labels)), {key: loss}, prog_bar)
+            self._log_epoch(_weight(len(labels)), {key: result.value}, prog_bar)
         return {"z": z, "labels": labels}
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
@@ -210,9 +207,6 @@ class ContrastiveObjective(OptimizedModule):
     def configure_callbacks(self) -> list[Callback]:
         """Bring the guard against NaN and infinity along."""
         # Callbacks stand a floor above; only Lightning asks for this one, when it is all there.
-        from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import NonFiniteGuard
-        from nc_lightning.callbacks.sources import unless_present
-
         return unless_present(NonFiniteGuard, self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -372,6 +372,28 @@ def test_as_a_program():
     assert yaml.safe_load(printed.stdout)["model"]["init_args"]["beta"] == 10.0
 
 
+OF_ALL = [
+    *("temperature", "num_negatives", "normalization", "include_self", "link", "positives", "replacement"),
+    *("share_draws", "sync", "encoder", "num_classes", "feature_dim", "projector", "optimizer", "lr_scheduler"),
+    *("lr_interval", "channels_last", "compile"),
+]
+OF_HARD = ["beta", "differentiate_weights", "hardening"]
+ARGUMENTS = {"SCL": [], "HSCL": OF_HARD, "UCL": ["tau_plus"], "HUCL": [*OF_HARD, "tau_plus"]}
+
+
+@pytest.mark.parametrize("objective", ARGUMENTS)
+def test_the_help_and_the_printed_config_of_an_objective_list_every_argument(objective, capsys):
+    expected = {*OF_ALL, *ARGUMENTS[objective]}
+    with pytest.raises(SystemExit):
+        main(["fit", f"--model.help=nc_lightning.{objective}"])
+    described = re.findall(r"\n  --model\.(\w+) [^\n]*\s+[^\s(]", capsys.readouterr().out)
+    assert set(described) == expected
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", f"{objective.lower()}.yaml", "--print_config"])
+    printed = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    assert printed.keys() == expected - {"num_classes"}, "the number of classes is that of the data"
+
+
 @pytest.mark.slow
 def test_without_checkpoints(capsys):
     cli = main(["fit", "--config", "hscl.yaml", "--trainer.enable_checkpointing=false", *SHORT])

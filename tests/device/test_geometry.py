@@ -147,7 +147,7 @@ def test_waits_of_a_batch():
         seen.update(z, labels)
         machine.phase = "distances"
         seen.update(z, labels)
-    one_look = ("item", "checks.py check_values")
+    one_look = ("item", "nc_lightning/checks.py check_values")
     assert machine.waits_in("distances") == {one_look: 1}
     once = {("nonzero", "geometry/centers.py _candidates"): 1}  # again when the centers have changed
     which_classes = {("_unique2", "geometry/statistics.py update"): 1}

@@ -30,7 +30,7 @@ LOSSES = {"SCL": SCLLoss, "HSCL": HSCLLoss, "UCL": UCLLoss, "HUCL": HUCLLoss}
 LINKS = [InfoNCE(), InfoNCE("sum"), InfoNCE(alpha=0.0), Logistic(), Triplet(), CustomLink(torch.log1p, torch.exp)]
 HARDENINGS = [Polynomial(2.0), Threshold(0.2)]
 
-LAYOUT = {("to the CPU", "losses/engines/sorted_batch.py sorted_layout"): 1}
+SORT = {("to the CPU", "engines/sorted_batch.py sort_batch"): 1}
 """What every loss waits for: once, for the windows of the classes and the number of pairs."""
 
 
@@ -38,26 +38,26 @@ LAYOUT = {("to the CPU", "losses/engines/sorted_batch.py sorted_layout"): 1}
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss(name, normalization):
     machine = same_on_both(lambda: LOSSES[name](normalization=normalization), Z, LABELS)
-    assert machine.waits_in("call") == LAYOUT
+    assert machine.waits_in("call") == SORT
 
 
 @pytest.mark.parametrize("link", LINKS, ids=["mean", "sum", "decoupled", "logistic", "triplet", "custom"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_links(name, link):
     machine = same_on_both(lambda: LOSSES[name](link=link, include_self=name == "SCL"), Z, LABELS)
-    assert machine.waits_in("call") == LAYOUT
+    assert machine.waits_in("call") == SORT
 
 
 @pytest.mark.parametrize("hardening", HARDENINGS, ids=str)
 @pytest.mark.parametrize("name", ["HSCL", "HUCL"])
 def test_hardenings(name, hardening):
-    assert same_on_both(lambda: LOSSES[name](hardening=hardening), Z, LABELS).waits_in("call") == LAYOUT
+    assert same_on_both(lambda: LOSSES[name](hardening=hardening), Z, LABELS).waits_in("call") == SORT
 
 
 @pytest.mark.parametrize("name", ["HSCL", "HUCL"])
 def test_a_hardening_of_ones_own_is_looked_at_for_nan(name):
     machine = same_on_both(lambda: LOSSES[name](hardening=CustomHardening(lambda s: (s + 1) ** 2)), Z, LABELS)
-    assert machine.waits_in("call") == LAYOUT | {("item", "losses/hardening.py log_weights"): 1}
+    assert machine.waits_in("call") == SORT | {("item", "losses/hardening.py log_weights"): 1}
 
 
 @pytest.mark.parametrize(
@@ -73,18 +73,18 @@ def test_a_hardening_of_ones_own_is_looked_at_for_nan(name):
 )
 @pytest.mark.parametrize("name", ["HSCL", "HUCL"])
 def test_estimators(name, options):
-    assert same_on_both(lambda: LOSSES[name](beta=2.0, **options), Z, LABELS).waits_in("call") == LAYOUT
+    assert same_on_both(lambda: LOSSES[name](beta=2.0, **options), Z, LABELS).waits_in("call") == SORT
 
 
 @pytest.mark.parametrize("share_draws", [False, True])
 def test_draws_without_replacement_ask_whether_there_are_enough(share_draws):
     options = {"num_negatives": 8, "replacement": False, "share_draws": share_draws}
     machine = same_on_both(lambda: HSCLLoss(beta=2.0, **options), Z, LABELS)
-    assert machine.waits_in("call") == LAYOUT | {("item", "losses/engines/sampled.py _draw_without_replacement"): 1}
+    assert machine.waits_in("call") == SORT | {("item", "engines/sampled.py _draw_without_replacement"): 1}
 
 
 def test_debiased():
-    assert same_on_both(lambda: HUCLLoss(beta=1.0, tau_plus=0.1), Z, LABELS).waits_in("call") == LAYOUT
+    assert same_on_both(lambda: HUCLLoss(beta=1.0, tau_plus=0.1), Z, LABELS).waits_in("call") == SORT
 
 
 @pytest.mark.parametrize("link", [InfoNCE(), Logistic()], ids=str)
@@ -105,13 +105,15 @@ def test_labels_and_instances_may_be_left_on_the_cpu(link):
 
 @pytest.fixture
 def _small_tiles(monkeypatch):
-    small = tile_sizes.TileSizes(square=0, rows=8, columns=16, kept=512, strip=8 * N, positive_rows=8, positives=512)
+    small = tile_sizes.TileSizes(
+        square=0, rows=8, columns=16, cache=512, row_block=8 * N, positive_rows=8, positives=512
+    )
     monkeypatch.setattr(tile_sizes, "sizes_within", lambda elements: small)
 
 
 @pytest.mark.usefixtures("_small_tiles")
 @pytest.mark.parametrize("queue", [False, True])
-@pytest.mark.parametrize("temperature", [1.0, 0.01], ids=["triangle", "strips"])
+@pytest.mark.parametrize("temperature", [1.0, 0.01], ids=["triangle", "row blocks"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_sweeps_over_tiles(name, temperature, queue):
     def make():
@@ -126,7 +128,7 @@ def test_sweeps_over_tiles(name, temperature, queue):
 
         return step
 
-    assert same_on_both(make, Z, LABELS).waits_in("call") == LAYOUT
+    assert same_on_both(make, Z, LABELS).waits_in("call") == SORT
 
 
 @pytest.mark.parametrize("options", [{}, {"link": Logistic()}, {"num_negatives": 8}], ids=["tiled", "general", "drawn"])
@@ -141,7 +143,7 @@ def test_queue(options):
 
         return step
 
-    assert same_on_both(make, Z, LABELS).waits_in("call") == LAYOUT
+    assert same_on_both(make, Z, LABELS).waits_in("call") == SORT
 
 
 @pytest.mark.parametrize("link", [InfoNCE(), Logistic()], ids=str)
@@ -154,7 +156,7 @@ def test_a_learnt_temperature_is_read_once(link):
 
     machine = same_on_both(lambda: loss, Z, LABELS, torch.tensor(0.5))
     of_constructor = 1
-    assert machine.waits_in("call") == LAYOUT | {("item", "losses/theory.py tau"): 1 + of_constructor}
+    assert machine.waits_in("call") == SORT | {("item", "losses/theory.py tau"): 1 + of_constructor}
 
 
 @pytest.mark.parametrize("name", ["HSCL", "HUCL"])
@@ -168,7 +170,7 @@ def test_histograms():
 
 def test_a_batch_without_a_pair():
     machine = same_on_both(lambda: SCLLoss(), Z, torch.arange(N))
-    assert machine.waits_in("call") == LAYOUT
+    assert machine.waits_in("call") == SORT
 
 
 def test_a_generator_of_another_device_is_refused():
@@ -213,7 +215,7 @@ def cost(loss, n, feature_dim=16, num_classes=100):
         machine.phase, before = "call", machine.memory
         machine.peak = before
         loss(z, labels).backward()
-        assert machine.waits_in("call") == LAYOUT
+        assert machine.waits_in("call") == SORT
     return machine.launches_in("call"), machine.peak - before
 
 

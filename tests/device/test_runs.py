@@ -7,19 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from test_cli import CONFIGS, complete
 
 from nc_lightning.cli import main
+from tests.cli.test_train import CONFIGS, complete
 from tests.on_processes import on_processes
 from tests.pretend_device import Machine
 from tests.pretend_run import BACKEND, as_process
 
 WAITS = {
-    (
-        "to the CPU",
-        "losses/engines/sorted_batch.py sorted_layout",
-    ): 1,  # number of pairs, and the windows of the classes
-    ("item", "callbacks/fault_tolerance/nonfinite_guard.py _all_finite"): 1,
+    ("to the CPU", "engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
+    ("item", "fault_tolerance/nonfinite_guard.py _all_finite"): 1,
     ("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1,  # adaptive.yaml alone: the fraction reached
 }
 """What a step waits for, and how often."""

@@ -10,7 +10,7 @@ from benchmarks.work import Roofline, Work
 from nc_lightning.geometry import unit_ball
 from nc_lightning.losses import Exponential, HSCLLoss, InfoNCE
 from nc_lightning.losses.engines.autograd import general_loss
-from nc_lightning.losses.engines.sorted_batch import sorted_layout
+from nc_lightning.losses.engines.sorted_batch import sort_batch
 from nc_lightning.losses.pairs import label_pairs
 from tests.pretend_device import NAME, Machine
 
@@ -22,10 +22,10 @@ H100 = Roofline(bytes=3.35e12, flops=67e12, launch=5e-6)
 
 def naive(z, labels):
     """HSCL by automatic differentiation of its expression."""
-    layout, pairs = sorted_layout(labels, "other_classes", False), label_pairs(labels, "other_classes")
-    usable = layout.pairs(slice(0, len(z)))
+    batch, pairs = sort_batch(labels, "other_classes", False), label_pairs(labels, "other_classes")
+    usable = batch.pairs(slice(0, len(z)))
     total = general_loss(unit_ball(z), pairs, usable, InfoNCE(), Exponential(BETA), TEMPERATURE, False)
-    return total / layout.num_pairs
+    return total / batch.num_pairs
 
 
 def work_of(loss, n):

@@ -19,7 +19,7 @@ from nc_lightning.losses import (
     Triplet,
     UCLLoss,
 )
-from nc_lightning.losses.engines import tiled_distributed as tiled_share
+from nc_lightning.losses.engines import tiled_distributed
 from tests.on_processes import on_processes
 
 DIM = 6
@@ -101,7 +101,8 @@ class Model(nn.Module):
 
     def forward(self, x, labels, instances):
         z = 1.5 * self.net(x)
-        return self.loss(z, labels, instances, generator=torch.Generator().manual_seed(7)), z
+        self.result = self.loss.compute(z, labels, instances, generator=torch.Generator().manual_seed(7))
+        return self.result.value, z
 
 
 def batch(name, labels):
@@ -122,7 +123,7 @@ def measure(name, labels, deal=None, rank=0):
     loss, z = network(x, labels, instances)
     loss.backward()
     statistics = model.loss.negative_statistics(z, labels, instances)
-    sizes = {"samples": torch.tensor(model.loss.batch_size), "pairs": torch.tensor(model.loss.num_pairs)}
+    sizes = {"samples": torch.tensor(model.result.batch_size), "pairs": torch.tensor(model.result.num_pairs)}
     gradients = {key: p.grad for key, p in model.named_parameters()}
     return {"loss": loss.detach()} | gradients | statistics | sizes
 
@@ -157,13 +158,13 @@ def test_processes_have_the_loss_and_the_parameter_gradients_of_one(gloo, world_
 
 
 def _with_an_error(rank, error):
-    gather, gradient = Shares.gather, tiled_share._gradient
+    gather, gradient = Shares.gather, tiled_distributed._gradient
     if error == "swapped ranks":
         Shares.gather = lambda self, rows: gather(self, rows).roll(int(rows.is_floating_point()), 0)
     elif error == "one process of two forgotten":
-        tiled_share._gradient = lambda *args: gradient(*args) / 2
+        tiled_distributed._gradient = lambda *args: gradient(*args) / 2
     elif error == "terms of others forgotten":
-        tiled_share._gradient = lambda *args: gradient(
+        tiled_distributed._gradient = lambda *args: gradient(
             *args[:-1], args[-1].clone().index_fill_(0, torch.tensor(2), -torch.inf)
         )
     return measure("hscl", "mixed", [13, 5], rank)
@@ -197,7 +198,9 @@ def _local(rank, deal):
     x, labels, _ = (t.split(deal)[rank] for t in batch("hscl", "mixed"))
     loss, model = HSCLLoss(5.0, sync="local"), Model(HSCLLoss(5.0))
     z = 1.5 * model.net(x)
-    return loss(z, labels).item(), loss.batch_size, loss.negative_statistics(z, labels)["effective"].item()
+    result = loss.compute(z, labels)
+    assert model.loss.compute(z, labels, sync="local") == result
+    return result.value.item(), result.batch_size, loss.negative_statistics(z, labels)["effective"].item()
 
 
 @pytest.mark.slow
@@ -227,7 +230,8 @@ def test_features_of_different_kinds_are_an_error_on_every_process(gloo):
 def _views_of_two_images(rank):
     z = torch.eye(4, dtype=torch.float64)[2 * rank : 2 * rank + 2].repeat(2, 1)
     loss = UCLLoss(positives="view")
-    return loss(z, torch.zeros(4, dtype=torch.long), torch.arange(2).repeat(2)).item(), loss.num_pairs
+    result = loss.compute(z, torch.zeros(4, dtype=torch.long), torch.arange(2).repeat(2))
+    return result.value.item(), result.num_pairs
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Every link with every hardening, estimator and kind of positive."""
 
+import inspect
 import math
 import statistics
 
@@ -229,3 +230,16 @@ def test_total_collapse_of_every_link(link, num_negatives):
     else:
         value = loss(torch.ones(12, 3, dtype=torch.float64), torch.arange(4).repeat(3))
         assert value.item() == pytest.approx(loss.collapsed_value, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize(("loss", "fixed"), [(SCLLoss, True), (HSCLLoss, False), (UCLLoss, True), (HUCLLoss, False)])
+def test_signatures_list_the_options(loss, fixed):
+    options = dict(inspect.signature(ContrastiveLoss).parameters)
+    expected = options.keys() - ({"negatives", "beta"} if fixed else {"negatives"})
+    shown = inspect.signature(loss).parameters
+    assert shown.keys() == expected
+    for name in expected - {"beta"}:
+        assert shown[name].default == options[name].default
+        assert getattr(loss(**{name: options[name].default}), name) is not None or options[name].default is None
+    with pytest.raises(TypeError, match="unexpected"):
+        loss(option=1)

@@ -310,3 +310,17 @@ def test_what_is_no_module_is_one_line(given):
         HSCL(encoder=given, num_classes=3)
     with pytest.raises(ValueError, match="projector: got .*, expected a torch.nn.Module"):
         HSCL(encoder=MLP((6,), (5,)), num_classes=3, projector=None if given is MLP else lambda i, o: given)
+
+
+def test_an_error_in_evaluation_leaves_the_loss_as_it_was():
+    model, calls = make(), []
+
+    def fails(z, labels, instances, sync=None):
+        calls.append((sync, model.loss.sync))
+        raise RuntimeError("no memory")
+
+    model.loss.compute, model._evaluation_sync = fails, "local"
+    with pytest.raises(RuntimeError, match="no memory"):
+        model.validation_step((torch.randn(6, 32), torch.arange(6) % 3), 0)
+    assert calls == [("local", "global")]
+    assert model.loss.sync == "global"

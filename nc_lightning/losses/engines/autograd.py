@@ -50,21 +50,21 @@ def general_loss(
     log_weights = hardening.log_weights(similarity if differentiate else similarity.detach(), pairs.negatives)
     anchor, positive = usable
     count = pairs.negatives.sum(1).to(z)
-    scaled = similarity / temperature
+    logits = similarity / temperature
     if isinstance(link, InfoNCE):
-        log_mean = (scaled + log_weights).logsumexp(1)[anchor] - scaled[anchor, positive]
-        log_mean = debias(log_mean, scaled[anchor, positive], temperature, tau_plus)
+        log_mean = (logits + log_weights).logsumexp(1)[anchor] - logits[anchor, positive]
+        log_mean = debias(log_mean, logits[anchor, positive], temperature, tau_plus)
         return link.of_log_mean(log_mean, count[anchor]).sum()
 
-    def chunk(scaled: Tensor, log_weights: Tensor, anchor: Tensor, positive: Tensor) -> Tensor:
-        t = scaled[anchor] - scaled[anchor, positive][:, None]
+    def chunk(logits: Tensor, log_weights: Tensor, anchor: Tensor, positive: Tensor) -> Tensor:
+        t = logits[anchor] - logits[anchor, positive][:, None]
         return link(t, log_weights[anchor], count[anchor]).sum()
 
     size = max(1, PAIRS_AT_ONCE // similarity.shape[1])
     total = similarity.sum() * 0.0  # with a path for the gradient, also where there is no pair
     for part in torch.arange(len(anchor), device=z.device).split(size):
         total = total + checkpoint(
-            chunk, scaled, log_weights, anchor[part], positive[part], use_reentrant=False, preserve_rng_state=False
+            chunk, logits, log_weights, anchor[part], positive[part], use_reentrant=False, preserve_rng_state=False
         )
     return total
 

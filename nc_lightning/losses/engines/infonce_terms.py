@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nc_lightning.losses.engines.sorted_batch import Layout
+from nc_lightning.losses.engines.sorted_batch import SortedBatch
 from nc_lightning.losses.links import InfoNCE
 
 
-class Tilt(NamedTuple):
+class InfoNCETerms(NamedTuple):
     """Link, hardness and temperature, and what they make of a similarity.
 
     Terms are of two kinds: first the hardened e^{(beta + 1 / temperature) s}, then the weights e^{beta s} alone.
@@ -53,14 +53,14 @@ class Tilt(NamedTuple):
         """Return (kinds, N) sums of terms, before any is added."""
         return z.new_zeros(self.kinds_summed, len(z))
 
-    def of_negatives(self, sums: Tensor, layout: Layout, rows: slice = slice(None)) -> Tensor:
+    def of_negatives(self, sums: Tensor, batch: SortedBatch, rows: slice = slice(None)) -> Tensor:
         """Return what a positive is compared with, L_i - log alpha, from the sums of these anchors."""
-        weights = sums[1] if len(sums) > 1 else layout.num_negatives[rows]
+        weights = sums[1] if len(sums) > 1 else batch.negative_counts[rows]
         negative = (sums[0] / weights).log_()
         if self.link.alpha != 1:
             negative -= math.log(self.link.alpha)
         if self.link.form == "sum":
-            negative += layout.num_negatives[rows].to(negative).log()
+            negative += batch.negative_counts[rows].to(negative).log()
         return negative
 
     def pushes(self, push: Tensor, sums: Tensor) -> Tensor:

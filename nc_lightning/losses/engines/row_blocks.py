@@ -1,4 +1,4 @@
-"""Strips of a batch's similarity matrix: some anchors beside everyone, for exponents of any size.
+"""Blocks of whole rows of a batch's similarity matrix: some anchors with everyone, for exponents of any size.
 
 Exponents are relative to each anchor's largest negative: terms neither overflow nor all vanish.
 """
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from nc_lightning.losses.engines.infonce_terms import Tilt
-from nc_lightning.losses.engines.sorted_batch import Layout, blocks
+from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
+from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
 
-# Beside the largest shifted term, which is 1, 2^-65 is nothing, and its products are no slow denormal numbers.
+# Compared with the largest shifted term, which is 1, 2^-65 is negligible, and its products are no slow denormals.
 SMALLEST_EXPONENT = -65.0
 
 
-class Strip(NamedTuple):
-    """Some anchors beside everyone.
+class RowBlock(NamedTuple):
+    """Some anchors with everyone.
 
     Attributes:
         rows: Which anchors.
@@ -39,29 +39,31 @@ class Strip(NamedTuple):
     pushes: Tensor
 
 
-def strips(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, loss: Tensor) -> Iterator[Strip]:
-    """Yield all anchors (N, d) in strips beside everyone (M, d), and add their pairs' losses to ``loss``.
+def row_blocks(
+    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, loss: Tensor
+) -> Iterator[RowBlock]:
+    """Yield all anchors (N, d) in blocks with everyone (M, d), and add their pairs' losses to ``loss``.
 
-    A strip may be written into, and is overwritten by the next.
+    The caller may write into a block; the next one overwrites it.
     """
-    columns, height = slice(0, len(everyone)), max(1, tile_sizes(z).strip // len(everyone))
+    columns, height = slice(0, len(everyone)), max(1, tile_sizes(z).row_block // len(everyone))
     memory = z.new_empty(2 * min(height, len(z)) * len(everyone))
-    for rows in blocks(0, len(z), height):
-        tiles = view(memory, tilt.kinds_summed, rows, columns)
-        torch.mm(z[rows] * tilt.exponent, everyone.T, out=tiles[0])
-        margin = tiles[0, :, layout.window(rows)] / (tilt.exponent * tilt.temperature)
-        layout.hide(tiles[0], rows, columns)
+    for rows in slices(0, len(z), height):
+        tiles = view(memory, infonce.kinds_summed, rows, columns)
+        torch.mm(z[rows] * infonce.exponent, everyone.T, out=tiles[0])
+        margin = tiles[0, :, batch.window(rows)] / (infonce.exponent * infonce.temperature)
+        batch.hide(tiles[0], rows, columns)
         hardest = tiles[0].amax(1)
         tiles[0].sub_(hardest[:, None])
-        sums = tilt.terms(tiles, SMALLEST_EXPONENT).sum(2)
-        negative = tilt.of_negatives(sums, layout, rows) + hardest / (tilt.exponent * tilt.temperature)
-        pull = softplus(margin, negative, layout, rows, loss)
-        yield Strip(rows, tiles, hardest, negative, pull, tilt.pushes(pull.sum(1), sums))
+        sums = infonce.terms(tiles, SMALLEST_EXPONENT).sum(2)
+        negative = infonce.of_negatives(sums, batch, rows) + hardest / (infonce.exponent * infonce.temperature)
+        pull = softplus(margin, negative, batch, rows, loss)
+        yield RowBlock(rows, tiles, hardest, negative, pull, infonce.pushes(pull.sum(1), sums))
 
 
-def softplus(margin: Tensor, negative: Tensor, layout: Layout, rows: slice, loss: Tensor) -> Tensor:
+def softplus(margin: Tensor, negative: Tensor, batch: SortedBatch, rows: slice, loss: Tensor) -> Tensor:
     """Add the softplus of negative - margin of all positives to ``loss``; return its derivatives in place of margin."""
-    margin.sub_(negative[:, None]).masked_fill_(layout.no_positive(rows), torch.inf)
+    margin.sub_(negative[:, None]).masked_fill_(batch.no_positive(rows), torch.inf)
     loss -= logsigmoid(margin).sum()
     return margin.neg_().sigmoid_()
 

@@ -70,16 +70,16 @@ def sampled_loss(
     uniform = torch.rand(int(draws.sum()), width, dtype=dtype, device=z.device, generator=generator)
     uniform = in_float64(uniform[int(draws[: rows.start or 0].sum()) :][: len(drawers)], place)
     if replacement:
-        drawn = _draw(in_float64(log_weights, place), drawers.to(place), uniform).to(z.device)
+        negative = _draw(in_float64(log_weights, place), drawers.to(place), uniform).to(z.device)
     else:
-        of_drawers = log_weights[drawers].to(place)
-        drawn = _draw_without_replacement(of_drawers, num_negatives, uniform, fewer_if_scarce).to(z.device)
-        num_negatives = drawn.shape[1]
+        weights_of_drawers = log_weights[drawers].to(place)
+        negative = _draw_without_replacement(weights_of_drawers, num_negatives, uniform, fewer_if_scarce).to(z.device)
+        num_negatives = negative.shape[1]
     if share_draws:
         row = torch.empty_like(pairs.anchors, dtype=torch.long)
         row[drawers] = torch.arange(len(drawers), device=z.device)
-        drawn = drawn[row[anchor]]
-    t = (similarity[anchor[:, None], drawn] - similarity[anchor, positive][:, None]) / temperature
+        negative = negative[row[anchor]]
+    t = (similarity[anchor[:, None], negative] - similarity[anchor, positive][:, None]) / temperature
     count = t.new_full((len(t),), float(num_negatives))
     if isinstance(link, InfoNCE):
         log_mean = t.logsumexp(1) - math.log(num_negatives)
@@ -89,17 +89,17 @@ def sampled_loss(
 
 
 def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:
-    """Draw columns of the rows ``drawers`` (D,), one for each of ``uniform`` (D, k): where the cumulated weights are.
+    """Draw columns of the rows ``drawers`` (D,), one for each of ``uniform`` (D, k): by their cumulative weights.
 
     All rows are one ascending sequence, each lifted by its number, so that weights are not copied for every pair of an
     anchor. It takes float64: float32 has too few digits for a number of a row and a weight.
     """
-    cumulated = log_weights.exp().cumsum(1)
-    cumulated /= cumulated[:, -1:].clone()
-    cumulated += torch.arange(len(cumulated), device=cumulated.device)[:, None]
+    cumulative = log_weights.exp().cumsum(1)
+    cumulative /= cumulative[:, -1:].clone()
+    cumulative += torch.arange(len(cumulative), device=cumulative.device)[:, None]
     row = drawers[:, None].double()
     at = torch.minimum(row + uniform, torch.nextafter(row + 1, row))
-    return torch.searchsorted(cumulated.view(-1), at, right=True) - drawers[:, None] * log_weights.shape[1]
+    return torch.searchsorted(cumulative.view(-1), at, right=True) - drawers[:, None] * log_weights.shape[1]
 
 
 def _draw_without_replacement(log_weights: Tensor, k: int, uniform: Tensor, fewer_if_scarce: bool = False) -> Tensor:

@@ -32,7 +32,7 @@ class Windows(NamedTuple):
         return int((self.end - self.first).max())
 
 
-class Layout(NamedTuple):
+class SortedBatch(NamedTuple):
     """The N samples of a batch sorted by label, and behind them M past ones by label, which are negatives only.
 
     Attributes:
@@ -43,7 +43,7 @@ class Layout(NamedTuple):
         position: Of each anchor, where it stands among the sorted samples; None if all are anchors.
         end: (N,) where the class of each sample ends in the batch.
         size: (N,) how many samples its class has there.
-        num_negatives: Of each anchor.
+        negative_counts: Number of negatives of each anchor.
         windows: What of this is on the host.
         num_pairs: How many pairs there are in the whole batch.
         other_classes: Whether only samples of other classes are negatives.
@@ -57,13 +57,13 @@ class Layout(NamedTuple):
     position: Tensor | None
     end: Tensor
     size: Tensor
-    num_negatives: Tensor
+    negative_counts: Tensor
     windows: Windows
     num_pairs: int
     other_classes: bool
     include_self: bool
 
-    def of_anchors(self, own: slice) -> tuple["Layout", Tensor]:
+    def of_anchors(self, own: slice) -> tuple["SortedBatch", Tensor]:
         """Return the same with some of the samples as anchors, and where each of these was among them before.
 
         Args:
@@ -75,7 +75,7 @@ class Layout(NamedTuple):
         anchors = self._replace(
             anchor_label=self.anchor_label[position],
             position=position,
-            num_negatives=self.num_negatives[position],
+            negative_counts=self.negative_counts[position],
             windows=Windows(first[at], end[at], past_first[at], past_end[at], order),
         )
         return anchors, before
@@ -105,12 +105,12 @@ class Layout(NamedTuple):
     def tiles(self, num_rows: int, num_columns: int) -> Iterator[tuple[slice, slice]]:
         """Cut the upper half of the matrix, and past columns: squares on the diagonal, then what holds any negative."""
         n = len(self.order)
-        for rows in blocks(0, n, num_rows):
+        for rows in slices(0, n, num_rows):
             yield rows, rows
             start = max(rows.stop, int(self.windows.end[rows.start])) if self.other_classes else rows.stop
-            for columns in blocks(start, n, num_columns):
+            for columns in slices(start, n, num_columns):
                 yield rows, columns
-            for columns in blocks(n, len(self.label), num_columns):
+            for columns in slices(n, len(self.label), num_columns):
                 yield rows, columns
 
     def window(self, rows: slice) -> slice:
@@ -153,9 +153,9 @@ class Layout(NamedTuple):
         return anchor, other
 
 
-def sorted_layout(
+def sort_batch(
     labels: Tensor, negatives: Negatives, include_self: bool, past: Tensor | None = None
-) -> Layout | None:
+) -> SortedBatch | None:
     """Sort a batch and what is past; the host waits for the device once, for all that it has to know.
 
     Args:
@@ -165,11 +165,11 @@ def sorted_layout(
         past: (M,) labels of features that are negatives only.
 
     Returns:
-        The layout, or None if no anchor has both a positive and a negative.
+        The batch, or None if no anchor has both a positive and a negative.
 
     Example:
-        >>> layout = sorted_layout(torch.tensor([1, 0, 1]), "other_classes", False)
-        >>> layout.label.tolist(), layout.windows.first.tolist(), layout.end.tolist(), layout.num_pairs
+        >>> batch = sort_batch(torch.tensor([1, 0, 1]), "other_classes", False)
+        >>> batch.label.tolist(), batch.windows.first.tolist(), batch.end.tolist(), batch.num_pairs
         ([0, 1, 1], [0, 1, 1], [1, 3, 3], 2)
     """
     other_classes, myself = negatives == "other_classes", int(not include_self)
@@ -190,16 +190,16 @@ def sorted_layout(
     if num_pairs == 0 or (other_classes and own_class == total):
         return None
     size = end - first
-    num_negatives = total - size if other_classes else torch.full_like(size, total - myself)
+    negative_counts = total - size if other_classes else torch.full_like(size, total - myself)
     if other_classes and past is not None:
-        num_negatives -= bounds[4] - bounds[3]
-    return Layout(
-        order, past_order, everyone, label, None, end, size, num_negatives, windows, num_pairs, other_classes,
+        negative_counts -= bounds[4] - bounds[3]
+    return SortedBatch(
+        order, past_order, everyone, label, None, end, size, negative_counts, windows, num_pairs, other_classes,
         include_self,
     )  # fmt: skip
 
 
-def blocks(start: int, stop: int, size: int) -> Iterator[slice]:
+def slices(start: int, stop: int, size: int) -> Iterator[slice]:
     """Cut [start, stop) into slices of at most a size."""
     return (slice(begin, min(begin + size, stop)) for begin in range(start, stop, size))
 

@@ -19,8 +19,8 @@ class TileSizes(NamedTuple):
         square: Elements of the largest matrix that is one tile.
         rows: Rows of a tile.
         columns: Columns of a tile.
-        kept: Elements of all tiles that are kept for the second sweep, which then need no product.
-        strip: Elements of a strip of whole rows.
+        cache: Elements of all tiles that are stored for the second sweep, which then need no product.
+        row_block: Elements of a block of whole rows.
         positive_rows: Anchors whose positives are looked at together.
         positives: Elements of the matrix of these and of their classes.
     """
@@ -28,14 +28,14 @@ class TileSizes(NamedTuple):
     square: int
     rows: int
     columns: int
-    kept: int
-    strip: int
+    cache: int
+    row_block: int
     positive_rows: int
     positives: int
 
 
-# Found by timing: tiles and strips stay in the cache.
-CPU = TileSizes(square=2**20, rows=256, columns=2048, kept=2**22, strip=2**19, positive_rows=64, positives=2**24)
+# Found by timing: tiles and blocks stay in the cache.
+CPU = TileSizes(square=2**20, rows=256, columns=2048, cache=2**22, row_block=2**19, positive_rows=64, positives=2**24)
 
 
 def tile_sizes(z: Tensor) -> TileSizes:
@@ -64,8 +64,8 @@ def sizes_within(elements: int) -> TileSizes:
         square=elements // 8,  # two kinds of terms, twice, and lists of up to a sixth as many pairs
         rows=rows,
         columns=elements // (16 * rows),
-        kept=elements // 2,
-        strip=elements // 8,
+        cache=elements // 2,
+        row_block=elements // 8,
         positive_rows=2048,
         positives=elements // 32,
     )

@@ -7,18 +7,17 @@ Samples are sorted by label, so that a class is a window.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
 from nc_lightning.geometry import Normalization
 from nc_lightning.geometry.normalization import normalize_rows_, pull_back_rows_
-from nc_lightning.losses.engines.infonce_terms import Tilt
-from nc_lightning.losses.engines.row_blocks import softplus, strips, view
-from nc_lightning.losses.engines.sorted_batch import Layout, blocks
+from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
+from nc_lightning.losses.engines.known_gradient import Result, with_known_gradient
+from nc_lightning.losses.engines.row_blocks import row_blocks, softplus, view
+from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
 from nc_lightning.losses.links import InfoNCE
 
@@ -30,7 +29,7 @@ SAFE_SHARE = 0.95
 
 def tiled_loss(
     z: Tensor,
-    layout: Layout,
+    batch: SortedBatch,
     *,
     link: InfoNCE,
     beta: float,
@@ -38,7 +37,7 @@ def tiled_loss(
     differentiate: bool,
     normalization: Normalization = "none",
     past: Tensor | None = None,
-    learnt: Tensor | None = None,
+    learnable: Tensor | None = None,
 ) -> Tensor:
     """Mean over all (anchor, positive) pairs of log(alpha + sum_n w_n e^{t_n}), t_n = (s_in - s_ij) / temperature.
 
@@ -48,14 +47,14 @@ def tiled_loss(
 
     Args:
         z: (N, d) features, float32 or float64, whose inner products, once normalised, are s.
-        layout: Who is whose positive and negative.
+        batch: Who is whose positive and negative.
         link: InfoNCE with alpha > 0; its sum form multiplies the sum by the number of the anchor's negatives.
         beta: Hardness of the weights w_n ~ e^{beta s_in}.
         temperature: tau.
         differentiate: Whether gradients flow through the weights.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
         past: (M, d) normalised features that are negatives only.
-        learnt: The temperature as a tensor of shape () that gets a gradient, which detached weights and no past allow.
+        learnable: The temperature as a tensor of shape () to learn; needs detached weights and no past.
 
     Returns:
         0-dimensional loss in nats. First derivatives only.
@@ -64,147 +63,131 @@ def tiled_loss(
         Jiang et al. (2023), arXiv 2311.05139; gradient formed in the forward as by Hsu et al. (2024), arXiv 2410.10989.
 
     Example:
-        >>> from nc_lightning.losses.engines.sorted_batch import sorted_layout
+        >>> from nc_lightning.losses.engines.sorted_batch import sort_batch
         >>> z, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 0, 1])
-        >>> layout = sorted_layout(labels, "other_classes", include_self=False)
-        >>> tiled_loss(z, layout, link=InfoNCE(), beta=5.0, temperature=1.0, differentiate=False)
+        >>> batch = sort_batch(labels, "other_classes", include_self=False)
+        >>> tiled_loss(z, batch, link=InfoNCE(), beta=5.0, temperature=1.0, differentiate=False)
         tensor(0.1269)
     """
-    tilt = Tilt(link, beta, temperature, differentiate)
-    loss: Tensor = _TiledLoss.apply(z, learnt, past, layout, tilt, normalization)
-    return loss
+    infonce = InfoNCETerms(link, beta, temperature, differentiate)
 
-
-class _TiledLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        z: Tensor,
-        learnt: Tensor | None,
-        past: Tensor | None,
-        layout: Layout,
-        tilt: Tilt,
-        normalization: Normalization,
-    ) -> Tensor:
-        z = z[layout.order]
+    def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
+        z, of_temperature = z[batch.order], None
         divisors = normalize_rows_(z, normalization)
-        everyone = z if past is None or layout.past_order is None else torch.cat([z, past[layout.past_order]])
-        engine = _engine(z, everyone, layout, tilt, normalization)
-        loss, gradient = engine(z, everyone, layout, tilt, any(ctx.needs_input_grad))
+        everyone = z if past is None or batch.past_order is None else torch.cat([z, past[batch.past_order]])
+        engine = _engine(z, everyone, batch, infonce, normalization)
+        loss, gradient = engine(z, everyone, batch, infonce, with_gradient)
         if gradient is not None:
-            gradient /= layout.num_pairs * tilt.temperature
-            of_temperature = tilt.gradient_of_temperature(gradient, z) if ctx.needs_input_grad[1] else None
+            gradient /= batch.num_pairs * infonce.temperature
+            of_temperature = infonce.gradient_of_temperature(gradient, z) if with_temperature else None
             pull_back_rows_(gradient, z, divisors, normalization)
-            ctx.save_for_backward(torch.empty_like(gradient).index_copy_(0, layout.order, gradient), of_temperature)
-        loss = loss / layout.num_pairs
-        return loss if tilt.link.alpha == 1 else loss + math.log(tilt.link.alpha)
+            gradient = torch.empty_like(gradient).index_copy_(0, batch.order, gradient)
+        loss = loss / batch.num_pairs
+        return loss if link.alpha == 1 else loss + math.log(link.alpha), gradient, of_temperature
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
-        gradient, of_temperature = ctx.saved_tensors
-        of_temperature = None if of_temperature is None else of_temperature * grad_output
-        return gradient * grad_output, of_temperature, None, None, None, None
+    return with_known_gradient(compute, z, learnable)
 
 
-Engine = Callable[[Tensor, Tensor, Layout, Tilt, bool], tuple[Tensor, Tensor | None]]
+Engine = Callable[[Tensor, Tensor, SortedBatch, InfoNCETerms, bool], tuple[Tensor, Tensor | None]]
 """Of features (N, d), and everyone's, returns the sum of the pairs' losses, and its gradient times the temperature."""
 
 
-def _engine(z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, normalization: Normalization) -> Engine:
+def _engine(
+    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, normalization: Normalization
+) -> Engine:
     """Return the fastest engine that exponents and number of pairs allow."""
     largest = 1.0
     if normalization == "none":
-        # To read it would make the host wait for a device, where strips cost little more.
+        # To read it would make the host wait for a device, where whole rows cost little more.
         is_read = z.device.type == "cpu"
         largest = torch.linalg.vector_norm(everyone, dim=1).max().square().item() if is_read else math.inf
-    exponents = tilt.exponent * largest + math.log2(len(everyone))
+    exponents = infonce.exponent * largest + math.log2(len(everyone))
     if not exponents < SAFE_SHARE * math.log2(torch.finfo(z.dtype).max):
-        return _strips
+        return _row_blocks
     elements = len(z) * len(everyone)
     if elements > tile_sizes(z).square:
         return _triangle
-    return _square if layout.num_pairs <= SQUARE_PAIRS * elements else _strips
+    return _square if batch.num_pairs <= SQUARE_PAIRS * elements else _row_blocks
 
 
 def _square(
-    z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, with_gradient: bool
+    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Look at a small batch as a single tile, and at its pairs one by one."""
     rows, past = slice(0, len(z)), slice(len(z), len(everyone))
-    tiles = z.new_empty(tilt.kinds_summed, len(z), len(everyone))
-    torch.mm(z * tilt.exponent, everyone.T, out=tiles[0])
-    if not layout.include_self:
+    tiles = z.new_empty(infonce.kinds_summed, len(z), len(everyone))
+    torch.mm(z * infonce.exponent, everyone.T, out=tiles[0])
+    if not batch.include_self:
         tiles[0].diagonal().fill_(torch.inf)  # nothing is pulled that is as near as can be
-    anchor, other = layout.same_class()
+    anchor, other = batch.same_class()
     at = other.add(anchor, alpha=len(everyone))
-    margin = tiles[0].view(-1)[at].div_(tilt.exponent * tilt.temperature)
-    if layout.other_classes:
+    margin = tiles[0].view(-1)[at].div_(infonce.exponent * infonce.temperature)
+    if batch.other_classes:
         tiles[0].view(-1).index_fill_(0, at, -torch.inf)
-        layout.hide(tiles[0, :, past], rows, past)
+        batch.hide(tiles[0, :, past], rows, past)
     else:
-        layout.hide(tiles[0], rows, slice(0, len(everyone)))
-    tilt.terms(tiles)
+        batch.hide(tiles[0], rows, slice(0, len(everyone)))
+    infonce.terms(tiles)
 
     sums = tiles.sum(2)
-    margin -= tilt.of_negatives(sums, layout)[anchor]
+    margin -= infonce.of_negatives(sums, batch)[anchor]
     loss = -logsigmoid(margin).sum()
     if not with_gradient:
         return loss, None
 
     pull = margin.neg_().sigmoid_()
     push = torch.zeros_like(sums[0]).index_add_(0, anchor, pull)
-    pushes = tilt.pushes(push, sums)
-    matrix = _weigh(tiles[: len(pushes)], pushes[:, :, None].add(_mirrored(pushes, len(everyone))[:, None]))
+    pushes = infonce.pushes(push, sums)
+    matrix = _weigh(tiles[: len(pushes)], pushes[:, :, None].add(_mirror(pushes, len(everyone))[:, None]))
     matrix.view(-1).index_add_(0, at, pull, alpha=-1)
     matrix.view(-1).index_add_(0, anchor.add(other, alpha=len(everyone)), pull, alpha=-1)
     return loss, matrix @ everyone
 
 
-def _mirrored(pushes: Tensor, columns: int) -> Tensor:
+def _mirror(pushes: Tensor, columns: int) -> Tensor:
     """Return what columns push as anchors; past ones are none."""
     past = columns - pushes.shape[1]
     return torch.nn.functional.pad(pushes, (0, past)) if past > 0 else pushes
 
 
 def _triangle(
-    z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, with_gradient: bool
+    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Sum the negatives of each anchor in a sweep over tiles; weigh them by what positives leave in a second one."""
     sizes, n, gradient = tile_sizes(z), len(z), torch.zeros_like(z) if with_gradient else None
     tile, num_tiled = 2 * sizes.rows * sizes.columns, n * (n // 2 + sizes.rows + len(everyone) - n)
-    room = 0 if gradient is None else min(sizes.kept, tilt.kinds_pushed * num_tiled)
-    memory, used, loss = z.new_empty(room + tile), 0, z.new_zeros(())
-    kept: dict[tuple[int, int], Tensor] = {}
+    room = 0 if gradient is None else min(sizes.cache, infonce.kinds_pushed * num_tiled)
+    memory, offset, loss = z.new_empty(room + tile), 0, z.new_zeros(())
+    cache: dict[tuple[int, int], Tensor] = {}
 
     def terms(rows: slice, columns: slice, kinds: int) -> Tensor:
-        tiles = view(memory[used:], kinds, rows, columns)
-        torch.mm(z[rows] * tilt.exponent, everyone[columns].T, out=tiles[0])
-        layout.hide(tiles[0], rows, columns)
-        return tilt.terms(tiles)
+        tiles = view(memory[offset:], kinds, rows, columns)
+        torch.mm(z[rows] * infonce.exponent, everyone[columns].T, out=tiles[0])
+        batch.hide(tiles[0], rows, columns)
+        return infonce.terms(tiles)
 
-    sums = tilt.empty_sums(z)
-    for rows, columns in layout.tiles(sizes.rows, sizes.columns):
-        tiles = terms(rows, columns, tilt.kinds_summed)
+    sums = infonce.empty_sums(z)
+    for rows, columns in batch.tiles(sizes.rows, sizes.columns):
+        tiles = terms(rows, columns, infonce.kinds_summed)
         sums[:, rows] += tiles.sum(2)
         if rows.start < columns.start < n:
             sums[:, columns] += tiles.sum(1)
-        tiles = tiles[: tilt.kinds_pushed]
-        if used + tiles.numel() <= room:
-            kept[rows.start, columns.start] = tiles
-            used += tiles.numel()
+        tiles = tiles[: infonce.kinds_pushed]
+        if offset + tiles.numel() <= room:
+            cache[rows.start, columns.start] = tiles
+            offset += tiles.numel()
 
-    push = _pull(z, layout, tilt, tilt.of_negatives(sums, layout), loss, gradient)
+    push = _pull(z, batch, infonce, infonce.of_negatives(sums, batch), loss, gradient)
     if gradient is None:
         return loss, None
 
-    pushes = tilt.pushes(push, sums)
-    mirrored, buffer = _mirrored(pushes, len(everyone)), z.new_empty(tile)
-    for rows, columns in layout.tiles(sizes.rows, sizes.columns):
+    pushes = infonce.pushes(push, sums)
+    mirror, buffer = _mirror(pushes, len(everyone)), z.new_empty(tile)
+    for rows, columns in batch.tiles(sizes.rows, sizes.columns):
         at = rows.start, columns.start
-        tiles = kept[at] if at in kept else terms(rows, columns, tilt.kinds_pushed)
+        tiles = cache[at] if at in cache else terms(rows, columns, infonce.kinds_pushed)
         weights = view(buffer, len(tiles), rows, columns)
-        torch.add(pushes[:, rows, None], mirrored[:, None, columns], out=weights)
+        torch.add(pushes[:, rows, None], mirror[:, None, columns], out=weights)
         matrix = _weigh(tiles, weights)
         gradient[rows].addmm_(matrix, everyone[columns])
         if rows.start < columns.start < n:
@@ -218,15 +201,17 @@ def _weigh(tiles: Tensor, weights: Tensor) -> Tensor:
     return matrix.addcmul_(tiles[1], weights[1]) if len(weights) > 1 else matrix
 
 
-def _pull(z: Tensor, layout: Layout, tilt: Tilt, negative: Tensor, loss: Tensor, gradient: Tensor | None) -> Tensor:
+def _pull(
+    z: Tensor, batch: SortedBatch, infonce: InfoNCETerms, negative: Tensor, loss: Tensor, gradient: Tensor | None
+) -> Tensor:
     """Add the pairs' losses to ``loss`` and what positives pull to ``gradient``; return what negatives are to push."""
     push, sizes = torch.zeros_like(negative), tile_sizes(z)
     # Rows of the classes of some anchors reach over both ends of these by a class at most.
-    widest = sizes.positive_rows + 2 * layout.windows.largest_class
-    for rows in blocks(0, len(z), max(1, min(sizes.positive_rows, sizes.positives // widest))):
-        window = layout.window(rows)
-        margin = torch.mm(z[rows] / tilt.temperature, z[window].T)
-        pull = softplus(margin, negative[rows], layout, rows, loss)
+    widest = sizes.positive_rows + 2 * batch.windows.largest_class
+    for rows in slices(0, len(z), max(1, min(sizes.positive_rows, sizes.positives // widest))):
+        window = batch.window(rows)
+        margin = torch.mm(z[rows] / infonce.temperature, z[window].T)
+        pull = softplus(margin, negative[rows], batch, rows, loss)
         if gradient is not None:
             push[rows] = pull.sum(1)
             gradient[rows].addmm_(pull, z[window], alpha=-1)
@@ -234,19 +219,19 @@ def _pull(z: Tensor, layout: Layout, tilt: Tilt, negative: Tensor, loss: Tensor,
     return push
 
 
-def _strips(
-    z: Tensor, everyone: Tensor, layout: Layout, tilt: Tilt, with_gradient: bool
+def _row_blocks(
+    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Sweep once over strips of whole rows, for exponents of any size.
+    """Sweep once over blocks of whole rows, for exponents of any size.
 
     Exponents are relative to each anchor's largest negative: terms neither overflow nor all vanish.
     """
     n, loss, gradient = len(z), z.new_zeros(()), torch.zeros_like(z) if with_gradient else None
-    for strip in strips(z, everyone, layout, tilt, loss):
+    for block in row_blocks(z, everyone, batch, infonce, loss):
         if gradient is not None:
-            rows = strip.rows
-            matrix = _weigh(strip.terms, strip.pushes[:, :, None])
-            matrix[:, layout.window(rows)].sub_(strip.pull)
+            rows = block.rows
+            matrix = _weigh(block.terms, block.pushes[:, :, None])
+            matrix[:, batch.window(rows)].sub_(block.pull)
             gradient[rows].addmm_(matrix, everyone)
             gradient.addmm_(matrix[:, :n].T, z[rows])
     return loss, gradient

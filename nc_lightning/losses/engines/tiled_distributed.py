@@ -1,141 +1,126 @@
 """The exact contrastive loss of a batch that several processes share, each working on its own rows of the matrix.
 
-The gradient with respect to the similarities s is, elementwise, a function of s_ij and of what is known of anchor i and
-of anchor j. A process sweeps over its anchors beside everyone twice: first for what is to be known of them, which all
-processes then tell each other, a few numbers for each; then for the whole gradient of its features. Gradients of others
-never travel.
+The gradient with respect to the similarities s is, elementwise, a function of s_ij and of a few values of anchor i
+and of anchor j. A process sweeps over its anchors with everyone twice: first for these values, which all processes
+then exchange; then for the whole gradient of its features. Gradients of others never travel.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nc_lightning.distributed.global_batch import Shares
-from nc_lightning.losses.engines import row_blocks as strips
-from nc_lightning.losses.engines.infonce_terms import Tilt
-from nc_lightning.losses.engines.sorted_batch import Layout, blocks
+from nc_lightning.geometry import Normalization, normalize
+from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
+from nc_lightning.losses.engines.known_gradient import Result, with_known_gradient
+from nc_lightning.losses.engines.row_blocks import row_blocks, view
+from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
 from nc_lightning.losses.links import InfoNCE
 
 
-def tiled_share_loss(
+def tiled_distributed_loss(
     z: Tensor,
+    batch: SortedBatch,
     shares: Shares,
-    layout: Layout,
     *,
     link: InfoNCE,
     beta: float,
     temperature: float,
     differentiate: bool,
+    normalization: Normalization = "none",
     past: Tensor | None = None,
-    learnt: Tensor | None = None,
+    learnable: Tensor | None = None,
 ) -> Tensor:
     """Return what `nc_lightning.losses.engines.tiled.tiled_loss` does of the batch of all processes, on each of them.
 
     Args:
-        z: (n, d) normalised features of this process, float32 or float64.
-        shares: Who holds what.
-        layout: Of the whole batch, as for the other arguments.
-        link: InfoNCE with alpha > 0.
+        z: (n, d) features of this process.
+        batch: Whole batch, sorted.
+        shares: Number of its rows on each process.
+        link: See `tiled_loss`, as for the other arguments; ``past`` is the same on all processes.
         beta: Hardness.
         temperature: tau.
         differentiate: Whether gradients flow through the weights.
-        past: (M, d) normalised features that are negatives only, the same on all processes.
-        learnt: The temperature as a tensor of shape () that gets a gradient, which detached weights and no past allow.
+        normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
+        past: (M, d) normalised features that are negatives only.
+        learnable: The temperature as a tensor to learn.
 
     Returns:
         0-dimensional loss in nats, whose gradient is the share of this process in one that is averaged over processes.
         First derivatives only.
     """
-    tilt = Tilt(link, beta, temperature, differentiate)
-    loss: Tensor = _TiledShareLoss.apply(z, learnt, past, shares, layout, tilt)
-    return loss
+    infonce = InfoNCETerms(link, beta, temperature, differentiate)
 
-
-class _TiledShareLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        z: Tensor,
-        learnt: Tensor | None,
-        past: Tensor | None,
-        shares: Shares,
-        layout: Layout,
-        tilt: Tilt,
-    ) -> Tensor:
-        everyone = shares.gather(z)[layout.order]
-        if past is not None and layout.past_order is not None:
-            everyone = torch.cat([everyone, past[layout.past_order]])
-        anchors, order = layout.of_anchors(shares.own)
+    def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
+        everyone, gradient, of_temperature = shares.gather(z)[batch.order], None, None
+        if past is not None and batch.past_order is not None:
+            everyone = torch.cat([everyone, past[batch.past_order]])
+        anchors, order = batch.of_anchors(shares.own)
         mine = everyone[anchors.position]
-        known = _know(mine, everyone, anchors, tilt)
+        values = _anchor_values(mine, everyone, anchors, infonce)
         # All processes need all rows even where they want no gradient: another one may.
-        unsorted = torch.empty_like(known.T).index_copy_(0, order, known.T)
-        everyone_s = shares.gather(unsorted)[layout.order].T
-        if any(ctx.needs_input_grad):
-            gradient = _gradient(mine, everyone, anchors, tilt, known, everyone_s)
-            gradient *= len(shares.sizes) / (layout.num_pairs * tilt.temperature)
-            of_temperature = tilt.gradient_of_temperature(gradient, mine) if ctx.needs_input_grad[1] else None
-            ctx.save_for_backward(torch.empty_like(gradient).index_copy_(0, order, gradient), of_temperature)
-        return everyone_s[0].sum() / layout.num_pairs + math.log(tilt.link.alpha)
+        in_batch_order = torch.empty_like(values.T).index_copy_(0, order, values.T)
+        all_values = shares.gather(in_batch_order)[batch.order].T
+        if with_gradient:
+            gradient = _gradient(mine, everyone, anchors, infonce, values, all_values)
+            gradient *= len(shares.sizes) / (batch.num_pairs * infonce.temperature)
+            of_temperature = infonce.gradient_of_temperature(gradient, mine) if with_temperature else None
+            gradient = torch.empty_like(gradient).index_copy_(0, order, gradient)
+        return all_values[0].sum() / batch.num_pairs + math.log(link.alpha), gradient, of_temperature
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
-        gradient, of_temperature = ctx.saved_tensors
-        of_temperature = None if of_temperature is None else of_temperature * grad_output
-        return gradient * grad_output, of_temperature, None, None, None, None
+    return with_known_gradient(compute, normalize(z, normalization), learnable)
 
 
-def _know(mine: Tensor, everyone: Tensor, anchors: Layout, tilt: Tilt) -> Tensor:
-    """Return what is known of each anchor (2 + kinds, n).
+def _anchor_values(mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce: InfoNCETerms) -> Tensor:
+    """Return what others need of each anchor (2 + kinds, n).
 
-    The loss of its pairs, that of a strip being at its first anchor; what its positives are compared with; and the
+    The loss of its pairs, that of a block being at its first anchor; what its positives are compared with; and the
     logarithm to base 2 of what each kind of its terms is to be multiplied by, the signs of which are + and -.
     """
-    known = mine.new_full((2 + tilt.kinds_pushed, len(mine)), -torch.inf)
-    known[0] = 0
+    values = mine.new_full((2 + infonce.kinds_pushed, len(mine)), -torch.inf)
+    values[0] = 0
     loss = mine.new_zeros(())
-    for strip in strips.strips(mine, everyone, anchors, tilt, loss):
-        rows = strip.rows
-        known[0, rows.start] = loss
+    for block in row_blocks(mine, everyone, anchors, infonce, loss):
+        rows = block.rows
+        values[0, rows.start] = loss
         loss.zero_()
-        known[1, rows] = strip.negative
-        known[2:, rows] = strip.pushes.abs().log2()
-        for kind, share in enumerate(_shares_of_exponent(tilt)):
-            known[2 + kind, rows] -= share * strip.hardest
-    return known
+        values[1, rows] = block.negative
+        values[2:, rows] = block.pushes.abs().log2()
+        for kind, share in enumerate(_shares_of_exponent(infonce)):
+            values[2 + kind, rows] -= share * block.hardest
+    return values
 
 
-def _gradient(mine: Tensor, everyone: Tensor, anchors: Layout, tilt: Tilt, known: Tensor, everyone_s: Tensor) -> Tensor:
+def _gradient(
+    mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce: InfoNCETerms, values: Tensor, all_values: Tensor
+) -> Tensor:
     """Return the gradient with respect to ``mine``, times the number of pairs and the temperature."""
-    n, columns = everyone_s.shape[1], slice(0, len(everyone))
-    gradient, height = torch.empty_like(mine), max(1, tile_sizes(mine).strip // len(everyone))
+    n, columns = all_values.shape[1], slice(0, len(everyone))
+    gradient, height = torch.empty_like(mine), max(1, tile_sizes(mine).row_block // len(everyone))
     memory = mine.new_empty(3 * min(height, len(mine)) * len(everyone))
     smallest = math.log2(torch.finfo(mine.dtype).tiny)
-    for rows in blocks(0, len(mine), height):
-        exponents, matrix, terms = strips.view(memory, 3, rows, columns)
-        torch.mm(mine[rows] * tilt.exponent, everyone.T, out=exponents)
+    for rows in slices(0, len(mine), height):
+        exponents, matrix, terms = view(memory, 3, rows, columns)
+        torch.mm(mine[rows] * infonce.exponent, everyone.T, out=exponents)
         window = anchors.window(rows)
-        margin = exponents[:, window] / (tilt.exponent * tilt.temperature)
+        margin = exponents[:, window] / (infonce.exponent * infonce.temperature)
         anchors.hide(exponents, rows, columns)
         matrix.zero_()
-        for kind, share in enumerate(_shares_of_exponent(tilt)):
+        for kind, share in enumerate(_shares_of_exponent(infonce)):
             # Past features are nobody's anchor.
-            for pushes, pushed in ((known[2 + kind, rows, None], columns), (everyone_s[2 + kind], slice(0, n))):
+            for pushes, pushed in ((values[2 + kind, rows, None], columns), (all_values[2 + kind], slice(0, n))):
                 part = terms[:, pushed]
                 torch.add(pushes, exponents[:, pushed], alpha=share, out=part)
                 torch.threshold_(part, smallest, -torch.inf)  # denormal numbers are slow, and nothing
                 matrix[:, pushed].add_(part.exp2_(), alpha=1 - 2 * kind)
-        pull = (known[1, rows, None] - margin).sigmoid_() + (everyone_s[1, window] - margin).sigmoid_()
+        pull = (values[1, rows, None] - margin).sigmoid_() + (all_values[1, window] - margin).sigmoid_()
         matrix[:, window].sub_(pull.masked_fill_(anchors.no_positive(rows), 0.0))
         torch.mm(matrix, everyone, out=gradient[rows])
     return gradient
 
 
-def _shares_of_exponent(tilt: Tilt) -> list[float]:
+def _shares_of_exponent(infonce: InfoNCETerms) -> list[float]:
     """Of each kind that has a gradient, its exponent over that of the hardened terms."""
-    return [1.0, tilt.share_of_weights][: tilt.kinds_pushed]
+    return [1.0, infonce.share_of_weights][: infonce.kinds_pushed]

@@ -20,6 +20,7 @@ from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import ends
 from nc_lightning.cli import main
 from nc_lightning.data import ArrayDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
+from nc_lightning.losses import LossResult
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
@@ -143,7 +144,7 @@ def test_an_exploding_learning_rate(tmp_path):
 
 def test_a_bad_loss_of_finite_features(tmp_path):
     model = make()
-    model.loss.forward = lambda z, labels, instances: z.sum() * math.inf
+    model.loss.compute = lambda z, labels, instances: LossResult(z.sum() * math.inf, len(z), len(z))
     with pytest.raises(ValueError, match=r"loss: got (inf|nan) in batch 0 of epoch 0 \(step 0, rank 0\) from finite f"):
         fit(model, loader(), tmp_path)
 

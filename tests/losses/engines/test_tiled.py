@@ -9,7 +9,7 @@ from nc_lightning.geometry import normalize
 from nc_lightning.losses import Exponential, InfoNCE
 from nc_lightning.losses.engines import tile_sizes, tiled
 from nc_lightning.losses.engines.autograd import general_loss
-from nc_lightning.losses.engines.sorted_batch import Layout, sorted_layout
+from nc_lightning.losses.engines.sorted_batch import SortedBatch, sort_batch
 from nc_lightning.losses.pairs import label_pairs
 
 LAYOUTS = {
@@ -25,18 +25,18 @@ LAYOUTS = {
 NEGATIVES = ["other_classes", "all"]
 BETAS = [0.0, 2.0, 2.5, 5.0, 30.0]
 TEMPERATURES = [0.05, 0.3, 1.0]
-PATHS = ["square", "triangle", "triangle, nothing kept", "strips"]
+PATHS = ["square", "triangle", "triangle, nothing kept", "row blocks"]
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Make a few dozen samples fill many tiles, and return a function that forces one of the paths."""
-    sizes = tile_sizes.TileSizes(square=0, rows=4, columns=8, kept=100, strip=32, positive_rows=3, positives=2**24)
+    sizes = tile_sizes.TileSizes(square=0, rows=4, columns=8, cache=100, row_block=32, positive_rows=3, positives=2**24)
 
     def force(path):
-        square, kept = 2**20 if path == "square" else 0, 0 if path == "triangle, nothing kept" else 100
-        monkeypatch.setattr(tile_sizes, "CPU", sizes._replace(square=square, kept=kept))
-        monkeypatch.setattr(tiled, "SAFE_SHARE", 0.0 if path == "strips" else 0.95)
+        square, cache = 2**20 if path == "square" else 0, 0 if path == "triangle, nothing kept" else 100
+        monkeypatch.setattr(tile_sizes, "CPU", sizes._replace(square=square, cache=cache))
+        monkeypatch.setattr(tiled, "SAFE_SHARE", 0.0 if path == "row blocks" else 0.95)
         monkeypatch.setattr(tiled, "SQUARE_PAIRS", 1.0)
 
     return force
@@ -50,8 +50,8 @@ def value_and_gradient(function, z):
 
 
 def tiled_loss(z, labels, past=None, past_labels=None, **o):
-    layout = sorted_layout(labels, o.pop("negatives"), o.pop("include_self"), past_labels)
-    return z.sum() * 0 if layout is None else tiled.tiled_loss(z, layout, past=past, **o)
+    sorted_batch = sort_batch(labels, o.pop("negatives"), o.pop("include_self"), past_labels)
+    return z.sum() * 0 if sorted_batch is None else tiled.tiled_loss(z, sorted_batch, past=past, **o)
 
 
 def dense_loss(z, labels, past=None, past_labels=None, **o):
@@ -199,17 +199,17 @@ def test_tiles_of_full_size(size, negatives, beta):
     assert_equal(ours, dense, 1e-10)
 
 
-def test_strips_are_for_exponents_that_could_overflow(monkeypatch):
+def test_row_blocks_are_for_exponents_that_could_overflow(monkeypatch):
     taken = []
     monkeypatch.setattr(tile_sizes, "CPU", tile_sizes.CPU._replace(square=0))
-    for name in ("_triangle", "_strips"):
+    for name in ("_triangle", "_row_blocks"):
         path = getattr(tiled, name)
         monkeypatch.setattr(tiled, name, lambda *a, n=name, p=path: taken.append(n) or p(*a))
     z, labels = batch("mixed")
     for beta in (5.0, 80.0, 90.0):
         tiled_loss(z.float(), labels, **options(beta, 0.5))
         tiled_loss(z, labels, **options(beta, 0.5))
-    assert taken == ["_triangle", "_triangle", "_strips", "_triangle", "_strips", "_triangle"]
+    assert taken == ["_triangle", "_triangle", "_row_blocks", "_triangle", "_row_blocks", "_triangle"]
 
 
 @pytest.mark.parametrize("mistake", ["label", "swapped rows", "beta", "temperature", "a tile left out"])
@@ -227,8 +227,10 @@ def test_a_deliberate_mistake_is_caught_by_the_comparison(small_tiles, monkeypat
     elif mistake == "temperature":
         temperature += 1e-6
     else:
-        tiles = Layout.tiles
-        monkeypatch.setattr(Layout, "tiles", lambda self, *a: list(tiles(self, *a))[:-2] + list(tiles(self, *a))[-1:])
+        tiles = SortedBatch.tiles
+        monkeypatch.setattr(
+            SortedBatch, "tiles", lambda self, *a: list(tiles(self, *a))[:-2] + list(tiles(self, *a))[-1:]
+        )
     ours = value_and_gradient(lambda z: tiled_loss(z, wrong, **options(beta, temperature)), leaf)
     with pytest.raises(AssertionError):
         assert_equal(ours, dense, 1e-10)
@@ -267,18 +269,18 @@ def test_backward_twice_and_no_second_derivative(small_tiles, path):
 @pytest.mark.parametrize("include_self", [False, True])
 @pytest.mark.parametrize("past", [None, [], [0], [0, 4]], ids=str)
 @pytest.mark.parametrize("labels", [[], [0], [0, 1], [0, 0], [0, 0, 1], [2, 2, 2, 5, 5]], ids=str)
-def test_there_is_a_layout_where_the_masks_have_a_usable_anchor(labels, past, negatives, include_self):
+def test_a_batch_is_sorted_where_the_masks_have_a_usable_anchor(labels, past, negatives, include_self):
     labels = torch.tensor(labels, dtype=torch.long)
     past = None if past is None else torch.tensor(past, dtype=torch.long)
     pairs = label_pairs(labels, negatives, include_self, past)
-    layout = sorted_layout(labels, negatives, include_self, past)
-    assert (layout is not None) == bool(pairs.anchors.any())
-    if layout is not None:
-        assert layout.num_pairs == pairs.positives[pairs.anchors].sum()
-        assert torch.equal(layout.size > int(not include_self), pairs.anchors[layout.order])
-        for actual, expected in zip(layout.pairs(slice(0, len(labels))), pairs.usable(), strict=True):
+    sorted_batch = sort_batch(labels, negatives, include_self, past)
+    assert (sorted_batch is not None) == bool(pairs.anchors.any())
+    if sorted_batch is not None:
+        assert sorted_batch.num_pairs == pairs.positives[pairs.anchors].sum()
+        assert torch.equal(sorted_batch.size > int(not include_self), pairs.anchors[sorted_batch.order])
+        for actual, expected in zip(sorted_batch.pairs(slice(0, len(labels))), pairs.usable(), strict=True):
             assert torch.equal(actual, expected)
-        assert torch.equal(layout.num_negatives, pairs.negatives.sum(1)[layout.order])
+        assert torch.equal(sorted_batch.negative_counts, pairs.negatives.sum(1)[sorted_batch.order])
 
 
 @pytest.mark.parametrize(("beta", "temperature", "norm"), [(100, 0.01, 1), (1e4, 1e-4, 1), (5, 0.01, 1e3), (5, 1, 1e8)])

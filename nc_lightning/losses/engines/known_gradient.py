@@ -1,0 +1,89 @@
+"""Values that are computed together with their gradient, on one process or as a sum over several."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nc_lightning.distributed.global_batch import Shares
+
+Result = tuple[Tensor, Tensor | None, Tensor | None]
+"""A value, its gradient with respect to the features, and that with respect to the temperature."""
+Compute = Callable[[Tensor, bool, bool], Result]
+"""Called with the features, whether any gradient is needed, and whether that of the temperature is."""
+
+
+def with_known_gradient(compute: Compute, z: Tensor, temperature: float | Tensor | None = None) -> Tensor:
+    """Compute a value and its gradient at once, without a graph between them.
+
+    Args:
+        compute: Computes the value and its gradients without autograd.
+        z: (n, d) features.
+        temperature: Tensor of shape () to learn; anything else gets no gradient.
+
+    Returns:
+        The value. First derivatives only.
+
+    Example:
+        >>> z = torch.tensor([3.0], requires_grad=True)
+        >>> with_known_gradient(lambda z, *_: (z.square().sum(), 2 * z, None), z).backward()
+        >>> z.grad
+        tensor([6.])
+    """
+    value: Tensor = _KnownGradient.apply(z, temperature, compute)
+    return value
+
+
+class _KnownGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, temperature: float | Tensor | None, compute: Compute) -> Tensor:
+        value, *gradients = compute(z, any(ctx.needs_input_grad), ctx.needs_input_grad[1])
+        ctx.save_for_backward(*gradients)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return *(None if gradient is None else gradient * grad_output for gradient in ctx.saved_tensors), None
+
+
+def sum_over_processes(
+    z: Tensor, temperature: float | Tensor, shares: Shares, part: Callable[[Tensor, float | Tensor], Tensor]
+) -> Tensor:
+    """Add up what each process computes of a sum over the whole batch; the gradient is for averaging over processes.
+
+    DistributedDataParallel averages the gradients of W processes, and the gradient of a loss l of the whole batch is
+    the sum over processes of what reaches the parameters through the share z_r of each. Each process therefore sends
+    back W dl / dz_r. All of it is computed in the forward pass, where the processes meet: the backward pass needs no
+    communication.
+
+    Args:
+        z: (n, d) features of this process.
+        temperature: A number, or a tensor of shape () to learn.
+        shares: Number of rows on each process.
+        part: This process's part of the sum, differentiable in the features (N, d) of all and in the temperature.
+
+    Returns:
+        0-dimensional sum, on every process. First derivatives only.
+    """
+
+    def compute(z: Tensor, with_gradient: bool, _: bool) -> Result:
+        everyone, world = shares.gather(z), len(shares.sizes)
+        gradients: list[Tensor | None] = [None, None]
+        with torch.set_grad_enabled(with_gradient):
+            everyone.requires_grad_(with_gradient)
+            tau = temperature.detach().requires_grad_(with_gradient) if isinstance(temperature, Tensor) else temperature
+            total = part(everyone, tau)
+        if with_gradient:
+            sources = [everyone, tau] if isinstance(tau, Tensor) else [everyone]
+            gradient, *of_temperature = torch.autograd.grad(total, sources, materialize_grads=True)
+            dist.all_reduce(gradient)
+            gradients = [world * gradient[shares.own], *(world * g for g in of_temperature), None]
+        total = total.detach().clone()
+        dist.all_reduce(total)
+        return total, gradients[0], gradients[1]
+
+    return with_known_gradient(compute, z, temperature)

@@ -1,0 +1,170 @@
+"""The four objectives: supervised or unsupervised contrastive learning, with or without hard negatives."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from nc_lightning.callbacks.hard_negative_sampler import HardNegativeSampler
+from nc_lightning.callbacks.sources import unless_present
+from nc_lightning.distributed.global_batch import Sync
+from nc_lightning.geometry import Normalization
+from nc_lightning.losses import ContrastiveLoss, Hardening, HSCLLoss, HUCLLoss, Link, SCLLoss, UCLLoss
+from nc_lightning.losses.pairs import Positives
+from nc_lightning.objectives.base import ContrastiveObjective
+
+
+class _Objective(ContrastiveObjective):
+    """One of the four objectives, with the options that their losses share.
+
+    Args:
+        loss: Called with these options, it makes the loss.
+        temperature: tau > 0 of the loss.
+        num_negatives: None for the exact loss, k to draw k negatives for every pair.
+        normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
+        include_self: Count an anchor as its own positive, and where all samples are negatives also as its own
+            negative, as the paper's code does.
+        link: psi; None for InfoNCE in its mean form.
+        positives: By ``label``, or by ``view``.
+        replacement: Whether a negative may be drawn more than once for a pair.
+        share_draws: Draw once for each anchor instead of once for each of its positives.
+        sync: ``global`` for the loss of the batches of all processes together, ``local`` for each process's own.
+        **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[..., ContrastiveLoss],
+        temperature: float = 1.0,
+        num_negatives: int | None = None,
+        normalization: Normalization = "unit_ball",
+        include_self: bool = False,
+        link: Link | None = None,
+        positives: Positives = "label",
+        replacement: bool = True,
+        share_draws: bool = False,
+        sync: Sync = "global",
+        **kwargs: Any,
+    ) -> None:
+        loss = loss(
+            temperature=temperature,
+            num_negatives=num_negatives,
+            normalization=normalization,
+            include_self=include_self,
+            link=link,
+            positives=positives,
+            replacement=replacement,
+            share_draws=share_draws,
+            sync=sync,
+        )
+        super().__init__(loss=loss, **kwargs)
+
+
+class _HardObjective(_Objective):
+    """One of the two objectives with hard negatives.
+
+    Brings its `HardNegativeSampler` along, unless the Trainer already has one.
+
+    Args:
+        loss: Called with the options, it makes the loss.
+        beta: Hardness >= 0 of the weights e^{beta s}; 0 weighs all negatives alike.
+        differentiate_weights: Whether gradients flow through the weights.
+        hardening: eta; None for the exponential one with ``beta``.
+        **kwargs: Options that all losses share, and the arguments of `ContrastiveObjective`.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[..., ContrastiveLoss],
+        beta: float = 5.0,
+        differentiate_weights: bool = False,
+        hardening: Hardening | None = None,
+        **kwargs: Any,
+    ) -> None:
+        loss = partial(loss, beta=beta, differentiate_weights=differentiate_weights, hardening=hardening)
+        super().__init__(loss=loss, **kwargs)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Bring the sampler of hard negatives along."""
+        # Callbacks stand a floor above; only Lightning asks for this one, when it is all there.
+        return [*super().configure_callbacks(), *unless_present(HardNegativeSampler, self)]
+
+
+class SCL(_Objective):
+    """Supervised contrastive learning: samples of other classes are negatives, all weighing alike.
+
+    Neural collapse minimises it, but without hard negatives training tends to end in dimensional collapse
+    (arXiv 2311.05139).
+
+    Args:
+        **kwargs: Options of the loss, see `SCLLoss`, and the arguments of `ContrastiveObjective`.
+
+    Example:
+        >>> from nc_lightning.encoders import MLP
+        >>> SCL(encoder=MLP((1, 8, 8)), num_classes=10).feature_dim
+        9
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(loss=SCLLoss, **kwargs)
+
+
+class HSCL(_HardObjective):
+    """Hard supervised contrastive learning: negatives of other classes, the similar ones weighing more.
+
+    Never below SCL and equal to it at neural collapse, which minimises both; on the unit ball or sphere training gets
+    there (arXiv 2311.05139). Exactly SCL for ``beta`` 0.
+
+    Args:
+        **kwargs: Options of the loss, see `HSCLLoss`, and the arguments of `ContrastiveObjective`.
+
+    Example:
+        >>> from nc_lightning.encoders import MLP
+        >>> HSCL(beta=5.0, encoder=MLP((1, 8, 8)), num_classes=10).loss.beta
+        5.0
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(loss=HSCLLoss, **kwargs)
+
+
+class UCL(_Objective):
+    """Unsupervised contrastive learning: every other sample is a negative whatever its class, all weighing alike.
+
+    Labels only name the positives: samples of one class as in the paper, or views of one image if each image has a
+    label of its own. With positives by class, neural collapse minimises it (arXiv 2311.05139).
+
+    Args:
+        tau_plus: Probability that a negative is of the anchor's class, taken out of the mean (debiasing).
+        **kwargs: Options of the loss, see `UCLLoss`, and the arguments of `ContrastiveObjective`.
+
+    Example:
+        >>> from nc_lightning.encoders import MLP
+        >>> UCL(encoder=MLP((1, 8, 8)), num_classes=10).feature_dim
+        9
+    """
+
+    def __init__(self, tau_plus: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(loss=partial(UCLLoss, tau_plus=tau_plus), **kwargs)
+
+
+class HUCL(_HardObjective):
+    """Hard unsupervised contrastive learning: every other sample is a negative, the similar ones weighing more.
+
+    Never below UCL, and exactly UCL for ``beta`` 0. Neural collapse is not its minimum: hardness also finds the
+    negatives of the anchor's own class, whose share of the weight is logged as ``negatives/false_share``; too much of
+    it collapses training (arXiv 2311.05139).
+
+    Args:
+        tau_plus: Probability that a negative is of the anchor's class, taken out of the mean (debiasing).
+        **kwargs: Options of the loss, see `HUCLLoss`, and the arguments of `ContrastiveObjective`.
+
+    Example:
+        >>> from nc_lightning.encoders import MLP
+        >>> HUCL(beta=5.0, encoder=MLP((1, 8, 8)), num_classes=10).loss.beta
+        5.0
+    """
+
+    def __init__(self, tau_plus: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(loss=partial(HUCLLoss, tau_plus=tau_plus), **kwargs)
