@@ -206,7 +206,6 @@ class ContrastiveObjective(OptimizedModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Bring the guard against NaN and infinity along."""
-        # Callbacks stand a floor above; only Lightning asks for this one, when it is all there.
         return unless_present(NonFiniteGuard, self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -87,7 +87,6 @@ class _HardObjective(_Objective):
 
     def configure_callbacks(self) -> list[Callback]:
         """Bring the sampler of hard negatives along."""
-        # Callbacks stand a floor above; only Lightning asks for this one, when it is all there.
         return [*super().configure_callbacks(), *unless_present(HardNegativeSampler, self)]
 
 

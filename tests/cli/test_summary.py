@@ -43,9 +43,7 @@ def test_a_run_in_other_processes(printed):
     logger = TensorBoardLogger("tb", version=0)
     table, *lines = printed(logger, metrics=metrics, files=files).split("checkpoint: ")
     assert "Geometry of 10 classes in 9 dimensions" in table
-    assert [cell.strip() for cell in next(row for row in table.splitlines() if "nc1" in row).split("│")[1:5]] == [
-        *("nc1", "0.25", "0.5", "0")
-    ]
+    assert next(row for row in table.splitlines() if "nc1" in row).split()[:4] == ["nc1", "0.25", "0.5", "0"]
     assert "0.75" in next(row for row in table.splitlines() if "loss/val" in row)
     assert lines[0].splitlines() == [
         "run/checkpoints/last.ckpt",

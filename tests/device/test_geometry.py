@@ -65,6 +65,7 @@ BY_FIRST_ARGUMENT = {
 }
 TAKE_NO_TENSOR = {"Ideal", "Normalization", "ideal", "simplex_etf", "collapsed_value", "scl_lower_bound"}
 TAKE_NO_TENSOR |= {"ucl_lower_bound", "coherence_floor", "equiangular_floor", "etf_floor", "max_cosine_floor"}
+TAKE_NO_TENSOR |= {"MEASURES", "Measure", "ideals_met", "tight_frame_floor"}
 TAKE_TENSORS = sorted(set(geometry.__all__) - TAKE_NO_TENSOR)
 
 
@@ -147,7 +148,7 @@ def test_waits_of_a_batch():
         seen.update(z, labels)
         machine.phase = "distances"
         seen.update(z, labels)
-    one_look = ("item", "nc_lightning/checks.py check_values")
+    one_look = ("item", "checks.py check_values")
     assert machine.waits_in("distances") == {one_look: 1}
     once = {("nonzero", "geometry/centers.py _candidates"): 1}  # again when the centers have changed
     which_classes = {("_unique2", "geometry/statistics.py update"): 1}

@@ -110,13 +110,13 @@ def test_states_are_where_there_is_float64(name, float64, place):
 
 
 # Waits of an update with a batch that is sound, beyond the one look at it.
-ONE_LOOK = ("item", "nc_lightning/checks.py check_values")
+ONE_LOOK = ("item", "checks.py check_values")
 MAY_WAIT = {
     ONE_LOOK: 2,
     ("_unique2", "geometry/statistics.py update"): 1,
     ("item", "metrics/base.py update"): 1,  # how many were offered, with a dataset_size
     # NC4 and NeuralCollapse look at the classifier, as it is now, and move centers that are elsewhere
-    ("item", "nc_lightning/checks.py check_finite"): 2,
+    ("item", "checks.py check_finite"): 2,
     ("item", "geometry/centers.py __init__"): 1,
     ("nonzero", "geometry/centers.py _candidates"): 1,
     ("from the CPU", "geometry/statistics.py <genexpr>"): 4,

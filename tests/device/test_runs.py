@@ -15,14 +15,14 @@ from tests.pretend_device import Machine
 from tests.pretend_run import BACKEND, as_process
 
 WAITS = {
-    ("to the CPU", "engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
-    ("item", "fault_tolerance/nonfinite_guard.py _all_finite"): 1,
+    ("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
+    ("item", "callbacks/fault_tolerance/nonfinite_guard.py _all_finite"): 1,
     ("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1,  # adaptive.yaml alone: the fraction reached
 }
 """What a step waits for, and how often."""
 COMMANDS = ("validate", "test", "predict")
 SHORT = {
-    "accelerator": {"class_path": "pretend_run.PretendAccelerator"},
+    "accelerator": {"class_path": "tests.pretend_run.PretendAccelerator"},
     "max_epochs": 1,
     "limit_train_batches": 2,
     "limit_val_batches": 1,
@@ -31,7 +31,7 @@ SHORT = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-MARKS = [{"class_path": "pretend_run.Begin"}, {"class_path": "pretend_run.End"}]
+MARKS = [{"class_path": "tests.pretend_run.Begin"}, {"class_path": "tests.pretend_run.End"}]
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def _empty_folder(in_tmp, monkeypatch):
 
 def settings(strategy, devices):
     """Write a config that puts a run on pretend devices, and marks where a step begins and ends."""
-    trainer = {**SHORT, "strategy": {"class_path": f"pretend_run.{strategy}"}, "devices": devices}
+    trainer = {**SHORT, "strategy": {"class_path": f"tests.pretend_run.{strategy}"}, "devices": devices}
     Path("device.yaml").write_text(yaml.safe_dump({"trainer": trainer}))
     Path("marked.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": MARKS}}))
 

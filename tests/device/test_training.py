@@ -25,8 +25,8 @@ from tests.pretend_device import NAME
 from tests.pretend_run import fit
 
 WAITS = {
-    ("to the CPU", "engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
-    ("item", "fault_tolerance/nonfinite_guard.py _all_finite"): 1,
+    ("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
+    ("item", "callbacks/fault_tolerance/nonfinite_guard.py _all_finite"): 1,
 }
 """What a step waits for, and how often. Neither a progress bar nor a logger adds to it: what is logged of a step is for
 the mean of the epoch, which alone is read."""
@@ -90,5 +90,5 @@ def test_launches_of_a_resnet(objective):
     """Of the guard, the probe and logging, for a step; the loss and the network have their own."""
     few = {"batch_size": 20, "max_epochs": 1, "limit_train_batches": 8, "limit_val_batches": 0}
     _, _, machine, steps = train(NAME, objective, callbacks(measured=False), lambda: ResNet((1, 8, 8)), **few)
-    ours = ("fault_tolerance/nonfinite_guard.py", "callbacks/online_linear_probe.py", "objectives/base.py")
+    ours = ("callbacks/fault_tolerance/nonfinite_guard.py", "callbacks/online_linear_probe.py", "objectives/base.py")
     assert 40 < machine.launches_in("step", *ours) / steps <= 60

@@ -156,7 +156,7 @@ LAYOUTS = {
     "CSV under a name": ["--trainer.logger=CSVLogger", "--trainer.logger.name=a/b"],
     "CSV, a version": ["--trainer.logger=CSVLogger", "--trainer.logger.version=7"],
     "two loggers": [f"--trainer.logger=[{CSV}, {CSV.replace('CSV', 'TensorBoard')}]"],
-    "W&B": ["--trainer.logger=test_run_folder.Wandb"],
+    "W&B": ["--trainer.logger=tests.io.test_run_folder.Wandb"],
     "no logger": ["--trainer.logger=false"],
     "a filename": ["--checkpoint.filename={epoch}/{loss/val:.2f}", "--checkpoint.monitor=loss/val"],
     "a dirpath": ["--checkpoint.dirpath=../checkpoints/of/mine"],

@@ -156,7 +156,7 @@ def contents(folder):
     [
         ["--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=.", "--trainer.logger.version=mine"],
         ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=.", "--trainer.logger.version=3"],
-        ["--trainer.logger=test_run_folder.Wandb"],
+        ["--trainer.logger=tests.io.test_run_folder.Wandb"],
         [],
     ],
     ids=["TensorBoard, same version", "CSV, same version", "W&B", "the job of SLURM"],
