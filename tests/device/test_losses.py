@@ -30,7 +30,7 @@ LOSSES = {"SCL": SCLLoss, "HSCL": HSCLLoss, "UCL": UCLLoss, "HUCL": HUCLLoss}
 LINKS = [InfoNCE(), InfoNCE("sum"), InfoNCE(alpha=0.0), Logistic(), Triplet(), CustomLink(torch.log1p, torch.exp)]
 HARDENINGS = [Polynomial(2.0), Threshold(0.2)]
 
-SORT = {("to the CPU", "engines/sorted_batch.py sort_batch"): 1}
+SORT = {("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1}
 """What every loss waits for: once, for the windows of the classes and the number of pairs."""
 
 
@@ -80,7 +80,7 @@ def test_estimators(name, options):
 def test_draws_without_replacement_ask_whether_there_are_enough(share_draws):
     options = {"num_negatives": 8, "replacement": False, "share_draws": share_draws}
     machine = same_on_both(lambda: HSCLLoss(beta=2.0, **options), Z, LABELS)
-    assert machine.waits_in("call") == SORT | {("item", "engines/sampled.py _draw_without_replacement"): 1}
+    assert machine.waits_in("call") == SORT | {("item", "losses/engines/sampled.py _draw_without_replacement"): 1}
 
 
 def test_debiased():

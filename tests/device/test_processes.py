@@ -72,7 +72,7 @@ def test_losses(gloo):
     found, waits = zip(*on_processes(2, _losses, backend=BACKEND), strict=True)
     once = {
         ("to the CPU", "distributed/global_batch.py share_rows"): 1,
-        ("to the CPU", "engines/sorted_batch.py sort_batch"): 1,
+        ("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1,
     }
     assert waits == (once, once)
     for i, (name, options) in enumerate(CASES):
@@ -137,7 +137,7 @@ def test_on_gpus_batch_norm_is_torch_s(monkeypatch, backends, by_torch):
 
 WAITS = {
     ("to the CPU", "distributed/global_batch.py share_rows"): 1,  # sizes of the shares
-    ("to the CPU", "engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
+    ("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
     ("item", "callbacks/nonfinite_guard.py _all_finite"): 1,
 }
 """What a step waits for, and how often. The word of rank 0 on whether to stop is on its way during the step."""

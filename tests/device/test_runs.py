@@ -15,7 +15,7 @@ from test_cli import CONFIGS, complete
 from nc_lightning.cli import main
 
 WAITS = {
-    ("to the CPU", "engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
+    ("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
     ("item", "callbacks/nonfinite_guard.py _all_finite"): 1,
     ("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1,  # adaptive.yaml alone: the fraction reached
 }

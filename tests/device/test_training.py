@@ -25,7 +25,7 @@ from nc_lightning.data import DigitsDataModule
 from nc_lightning.encoders import MLP, ResNet
 
 WAITS = {
-    ("to the CPU", "engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
+    ("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
     ("item", "callbacks/nonfinite_guard.py _all_finite"): 1,
 }
 """What a step waits for, and how often. Neither a progress bar nor a logger adds to it: what is logged of a step is for
