@@ -191,8 +191,8 @@ class HardNegativeSampler(Callback):
             hardness = {} if self._found is None else {"hardness": torch.full((), loss.beta, device=pl_module.device)}
             self._log(pl_module, hardness | ({} if features is None else _statistics(loss, features)))
         if features is not None and self.schedule == "adaptive":
-            total, known = _sums_over_processes(_statistics(loss, features, ADAPT_ON)["fraction"])
-            self._adapted = self._adapt(loss.beta, float(total / known))
+            total, count = _sums_over_processes(_statistics(loss, features, ADAPT_ON)["fraction"])
+            self._adapted = self._adapt(loss.beta, float(total / count))
         loss.queue = None
         if features is not None and self.queue is not None:
             z, labels = loss.whole_batch(features.z, features.labels, features.shares)
@@ -224,11 +224,11 @@ class HardNegativeSampler(Callback):
     def _log(self, module: LightningModule, values: dict[str, Tensor]) -> None:
         if not values:
             return
-        totals, known = _sums_over_processes(torch.stack([*values.values()]))
+        totals, counts = _sums_over_processes(torch.stack([*values.values()]))
         for i, key in enumerate(values):
             # NaN, without usable anchors, would be the mean of the epoch: it weighs nothing, and no step waits for it.
-            weight: Any = known[i] > 0
-            mean = totals[i] / known[i].clamp(min=1)
+            weight: Any = counts[i] > 0
+            mean = totals[i] / counts[i].clamp(min=1)
             module.log(f"negatives/{key}", mean, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
 
     def _adapt(self, beta: float, reached: float) -> float:
@@ -278,9 +278,9 @@ def _statistics(loss: ContrastiveLoss, features: StepFeatures, max_anchors: int 
 
 
 def _sums_over_processes(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Add up each value over the processes that know it, where it is not NaN; return how many they are as well."""
-    known = ~values.isnan()
-    sums = torch.stack([values.where(known, 0.0), known.to(values)])
+    """Sum each value over the processes where it is not NaN; return the number of these processes as well."""
+    valid = ~values.isnan()
+    sums = torch.stack([values.where(valid, 0.0), valid.to(values)])
     if rank_and_world_size()[1] > 1:
         dist.all_reduce(sums)
     return sums[0], sums[1]

@@ -15,8 +15,8 @@ class Shares(NamedTuple):
     """How many rows of the whole batch each process holds, in the order of ranks.
 
     Attributes:
-        sizes: Of each process.
-        rank: Of this one.
+        sizes: Number of rows of each process.
+        rank: Rank of this process.
     """
 
     sizes: tuple[int, ...]

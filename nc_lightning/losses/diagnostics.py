@@ -155,8 +155,9 @@ def similarity_histograms(
     Example:
         >>> from nc_lightning.geometry import simplex_etf
         >>> labels = torch.arange(4).repeat(2)
-        >>> seen = similarity_histograms(simplex_etf(4, 3)[labels], labels, num_bins=4)
-        >>> seen.edges.tolist(), seen.positives.tolist(), seen.negatives.tolist()
+        >>> histograms = similarity_histograms(simplex_etf(4, 3)[labels], labels, num_bins=4)
+        >>> edges, positives, negatives, _ = histograms
+        >>> edges.tolist(), positives.tolist(), negatives.tolist()
         ([-1.0, -0.5, 0.0, 0.5, 1.0], [0.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0])
     """
     check_features(z)

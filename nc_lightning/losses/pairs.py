@@ -57,14 +57,14 @@ def positive_ids(labels: Tensor, instances: Tensor | None, positives: Positives)
 def past_ids(labels: Tensor, positives: Positives) -> Tensor:
     """Reduce the labels of a queue to ids that compare with `positive_ids`.
 
-    Whose view a past feature was is not known: by ``view``, or with an unknown label, it is of another class than all.
+    A queue does not record views: by ``view``, or with an unknown label, a past feature differs from every class.
 
     Example:
         >>> past_ids(torch.tensor([3, -1]), "label").tolist()
         [3, -9223372036854775808]
     """
-    known = (labels >= 0) & (positives == "label")
-    return torch.where(known, labels, torch.iinfo(torch.long).min)
+    has_class = (labels >= 0) & (positives == "label")
+    return torch.where(has_class, labels, torch.iinfo(torch.long).min)
 
 
 def label_pairs(

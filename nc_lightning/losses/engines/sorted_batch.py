@@ -13,10 +13,10 @@ class Windows(NamedTuple):
     """Where the class of each anchor begins and ends, on the host, where reading a bound waits for no device.
 
     Attributes:
-        first: Of each anchor, where its class begins in the batch.
-        end: Of each anchor, where its class ends in the batch.
-        past_first: Of each anchor, where its class begins behind the batch.
-        past_end: Of each anchor, where its class ends behind the batch.
+        first: Start of each anchor's class in the batch.
+        end: End of each anchor's class in the batch.
+        past_first: Start of each anchor's class in the past samples behind the batch.
+        past_end: End of each anchor's class there.
         order: (N,) where the sorted samples of the batch were before.
     """
 
@@ -39,8 +39,8 @@ class SortedBatch(NamedTuple):
         order: (N,) where the sorted samples were before.
         past_order: (M,) the same of the past ones; None without any.
         label: (N + M,)
-        anchor_label: Of each anchor; all samples are anchors but for `of_anchors`.
-        position: Of each anchor, where it stands among the sorted samples; None if all are anchors.
+        anchor_label: Label of each anchor; all samples are anchors, except after `of_anchors`.
+        position: Index of each anchor among the sorted samples; None if all are anchors.
         end: (N,) where the class of each sample ends in the batch.
         size: (N,) how many samples its class has there.
         negative_counts: Number of negatives of each anchor.
