@@ -35,6 +35,23 @@ def print_summary(trainer: Trainer, module: LightningModule) -> None:
             console.print(line)
 
 
+def model_line(module: LightningModule) -> str:
+    """Return one line on a module: its parts, and how many parameters each has.
+
+    Example:
+        >>> from nc_lightning import HSCL
+        >>> from nc_lightning.encoders import MLP
+        >>> model_line(HSCL(encoder=MLP((1, 8, 8)), num_classes=10))
+        'HSCL: encoder MLP with 296,960, projector Linear with 4,617 parameters'
+    """
+    parts = {name: part for name, part in module.named_children() if any(True for _ in part.parameters())}
+    counts = [
+        f"{name} {type(part).__name__} with {sum(p.numel() for p in part.parameters()):,}"
+        for name, part in parts.items()
+    ]
+    return f"{type(module).__name__}: {', '.join(counts)} parameters"
+
+
 def _left(trainer: Trainer) -> Iterator[str]:
     """What a fit has left, each on a line: only what exists."""
     folder: Path | None = getattr(trainer, "run_folder", None)

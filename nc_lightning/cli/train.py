@@ -10,7 +10,6 @@ From Python or a notebook: ``nc_lightning.cli.main(["fit", "--config", "hscl.yam
 """
 
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from nc_lightning.callbacks import (
     CollapseWatch,
@@ -37,8 +37,9 @@ from nc_lightning.cli.chosen_checkpoint import chosen_checkpoint
 from nc_lightning.cli.configs import resolve_configs
 from nc_lightning.cli.encoder_shape import ENCODER_SHAPE, drop_unused_shape
 from nc_lightning.cli.errors import errors_on_one_line
+from nc_lightning.cli.noise import without_noise
 from nc_lightning.cli.saved_config import SavedConfig
-from nc_lightning.cli.summary import print_summary
+from nc_lightning.cli.summary import model_line, print_summary
 from nc_lightning.distributed.devices import check_accelerator, check_same_device
 from nc_lightning.distributed.launcher import announced
 from nc_lightning.io.checkpoints import AtomicCheckpointIO
@@ -46,19 +47,6 @@ from nc_lightning.io.run_folder import Trainer as OwnTrainer
 from nc_lightning.io.run_folder import claimed_folder
 from nc_lightning.objectives import ContrastiveObjective
 from nc_lightning.strategies import check_strategy
-
-_NOISE = (
-    ".*does not have many workers.*",  # the embedded data sets are in memory, where workers only cost time
-    ".*is smaller than the logging interval.*",
-    ".*LightningCLI's args parameter.*",  # we pass the command line itself, with shipped configs found
-    ".*The dirpath has changed from.*",  # every run has a folder of its own, also one that resumes another
-    ".*Couldn't infer the batch indices.*",  # nobody asks for them
-    ".*is currently marked under review.*",  # lightning-bolts says so of half of itself
-    ".*WeightAveraging callback with a model that overrides.*",  # objectives shard nothing but under FSDP2
-    ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch >= 2.13
-)
-"""Warnings of Lightning that tell a user of the shipped configs nothing."""
-
 
 DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
     "geometry": GeometryMonitor,
@@ -138,6 +126,10 @@ class ContrastiveCLI(LightningCLI):
         with claimed_folder(self.trainer):  # type: ignore[arg-type]
             super()._run_subcommand(subcommand)
 
+    def before_fit(self) -> None:
+        """Log what is trained, on one line."""
+        rank_zero_info(model_line(self.model))
+
     def before_validate(self) -> None:
         """Leave the numbers to our table: Lightning would print every one of them in a list of its own."""
         self.config_init[self.subcommand].verbose = False
@@ -188,9 +180,7 @@ def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
     Raises:
         SystemExit: With code 2 and one line on stderr where the input is bad. Set ``NC_DEBUG=1`` for the traceback.
     """
-    for message in _NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    with announced(), errors_on_one_line("nc-train"):
+    with without_noise(), announced(), errors_on_one_line("nc-train"):
         return _run(sys.argv[1:] if args is None else list(args))
 
 
@@ -207,7 +197,8 @@ def _run(args: list[str]) -> ContrastiveCLI:
         auto_configure_optimizers=False,  # --optimizer would replace an objective's optimizer and its decay groups
         # After the user's and ours, whose random numbers, sums and files these look after.
         trainer_defaults={
-            "callbacks": [PredictionWriter(), RandomStates(), ResumedEpoch(), ProcessWatch(), GracefulStop()]
+            "enable_model_summary": False,  # one line of ours says it
+            "callbacks": [PredictionWriter(), RandomStates(), ResumedEpoch(), ProcessWatch(), GracefulStop()],
         },
         parser_kwargs={"exit_on_error": False},
     )

@@ -68,7 +68,12 @@ def geometry_table(
         A table for `rich.print`.
     """
     sets = list(results)
-    table = Table(title=f"Geometry of {num_classes} classes in {feature_dim} dimensions", box=SIMPLE_HEAD)
+    table = Table(
+        title=f"Geometry of {num_classes} classes in {feature_dim} dimensions",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     table.add_column("measure", no_wrap=True)
     for name in sets:
         table.add_column(name, justify="right", no_wrap=True)

@@ -1,0 +1,42 @@
+"""What Lightning says to a user of the shipped configs without telling anything."""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_WARNINGS = (
+    ".*does not have many workers.*",  # the embedded data sets are in memory, where workers only cost time
+    ".*is smaller than the logging interval.*",
+    ".*LightningCLI's args parameter.*",  # we pass the command line itself, with shipped configs found
+    ".*The dirpath has changed from.*",  # every run has a folder of its own, also one that resumes another
+    ".*Couldn't infer the batch indices.*",  # nobody asks for them
+    ".*is currently marked under review.*",  # lightning-bolts says so of half of itself
+    ".*WeightAveraging callback with a model that overrides.*",  # objectives shard nothing but under FSDP2
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch >= 2.13
+)
+_MESSAGES = re.compile("💡 Tip|[GT]PU available: False")
+_LOGGER = "lightning.pytorch.utilities.rank_zero"
+
+
+@contextmanager
+def without_noise() -> Iterator[None]:
+    """Leave out warnings and messages of Lightning that tell a user of the shipped configs nothing.
+
+    Example:
+        >>> with without_noise():
+        ...     logging.getLogger("lightning.pytorch.utilities.rank_zero").info("TPU available: False")
+    """
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    logger = logging.getLogger(_LOGGER)
+    logger.addFilter(_tells_something)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_tells_something)
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    return _MESSAGES.match(record.getMessage()) is None
