@@ -1,6 +1,6 @@
 """``python -m nc_lightning`` is ``nc-train``."""
 
-from nc_lightning.cli import console_script
+from nc_lightning.cli.commands import nc_train
 
 if __name__ == "__main__":
-    console_script()
+    nc_train()

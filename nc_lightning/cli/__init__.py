@@ -1,14 +1,17 @@
-"""``nc-train``, as a function and as a class."""
+"""``nc-train``, as a function and as a class; loaded when it is first asked for."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from nc_lightning.cli.configs import config_folder, find_config, resolve_configs, shipped_configs
-from nc_lightning.cli.train import ContrastiveCLI, console_script, main
 
-__all__ = [
-    "ContrastiveCLI",
-    "config_folder",
-    "console_script",
-    "find_config",
-    "main",
-    "resolve_configs",
-    "shipped_configs",
-]
+if TYPE_CHECKING:
+    from nc_lightning.cli.train import ContrastiveCLI, main
+
+__all__ = ["ContrastiveCLI", "config_folder", "find_config", "main", "resolve_configs", "shipped_configs"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("nc_lightning.cli.train"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

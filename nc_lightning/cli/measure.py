@@ -9,11 +9,11 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from rich.console import Console
 from torch.utils.tensorboard import SummaryWriter
 
+from nc_lightning.cli.commands import measure_parser
 from nc_lightning.cli.errors import errors_on_one_line
 from nc_lightning.geometry import (
     CenterDistances,
@@ -67,25 +67,9 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
     Raises:
         SystemExit: With code 2 and one line on stderr where the input is bad. Set ``NC_DEBUG=1`` for the traceback.
     """
-    options = _parser().parse_args(args)
+    options = measure_parser().parse_args(args)
     with errors_on_one_line("nc-measure"):
         return _run(options)
-
-
-def console_script() -> None:
-    """Run ``nc-measure`` from a shell, whose exit code is not to be an object."""
-    main()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("nc-measure", description="Measure the geometry of features in a file.")
-    parser.add_argument("file", metavar="FILE", help=".npz or .pt or .parquet with features and labels, or .npy")
-    parser.add_argument("labels", metavar="LABELS", nargs="?", help="second .npy, with the labels")
-    parser.add_argument("--normalization", choices=get_args(Normalization), default="none", help="applied before")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table; NaN and infinity as null")
-    parser.add_argument("--plot", metavar="OUT.png", help="draw spectrum, cosines of class means and class means")
-    parser.add_argument("--tensorboard", metavar="DIR", help="write the measures and the figure for TensorBoard")
-    return parser
 
 
 def _run(options: argparse.Namespace) -> dict[str, float]:

@@ -4,10 +4,10 @@ nc-report lightning_logs/version_0
 nc-report lightning_logs/version_0 lightning_logs/version_1 --output comparison.html
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from nc_lightning.cli.commands import report_parser
 from nc_lightning.cli.errors import errors_on_one_line
 from nc_lightning.io.atomic import replace_file, unused_path
 from nc_lightning.reports.html import report_html
@@ -26,25 +26,9 @@ def main(args: Sequence[str] | None = None) -> Path:
     Raises:
         SystemExit: With code 2 and one line on stderr where the input is bad. Set ``NC_DEBUG=1`` for the traceback.
     """
-    options = _parser().parse_args(args)
+    options = report_parser().parse_args(args)
     with errors_on_one_line("nc-report"):
         return _run([Path(run) for run in options.runs], options.output)
-
-
-def console_script() -> None:
-    """Run ``nc-report`` from a shell, whose exit code is not to be an object."""
-    main()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("nc-report", description="Make a report of the geometry of one run or several.")
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run, or a report.json")
-    parser.add_argument(
-        "--output",
-        metavar="OUT.html",
-        help="a new file; by default report.html beside the record of the run, or comparison.html here for several",
-    )
-    return parser
 
 
 def _run(runs: list[Path], output: str | None) -> Path:

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from nc_lightning.encoders.base import Encoder
 from nc_lightning.encoders.image_shape import check_image, features_of
 
 
-class TorchvisionEncoder(nn.Module):
+class TorchvisionEncoder(Encoder):
     """Any classifier of torchvision by its name, without its last linear layer.
 
     Args:
@@ -56,7 +57,7 @@ class TorchvisionEncoder(nn.Module):
         return features
 
 
-class TimmEncoder(nn.Module):
+class TimmEncoder(Encoder):
     """Any model of timm by its name, pooled and without its classifier; needs the extra ``timm``.
 
     Args:

@@ -3,9 +3,10 @@
 from torch import nn
 
 from nc_lightning.checks import check_count
+from nc_lightning.encoders.base import Projector
 
 
-class ProjectionHead(nn.Sequential):
+class ProjectionHead(Projector, nn.Sequential):
     """The paper's projector: Linear, BatchNorm, ReLU, Linear.
 
     Args:

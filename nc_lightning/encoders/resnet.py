@@ -7,13 +7,14 @@ from torch import Tensor, nn
 from torchvision import models
 
 from nc_lightning.checks import check_choice
+from nc_lightning.encoders.base import Encoder
 from nc_lightning.encoders.image_shape import check_image
 
 Stem = Literal["cifar", "imagenet"]
 Depth = Literal[18, 34, 50]
 
 
-class ResNet(nn.Module):
+class ResNet(Encoder):
     """ResNet-18, 34 or 50 without its classifier.
 
     Args:

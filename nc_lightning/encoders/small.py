@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from nc_lightning.checks import check_count
+from nc_lightning.encoders.base import Encoder
 from nc_lightning.encoders.image_shape import check_image
 
 
-class MLP(nn.Module):
+class MLP(Encoder):
     """Multi-layer perceptron over flattened inputs: Linear, BatchNorm and ReLU for each hidden layer.
 
     Args:
@@ -49,7 +50,7 @@ class MLP(nn.Module):
         return features
 
 
-class SmallCNN(nn.Module):
+class SmallCNN(Encoder):
     """Three 3x3 convolutions with BatchNorm and ReLU, halving the resolution twice, then the mean over positions.
 
     Args:

@@ -19,6 +19,7 @@ from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.distributed.collectives import all_gather_objects, rank_and_world_size
 from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.encoders import ProjectionHead
+from nc_lightning.encoders.base import AnyEncoder, AnyProjector
 from nc_lightning.geometry import normalize
 from nc_lightning.losses import ContrastiveLoss, LossResult
 from nc_lightning.objectives.optimized import OptimizedModule
@@ -53,8 +54,8 @@ class ContrastiveObjective(OptimizedModule):
             taken as it is.
         optimizer: Called with the parameters.
         lr_scheduler: Called with the optimizer; None for a constant step size.
-        lr_interval: Whether the scheduler steps after every ``step`` or every ``epoch``.
-        channels_last: Keep the encoder's convolutions in the memory format that bf16 and GPUs are fastest with.
+        lr_interval: When the scheduler steps.
+        channels_last: Keep convolutions in the memory format that is fastest on GPUs.
         compile: Compile the encoder by ``torch.compile`` at its first use.
 
     Attributes:
@@ -70,10 +71,10 @@ class ContrastiveObjective(OptimizedModule):
     def __init__(
         self,
         loss: ContrastiveLoss,
-        encoder: nn.Module,
+        encoder: AnyEncoder,
         num_classes: int,
         feature_dim: int | None = None,
-        projector: Callable[[int, int], nn.Module] = nn.Linear,
+        projector: Callable[[int, int], AnyProjector] = nn.Linear,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: LRInterval = "epoch",

@@ -29,7 +29,7 @@ class _Objective(ContrastiveObjective):
         positives: By ``label``, or by ``view``.
         replacement: Whether a negative may be drawn more than once for a pair.
         share_draws: Draw once for each anchor instead of once for each of its positives.
-        sync: ``global`` for the loss of the batches of all processes together, ``local`` for each process's own.
+        sync: Loss of all processes' batches together (``global``), or of each one's own (``local``).
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
     """
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from nc_lightning.cli import find_config
+from nc_lightning.cli.commands import sweep_parser
+from nc_lightning.cli.configs import find_config
 from nc_lightning.cli.errors import errors_on_one_line
 from nc_lightning.io.atomic import replace_file
 from nc_lightning.reports.tables import format_value
@@ -37,30 +38,9 @@ def main(args: Sequence[str] | None = None) -> Path:
         SystemExit: With code 2 and one line on stderr where the input is bad; with 1 if a cell is not done at the end;
             with 130 or 143 if it was stopped.
     """
-    options, extra = _parser().parse_known_args(args)
+    options, extra = sweep_parser().parse_known_args(args)
     with errors_on_one_line("nc-sweep"):
         return _run(options, _settings(extra))
-
-
-def console_script() -> None:
-    """Run ``nc-sweep`` from a shell, whose exit code is not to be an object."""
-    main()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "nc-sweep",
-        description="Train every cell of a grid and gather the results. Cells that are done are not run again; those "
-        "that were interrupted go on from their last checkpoint.",
-        epilog="Settings of nc-train, such as --trainer.max_epochs 5 or --data CLASS, are for every cell.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("sweep", metavar="SWEEP.yaml", help="the plan: a file, or a shipped one")
-    parser.add_argument("--output", metavar="FOLDER", help="sweeps/<name of the plan> if not given")
-    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="cells at once on this machine (1)")
-    parser.add_argument("--submit", action="store_true", help="to SLURM, by submitit, in the place of this machine")
-    parser.add_argument("--list", action="store_true", help="print the cells and how they stand, and run none")
-    return parser
 
 
 def _settings(extra: Sequence[str]) -> list[str]:
