@@ -1,11 +1,12 @@
 """What an encoder and a projector are, for type hints: any module, of which help lists ours only."""
 
+from abc import ABCMeta, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 
 
-class _AnyModule(type):
+class _AnyModule(ABCMeta):
     """Makes every `torch.nn.Module` an instance of the class that is asked, as duck typing has it.
 
     A command line that takes any module as an encoder would otherwise list all modules of torch and torchvision as its
@@ -35,6 +36,10 @@ class Encoder(nn.Module, metaclass=_AnyModule):
     _any_module = True
     out_features: int
 
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Map inputs to features h."""
+
 
 class Projector(nn.Module, metaclass=_AnyModule):
     """Base of the projectors here: called with (out_features, feature_dim), one maps h to z.
@@ -47,6 +52,10 @@ class Projector(nn.Module, metaclass=_AnyModule):
     """
 
     _any_module = True
+
+    @abstractmethod
+    def forward(self, h: Tensor) -> Tensor:
+        """Map features h to projections."""
 
 
 # A type checker is to see that any module is taken; at run time, help lists the subclasses of ours.

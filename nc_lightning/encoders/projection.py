@@ -6,7 +6,7 @@ from nc_lightning.checks import check_count
 from nc_lightning.encoders.base import Projector
 
 
-class ProjectionHead(Projector, nn.Sequential):
+class ProjectionHead(nn.Sequential, Projector):
     """The paper's projector: Linear, BatchNorm, ReLU, Linear.
 
     Args:

@@ -47,16 +47,16 @@ class ContrastiveObjective(OptimizedModule):
 
     Args:
         loss: Loss of (z, labels).
-        encoder: Maps inputs to features h; says its width as ``out_features``.
+        encoder: Maps inputs to features h (N, out_features).
         num_classes: Number of classes C.
-        feature_dim: Dimension d of z; None for C - 1, the smallest that holds neural collapse.
-        projector: Called with (encoder.out_features, feature_dim), it makes the module between h and z; a module is
+        feature_dim: Dimension d of z; None for C - 1, the least for a simplex.
+        projector: Makes the module between h and z from (encoder.out_features, feature_dim); a module is
             taken as it is.
         optimizer: Called with the parameters.
-        lr_scheduler: Called with the optimizer; None for a constant step size.
+        lr_scheduler: Called with the optimizer; None for none.
         lr_interval: When the scheduler steps.
         channels_last: Keep convolutions in the memory format that is fastest on GPUs.
-        compile: Compile the encoder by ``torch.compile`` at its first use.
+        compile: Whether to compile the encoder.
 
     Attributes:
         preprocess: Turns uint8 images, or float ones in [0, 1], into what the encoder was trained on: standardised as

@@ -22,13 +22,13 @@ class _Objective(ContrastiveObjective):
         loss: Called with these options, it makes the loss.
         temperature: tau > 0 of the loss.
         num_negatives: None for the exact loss, k to draw k negatives for every pair.
-        normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
+        normalization: Normalization of the projections.
         include_self: Count an anchor as its own positive, and where all samples are negatives also as its own
             negative, as the paper's code does.
         link: psi; None for InfoNCE in its mean form.
         positives: By ``label``, or by ``view``.
-        replacement: Whether a negative may be drawn more than once for a pair.
-        share_draws: Draw once for each anchor instead of once for each of its positives.
+        replacement: Whether to draw with replacement.
+        share_draws: Draw once for each anchor, not for each positive.
         sync: Loss of all processes' batches together (``global``), or of each one's own (``local``).
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
     """
@@ -135,7 +135,7 @@ class UCL(_Objective):
     label of its own. With positives by class, neural collapse minimises it (arXiv 2311.05139).
 
     Args:
-        tau_plus: Probability that a negative is of the anchor's class, taken out of the mean (debiasing).
+        tau_plus: Share of false negatives to take out of the mean.
         **kwargs: Options of the loss, see `UCLLoss`, and the arguments of `ContrastiveObjective`.
 
     Example:
@@ -156,7 +156,7 @@ class HUCL(_HardObjective):
     it collapses training (arXiv 2311.05139).
 
     Args:
-        tau_plus: Probability that a negative is of the anchor's class, taken out of the mean (debiasing).
+        tau_plus: Share of false negatives to take out of the mean.
         **kwargs: Options of the loss, see `HUCLLoss`, and the arguments of `ContrastiveObjective`.
 
     Example:
