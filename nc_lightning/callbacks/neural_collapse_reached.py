@@ -86,5 +86,5 @@ class NeuralCollapseReached(Callback):
         if self._in_a_row >= self.patience and self.figures is None:
             self.figures = {key: measured[key] for key in self.tolerances}
             trainer.should_stop = True
-            told = ", ".join(f"{key} {value:.3g}" for key, value in self.figures.items())
-            rank_zero_info(f"neural collapse: reached at epoch {monitor.epoch}, where training stops: {told}")
+            figures = ", ".join(f"{key} {value:.3g}" for key, value in self.figures.items())
+            rank_zero_info(f"neural collapse: reached at epoch {monitor.epoch}, where training stops: {figures}")

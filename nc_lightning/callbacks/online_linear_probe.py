@@ -126,9 +126,9 @@ class OnlineLinearProbe(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means over the epoch, as far as any label was known."""
-        loss, correct, known = (0.0, 0.0, 0.0) if self._trained is None else self._trained.tolist()
-        if known > 0:
-            self._log(pl_module, {"train_loss": loss / known, "train_accuracy": correct / known})
+        loss, correct, count = (0.0, 0.0, 0.0) if self._trained is None else self._trained.tolist()
+        if count > 0:
+            self._log(pl_module, {"train_loss": loss / count, "train_accuracy": correct / count})
         self._trained = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -161,9 +161,9 @@ class OnlineLinearProbe(Callback):
         none = torch.zeros(2, dtype=torch.long, device=pl_module.device)
         counts = torch.stack([self._evaluated.get(i, none).to(none) for i in range(len(trainer.num_val_batches))])
         _add_over_processes(counts)
-        for i, (correct, known) in enumerate(counts.tolist()):
-            if known > 0:
-                self._log(pl_module, {f"{set_name('val', i)}_accuracy": correct / known})
+        for i, (correct, count) in enumerate(counts.tolist()):
+            if count > 0:
+                self._log(pl_module, {f"{set_name('val', i)}_accuracy": correct / count})
 
     def _make(self, like: Tensor) -> tuple[nn.Linear, torch.optim.Optimizer]:
         """Return classifier and optimizer, made when the features (N, d) are known, for such ones."""

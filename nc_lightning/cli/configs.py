@@ -35,9 +35,9 @@ def find_config(name: str, argument: str = "--config", folder: str = "") -> str:
     if name in shipped_configs():
         return str(shipped)
     folder = folder or name.rpartition("/")[0]
-    known = ", ".join(other for other in shipped_configs() if other.rpartition("/")[0] == folder)
+    others = ", ".join(other for other in shipped_configs() if other.rpartition("/")[0] == folder)
     raise FileNotFoundError(
-        f"{argument}: got {name!r}, expected a file that exists{f' or a shipped one ({known})' if known else ''}"
+        f"{argument}: got {name!r}, expected a file that exists{f' or a shipped one ({others})' if others else ''}"
     )
 
 

@@ -49,10 +49,10 @@ def measure_file(
     stats = ClassStatistics(len(file.classes), file.feature_dim)
     for z, y in file.batches():
         stats.update(normalize(z, normalization), y)
-    seen = CenterDistances(stats)
+    to_centers = CenterDistances(stats)
     for z, y in file.batches():
-        seen.update(normalize(z, normalization), y)
-    return all_measures(stats, seen), stats
+        to_centers.update(normalize(z, normalization), y)
+    return all_measures(stats, to_centers), stats
 
 
 def main(args: Sequence[str] | None = None) -> dict[str, float]:

@@ -104,8 +104,8 @@ def _torchvision_model(name: str, weights: str | None) -> nn.Module:
     try:
         model: nn.Module = models.get_model(name, weights=weights)
     except (KeyError, ValueError, TypeError) as error:
-        known = [entry.name for entry in models.get_model_weights(name)]
-        raise ValueError(f"weights: got {weights!r}, expected one of DEFAULT, {', '.join(known)}") from error
+        choices = [entry.name for entry in models.get_model_weights(name)]
+        raise ValueError(f"weights: got {weights!r}, expected one of DEFAULT, {', '.join(choices)}") from error
     except (OSError, RuntimeError) as error:
         raise OSError(
             f"weights: got {weights!r}, which cannot be downloaded: {_flat(error)}; put the file into "

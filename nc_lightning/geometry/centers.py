@@ -26,8 +26,8 @@ class CenterDistances:
     Example:
         >>> z, labels = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0, 1])
         >>> centers = ClassStatistics(2, 2).update(z, labels)
-        >>> seen = CenterDistances(centers).update(z, labels)
-        >>> seen.distances.tolist(), seen.correct.tolist()
+        >>> to_centers = CenterDistances(centers).update(z, labels)
+        >>> to_centers.distances.tolist(), to_centers.correct.tolist()
         ([2.0, 0.0], [2.0, 1.0])
     """
 
@@ -44,9 +44,9 @@ class CenterDistances:
         cls, centers: ClassStatistics, counts: Tensor, distances: Tensor, correct: Tensor
     ) -> "CenterDistances":
         """Wrap sums that were kept elsewhere."""
-        seen = cls(centers)
-        seen.counts, seen.distances, seen.correct = counts, distances, correct
-        return seen
+        to_centers = cls(centers)
+        to_centers.counts, to_centers.distances, to_centers.correct = counts, distances, correct
+        return to_centers
 
     @torch.no_grad()
     def update(self, z: Tensor, labels: Tensor) -> "CenterDistances":
@@ -91,7 +91,7 @@ class CenterDistances:
         return candidates, origin, centers - origin
 
 
-def within_class_variation(seen: CenterDistances) -> Tensor:
+def within_class_variation(to_centers: CenterDistances) -> Tensor:
     """Mean over classes of the mean distance (not squared) of a class to its center.
 
     Range [0, 2] on the unit ball, ideal 0; NaN without samples. The paper's within-class variation
@@ -103,11 +103,11 @@ def within_class_variation(seen: CenterDistances) -> Tensor:
         >>> within_class_variation(CenterDistances(centers).update(z, labels)).item()
         0.5
     """
-    present = seen.counts > 0
-    return (seen.distances[present] / seen.counts[present]).mean()
+    present = to_centers.counts > 0
+    return (to_centers.distances[present] / to_centers.counts[present]).mean()
 
 
-def ncc_accuracy(seen: CenterDistances) -> Tensor:
+def ncc_accuracy(to_centers: CenterDistances) -> Tensor:
     """Nearest-class-center accuracy: the share of samples that lie nearest to the center of their own class.
 
     Range [0, 1], ideal 1; NaN without samples. By Euclidean distance, as in Papyan, Han, Donoho (2020), NC4.
@@ -118,4 +118,4 @@ def ncc_accuracy(seen: CenterDistances) -> Tensor:
         >>> ncc_accuracy(CenterDistances(centers).update(z, labels)).item()
         1.0
     """
-    return seen.correct.sum() / seen.counts.sum()
+    return to_centers.correct.sum() / to_centers.counts.sum()

@@ -112,8 +112,8 @@ def nc1_outside_span(stats: ClassStatistics) -> Tensor:
     within = stats.within_trace
     if not separated(stats):
         return within / within
-    seen = _within_along(stats, _between_directions(stats)[1]).sum()
-    return torch.where(within > 0, (1 - seen / within).clamp(min=0), torch.nan)
+    inside = _within_along(stats, _between_directions(stats)[1]).sum()
+    return torch.where(within > 0, (1 - inside / within).clamp(min=0), torch.nan)
 
 
 def cdnv(stats: ClassStatistics) -> Tensor:

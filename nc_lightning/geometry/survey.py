@@ -50,9 +50,9 @@ def statistics_measures(stats: ClassStatistics) -> dict[str, Tensor]:
     return {key: function(stats) for key, function in STATISTICS_MEASURES.items()}
 
 
-def all_measures(stats: ClassStatistics, seen: CenterDistances) -> dict[str, float]:
+def all_measures(stats: ClassStatistics, to_centers: CenterDistances) -> dict[str, float]:
     """Compute every measure, from the statistics of all features and their distances to class centers."""
-    values = statistics_measures(stats) | {key: function(seen) for key, function in CENTER_MEASURES.items()}
+    values = statistics_measures(stats) | {key: function(to_centers) for key, function in CENTER_MEASURES.items()}
     return {key: float(value) for key, value in values.items()}
 
 
@@ -89,5 +89,5 @@ def measure(z: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[s
     stats = ClassStatistics(num_classes, z.shape[1], z.device).update(z, labels)
     if caveats(stats):
         warnings.warn(f"measure: {caveats(stats)}", stacklevel=2)
-    seen = CenterDistances(stats).update(z, labels)
-    return all_measures(stats, seen)
+    to_centers = CenterDistances(stats).update(z, labels)
+    return all_measures(stats, to_centers)

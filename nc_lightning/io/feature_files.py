@@ -66,12 +66,12 @@ class FeatureFile:
             given = np.char.strip(given.astype(str))
             for row in np.flatnonzero(np.isin(np.char.lower(given), MISSING))[:1].tolist():
                 raise ValueError(f"FILE: got the label {str(given[row])!r} in row {row}, expected the name of a class")
-        known = given >= 0 if given.dtype.kind in "iu" else np.ones(len(given), dtype=bool)
-        self.num_unknown = int((~known).sum())
-        classes, numbers = np.unique(given[known], return_inverse=True)
+        labelled = given >= 0 if given.dtype.kind in "iu" else np.ones(len(given), dtype=bool)
+        self.num_unknown = int((~labelled).sum())
+        classes, numbers = np.unique(given[labelled], return_inverse=True)
         self.classes: list[Any] = classes.tolist()
         self._labels = np.full(len(given), -1)
-        self._labels[known] = numbers
+        self._labels[labelled] = numbers
         shape = self._source.shape
         if len(shape) != 2 or shape[0] != len(given) or 0 in shape:
             raise ValueError(f"FILE: got features of shape {shape} and {len(given)} labels, expected (N, d) and N")
@@ -89,9 +89,9 @@ class FeatureFile:
         for rows in self._source.rows(batch_size):
             labels = torch.from_numpy(self._labels[start : start + len(rows)])
             start += len(rows)
-            known = labels >= 0
+            labelled = labels >= 0
             z = rows if rows.dtype == torch.float64 else rows.float()
-            yield z[known], labels[known]
+            yield z[labelled], labels[labelled]
 
 
 class _Arrays:

@@ -231,9 +231,11 @@ def check_centers(centers: ClassStatistics | None, num_classes: int, feature_dim
     return centers
 
 
-def count_mismatches(sums: Tensor, z: Tensor, labels: Tensor, classifier: Classifier, seen: CenterDistances) -> None:
+def count_mismatches(
+    sums: Tensor, z: Tensor, labels: Tensor, classifier: Classifier, to_centers: CenterDistances
+) -> None:
     """Add to sums (C,) on how many samples of each class the classifier and the nearest center disagree."""
-    wrong = in_float64(nc4_mismatches(z, *weight_and_bias(classifier), seen), sums.device)
+    wrong = in_float64(nc4_mismatches(z, *weight_and_bias(classifier), to_centers), sums.device)
     sums.index_add_(0, labels.to(wrong.device, torch.int64), wrong)
 
 

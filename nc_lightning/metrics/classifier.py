@@ -105,8 +105,8 @@ class NC4(_ClassifierMetric):
 
     def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
         assert self.centers is not None
-        seen = CenterDistances(self.centers.to(z.device))
-        count_mismatches(parts["mismatches"], z, labels, self.__dict__["_classifier"], seen)
+        to_centers = CenterDistances(self.centers.to(z.device))
+        count_mismatches(parts["mismatches"], z, labels, self.__dict__["_classifier"], to_centers)
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
         return self._sum("mismatches").sum().cpu() / stats.counts.sum()

@@ -80,12 +80,12 @@ class NeuralCollapse(ClassStatisticsMetric):
             for name in self.sums:
                 parts[name].fill_(torch.nan)
             return
-        seen = CenterDistances(centers.to(z.device)).update(z, labels)
-        parts["distances"] += seen.distances.to(parts["distances"])
-        parts["correct"] += seen.correct.to(parts["correct"])
+        to_centers = CenterDistances(centers.to(z.device)).update(z, labels)
+        parts["distances"] += to_centers.distances.to(parts["distances"])
+        parts["correct"] += to_centers.correct.to(parts["correct"])
         classifier: Classifier | None = self.__dict__["_classifier"]
         if classifier is not None:
-            count_mismatches(parts["mismatches"], z, labels, classifier, seen)
+            count_mismatches(parts["mismatches"], z, labels, classifier, to_centers)
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
         if not stats.present.any() or key in STATISTICS_MEASURES:
@@ -98,8 +98,8 @@ class NeuralCollapse(ClassStatisticsMetric):
             sums = {name: torch.full_like(stats.counts, torch.nan) for name in self.sums}
         if key == "nc4":
             return sums["mismatches"].sum() / stats.counts.sum()
-        seen = CenterDistances.from_state(stats, stats.counts, sums["distances"], sums["correct"])
-        return CENTER_MEASURES[key](seen)
+        to_centers = CenterDistances.from_state(stats, stats.counts, sums["distances"], sums["correct"])
+        return CENTER_MEASURES[key](to_centers)
 
 
 class NC1(ClassStatisticsMetric):

@@ -96,22 +96,22 @@ class _Progress:
     def __call__(self, folder: CellFolder, code: int) -> None:
         self.ended += 1
         if code == 0 and not folder.done:
-            said = "another process is at it"
+            outcome = "another process is at it"
         elif code == 0:
             record = folder.record()
             values = record.latest("") if record is not None else {}
             measured = (f"{HEADLINES[key]} {format_value(values[key])}" for key in SHOWN if key in values)
-            said = ", ".join(["done", *measured])
+            outcome = ", ".join(["done", *measured])
         elif code in STOPPED:
-            said = "stopped"
+            outcome = "stopped"
         elif code < 0:
-            said = f"killed by signal {-code}, see {folder.log}"
+            outcome = f"killed by signal {-code}, see {folder.log}"
         else:
             ending = folder.ending()
-            said = f"failed: {ending.error if ending else ''} (see {folder.log})"
+            outcome = f"failed: {ending.error if ending else ''} (see {folder.log})"
         left = (time.monotonic() - self.start) / self.ended * (self.count - self.ended) / 60
         soon = f", {left:.0f} min left" if self.ended < self.count else ""
-        print(f"[{self.ended}/{self.count}{soon}] {folder.cell.name}: {said}", flush=True)
+        print(f"[{self.ended}/{self.count}{soon}] {folder.cell.name}: {outcome}", flush=True)
 
 
 def _gather(folders: Sequence[CellFolder], plan: Plan, root: Path) -> bool:

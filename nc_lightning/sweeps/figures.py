@@ -116,8 +116,8 @@ def measure_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name:
         elif len(x_values) > 1 and min(x_values) > 0 and max(x_values) > 20 * min(x_values):
             panel.set_xscale("log")
 
-    said = "" if ideal is None else f" (ideal: {ideal:g})"
-    return _panels(layout.by_panel(groups), draw, f"{name}{said}")
+    suffix = "" if ideal is None else f" (ideal: {ideal:g})"
+    return _panels(layout.by_panel(groups), draw, f"{name}{suffix}")
 
 
 def path_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name: str) -> Figure:

@@ -83,15 +83,15 @@ def read_plan(path: str | Path, extra: list[str] | None = None) -> Plan:
         >>> read_plan(path).cells[0].arguments
         ['--config=scl.yaml', '--data.batches=random', '--seed_everything=0', '--data.seed=0']
     """
-    said = _read(Path(path))
-    seeds = said.get("seeds", [0])
+    plan = _read(Path(path))
+    seeds = plan.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
         raise ValueError(f"seeds: got {seeds!r}, expected a list of integers >= 0, such as [0, 1, 2]")
-    overlays = _configs("overlays", said.get("overlays", []))
-    shared = _settings("all", said.get("all", {}))
-    if "objective" in said:
-        shared = {"objective": said["objective"], **shared}
-    blocks = said.get("cells", [{}])
+    overlays = _configs("overlays", plan.get("overlays", []))
+    shared = _settings("all", plan.get("all", {}))
+    if "objective" in plan:
+        shared = {"objective": plan["objective"], **shared}
+    blocks = plan.get("cells", [{}])
     if not isinstance(blocks, list) or not blocks:
         raise ValueError(f"cells: got {blocks!r}, expected a list of blocks of settings")
     blocks = [{**shared, **_settings(f"cells[{index}]", block)} for index, block in enumerate(blocks)]
@@ -105,7 +105,7 @@ def read_plan(path: str | Path, extra: list[str] | None = None) -> Plan:
                 f"cells: got two with the name {cell.name}, once {_only(same, cell)} and once {_only(cell, same)}, "
                 "expected settings that differ to be given as lists, [so], which names them"
             )
-    cluster = said.get("cluster", {})
+    cluster = plan.get("cluster", {})
     if not isinstance(cluster, dict):
         raise ValueError(f"cluster: got {cluster!r}, expected parameters for the engine by name")
     return Plan([short_name(key, axes) for key in axes], list(cells.values()), cluster)
@@ -132,24 +132,24 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"SWEEP: got {str(path)!r}, expected a YAML file that says what is varied")
     check_nesting(str(path))
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plan = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"SWEEP: got {str(path)!r}, which is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(said, dict) or set(said) - set(_KEYS):
-        got = sorted(map(str, set(said) - set(_KEYS))) if isinstance(said, dict) else type(said).__name__
+    if not isinstance(plan, dict) or set(plan) - set(_KEYS):
+        got = sorted(map(str, set(plan) - set(_KEYS))) if isinstance(plan, dict) else type(plan).__name__
         raise ValueError(f"SWEEP: got {got} in {str(path)!r}, expected a mapping of {', '.join(_KEYS)} alone")
-    return said
+    return plan
 
 
-def _settings(where: str, said: Any) -> dict[str, Any]:
-    if not isinstance(said, dict) or not all(isinstance(key, str) for key in said):
-        raise ValueError(f"{where}: got {said!r}, expected settings by the keys of nc-train, such as model.beta: [5]")
-    for key, value in said.items():
+def _settings(where: str, plan: Any) -> dict[str, Any]:
+    if not isinstance(plan, dict) or not all(isinstance(key, str) for key in plan):
+        raise ValueError(f"{where}: got {plan!r}, expected settings by the keys of nc-train, such as model.beta: [5]")
+    for key, value in plan.items():
         if key in ("seed_everything", "data.seed"):
             raise ValueError(f"{where}: got {key}, expected seeds at the top of the file, which sets it")
         if value == []:
             raise ValueError(f"{where}: got no value for {key}, expected a list of at least one")
-    return said
+    return plan
 
 
 def _configs(where: str, value: Any) -> list[str]:

@@ -145,8 +145,8 @@ def how_many(results: Sequence[Result]) -> str:
         '2 cells: 1 done, 1 failed'
     """
     counts = {status: sum(result.status == status for result in results) for status in _STATUS}
-    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    return f"{len(results)} cell{'s' * (len(results) != 1)}: {said}"
+    summary = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{len(results)} cell{'s' * (len(results) != 1)}: {summary}"
 
 
 def undone(results: Sequence[Result]) -> list[Result]:

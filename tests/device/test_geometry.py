@@ -58,7 +58,7 @@ BY_FIRST_ARGUMENT = {
         function(statistics(z, labels), centered=c) for c in (True, False)
     ],
     ("stats", "weight"): lambda function, z, labels: function(statistics(z, labels), WEIGHT.to(z.device)),
-    ("seen",): lambda function, z, labels: function(distances(z, labels)),
+    ("to_centers",): lambda function, z, labels: function(distances(z, labels)),
     ("matrix",): lambda function, z, labels: function(z),
     ("z",): lambda function, z, labels: function(z),
     ("z", "t"): lambda function, z, labels: function(z),

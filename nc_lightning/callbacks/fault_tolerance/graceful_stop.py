@@ -119,8 +119,8 @@ class GracefulStop(Checkpoint):
         signum = self._word_of_rank_0(trainer, at_epoch_end)
         if not signum or _is_over(trainer):
             return
-        for known in self._previous:
-            signal.signal(known, signal.SIG_IGN)
+        for number in self._previous:
+            signal.signal(number, signal.SIG_IGN)
         name = f"interrupted-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"
         path = trainer.strategy.broadcast(unused_path(checkpoint_folder(trainer) / name))
         trainer.save_checkpoint(path, weights_only=False)

@@ -179,9 +179,9 @@ def _layer(module: nn.Module, name: str, layer: Any) -> nn.Module:
         return layer
     names = [key for key, _ in module.named_modules() if key]
     if layer not in names:
-        known = ", ".join([key for key in names if "." not in key]) or "none"
+        names_below = ", ".join([key for key in names if "." not in key]) or "none"
         raise ValueError(
-            f"{name}: got {layer!r}, expected the name of a submodule of {type(module).__name__}, such as {known}"
+            f"{name}: got {layer!r}, expected the name of a submodule of {type(module).__name__}, such as {names_below}"
         )
     return module.get_submodule(layer)
 

@@ -198,8 +198,8 @@ def _of_all_processes(stats: ClassStatistics | None, device: torch.device) -> Cl
     shares = all_gather_objects(None if stats is None else stats.to("cpu"))
     if len(shares) == 1:
         return stats
-    known = [share for share in shares if share is not None]
-    return reduce(ClassStatistics.merge, known).to(device) if known else None
+    present = [share for share in shares if share is not None]
+    return reduce(ClassStatistics.merge, present).to(device) if present else None
 
 
 def _add_up(*shares: Tensor) -> None:

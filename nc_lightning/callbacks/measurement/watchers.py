@@ -101,8 +101,8 @@ def _check_key(name: str, key: str, trainer: Trainer) -> None:
     probe = any(is_named(callback, "OnlineLinearProbe") for callback in trainer.callbacks)  # type: ignore[attr-defined]
     keys = [key for key, m in MEASURES.items() if m.of in ("statistics", "centers") or (probe and m.of == "classifier")]
     if not re.fullmatch(f"{PREFIX}({sets})/({'|'.join(keys)})", key):
-        known = "geometry/train/ or geometry/val/" if trainer.enable_validation else "geometry/train/"
-        raise ValueError(f"{name}: got monitor {key!r}, expected {known} and one of {', '.join(keys)}")
+        sets_there = "geometry/train/ or geometry/val/" if trainer.enable_validation else "geometry/train/"
+        raise ValueError(f"{name}: got monitor {key!r}, expected {sets_there} and one of {', '.join(keys)}")
 
 
 def _is_geometry(key: object) -> bool:

@@ -211,14 +211,14 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 def _endings() -> frozenset[str]:
     """Return the endings of images that Pillow decodes."""
     Image.init()
-    known = {
+    openers = {
         ending: (name, Image.OPEN[name][0])
         for ending, name in Image.registered_extensions().items()
         if name in Image.OPEN
     }
     stubs = {
         name
-        for name, opener in known.values()
+        for name, opener in openers.values()
         if isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
     }
-    return frozenset(ending for ending, (name, _) in known.items() if name not in stubs.union(_NO_PICTURES))
+    return frozenset(ending for ending, (name, _) in openers.items() if name not in stubs.union(_NO_PICTURES))
