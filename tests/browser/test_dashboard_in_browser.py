@@ -129,7 +129,7 @@ def test_projector(open_tab):
 
 def test_hparams(open_tab):
     tab = open_tab("hparams")
-    tab.wait_for_text("objective", "beta", "temperature", "normalization", "eta", "psi", "batch_size", "seed")
+    tab.wait_for_text("objective", "beta", "temperature", "normalization", "hardening", "link", "batch_size", "seed")
     tab.wait_for_text("geometry/train/effective_rank", "HSCL", "SCL", "10.000", "unit_ball")
     assert "hp_metric" not in tab.text()
 
