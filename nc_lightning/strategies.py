@@ -41,7 +41,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Load a checkpoint of any strategy: plain types and tensors alone, never code."""
-        from torch.distributed.checkpoint.state_dict import (
+        from torch.distributed.checkpoint.state_dict import (  # noqa: PLC0415 - heavy, and not in every torch
             StateDictOptions,
             set_model_state_dict,
             set_optimizer_state_dict,
@@ -80,7 +80,7 @@ def _by_name(state: dict[str, Any], optimizer: Optimizer, model: nn.Module) -> d
 
 def shard(device_mesh: "DeviceMesh", *modules: nn.Module) -> None:
     """Shard each module as a whole over the data-parallel processes; its weights are whole only while it runs."""
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - not in every torch
 
     for module in modules:
         fully_shard(module, mesh=device_mesh["data_parallel"], reshard_after_forward=True)
