@@ -54,7 +54,7 @@ class Kornia:
     """SimCLR's recipe for whole batches by kornia."""
 
     def __init__(self) -> None:
-        import kornia.augmentation as K  # noqa: N812
+        import kornia.augmentation as K  # noqa: N812, PLC0415 - optional
 
         self.layers = K.AugmentationSequential(
             K.RandomResizedCrop((32, 32), scale=(0.2, 1.0)),

@@ -74,7 +74,7 @@ def naive(z: Tensor, labels: Tensor) -> Tensor:
 
 def pml(z: Tensor, labels: Tensor) -> Tensor:
     """Supervised contrastive loss of pytorch-metric-learning."""
-    from pytorch_metric_learning.losses import SupConLoss
+    from pytorch_metric_learning.losses import SupConLoss  # noqa: PLC0415 - optional
 
     loss: Tensor = SupConLoss(temperature=TEMPERATURE)(z, labels)
     return loss
@@ -82,7 +82,7 @@ def pml(z: Tensor, labels: Tensor) -> Tensor:
 
 def lightly(z: Tensor, labels: Tensor) -> Tensor:
     """Contrastive loss of lightly, for which the second half of the rows are other views of the first."""
-    from lightly.loss import NTXentLoss
+    from lightly.loss import NTXentLoss  # noqa: PLC0415 - optional
 
     loss: Tensor = NTXentLoss(temperature=TEMPERATURE)(*z.chunk(2))
     return loss

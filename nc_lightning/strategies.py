@@ -37,26 +37,30 @@ class FSDP2Strategy(ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
         if self._layer_sync is not None:
-            assert self.model is not None
-            self.model = self._layer_sync.apply(self.model)
+            self.model = self._layer_sync.apply(self._connected_model())
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Load a checkpoint of any strategy: plain types and tensors alone, never code."""
-        from torch.distributed.checkpoint.state_dict import (
+        from torch.distributed.checkpoint.state_dict import (  # noqa: PLC0415 - heavy, and not in every torch
             StateDictOptions,
             set_model_state_dict,
             set_optimizer_state_dict,
         )
 
-        assert self.model is not None
+        model = self._connected_model()
         checkpoint: dict[str, Any] = torch.load(
             self.broadcast(checkpoint_path), mmap=True, map_location="cpu", weights_only=True
         )
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-        set_model_state_dict(self.model, checkpoint["state_dict"], options=options)
+        set_model_state_dict(model, checkpoint["state_dict"], options=options)
         for optimizer, state in zip(self.optimizers, checkpoint.get("optimizer_states", []), strict=False):
-            set_optimizer_state_dict(self.model, optimizer, _by_name(state, optimizer, self.model), options=options)
+            set_optimizer_state_dict(model, optimizer, _by_name(state, optimizer, model), options=options)
         return checkpoint
+
+    def _connected_model(self) -> nn.Module:
+        if self.model is None:
+            raise RuntimeError("FSDP2Strategy: got no model, expected one from a Trainer; run it by Trainer.fit")
+        return self.model
 
 
 def _by_name(state: dict[str, Any], optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def _by_name(state: dict[str, Any], optimizer: Optimizer, model: nn.Module) -> d
 
 def shard(device_mesh: "DeviceMesh", *modules: nn.Module) -> None:
     """Shard each module as a whole over the data-parallel processes; its weights are whole only while it runs."""
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - not in every torch
 
     for module in modules:
         fully_shard(module, mesh=device_mesh["data_parallel"], reshard_after_forward=True)

@@ -39,8 +39,8 @@ def check_recipe(augmentation: Augmentation, image_shape: Sequence[int]) -> None
             views = Views(1, augmentation)(probes, torch.Generator().manual_seed(0))
         except Exception:  # a recipe that fails on images in general says so in training
             return
-    assert isinstance(views, Tensor)
-    means = views.reshape(3, -1).mean(1)
+    images = views if isinstance(views, Tensor) else torch.cat(views)
+    means = images.reshape(3, -1).mean(1)
     known = means[~means.isnan()]  # stretched to its own range, an image of one value is 0 / 0
     if not (len(known) and known.min() >= -_MARGIN and _DARK <= known.max() <= 1 + _MARGIN):
         black, white, mixed = means.tolist()

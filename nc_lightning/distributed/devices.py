@@ -54,7 +54,7 @@ def check_same_device(trainer: Trainer) -> "Store | None":
     _check_number(trainer, environment)
     if environment.world_size() == 1:
         return None
-    from torch.distributed import PrefixStore, rendezvous  # not in every torch
+    from torch.distributed import PrefixStore, rendezvous  # noqa: PLC0415 - not in every torch
 
     # Lightning sets the same when it makes the process group.
     os.environ.setdefault("MASTER_ADDR", str(environment.main_address))

@@ -84,7 +84,7 @@ class TimmEncoder(Encoder):
         super().__init__()
         check_image(input_shape)
         try:
-            import timm
+            import timm  # noqa: PLC0415 - optional
         except ImportError as error:
             raise ImportError("TimmEncoder: got no timm; install it by pip install 'nc-lightning[timm]'") from error
         try:

@@ -148,8 +148,8 @@ def _import(name: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import pl_bolts.callbacks
-            import pl_bolts.datamodules
+            import pl_bolts.callbacks  # noqa: PLC0415 - optional
+            import pl_bolts.datamodules  # noqa: PLC0415 - optional
     except ImportError as error:
         raise ImportError(
             "lightning-bolts: got none that can be imported; install it by pip install 'nc-lightning[bolts]'"

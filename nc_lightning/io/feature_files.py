@@ -142,7 +142,7 @@ class _Parquet:
 
     def __init__(self, path: Path) -> None:
         try:
-            from pyarrow import parquet
+            from pyarrow import parquet  # noqa: PLC0415 - optional
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("FILE: got a .parquet, which needs pyarrow: pip install pyarrow") from error
         self.file = parquet.ParquetFile(path)

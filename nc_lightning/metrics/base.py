@@ -214,14 +214,12 @@ def statistics_of(parts: dict[str, Tensor]) -> ClassStatistics:
     return ClassStatistics.from_state(parts["counts"], parts["means"], parts["scatter"], parts["traces"])
 
 
-def check_centers(centers: ClassStatistics | None, num_classes: int, feature_dim: int) -> ClassStatistics | None:
+def check_centers(centers: ClassStatistics, num_classes: int, feature_dim: int) -> ClassStatistics:
     """Return centers that fit.
 
     Raises:
         ValueError: If they are of another number of classes or dimension, or hold no class.
     """
-    if centers is None:
-        return None
     if tuple(centers.means.shape) != (num_classes, feature_dim):
         raise ValueError(
             f"centers: got statistics of (num_classes, feature_dim) = {tuple(centers.means.shape)}, expected "

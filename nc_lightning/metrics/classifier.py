@@ -104,7 +104,6 @@ class NC4(_ClassifierMetric):
         return (*super()._settings(), id(self.centers))
 
     def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
-        assert self.centers is not None
         to_centers = CenterDistances(self.centers.to(z.device))
         count_mismatches(parts["mismatches"], z, labels, self.__dict__["_classifier"], to_centers)
 

@@ -59,7 +59,7 @@ class NeuralCollapse(ClassStatisticsMetric):
         classifier: Classifier | None = None,
         **kwargs: Any,
     ) -> None:
-        self.centers = check_centers(centers, num_classes, feature_dim)
+        self.centers = None if centers is None else check_centers(centers, num_classes, feature_dim)
         # Out of sight of nn.Module: the classifier is not ours to move, to save or to train.
         self.__dict__["_classifier"] = classifier
         if classifier is not None:

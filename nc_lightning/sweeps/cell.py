@@ -165,11 +165,10 @@ def run_cell(folder: CellFolder) -> int:
 
 
 def _nc_train(arguments: list[str]) -> int:
-    import __main__  # another one in each process
-
-    given = sys.argv, __main__.__spec__
+    program = sys.modules["__main__"]  # another one in each process
+    given = sys.argv, program.__spec__
     # What Lightning starts again for each further process of a run: nc-train, and not what has started this process.
-    sys.argv, __main__.__spec__ = [str(Path(__file__).parents[1] / "__main__.py"), *arguments], None
+    sys.argv, program.__spec__ = [str(Path(__file__).parents[1] / "__main__.py"), *arguments], None
     try:
         main(arguments)
     except SystemExit as exit_:
@@ -182,7 +181,7 @@ def _nc_train(arguments: list[str]) -> int:
         traceback.print_exc()
         return 1
     finally:
-        sys.argv, __main__.__spec__ = given
+        sys.argv, program.__spec__ = given
     return 0
 
 

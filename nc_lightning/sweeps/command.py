@@ -20,6 +20,7 @@ from nc_lightning.sweeps.local import run_locally
 from nc_lightning.sweeps.plan import Plan, read_plan
 from nc_lightning.sweeps.report import sweep_html, write_figures
 from nc_lightning.sweeps.results import HEADLINES, collect, how_many, results_csv, results_markdown, undone
+from nc_lightning.sweeps.slurm import run_on_slurm
 
 SHOWN = ("geometry/train/effective_rank", "geometry/train/nc1")
 """What is printed of a cell that has ended."""
@@ -73,8 +74,6 @@ def _run(options: argparse.Namespace, extra: list[str]) -> Path:
     print(f"{len(folders)} cells in {root}, {len(folders) - len(waiting)} of them done before")
     progress = _Progress(len(waiting))
     if options.submit:
-        from nc_lightning.sweeps.slurm import run_on_slurm
-
         stopped_by = run_on_slurm(waiting, root, plan.cluster, progress)
     else:
         stopped_by = run_locally(waiting, options.jobs, progress)

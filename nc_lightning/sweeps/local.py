@@ -98,7 +98,8 @@ def _in_a_process(folder: CellFolder, threads: int, environment: dict[str, str])
 
 
 def _send(process: BaseProcess, number: int) -> None:
-    assert process.pid is not None
+    if process.pid is None:  # it was never started
+        return
     try:
         os.killpg(process.pid, number)
     except (AttributeError, ProcessLookupError):  # no groups here, or it has not got to make its own

@@ -27,7 +27,7 @@ class CellJob:
 
     def checkpoint(self) -> Any:
         """Let submitit submit the job again when its time is up; the cell then goes on from its last checkpoint."""
-        from submitit.helpers import DelayedSubmission
+        from submitit.helpers import DelayedSubmission  # noqa: PLC0415 - optional
 
         return DelayedSubmission(self)
 
@@ -52,7 +52,7 @@ def run_on_slurm(
         ValueError: If there is no SLURM here, or submitit does not know a parameter.
     """
     try:
-        import submitit
+        import submitit  # noqa: PLC0415 - optional
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "--submit: got no submitit, expected it to be installed by pip install 'nc-lightning[slurm]'"

@@ -22,7 +22,7 @@ from nc_lightning.callbacks.dashboard.image_loggers import (
 )
 from nc_lightning.callbacks.dashboard.projector import write_projector
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
-from nc_lightning.callbacks.sources import datamodule_in_use, is_named, run_folder
+from nc_lightning.callbacks.sources import datamodule_in_use, find_num_classes, is_named, run_folder
 from nc_lightning.checks import check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.geometry import MEASURES, class_mean_spectrum
@@ -117,8 +117,7 @@ class TensorBoardDashboard(Callback):
         if not trainer.is_global_zero:
             return
         self._record_path = unused_path(folder / FILE_NAME)
-        num_classes = _monitor(trainer).num_classes
-        assert num_classes is not None
+        num_classes = find_num_classes(_monitor(trainer).num_classes, trainer, pl_module, "GeometryMonitor")
         feature_dim = getattr(pl_module, "feature_dim", num_classes - 1)
         loss = getattr(pl_module, "loss", None)
         name = f"{type(pl_module).__name__}, {folder.name}"
@@ -150,7 +149,7 @@ class TensorBoardDashboard(Callback):
         when = {"epoch": float(monitor.epoch), "step": float(trainer.global_step)}
         self._history.append({**when, **monitor.by_key(), **losses})
         if monitor.epoch - self._drawn[0] >= self.every_n_epochs:
-            self._draw(trainer, pl_module, monitor)
+            self._draw(self._record, trainer, pl_module, monitor)
             with self._only_a_warning(trainer, "record of the run"):
                 self._record.write(self._record_path)
 
@@ -160,7 +159,7 @@ class TensorBoardDashboard(Callback):
             return
         monitor = _monitor(trainer)
         if self._drawn[1] != trainer.global_step:
-            self._draw(trainer, pl_module, monitor)
+            self._draw(self._record, trainer, pl_module, monitor)
         with self._only_a_warning(trainer, "projector"):
             if monitor.sample is not None:
                 for writer, prefix in _writers(trainer):
@@ -171,22 +170,21 @@ class TensorBoardDashboard(Callback):
                 for summary in hparams(self._record.settings, {prefix + key: v for key, v in final.items()}):
                     writer._get_file_writer().add_summary(summary, trainer.global_step)
                 writer.flush()
-        self._write_report(trainer)
+        self._write_report(self._record, trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave a report of what there is behind, also when training is interrupted."""
         self._give_back()
         if self._record is not None and self._history:
             if self._drawn[1] != self._history[-1]["step"]:
-                self._draw(trainer, pl_module, _monitor(trainer))
-            self._write_report(trainer)
+                self._draw(self._record, trainer, pl_module, _monitor(trainer))
+            self._write_report(self._record, trainer)
 
-    def _write_report(self, trainer: Trainer) -> None:
-        assert self._record is not None
+    def _write_report(self, record: RunRecord, trainer: Trainer) -> None:
         with self._only_a_warning(trainer, "report"):
             path = self._record_path.with_suffix(".html")
-            self._record.write(self._record_path)
-            replace_file(path, report_html([self._record]))
+            record.write(self._record_path)
+            replace_file(path, report_html([record]))
             self.report = path
         self._record = None
 
@@ -203,17 +201,16 @@ class TensorBoardDashboard(Callback):
             setattr(instance, name, value)
         self._lent = []
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
-        assert self._record is not None
+    def _draw(self, record: RunRecord, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
         self._drawn = (monitor.epoch, trainer.global_step)
         figures: dict[str, bytes] = {}
         with self._only_a_warning(trainer, "figures"):
-            self._record.settings = run_settings(trainer, pl_module)
+            record.settings = run_settings(trainer, pl_module)
             if "train" in monitor.statistics:
-                self._record.spectrum = class_mean_spectrum(monitor.statistics["train"]).tolist()
-            paths = {name: path for name in SETS if (path := self._record.path(name))}
+                record.spectrum = class_mean_spectrum(monitor.statistics["train"]).tolist()
+            paths = {name: path for name in SETS if (path := record.path(name))}
             figures = geometry_figures(monitor, getattr(pl_module, "loss", None), paths, _class_names(trainer))
-            self._record.figures = figures
+            record.figures = figures
         for logger in trainer.loggers:
             with self._only_a_warning(trainer, f"figures for {type(logger).__name__}"):
                 log_figures(logger, {f"figures/{name}": png for name, png in figures.items()}, trainer.global_step)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import NoReturn
 
 import torch.distributed as dist
@@ -60,7 +61,7 @@ class ProcessWatch(Callback):
         self._over.clear()
         if _children(trainer):
             _dismiss_lightnings_observer()
-            self._start(self._watch_children)
+            self._start(partial(self._watch_children, trainer))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The run is over: processes may end."""
@@ -83,21 +84,20 @@ class ProcessWatch(Callback):
     def _start(self, watch: Callable[[], None]) -> None:
         threading.Thread(target=watch, name="process-watch", daemon=True).start()
 
-    def _watch_children(self) -> None:
-        assert self._trainer is not None
-        children = _children(self._trainer)
+    def _watch_children(self, trainer: Trainer) -> None:
+        children = _children(trainer)
         while not self._over.wait(POLL_SECONDS):
-            for rank, child in enumerate(children, self._trainer.global_rank + 1):
+            for rank, child in enumerate(children, trainer.global_rank + 1):
                 code = child.poll()
                 if code and not self._over.is_set():
                     self._exit_code = 2 if code == 2 else 1
                     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended with code {code}"
-                    _report(f"process of rank {rank} (pid {child.pid}) {how}", self._trainer)
+                    _report(f"process of rank {rank} (pid {child.pid}) {how}", trainer)
                     _kill(children)
                     self._verdict.set()
                     # The main thread ends by itself where its collective raises; with NCCL it would hang in there.
                     time.sleep(GRACE_SECONDS)
-                    _leave(self._trainer, self._exit_code)
+                    _leave(trainer, self._exit_code)
 
     def _watch_launcher(self) -> None:
         while not self._over.wait(POLL_SECONDS):

@@ -13,7 +13,7 @@ _SHARES: dict[Split, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 def load_digits() -> tuple[Tensor, Tensor]:
     """Return the images (1797, 1, 8, 8), float32 in [0, 1], and their labels (1797,)."""
-    from sklearn.datasets import load_digits as load
+    from sklearn.datasets import load_digits as load  # noqa: PLC0415 - heavy
 
     digits = load()
     return torch.from_numpy(digits.images).float().div_(16)[:, None], torch.from_numpy(digits.target).long()
