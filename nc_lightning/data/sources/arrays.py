@@ -22,11 +22,12 @@ class ArrayDataModule(ImageDataModule):
     """Images or vectors from a `.npz` file with the arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
 
     Images are (N, H, W), (N, H, W, C) or (N, C, H, W). If their numbers are bytes, 0 to 255 in any type, they become
-    float, and standardised by mean and standard deviation of each channel of the training set. Floats in other ranges,
-    and vectors, are taken as they are, in float32; the summary at setup says which. Names of the classes may be in a
-    further array ``classes`` or ``class_names``. ``x_val`` and ``y_val`` are the validation set, if the file has them.
-    Names are in any case, and splits have any of their usual ones, such as ``X_valid`` or ``y_dev``; the summary counts
-    all other arrays.
+    float, and standardised by mean and standard deviation of each channel of the training set. Images in [0, 1], in any
+    type, or standardised ones, and vectors, are taken as they are, in float32; the summary at setup says which.
+
+    ``x_val`` and ``y_val`` are the validation set, if the file has them. Names are in any case, and splits have any of
+    their usual ones, such as ``X_valid`` or ``y_dev``. Names of the classes may be in a further array ``classes`` or
+    ``class_names``; the summary counts all other arrays.
 
     Args:
         path: The file. Pickled arrays are refused.
@@ -123,10 +124,11 @@ class ArrayDataModule(ImageDataModule):
         if inputs.dtype != self._dtype:
             kinds = {True: "bytes", False: "floats taken as they are"}
             raise ValueError(
-                f"{name}: got {kinds[inputs.dtype == np.uint8]} from {x.min():g} to {x.max():g}, expected "
+                f"{name}: got {kinds[inputs.dtype == np.uint8]} from {inputs.min():g} to {inputs.max():g}, expected "
                 f"{kinds[self._dtype == np.uint8]} as in x_test"
             )
-        span = "bytes" if inputs.dtype == np.uint8 else f"floats from {inputs.min():.3g} to {inputs.max():.3g}"
+        kind = "bytes" if inputs.dtype == np.uint8 else "floats"
+        span = f"{kind} from {inputs.min():.3g} to {inputs.max():.3g}"
         self.origins[split] = f"{name} in {self.path}, {span}"
         return LabelledTensors(torch.from_numpy(inputs), _as_tensor(labels))
 
@@ -149,7 +151,7 @@ def _array(file: Any, name: str) -> np.ndarray[Any, Any]:
 
 def _inputs(file: Any, name: str) -> np.ndarray[Any, Any]:
     x = _array(file, name)
-    if x.dtype.kind not in "fiu" or x.ndim < 2 or len(x) == 0:
+    if x.dtype.kind not in "fiub" or x.ndim < 2 or len(x) == 0:
         raise ValueError(f"{name}: got {x.dtype} of shape {x.shape}, expected numbers (N, ...)")
     return x
 
