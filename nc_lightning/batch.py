@@ -27,8 +27,8 @@ def read_batch(batch: Any) -> tuple[list[Tensor], Tensor]:
             indices (N,) or (N, 1), or one-hot rows (N, C).
 
     Raises:
-        ValueError: If the batch has another form, labels are soft, integers behind the labels may be the labels, or
-            inputs and labels differ in number.
+        ValueError: If the batch has another form, labels are soft, integers or one-hot rows behind the labels may be
+            the labels, or inputs and labels differ in number.
 
     Example:
         >>> views, labels = read_batch({"pixel_values": torch.zeros(2, 3), "labels": torch.eye(4)[[3, 1]], "id": "ab"})
@@ -99,7 +99,9 @@ def class_indices(labels: Tensor) -> Tensor:
         raise ValueError(
             f"labels: got shape {tuple(labels.shape)}, expected (N,); several views are ((x1, ..., xV), y)"
         )
-    if labels.shape[1] == 1 and not labels.is_floating_point():
+    if labels.shape[1] == 1:
+        if labels.is_floating_point():
+            raise ValueError(f"labels: got {labels.dtype} {tuple(labels.shape)}, expected integers (N,); cast them")
         return labels[:, 0]
     ones = labels == 1
     if labels.shape[1] > 1 and bool(((ones | (labels == 0)).all(1) & (ones.sum(1) == 1)).all()):
@@ -150,12 +152,23 @@ def _pair(batch: Any) -> tuple[Any, Any]:
 
 def _is_index(other: Any, labels: Any) -> bool:
     """Whether integers behind the labels number the inputs: few of them are equal, and equal ones have one label."""
-    if not all(isinstance(vector, Tensor) and vector.ndim == 1 for vector in (other, labels)):
+    other, labels = _vector(other), _vector(labels)
+    if other is None or labels is None or other.is_floating_point() or other.dtype == torch.bool:
         return True
-    if other.dtype.is_floating_point or other.dtype == torch.bool or len(other) != len(labels):
+    if len(other) != len(labels) or bool((other == labels).all()):
         return True
     different = len(other.unique())
     return 2 * different >= len(other) and torch.stack([other, labels]).unique(dim=1).shape[1] == different
+
+
+def _vector(tensor: Any) -> Tensor | None:
+    """Return a tensor as (N,) if it has the shape of labels, or holds their one-hot rows; else None."""
+    if not isinstance(tensor, Tensor):
+        return None
+    try:
+        return class_indices(tensor)
+    except ValueError:
+        return None
 
 
 def _known(fields: Mapping[Any, Any], keys: tuple[str, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Try the recipe of an augmentation on plain images: does it give images back?"""
+"""Try the recipe of an augmentation on plain images: does it give images of the same kind back?"""
 
 from collections.abc import Sequence
 
@@ -16,17 +16,17 @@ _DARK = 0.1
 
 
 def check_recipe(augmentation: Augmentation, image_shape: Sequence[int]) -> None:
-    """Refuse a recipe that normalizes or rescales images, which training alone would see.
+    """Refuse a recipe that normalizes or rescales images, or gives them another shape, which training alone would see.
 
-    Whatever code does so, it moves the mean of black or white images out of [0, 1], or makes all images almost black.
-    Changes of color, noise and erased pixels do neither. The global random state stays as it was.
+    Whatever code normalizes, it moves the mean of black or white images out of [0, 1], or makes all of them almost
+    black. Changes of color, noise and erased pixels do neither. The global random state stays as it was.
 
     Args:
         augmentation: What makes a view.
         image_shape: Shape of one image, (channels, height, width).
 
     Raises:
-        ValueError: If the recipe's views are not images in [0, 1].
+        ValueError: If the recipe's views are not images in [0, 1], or have another shape.
 
     Example:
         >>> from torchvision.transforms import v2
@@ -40,6 +40,11 @@ def check_recipe(augmentation: Augmentation, image_shape: Sequence[int]) -> None
         except Exception:  # a recipe that fails on images in general says so in training
             return
     images = views if isinstance(views, Tensor) else torch.cat(views)
+    if images.shape != probes.shape:
+        raise ValueError(
+            f"augmentation: got views of shape {tuple(images.shape[1:])} of images {tuple(image_shape)}, expected the "
+            "same shape, which validation and geometry see; change the recipe, or the size of the images"
+        )
     means = images.reshape(3, -1).mean(1)
     known = means[~means.isnan()]  # stretched to its own range, an image of one value is 0 / 0
     if not (len(known) and known.min() >= -_MARGIN and _DARK <= known.max() <= 1 + _MARGIN):

@@ -91,7 +91,10 @@ class Views:
         with torch.random.fork_rng(devices, device_type=x.device.type):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)))
             # A copy: some transforms work in place.
-            return as_floats(torch.stack([self.augmentation(image) for image in x.clone()]))
+            views = [self.augmentation(image) for image in x.clone()]
+        if len(shapes := {tuple(view.shape) for view in views if isinstance(view, Tensor)}) > 1:
+            raise ValueError(f"augmentation: got views of the shapes {sorted(shapes)[:3]}, expected one for all images")
+        return as_floats(torch.stack(views))
 
     def _standardise(self, x: Tensor) -> Tensor:
         if self.mean is None or self.std is None:

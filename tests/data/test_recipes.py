@@ -2,6 +2,7 @@
 
 import functools
 import random
+import re
 
 import numpy as np
 import pytest
@@ -217,6 +218,30 @@ def test_other_recipes_are_not_refused_and_draw_nothing_at_setup(tmp_path, recip
     assert torch.equal(torch.get_rng_state(), states[0])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]
     next(iter(data.train_dataloader()))
+
+
+OF_ANOTHER_SHAPE = {
+    "larger crop": (v2.RandomResizedCrop(24, antialias=True), (3, 24, 24)),
+    "smaller crop": (v2.CenterCrop(8), (3, 8, 8)),
+    "not square": (v2.Resize((16, 12)), (3, 16, 12)),
+    "padded": (v2.Pad(2), (3, 20, 20)),
+    "grey": (v2.Grayscale(), (1, 16, 16)),
+    "flat": (nn.Flatten(0), (768,)),
+}
+
+
+@pytest.mark.parametrize("recipe", OF_ANOTHER_SHAPE)
+def test_views_of_another_shape_than_the_images_are_refused(tmp_path, recipe):
+    augmentation, shape = OF_ANOTHER_SHAPE[recipe]
+    shapes = rf"got views of shape {re.escape(str(shape))} of images \(3, 16, 16\), expected the same"
+    with pytest.raises(ValueError, match=f"augmentation: {shapes}") as error:
+        arrays(tmp_path, augmentation=augmentation).setup()
+    assert "\n" not in str(error.value)
+
+
+def test_views_of_several_sizes_are_one_line():
+    with pytest.raises(ValueError, match=r"augmentation: got views of the shapes \[\(3, \d+, \d+\), .*, expected one"):
+        Views(1, v2.RandomResize(8, 40))(IMAGES)
 
 
 def test_digits_refuse_it_too():

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 _CHANNELS = (1, 3, 4)
-_BRIGHT = 16.0
-"""Floats without a negative number that go beyond this, and not beyond 255, are images that were never scaled."""
+_LARGEST = 16.0
+"""Largest magnitude of floats that are in [0, 1] or standardised; beyond it, images were never scaled."""
 
 Array = np.ndarray[Any, Any]
 
@@ -14,12 +14,12 @@ Array = np.ndarray[Any, Any]
 def as_inputs(x: Array, name: str) -> Array:
     """Return inputs as they go into a network: images with channels first, bytes as uint8, all others in float32.
 
-    Four dimensions are images, with the channels last or first. So are three dimensions of integers or of bytes,
-    without channels; more than four are never images. Integers, and floats that are all whole, are bytes if they lie
-    in 0 to 255 and not in [0, 1].
+    Four dimensions are images, with the channels last or first; three are images without channels; more than four are
+    never images of bytes. Integers, and floats that are all whole, are bytes if they lie in 0 to 255 and not in [0, 1].
+    Other floats are in [0, 1] or standardised, so that none of them is far from 0. Booleans are 0 and 1.
 
     Args:
-        x: (N, ...) numbers.
+        x: (N, ...) numbers or booleans.
         name: Name of the array, for messages.
 
     Raises:
@@ -31,23 +31,21 @@ def as_inputs(x: Array, name: str) -> Array:
         >>> as_inputs(np.zeros((2, 8, 9, 3)), "x_train").shape
         (2, 3, 8, 9)
     """
-    integers = x.dtype.kind in "iu"
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise ValueError(f"{name}: got a number that is not finite, expected finite ones")
+    if x.ndim < 3:
+        return x.astype(np.float32)
     if x.ndim == 4:
-        images = np.moveaxis(x, _channel_axis(x, name), 1)
-    elif x.ndim == 3 and (integers or _are_bytes(x)):
-        images = x[:, None]
-    elif x.ndim > 4 and (integers or _are_bytes(x)):
+        x = np.moveaxis(x, _channel_axis(x, name), 1)
+    elif x.ndim == 3:
+        x = x[:, None]
+    inputs = _scaled(x, name) if x.size else x.astype(np.float32)
+    if x.ndim > 4 and inputs.dtype == np.uint8:
         raise ValueError(
             f"{name}: got {x.dtype} of shape {x.shape} from {x.min()} to {x.max()}, expected images (N, H, W), "
             "(N, H, W, C) or (N, C, H, W); divide larger arrays by 255, floats in [0, 1] are taken as they are"
         )
-    else:
-        return x.astype(np.float32)
-    if x.dtype != np.uint8 and x.size:
-        images = _scaled(images, integers, name)
-    return np.ascontiguousarray(images)
+    return np.ascontiguousarray(inputs)
 
 
 def _channel_axis(x: Array, name: str) -> int:
@@ -63,23 +61,21 @@ def _channel_axis(x: Array, name: str) -> int:
     )
 
 
-def _are_bytes(x: Array) -> bool:
-    """Whether floats are whole numbers in 0 to 255, and not all in [0, 1]."""
-    return bool(x.size and x.min() >= 0 and 1 < x.max() <= 255 and (x == np.rint(x)).all())
-
-
-def _scaled(images: Array, integers: bool, name: str) -> Array:
-    least, most = images.min(), images.max()
-    if _are_bytes(images) or (integers and least >= 0 and most <= 255):
-        return images.astype(np.uint8)
-    if not integers and least >= 0 and _BRIGHT < most <= 256:
+def _scaled(x: Array, name: str) -> Array:
+    least, most = x.min(), x.max()
+    integers = x.dtype.kind in "iu"
+    whole = integers or (x.dtype.kind == "f" and bool((x == np.rint(x)).all()))
+    if whole and least >= 0 and (1 < most <= 255 or (integers and most == 0)):
+        return x.astype(np.uint8, copy=False)
+    if integers and (least < 0 or most > 1):
         raise ValueError(
-            f"{name}: got images with fractions from {least:.4g} to {most:.4g}, expected whole numbers from 0 to 255 "
-            "or floats in [0, 1]; round them, or divide them by 255"
-        )
-    if integers:
-        raise ValueError(
-            f"{name}: got {images.dtype} images from {least} to {most}, expected 0 to 255; divide by their largest "
+            f"{name}: got {x.dtype} images from {least} to {most}, expected 0 to 255; divide by their largest "
             "possible value to have floats in [0, 1]"
         )
-    return images.astype(np.float32)
+    if least < -_LARGEST or most > _LARGEST:
+        raise ValueError(
+            f"{name}: got {'whole numbers' if whole else 'fractions'} from {least:.5g} to {most:.5g} as images, "
+            "expected whole numbers from 0 to 255, or floats in [0, 1] or standardised; round and clip them to bytes, "
+            "or divide them by their largest possible value"
+        )
+    return x.astype(np.float32)

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Literal
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
 Classes = list[str] | list[int] | Literal["found"]
 """Names or numbers of classes, or all that are found."""
 
-MISSING = ("", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "n/a", "na")
+MISSING = (
+    *("", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "n/a", "na"),
+    *("?", "??", "???", "-", "--", "---", "\u2013", "\u2014"),
+)
 """What tables hold where a name is missing, in lower case."""
 NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:e[+-]?[0-9]+)?", re.IGNORECASE)
 """A number as tables write it, by point or comma."""
@@ -127,6 +132,21 @@ def listed(labels: Sequence[int] | Sequence[str]) -> str:
         '[0, 1, 2, 3, 4, ..., 99]'
     """
     return str(list(labels)) if len(labels) <= 12 else f"[{', '.join(map(repr, labels[:5]))}, ..., {labels[-1]!r}]"
+
+
+def warn_of_case(names: Sequence[str]) -> None:
+    """Warn of names that differ only in case, which are classes of their own.
+
+    Example:
+        >>> warn_of_case(["ant", "bee"])
+    """
+    first: dict[str, str] = {}
+    pairs = [(first[look], name) for name in names if first.setdefault(look := name.casefold(), name) != name]
+    if pairs:
+        rank_zero_warn(
+            f"classes: {len(pairs)} differ from another only in case, {pairs[0][0]!r} and {pairs[0][1]!r} first; "
+            "rename one if they are meant to be the same"
+        )
 
 
 def _is_number(name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from nc_lightning.batch import UNLABELLED
 from nc_lightning.data.base import Split
 from nc_lightning.data.files.classes import MISSING, NUMBER, class_name, whole_numbers
 from nc_lightning.data.files.split_folders import role_of
@@ -66,6 +67,8 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the records that are not blank, with the lines where they begin."""
     text = _text(path)
     head = text.partition("\n")[0]
+    if "\0" in head:
+        raise ValueError(f"labels: got {path} with zero bytes, which is no UTF-8, nor UTF-16 with a byte order mark")
     delimiter = max(",;\t", key=head.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     line = 1
@@ -96,6 +99,11 @@ def _values(line: int, fields: list[str], names: list[str], path: Path) -> dict[
             raise ValueError(
                 f"labels: got {value!r} for {column} in row {line} of {path}, expected a name; drop the row"
             )
+    if NUMBER.fullmatch(values["label"]) and _value(values["label"]) == UNLABELLED:
+        raise ValueError(
+            f"labels: got {values['label']!r} in row {line} of {path}, which stands for an unknown class; drop the "
+            "row, or rename the class"
+        )
     if values["label"].count('"') % 2:
         raise ValueError(f"labels: got {values['label']!r} in row {line} of {path}, expected no stray quote")
     if _ROUNDED.fullmatch(values["label"]):
@@ -129,13 +137,17 @@ def _with_numbers(rows: list[Row], path: Path) -> list[Row]:
     numbers = [row for row in rows if NUMBER.fullmatch(row.label)]
     first: dict[Decimal, Row] = {}
     for row in numbers:
-        earlier = first.setdefault(Decimal(row.label.replace(",", ".")), row)
+        earlier = first.setdefault(_value(row.label), row)
         if earlier.label != row.label:
             raise ValueError(
                 f"labels: got {earlier.label!r} in row {earlier.line} and {row.label!r} in row {row.line} of {path}, "
                 "expected one way to write a number"
             )
     return rows
+
+
+def _value(number: str) -> Decimal:
+    return Decimal(number.replace(",", "."))
 
 
 def _text(path: Path) -> str:

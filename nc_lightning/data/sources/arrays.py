@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nc_lightning.data.base import Split
+from nc_lightning.data.base import SPLITS, Split
 from nc_lightning.data.files.array_layout import as_inputs
 from nc_lightning.data.files.classes import MISSING, class_name, whole_numbers
 from nc_lightning.data.files.finding import real_path
+from nc_lightning.data.files.split_folders import ROLES
 from nc_lightning.data.loader import LabelledTensors
 from nc_lightning.data.sources.images import ImageDataModule, Sets
 
@@ -21,9 +22,12 @@ class ArrayDataModule(ImageDataModule):
     """Images or vectors from a `.npz` file with the arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
 
     Images are (N, H, W), (N, H, W, C) or (N, C, H, W). If their numbers are bytes, 0 to 255 in any type, they become
-    float, and standardised by mean and standard deviation of each channel of the training set. Floats in other ranges,
-    and vectors, are taken as they are, in float32; the summary at setup says which. Names of the classes may be in a
-    further array ``classes``.
+    float, and standardised by mean and standard deviation of each channel of the training set. Images in [0, 1], in any
+    type, or standardised ones, and vectors, are taken as they are, in float32; the summary at setup says which.
+
+    ``x_val`` and ``y_val`` are the validation set, if the file has them. Names are in any case, and splits have any of
+    their usual ones, such as ``X_valid`` or ``y_dev``. Names of the classes may be in a further array ``classes`` or
+    ``class_names``; the summary counts all other arrays.
 
     Args:
         path: The file. Pickled arrays are refused.
@@ -49,15 +53,14 @@ class ArrayDataModule(ImageDataModule):
         super().__init__(**kwargs)
         self.path = real_path(path)
         with self._open() as file:
-            missing = [name for name in ARRAYS if name not in file.files]
-            if missing:
-                got = ", ".join(sorted(file.files)) or "nothing"
-                raise ValueError(f"path: got {got} in {self.path.name}, expected {', '.join(ARRAYS)}")
-            found = sorted({int(label) for name in ("y_train", "y_test") for label in np.unique(_labels(file, name))})
+            self._keys = self._find(file.files)
+            self._in_file: list[Split] = [split for split in SPLITS if f"y_{split}" in self._keys]
+            found = sorted({int(label) for split in self._in_file for label in np.unique(self._labels_of(file, split))})
             if found[0] < 0:
                 raise ValueError(f"labels: got {found[0]}, expected none below 0")
-            self.choose_classes(found, _names(file, found))
-            inputs = as_inputs(_inputs(file, "x_test"), "x_test")
+            self.choose_classes(found, _names(file, self._keys["classes"], found) if "classes" in self._keys else None)
+            name = self._keys["x_test"]
+            inputs = as_inputs(_inputs(file, name), name)
         self.input_shape = tuple(inputs.shape[1:])
         self._dtype = inputs.dtype
         if self.augmentation is not None and self._dtype != np.uint8:
@@ -68,13 +71,34 @@ class ArrayDataModule(ImageDataModule):
     def num_bytes(self) -> int:
         """Return the bytes of the images of the chosen classes."""
         with self._open() as file:
-            wanted = sum(int(np.isin(_labels(file, name), self._labels).sum()) for name in ("y_train", "y_test"))
+            labels = (self._labels_of(file, split) for split in self._in_file)
+            wanted = sum(int(np.isin(of_split, self._labels).sum()) for of_split in labels)
         return wanted * math.prod(self.input_shape) * self._dtype.itemsize
 
     def read(self) -> Sets:
-        """Read both sets, with the labels of the file."""
+        """Read the sets, with the labels of the file."""
         with self._open() as file:
-            return Sets(self._read(file, "train"), test=self._read(file, "test"))
+            return Sets(**{split: self._read(file, split) for split in self._in_file})
+
+    def _find(self, keys: list[str]) -> dict[str, str]:
+        """Return the key of each array that is read, by its plain name, and count the others."""
+        found: dict[str, str] = {}
+        for key in keys:
+            name = _plain_name(key)
+            if name is None:
+                self.passed_over.add("not read", key)
+            elif name in found:
+                raise ValueError(f"path: got {found[name]} and {key} in {self.path.name}, expected one {name}")
+            else:
+                found[name] = key
+        needed = (*ARRAYS, "x_val", "y_val") if {"x_val", "y_val"} & found.keys() else ARRAYS
+        if not found.keys() >= set(needed):
+            got = ", ".join(sorted(keys)) or "nothing"
+            raise ValueError(f"path: got {got} in {self.path.name}, expected {', '.join(needed)}")
+        return found
+
+    def _labels_of(self, file: Any, split: Split) -> np.ndarray[Any, Any]:
+        return _labels(file, self._keys[f"y_{split}"])
 
     def _open(self) -> Any:
         if not self.path.is_file():
@@ -87,8 +111,8 @@ class ArrayDataModule(ImageDataModule):
             raise ValueError(f"path: got {str(self.path)!r}, which is damaged or no .npz") from error
 
     def _read(self, file: Any, split: Split) -> LabelledTensors:
-        name = f"x_{split}"
-        x, labels = _inputs(file, name), _labels(file, f"y_{split}")
+        name = self._keys[f"x_{split}"]
+        x, labels = _inputs(file, name), self._labels_of(file, split)
         if len(x) != len(labels):
             raise ValueError(
                 f"{name}: got {x.dtype} of shape {x.shape} and {len(labels)} labels, expected one for each"
@@ -100,12 +124,21 @@ class ArrayDataModule(ImageDataModule):
         if inputs.dtype != self._dtype:
             kinds = {True: "bytes", False: "floats taken as they are"}
             raise ValueError(
-                f"{name}: got {kinds[inputs.dtype == np.uint8]} from {x.min():g} to {x.max():g}, expected "
+                f"{name}: got {kinds[inputs.dtype == np.uint8]} from {inputs.min():g} to {inputs.max():g}, expected "
                 f"{kinds[self._dtype == np.uint8]} as in x_test"
             )
-        span = "bytes" if inputs.dtype == np.uint8 else f"floats from {inputs.min():.3g} to {inputs.max():.3g}"
+        kind = "bytes" if inputs.dtype == np.uint8 else "floats"
+        span = f"{kind} from {inputs.min():.3g} to {inputs.max():.3g}"
         self.origins[split] = f"{name} in {self.path}, {span}"
         return LabelledTensors(torch.from_numpy(inputs), _as_tensor(labels))
+
+
+def _plain_name(key: str) -> str | None:
+    """Return what an array is by its key, such as ``x_val`` for ``X_valid``; None if it is none of those to read."""
+    kind, _, split = key.lower().partition("_")
+    if kind in ("x", "y") and split in ROLES:
+        return f"{kind}_{ROLES[split]}"
+    return "classes" if key.lower() in ("classes", "class_names") else None
 
 
 def _array(file: Any, name: str) -> np.ndarray[Any, Any]:
@@ -118,7 +151,7 @@ def _array(file: Any, name: str) -> np.ndarray[Any, Any]:
 
 def _inputs(file: Any, name: str) -> np.ndarray[Any, Any]:
     x = _array(file, name)
-    if x.dtype.kind not in "fiu" or x.ndim < 2 or len(x) == 0:
+    if x.dtype.kind not in "fiub" or x.ndim < 2 or len(x) == 0:
         raise ValueError(f"{name}: got {x.dtype} of shape {x.shape}, expected numbers (N, ...)")
     return x
 
@@ -136,16 +169,14 @@ def _as_tensor(labels: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def _names(file: Any, found: list[int]) -> list[str] | None:
-    if "classes" not in file.files:
-        return None
-    names = _array(file, "classes")
+def _names(file: Any, key: str, found: list[int]) -> list[str]:
+    names = _array(file, key)
     if names.ndim != 1 or len(names) <= found[-1]:
-        raise ValueError(f"classes: got names of shape {names.shape}, expected one for each label up to {found[-1]}")
+        raise ValueError(f"{key}: got names of shape {names.shape}, expected one for each label up to {found[-1]}")
     texts = [_text(names[label]) for label in found]
     for label, text in zip(found, texts, strict=True):
         if text.lower() in MISSING:
-            raise ValueError(f"classes: got {text!r} for label {label}, expected a name")
+            raise ValueError(f"{key}: got {text!r} for label {label}, expected a name")
     return whole_numbers(texts) or texts
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nc_lightning.checks import check_choice
 from nc_lightning.data.base import SPLITS, Batches, LabelledDataModule, Split
-from nc_lightning.data.files.classes import Classes, listed, pick_classes
+from nc_lightning.data.files.classes import Classes, listed, pick_classes, warn_of_case
 from nc_lightning.data.files.finding import real_path
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
 from nc_lightning.data.preprocess import channel_statistics
@@ -92,6 +92,7 @@ class ImageDataModule(LabelledDataModule):
         self._labels = pick_classes(self.classes, found, names)
         self.num_classes = len(self._labels)
         if names is not None:
+            warn_of_case(names)
             name_of = dict(zip(found, names, strict=True))
             self.class_names = [name_of[label] for label in self._labels]
 

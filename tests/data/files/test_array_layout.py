@@ -43,6 +43,59 @@ def test_other_floats_are_taken_as_they_are_and_named(tmp_path, layout, scale):
     assert f"floats from {x.min():.3g} to {x.max():.3g}" in data.summary()
 
 
+@pytest.mark.parametrize("scale", [1 / 255, 6 / 255])
+@pytest.mark.parametrize("bins", [256, 2])
+def test_floats_without_channels_are_images_as_with_one(tmp_path, scale, bins):
+    x = (BYTES[..., 0] // (256 // bins)) * (scale if bins > 2 else 1.0) - (0 if scale < 0.01 else 3)
+    data = ready(tmp_path, x)
+    assert data.input_shape == (1, 32, 30)
+    assert torch.equal(data._splits["train"].x, ready(tmp_path, x[..., None])._splits["train"].x)
+    assert torch.equal(data._splits["train"].x[:, 0], torch.from_numpy(x).float())
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float64"])
+@pytest.mark.parametrize("shape", [(40, 32, 30), (40, 32, 30, 1), (40, 1, 32, 30), (40, 960), (40, 2, 4, 4, 30)])
+def test_binary_inputs_are_0_and_1(tmp_path, dtype, shape):
+    x = (BYTES[..., 0] > 127).astype(dtype).reshape(shape)
+    data = ready(tmp_path, x)
+    assert data._splits["train"].x.unique().tolist() == [0, 1]
+    assert data._splits["train"].x.dtype == torch.float32
+    assert torch.equal(data._splits["train"].x.flatten(), torch.from_numpy(x).float().flatten())
+    assert data.mean is None
+    assert "floats from 0 to 1" in data.summary()
+
+
+def test_black_bytes_are_bytes_and_standardised_images_pass(tmp_path):
+    black = ready(tmp_path, np.zeros_like(BYTES), augmentation=SimCLR())
+    assert black._splits["train"].x.dtype == torch.uint8
+    standardised = (BYTES - BYTES.mean()) / 20
+    assert ready(tmp_path, standardised)._splits["train"].x.dtype == torch.float32
+
+
+NOT_SCALED = {
+    "12 bits": BYTES * 16.0 + 15,
+    "16 bits": BYTES * 257.0,
+    "fractions to 1000": BYTES / 0.255,
+    "whole from -128": BYTES - 128.0,
+    "past 255": np.rint(BYTES * 1.04),
+    "past both ends": BYTES * 1.03 - 3,
+    "fractions to 17": BYTES / 15,
+    "below alone": BYTES / 255 - 30,
+}
+
+
+@pytest.mark.parametrize("kind", NOT_SCALED)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_floats_far_from_0_are_no_images(tmp_path, kind, dtype):
+    x = NOT_SCALED[kind].astype(dtype)
+    for shaped in (x, x[..., 0], x[:, None]):
+        with pytest.raises(ValueError, match="x_test: got .* as images, expected whole numbers from 0 to 255") as error:
+            ready(tmp_path, shaped)
+        assert "\n" not in str(error.value)
+    vectors = x[:, 0, 0]
+    assert torch.equal(ready(tmp_path, vectors)._splits["train"].x, torch.from_numpy(vectors).float())
+
+
 @pytest.mark.parametrize(
     ("shape", "channels"),
     [
@@ -95,7 +148,6 @@ def test_integers_without_channels_are_images_and_vectors_are_vectors(tmp_path):
     assert grey.input_shape == (1, 32, 30)
     assert torch.equal(grey._splits["train"].x[:, 0], torch.from_numpy(BYTES[..., 0]))
     assert ready(tmp_path, BYTES[..., 0].astype(np.float32)).input_shape == (1, 32, 30)
-    assert ready(tmp_path, BYTES[..., 0] / 255).input_shape == (32, 30)
     vectors = ready(tmp_path, BYTES[:, :, 0, 0].astype(np.int64))
     assert vectors.input_shape == (32,)
     assert vectors._splits["train"].x.dtype == torch.float32
@@ -109,8 +161,8 @@ def test_integers_without_channels_are_images_and_vectors_are_vectors(tmp_path):
         (BYTES.astype(np.uint16) * 16, BYTES, "x_train: got uint16 images from 0 to 4080"),
         (BYTES / 255, BYTES, "x_train: got floats taken as they are from 0 to 1, expected bytes as in x_test"),
         (BYTES, BYTES / 255, "x_train: got bytes from 0 to 255, expected floats taken as they are as in x_test"),
-        (BYTES / 255 * 254.5, None, "x_test: got images with fractions from 0 to 254.5, expected whole numbers"),
-        (BYTES / 255 * 254.5, BYTES / 255, "x_train: got images with fractions from 0 to 254.5, expected whole"),
+        (BYTES / 255 * 254.5, None, "x_test: got fractions from 0 to 254.5 as images, expected whole numbers"),
+        (BYTES / 255 * 254.5, BYTES / 255, "x_train: got fractions from 0 to 254.5 as images, expected whole"),
         (np.where(BYTES == 0, np.nan, BYTES / 255), None, "x_test: got a number that is not finite"),
     ],
 )

@@ -52,8 +52,8 @@ def test_tables_as_people_write_them(tmp_path, content):
         (["1", "2.0", "1.00"], ["1", "2", "1"]),
         (["1.0", "2.5", "3"], ["1.0", "2.5", "3"]),
         (["1.", "1", "1.0", "+1", "+1.0"], ["1"] * 5),
-        (["-0.0", "0", "-0", "0.", "-1."], ["0", "0", "0", "0", "-1"]),
-        (["v1.0", "1.0.0", "-1.0"], ["v1.0", "1.0.0", "-1"]),
+        (["-0.0", "0", "-0", "0.", "-2."], ["0", "0", "0", "0", "-2"]),
+        (["v1.0", "1.0.0", "-3.0"], ["v1.0", "1.0.0", "-3"]),
         (["01", "1", "none of them"], ["01", "1", "none of them"]),
     ],
 )
@@ -71,6 +71,18 @@ def test_whole_numbers_have_no_fraction(tmp_path, given, read):
         (TABLE + "\nc.png,NaN\n", "labels: got 'NaN' for label in row 5"),
         (TABLE + "c.png,<NA>\n", "labels: got '<NA>' for label in row 4"),
         *((TABLE + f"c.png,{word}\n", f"labels: got {word!r} for label in row 4") for word in ("None", "NONE", "-nan")),
+        *(
+            (TABLE + f"c.png,{word}\n", f"labels: got {word!r} for label in row 4".replace("?", "[?]"))
+            for word in "?-\u2013"
+        ),
+        (TABLE + 'c.png," -- "\n', "labels: got '--' for label in row 4"),
+        *(
+            (TABLE + f"c.png,{word}\n", f"labels: got '{word}' in row 4 of .*, which stands for an unknown class")
+            for word in ("-1", "-1.0", "-01.", "-1.00")
+        ),
+        (TABLE.encode("utf-16-le"), "labels: got .*labels.csv with zero bytes, which is no UTF-8"),
+        (TABLE.encode("utf-16-be"), "labels: got .*labels.csv with zero bytes, which is no UTF-8"),
+        (TABLE.encode("utf-32"), "labels: got .*labels.csv with zero bytes, which is no UTF-8"),
         (TABLE + "None,ant\n", "labels: got 'None' for file in row 4"),
         (TABLE + "c.png,\u200b\u00a0\n", "labels: got '' for label in row 4"),
         (TABLE + 'c.png,"cat\nd.png,"dog\n', "labels: got .*labels.csv, row 4: .*; look for a stray quote"),
@@ -116,6 +128,29 @@ def test_accents_are_read_as_they_look(tmp_path, accent):
         data = ImageFolderDataModule(str(tmp_path / "tree"), labels=str(table), classes=classes, val_share=0.25)
         assert data.class_names == (["é", "ñ"] if classes is None else ["ñ", "é"])
         assert data.passed_over.counts == {}
+
+
+def test_names_that_look_like_missing_ones_are_names(tmp_path):
+    given = ["unknown", "other", "-2", "1-", "?!", "background"]
+    rows = "".join(f"{i}.png,{label}\n" for i, label in enumerate(given))
+    assert list(labels_in(tmp_path, "file,label\n" + rows).values()) == given
+
+
+@pytest.mark.parametrize("names", [["Cat", "cat"], ["True", "TRUE"]])
+@pytest.mark.parametrize("by_folder", [True, False])
+def test_classes_that_differ_only_in_case_are_said(tmp_path, names, by_folder):
+    rows = ["file,label"]
+    for label in (*names, "dog"):
+        for i in range(2):
+            path = draw(tmp_path / "tree" / (label if by_folder else "all") / f"{label} {i}.png")
+            rows.append(f"{path},{label}")
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(rows))
+    message = f"classes: 1 differ from another only in case, '{max(names)}' and|'{min(names)}' and"
+    with pytest.warns(UserWarning, match=message) as caught:
+        data = ImageFolderDataModule(str(tmp_path / "tree"), labels="folder" if by_folder else str(table))
+    assert data.num_classes == 3
+    assert sum("only in case" in str(warning.message) for warning in caught) == 1
 
 
 def draw(path):

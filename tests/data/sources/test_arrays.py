@@ -80,6 +80,34 @@ def test_vectors_are_taken_as_they_are(tmp_path):
     assert torch.equal(everything(data.geometry_dataloader())[0], torch.from_numpy(x).float())
 
 
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "dev", "VALID"])
+def test_a_validation_set_in_the_file_is_used(tmp_path, val):
+    x = RNG.integers(0, 256, (16, 6, 5, 3), dtype=np.uint8)
+    data = ready(write(tmp_path, **{f"x_{val}": x, f"Y_{val}": np.arange(16) % 8}), val_share=0.5)
+    assert [len(data._splits[split]) for split in ("train", "val", "test")] == [80, 16, 24]
+    assert torch.equal(data._splits["val"].x, torch.from_numpy(x.transpose(0, 3, 1, 2)))
+    assert f"val: 16 inputs, 2 of each class (x_{val} in" in data.summary()
+    assert data.num_bytes() == (80 + 16 + 24) * 6 * 5 * 3
+
+
+def test_splits_have_their_usual_names_and_other_arrays_are_counted(tmp_path):
+    arrays = {"X_Training": IMAGES["train"], "Y_train": LABELS["train"], "x_eval": IMAGES["test"]}
+    extra = {"y_TEST": LABELS["test"], "ids": LABELS["train"], "x_extra": IMAGES["test"], "x": IMAGES["test"]}
+    np.savez(tmp_path / "data.npz", **arrays, **extra)
+    data = ready(str(tmp_path / "data.npz"), val_share=0)
+    assert [len(data._splits[split]) for split in ("train", "val", "test")] == [80, 24, 24]
+    assert "passed over: 3 not read (ids first)" in data.summary()
+
+
+def test_class_names_as_predictions_have_them(tmp_path):
+    names = np.array(["ant", "bee", "cat", "dog", "emu", "fox", "gnu", "hen"])
+    data = ready(write(tmp_path, class_names=names), classes=["hen", "bee"])
+    assert data.class_names == ["hen", "bee"]
+    assert data.passed_over.counts == {}
+    with pytest.raises(ValueError, match="class_names: got names of shape .3,., expected one for each label up to 7"):
+        ready(write(tmp_path, class_names=names[:3]))
+
+
 def test_it_trains(tmp_path):
     data = ArrayDataModule(write(tmp_path), batch_size=16)
     trainer = Trainer(fast_dev_run=2, logger=False, enable_progress_bar=False, enable_model_summary=False)
@@ -95,6 +123,19 @@ def pickled(folder, name):
     ("make", "message"),
     [
         (lambda f: write(f, y_test=None), "path: got x_test, x_train, y_train in data.npz, expected x_train, y_train"),
+        (
+            lambda f: write(f, x_val=IMAGES["test"]),
+            "got x_test, x_train, x_val, y_test, y_train in data.npz, expected .*, x_val, y_val$",
+        ),
+        (
+            lambda f: write(f, X_train=IMAGES["train"]),
+            "path: got x_train and X_train in data.npz, expected one x_train",
+        ),
+        (
+            lambda f: write(f, x_val=IMAGES["test"][:, 1:], y_val=LABELS["test"]),
+            r"x_val: got inputs of shape \(3, 5",
+        ),
+        (lambda f: write(f, classes=np.arange(8), class_names=np.arange(8)), "path: got classes and class_names in"),
         (
             lambda f: write(f, y_train=LABELS["train"] * 3),
             r"labels: got .0, 1, 2, 3, 4, ..., 21., expected 0 to C - 1",
