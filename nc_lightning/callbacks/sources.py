@@ -79,3 +79,15 @@ def datamodule_in_use(trainer: Trainer) -> Any:
     """
     connector = getattr(trainer, "_data_connector", None)
     return getattr(getattr(connector, "_datahook_selector", None), "datamodule", None)
+
+
+def data_in_use(trainer: Trainer) -> Any:
+    """Return the data module of this fit, validation, test or prediction, or the loaders given instead.
+
+    Example:
+        >>> data_in_use(Trainer(logger=False)) is None
+        True
+    """
+    module = datamodule_in_use(trainer)
+    source = getattr(trainer._active_loop, "_data_source", None)
+    return getattr(source, "instance", None) if module is None else module

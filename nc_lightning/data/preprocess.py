@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.loader import BatchLoader, LabelledImages, LabelledTensors
 from nc_lightning.data.views import as_floats, standardise
 
 STATISTICS_FROM = 1000
@@ -22,11 +23,15 @@ class Preprocess(nn.Module):
         mean: (channels,) mean of the training images in [0, 1]; None where training standardised nothing.
         std: (channels,) their standard deviation; None with the mean.
 
+    Attributes:
+        known: Whether mean and std, or their absence, are known to be those of a training.
+
     Shape:
-        (N, channels, ...) uint8 in [0, 255], or float in [0, 1] -> float32 or better
+        (N, channels, ...) uint8 in [0, 255], or float in [0, 1] -> float32 or better; without a mean any floats
 
     Raises:
-        TypeError: If images are integers of another type, whose range is not known.
+        TypeError: If images are no tensor, or integers of another type, whose range is not known.
+        ValueError: If they have another number of channels, or floats are out of the range of images.
 
     Example:
         >>> preprocess = Preprocess(torch.tensor([0.5]), torch.tensor([0.25]))
@@ -38,23 +43,29 @@ class Preprocess(nn.Module):
         super().__init__()
         self.mean = mean
         self.std = std
+        self.known = mean is not None
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale and standardise a batch."""
-        if self.mean is not None and not x.is_floating_point() and x.dtype != torch.uint8:
-            raise TypeError(f"preprocess: got images in {x.dtype}, expected torch.uint8, or floats in [0, 1]")
-        x = x if x.is_floating_point() else as_floats(x)
+        if not isinstance(x, Tensor):
+            raise TypeError(f"preprocess: got {type(x).__name__}, expected a tensor (N, channels, ...)")
         if self.mean is None or self.std is None:
-            return x
+            return _as_real(x)
+        if not x.is_floating_point() and x.dtype != torch.uint8:
+            raise TypeError(f"preprocess: got images in {x.dtype}, expected torch.uint8, or floats in [0, 1]")
+        if x.is_floating_point() and x.numel() and not torch.compiler.is_compiling():
+            low, high = (float(value) for value in torch.aminmax(x))
+            if low < -0.5 or high > 1.5:  # resizing and noise go a little beyond
+                raise ValueError(
+                    f"preprocess: got floats from {low:.3g} to {high:.3g}, expected images in [0, 1]; divide those in "
+                    "[0, 255] by 255, and standardise none before"
+                )
+        x = _as_real(x)
         return standardise(x, self.mean.to(x), self.std.to(x))
 
     def take_from(self, data: Any) -> None:
-        """Take the mean and the standard deviation of a data module; what has none says nothing of them."""
-        mean, std = getattr(data, "mean", False), getattr(data, "std", False)
-        if mean is None or std is None:
-            self.mean, self.std = None, None
-        elif isinstance(mean, Tensor) and isinstance(std, Tensor):
-            self.mean, self.std = mean.detach().clone(), std.detach().clone()
+        """Take the mean and the standard deviation that a data module or a loader has; none where it has none."""
+        self.mean, self.std, self.known = _statistics_of(data)
 
     def settings(self) -> dict[str, str]:
         """Return mean and standard deviation as text, for reports; nothing where there are none.
@@ -64,7 +75,7 @@ class Preprocess(nn.Module):
             {}
         """
         named = {"mean": self.mean, "std": self.std}
-        return {key: ", ".join(f"{v:.4g}" for v in value.tolist()) for key, value in named.items() if value is not None}
+        return {key: _listed(value) for key, value in named.items() if value is not None}
 
     def save(self, state_dict: dict[str, Any], prefix: str) -> None:
         """Write mean and standard deviation to a ``state_dict``, or take them out of it where there are none."""
@@ -77,11 +88,46 @@ class Preprocess(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         self.save(destination, prefix)
 
+    def load(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Read what `save` has written: where there is nothing, training standardised nothing."""
+        mean, std = (state_dict.get(prefix + key) for key in ("mean", "std"))
+        self.mean, self.std = (None, None) if mean is None or std is None else (mean.clone(), std.clone())
+        self.known = True
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        mean, std = (state_dict.pop(prefix + key, None) for key in ("mean", "std"))
-        if mean is not None and std is not None:  # a checkpoint of before knows nothing of them
-            self.mean, self.std = mean.detach().clone(), std.detach().clone()
+        if prefix + "mean" in state_dict:  # a checkpoint of before knows nothing of them
+            self.load(state_dict, prefix)
+        for key in ("mean", "std"):
+            state_dict.pop(prefix + key, None)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _as_real(x: Tensor) -> Tensor:
+    return x if x.dtype in (torch.float32, torch.float64) else as_floats(x)
+
+
+def _statistics_of(data: Any) -> tuple[Tensor | None, Tensor | None, bool]:
+    """Return mean and standard deviation (channels,), and whether the data say what they are."""
+    source = data.views if isinstance(data, BatchLoader) else data
+    given = [getattr(source, name, "unknown") for name in ("mean", "std")]
+    if any(value is None for value in given):
+        return None, None, True
+    try:
+        mean, std = (torch.as_tensor(value).detach().clone().flatten() for value in given)
+        mean, std = (value if value.is_floating_point() else value.float() for value in (mean, std))
+    except (TypeError, ValueError, RuntimeError):  # no such attributes, or no numbers
+        return None, None, False
+    if len(mean) != len(std) or not bool(((mean >= 0) & (mean <= 1) & (std > 0) & std.isfinite()).all()):
+        rank_zero_warn(
+            f"data: got mean {_listed(mean)} and std {_listed(std)}, expected those of images in [0, 1], channel by "
+            "channel; model.preprocess does not standardise"
+        )
+        return None, None, False
+    return mean, std, True
+
+
+def _listed(values: Tensor) -> str:
+    return ", ".join(f"{value:.4g}" for value in values.tolist())
 
 
 def channel_statistics(images: LabelledImages, seed: int = 0) -> tuple[Tensor | None, Tensor | None]:

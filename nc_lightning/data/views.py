@@ -117,9 +117,16 @@ def as_floats(x: Tensor) -> Tensor:
 def standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return images (N, channels, ...) less the mean (channels,) over the standard deviation (channels,).
 
+    Raises:
+        ValueError: If the images have another number of channels.
+
     Example:
         >>> standardise(torch.tensor([[[0.75]]]), torch.tensor([0.5]), torch.tensor([0.25]))
         tensor([[[1.]]])
     """
+    if x.ndim < 2 or x.shape[1] != len(mean):  # one channel would be broadcast
+        raise ValueError(
+            f"images: got shape {tuple(x.shape)}, expected (N, {len(mean)}, ...), the channels of training"
+        )
     shape = (-1, *([1] * (x.ndim - 2)))
     return (x - mean.view(shape)).div_(std.view(shape))

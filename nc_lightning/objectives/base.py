@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nc_lightning.batch import concatenate_views, set_name
 from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import NonFiniteGuard
 from nc_lightning.callbacks.logged_values import forget_logged
-from nc_lightning.callbacks.sources import datamodule_in_use, unless_present
+from nc_lightning.callbacks.sources import data_in_use, unless_present
 from nc_lightning.checks import check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.distributed.collectives import all_gather_objects, rank_and_world_size
@@ -108,7 +108,7 @@ class ContrastiveObjective(OptimizedModule):
         super().setup(stage)
         check_strategy(self.trainer.strategy)
         if stage == "fit":
-            self.preprocess.take_from(datamodule_in_use(self.trainer))
+            self.preprocess.take_from(data_in_use(self.trainer))
 
     def configure_model(self) -> None:
         """Shard encoder and projector where the strategy is FSDP2, each as a whole."""
@@ -137,7 +137,7 @@ class ContrastiveObjective(OptimizedModule):
         """Forget the loss's constants of an earlier fit; warn of what does not do what it seems to."""
         self._constants_for = ()
         # The data of this fit decide, also where a checkpoint that it resumes was trained on others.
-        self.preprocess.take_from(datamodule_in_use(self.trainer))
+        self.preprocess.take_from(data_in_use(self.trainer))
         if self.trainer.accumulate_grad_batches > 1:
             rank_zero_warn(
                 f"accumulate_grad_batches: got {self.trainer.accumulate_grad_batches}, which adds no negatives to a "

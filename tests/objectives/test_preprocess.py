@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GeometryMonitor, TensorBoardDashboard
 from nc_lightning.data import ArrayDataModule, LatentClassDataModule
+from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.encoders import MLP
 from nc_lightning.reports.record import RunRecord
 
@@ -81,9 +82,9 @@ def test_without_a_mean_it_does_nothing(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_checkpoints_of_before_and_fits_of_other_data(data, tmp_path):
+def test_checkpoints_of_before(data, tmp_path):
     module = model()
-    trainer = fit(module, data, tmp_path)
+    fit(module, data, tmp_path)
     state = torch.load(tmp_path / "mine.ckpt", weights_only=True)
     mean = state["state_dict"]["preprocess.mean"]
     assert mean.tolist() == data.mean.tolist()
@@ -92,24 +93,98 @@ def test_checkpoints_of_before_and_fits_of_other_data(data, tmp_path):
     loaded = HSCL.load_from_checkpoint(tmp_path / "old.ckpt", encoder=MLP((3, 8, 8), (6,)))
     assert loaded.preprocess.mean is None
 
-    # Loaders say nothing of it; other data do, also where a checkpoint is resumed, but not where they are judged.
-    class Others(LightningDataModule):
-        num_classes = 4
-        mean, std = torch.full((3,), 0.25), torch.full((3,), 0.5)
 
-        def train_dataloader(self):
-            return DataLoader(TensorDataset(torch.zeros(20, 3, 8, 8), torch.arange(20) % 4), 20)
+class Own(LightningDataModule):
+    """Somebody else's data module, which standardises by itself."""
 
-        val_dataloader = train_dataloader
+    num_classes = 4
 
-    trainer = Trainer(max_epochs=2, enable_checkpointing=False, **QUIET)
-    trainer.validate(module, Others(), verbose=False)
-    assert torch.equal(module.preprocess.mean, mean)
-    trainer.fit(module, Others().train_dataloader())
-    assert torch.equal(module.preprocess.mean, mean)
-    trainer = Trainer(max_epochs=3, enable_checkpointing=False, **QUIET)
-    trainer.fit(module, Others(), ckpt_path=tmp_path / "mine.ckpt")
-    assert module.preprocess.mean.tolist() == [0.25] * 3
+    def __init__(self, mean, std):
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.zeros(20, 3, 8, 8), torch.arange(20) % 4), 20)
+
+    val_dataloader = train_dataloader
+
+
+def statistics(module):
+    mean, std = module.preprocess.mean, module.preprocess.std
+    return None if mean is None else (mean.tolist(), std.tolist())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_fit_takes_what_its_data_say(data, tmp_path):
+    module = model()
+    fit(module, data, tmp_path)
+    of_data = data.mean.tolist(), data.std.tolist()
+    own = [0.25] * 3, [0.5] * 3
+    for given in (data, data.train_dataloader()):  # our loaders know it too
+        fit(module, Own(torch.full((3,), 0.25), torch.full((3,), 0.5)), tmp_path)
+        assert statistics(module) == own
+        fit(module, given, tmp_path)
+        assert statistics(module) == of_data
+    for says_nothing in (Own(None, None).train_dataloader(), Own(None, None), Own("mean", lambda: 1)):
+        fit(module, data, tmp_path)
+        fit(module, says_nothing, tmp_path)
+        assert statistics(module) is None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "form", [list, tuple, np.array, lambda v: np.array(v, dtype=np.float32), lambda v: torch.tensor(v).view(1, 3, 1, 1)]
+)
+def test_mean_and_std_in_the_usual_forms(form, tmp_path):
+    module = model()
+    fit(module, Own(form([0.25, 0.5, 0.75]), form([0.5, 0.25, 0.125])), tmp_path)
+    assert statistics(module) == ([0.25, 0.5, 0.75], [0.5, 0.25, 0.125])
+    x = torch.tensor([0.5, 0.5, 0.5]).view(1, 3, 1, 1)
+    assert module.preprocess(x).flatten().tolist() == [0.5, 0.0, -2.0]
+    loaded = HSCL.load_from_checkpoint(tmp_path / "mine.ckpt", encoder=MLP((3, 8, 8), (6,)))
+    assert statistics(loaded) == statistics(module)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [([125.3, 123.0, 113.9], [63.0, 62.1, 66.7]), ([0.5] * 3, [0.0] * 3), ([0.5] * 3, [0.5])]
+)
+def test_a_mean_that_is_none_of_images_in_0_to_1_is_said(mean, std):
+    preprocess = Preprocess()
+    with pytest.warns(UserWarning, match=r"data: got mean .* expected those of images in \[0, 1\]"):
+        preprocess.take_from(Own(mean, std))
+    assert preprocess.mean is None
+
+
+@pytest.mark.parametrize(
+    ("x", "error"),
+    [
+        (torch.rand(2, 1, 4, 4), r"images: got shape \(2, 1, 4, 4\), expected \(N, 3, ...\)"),
+        (torch.rand(2, 4, 4, 4), r"images: got shape \(2, 4, 4, 4\), expected \(N, 3, ...\)"),
+        (torch.zeros(2, 4, 4, 3, dtype=torch.uint8), r"images: got shape \(2, 4, 4, 3\)"),
+        (torch.rand(3), r"images: got shape \(3,\)"),
+        (torch.rand(2, 3, 4, 4) * 255, r"preprocess: got floats from .* expected images in \[0, 1\]"),
+        (torch.randn(9, 3, 9, 9), r"preprocess: got floats from .* expected images in \[0, 1\]"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.int16), "preprocess: got images in torch.int16"),
+        (np.zeros((2, 3, 4, 4), dtype=np.uint8), "preprocess: got ndarray, expected a tensor"),
+    ],
+)
+def test_images_of_another_form_are_one_line(x, error):
+    with pytest.raises((TypeError, ValueError), match=error) as raised:
+        Preprocess(torch.full((3,), 0.4), torch.full((3,), 0.2))(x)
+    assert "\n" not in str(raised.value)
+
+
+def test_images_can_go_a_little_beyond():
+    preprocess = Preprocess(torch.full((3,), 0.5), torch.full((3,), 0.5))
+    x = torch.rand(2, 3, 4, 4) * 1.2 - 0.1
+    assert torch.allclose(preprocess(x), 2 * x - 1, atol=1e-6)
+    assert preprocess(x.half()).dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_it_can_be_exported():
+    preprocess, x = Preprocess(torch.full((3,), 0.5), torch.full((3,), 0.5)), torch.rand(2, 3, 4, 4)
+    assert torch.equal(torch.export.export(preprocess, (x,)).module()(x), preprocess(x))
 
 
 @pytest.mark.filterwarnings("ignore")
