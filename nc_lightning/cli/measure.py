@@ -16,13 +16,12 @@ from torch.utils.tensorboard import SummaryWriter
 from nc_lightning.cli.commands import measure_parser
 from nc_lightning.cli.errors import errors_on_one_line
 from nc_lightning.geometry import (
-    CenterDistances,
     ClassStatistics,
     Normalization,
     caveats,
     normalize,
 )
-from nc_lightning.geometry.survey import all_measures
+from nc_lightning.geometry.survey import survey
 from nc_lightning.io.feature_files import FeatureFile
 from nc_lightning.plots import geometry_figure
 from nc_lightning.reports.tables import geometry_table
@@ -46,13 +45,9 @@ def measure_file(
         ValueError: If it cannot be read, or a feature is not finite.
     """
     file = FeatureFile(path, labels)
-    stats = ClassStatistics(len(file.classes), file.feature_dim)
-    for z, y in file.batches():
-        stats.update(normalize(z, normalization), y)
-    to_centers = CenterDistances(stats)
-    for z, y in file.batches():
-        to_centers.update(normalize(z, normalization), y)
-    return all_measures(stats, to_centers), stats
+    return survey(
+        lambda: ((normalize(z, normalization), y) for z, y in file.batches()), len(file.classes), file.feature_dim
+    )
 
 
 def main(args: Sequence[str] | None = None) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The values of all measures, for given statistics or features."""
 
 import warnings
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -56,6 +57,39 @@ def all_measures(stats: ClassStatistics, to_centers: CenterDistances) -> dict[st
     return {key: float(value) for key, value in values.items()}
 
 
+def survey(
+    read: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    num_classes: int,
+    feature_dim: int,
+    device: torch.device | str = "cpu",
+) -> tuple[dict[str, float], ClassStatistics]:
+    """Measure features that come in batches, by every measure of statistics and centers, without keeping them.
+
+    Args:
+        read: Returns the batches, features (n, d) and labels (n,); called twice.
+        num_classes: Number of classes C.
+        feature_dim: Dimension d.
+        device: Device of the features.
+
+    Returns:
+        Measure by key, and the class statistics.
+
+    Example:
+        >>> from nc_lightning.geometry import simplex_etf
+        >>> batches = [(simplex_etf(4, 3), torch.arange(4))] * 5
+        >>> values, stats = survey(lambda: batches, num_classes=4, feature_dim=3)
+        >>> round(values["effective_rank"], 6), stats.num_samples
+        (3.0, 20.0)
+    """
+    stats = ClassStatistics(num_classes, feature_dim, device)
+    for z, labels in read():
+        stats.update(z, labels)
+    to_centers = CenterDistances(stats)
+    for z, labels in read():
+        to_centers.update(z, labels)
+    return all_measures(stats, to_centers), stats
+
+
 def measure(z: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[str, float]:
     """Measure the geometry of features that are already there, by every measure we have.
 
@@ -86,8 +120,7 @@ def measure(z: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[s
         raise ValueError("z: got 0 samples, expected at least 1")
     if num_classes is None:
         num_classes = int(labels.max()) + 1
-    stats = ClassStatistics(num_classes, z.shape[1], z.device).update(z, labels)
+    values, stats = survey(lambda: [(z, labels)], num_classes, z.shape[1], z.device)
     if caveats(stats):
         warnings.warn(f"measure: {caveats(stats)}", stacklevel=2)
-    to_centers = CenterDistances(stats).update(z, labels)
-    return all_measures(stats, to_centers)
+    return values
