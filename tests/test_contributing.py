@@ -13,8 +13,8 @@ import pytest
 import nc_lightning
 
 PACKAGE = Path(nc_lightning.__file__).parent
-ROW = """    Measure("largest_norm", "largest norm of a class mean", lambda stats: stats.means.norm(dim=1).max(), ideal=1.0,
-            tolerance=0.01, headline="largest norm", group="The paper's conditions"),
+ROW = """    Measure("largest_norm", "largest norm of a class mean", lambda stats: stats.means.norm(dim=1).max(),
+            ideal=1.0, tolerance=0.01, headline="largest norm", group="The paper's conditions"),
 ]
 MEASURES:"""
 LINK = '''
