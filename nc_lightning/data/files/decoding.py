@@ -10,6 +10,8 @@ from PIL import Image
 BACKGROUND = (255, 255, 255)
 """Color behind transparent pixels."""
 
+_OF_PAGES = (".tif", ".tiff", ".gif", ".apng")
+"""Endings of files that may hold several pictures; others are not opened to find out."""
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -56,6 +58,22 @@ def read_picture(path: Path) -> Image.Image:
             picture.paste(BACKGROUND, mask=Image.fromarray(hidden))
         orientation = _orientation(image)
     return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+
+
+def has_more_pages(path: Path) -> bool:
+    """Return whether a file has pages or frames after the first, the only one that `read_picture` returns.
+
+    Example:
+        >>> has_more_pages(Path("photo.jpg"))
+        False
+    """
+    if path.suffix.lower() not in _OF_PAGES:
+        return False
+    try:
+        with Image.open(path) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # Pillow raises many kinds, and reading the picture reports them
+        return False
 
 
 def _scale_transparent_grey(image: Image.Image) -> None:

@@ -157,9 +157,15 @@ def _inputs(file: Any, name: str) -> np.ndarray[Any, Any]:
 
 
 def _labels(file: Any, name: str) -> np.ndarray[Any, Any]:
-    labels = _array(file, name)
+    labels = given = _array(file, name)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind in "bf":
+        values = labels.astype(np.float64)
+        exact = (values == np.rint(values)) & (np.abs(values) < 2**53)
+        labels = values.astype(np.int64) if exact.all() else labels
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) == 0:
-        raise ValueError(f"{name}: got {labels.dtype} of shape {labels.shape}, expected (N,) integers")
+        raise ValueError(f"{name}: got {given.dtype} of shape {given.shape}, expected whole numbers (N,)")
     if labels.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name}: got {labels.max()}, expected labels below 2**63; is it the -1 of unknown ones?")
     return labels

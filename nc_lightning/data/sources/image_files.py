@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from nc_lightning.checks import check_choice, check_count
 from nc_lightning.data.base import Split
-from nc_lightning.data.files.decoding import read_picture
+from nc_lightning.data.files.decoding import has_more_pages, read_picture
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
 from nc_lightning.data.sources.images import ImageDataModule, Sets
 
@@ -158,6 +158,8 @@ class ImageFilesDataModule(ImageDataModule):
     def read(self) -> Sets:
         """Return the sets, decoded if they are cached."""
         wanted = self._wanted()
+        for path in (path for files in wanted.values() for path in files.paths if has_more_pages(path)):
+            self.passed_over.add("with pages after the first, which is read", path)
         if self.cache == "none":
             return Sets(**wanted)
         sets: dict[Split, LabelledImages] = {}

@@ -108,6 +108,18 @@ def test_class_names_as_predictions_have_them(tmp_path):
         ready(write(tmp_path, class_names=names[:3]))
 
 
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float16", "float32", ">f8"])
+@pytest.mark.parametrize("column", [False, True])
+def test_labels_in_a_column_and_of_other_types(tmp_path, dtype, column):
+    count = 2 if dtype == "bool" else 8
+    labels = {split: of_split % count for split, of_split in LABELS.items()}
+    given = {f"y_{k}": v.astype(dtype).reshape((-1, 1) if column else -1) for k, v in labels.items()}
+    data = ready(write(tmp_path, **given), val_share=0)
+    assert data.num_classes == count
+    assert data._splits["train"].labels.tolist() == labels["train"].tolist()
+    assert data._splits["train"].labels.dtype == torch.int64
+
+
 def test_it_trains(tmp_path):
     data = ArrayDataModule(write(tmp_path), batch_size=16)
     trainer = Trainer(fast_dev_run=2, logger=False, enable_progress_bar=False, enable_model_summary=False)
@@ -140,7 +152,20 @@ def pickled(folder, name):
             lambda f: write(f, y_train=LABELS["train"] * 3),
             r"labels: got .0, 1, 2, 3, 4, ..., 21., expected 0 to C - 1",
         ),
-        (lambda f: write(f, y_train=LABELS["train"] / 2), "y_train: got float64"),
+        (
+            lambda f: write(f, y_train=LABELS["train"] / 2),
+            "y_train: got float64 of shape .80,., expected whole numbers",
+        ),
+        (
+            lambda f: write(f, y_train=np.where(LABELS["train"], 1, np.nan)),
+            "y_train: got float64 of shape .80,., expec",
+        ),
+        (lambda f: write(f, y_train=LABELS["train"] * 1e18), "y_train: got float64 of shape .80,., expected whole"),
+        (
+            lambda f: write(f, y_train=np.eye(8)[LABELS["train"]]),
+            "y_train: got float64 of shape .80, 8., expected whole",
+        ),
+        (lambda f: write(f, y_train=LABELS["train"].astype(float) - 1), "labels: got -1, expected none below 0"),
         (lambda f: write(f, y_train=LABELS["train"][:9]), r"x_train: got uint8 of shape \(80, 6, 5, 3\) and 9 labels"),
         (
             lambda f: write(f, x_train=IMAGES["train"][:, :, :4]),

@@ -238,3 +238,18 @@ def test_tiny_imagenet_has_200_classes(tmp_path):
         ready(str(tmp_path), make=TinyImageNetDataModule, batch_size=400)
     with pytest.raises(FileNotFoundError, match="which has no Tiny-ImageNet: looked for .*; add --data.download true"):
         ready(str(tmp_path / "other"), make=TinyImageNetDataModule, batch_size=400)
+
+
+@pytest.mark.parametrize("cache", ["ram", "none"])
+@pytest.mark.parametrize("ending", ["tif", "TIFF", "gif"])
+def test_pages_that_are_not_read_are_counted(tmp_path, ending, cache):
+    root = tree(tmp_path, per_class=4)
+    first, second = (Image.fromarray(np.full((8, 8, 3), value, dtype=np.uint8)) for value in (0, 255))
+    paths = [tmp_path / "train" / "bee" / f"{name}.{ending}" for name in ("pages", "single")]
+    first.save(paths[0], save_all=True, append_images=[second])
+    first.save(paths[1])
+    data = ready(root, cache=cache, val_share=0)
+    assert data.passed_over.counts == {"with pages after the first, which is read": 1}
+    assert f"passed over: 1 with pages after the first, which is read ({paths[0]})" in data.summary()
+    x = data._splits["train"][[8, 9]][0]
+    assert (x <= 1).all()
