@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
@@ -120,7 +121,14 @@ class LabelledDataModule(LightningDataModule):
         return number if self.class_names is None else self.class_names[number]
 
     def preprocess(self) -> Preprocess:
-        """Return what turns images into the inputs of the encoder, with the mean and deviation known after `setup`."""
+        """Return what turns images into the inputs of the encoder, with the mean and deviation known after `setup`.
+
+        While a Trainer runs, they are those that its model was trained with, where it knows them.
+        """
+        if self.trainer is not None and self.trainer.state.status == TrainerStatus.RUNNING:
+            trained = getattr(self.trainer.lightning_module, "preprocess", None)
+            if isinstance(trained, Preprocess) and trained.known:
+                return Preprocess(trained.mean, trained.std)
         return Preprocess(self.mean, self.std)
 
     @property
@@ -131,7 +139,8 @@ class LabelledDataModule(LightningDataModule):
     def make_views(self, training: bool) -> Views:
         """Return what turns inputs into views: augmented ones in training, else one as it is."""
         count, augmentation = (self.views, self.augmentation) if training else (1, None)
-        return Views(count, augmentation, self.mean, self.std)
+        preprocess = self.preprocess()
+        return Views(count, augmentation, preprocess.mean, preprocess.std)
 
     def train_dataloader(self) -> BatchLoader:
         """Training batches, in an order that depends on the seed and the epoch alone."""

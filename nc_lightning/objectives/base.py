@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from nc_lightning.encoders.base import AnyEncoder, AnyProjector
 from nc_lightning.geometry import normalize
 from nc_lightning.losses import ContrastiveLoss, LossResult
 from nc_lightning.objectives.optimized import OptimizedModule
+from nc_lightning.objectives.other_data import preprocess_in_use
 from nc_lightning.objectives.parts import check_features, make_projector
 from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
@@ -108,6 +110,7 @@ class ContrastiveObjective(OptimizedModule):
         super().setup(stage)
         check_strategy(self.trainer.strategy)
         if stage == "fit":
+            # The data of this fit decide, until a checkpoint that it resumes is loaded.
             self.preprocess.take_from(data_in_use(self.trainer))
 
     def configure_model(self) -> None:
@@ -136,8 +139,6 @@ class ContrastiveObjective(OptimizedModule):
     def on_fit_start(self) -> None:
         """Forget the loss's constants of an earlier fit; warn of what does not do what it seems to."""
         self._constants_for = ()
-        # The data of this fit decide, also where a checkpoint that it resumes was trained on others.
-        self.preprocess.take_from(data_in_use(self.trainer))
         if self.trainer.accumulate_grad_batches > 1:
             rank_zero_warn(
                 f"accumulate_grad_batches: got {self.trainer.accumulate_grad_batches}, which adds no negatives to a "
@@ -178,10 +179,17 @@ class ContrastiveObjective(OptimizedModule):
         """Find out whether the loss can be of the batches of all processes together."""
         self._evaluation_sync = self._sync_for(self.trainer.num_val_batches)
         forget_logged(self.trainer, "loss/val")
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self._check_data()
 
     def on_test_start(self) -> None:
         """Find out whether the loss can be of the batches of all processes together."""
         self._evaluation_sync = self._sync_for(self.trainer.num_test_batches)
+        self._check_data()
+
+    def on_predict_start(self) -> None:
+        """Compare the data with those of training."""
+        self._check_data()
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Log the loss of a validation batch; callbacks find z and the labels."""
@@ -213,6 +221,8 @@ class ContrastiveObjective(OptimizedModule):
         """Note objective, hardness and preprocessing, also where a callback saves the weights of another module."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["objective"] = type(self).__name__
+        if self.preprocess.known:
+            checkpoint["standardised"] = self.preprocess.mean is not None
         self.loss.save_scheduled_beta(checkpoint["state_dict"], "loss.")
         self.preprocess.save(checkpoint["state_dict"], "preprocess.")
 
@@ -221,7 +231,23 @@ class ContrastiveObjective(OptimizedModule):
         trained = checkpoint.get("objective", type(self).__name__)
         if trained != type(self).__name__:
             raise ValueError(f"checkpoint: got one of {trained}, expected one of {type(self).__name__}")
+        self._load_training_data(checkpoint)
         super().on_load_checkpoint(checkpoint)
+
+    def _load_training_data(self, checkpoint: dict[str, Any]) -> None:
+        """Load what is known of the data of training; where a fit is resumed, compare them with its data."""
+        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        state_dict = checkpoint.get("state_dict", {})
+        if "standardised" in checkpoint or "preprocess.mean" in state_dict:
+            self.preprocess.load(state_dict, "preprocess.")
+        elif not fitting:
+            self.preprocess.take_from(None)
+        if fitting:
+            self.preprocess = self._check_data()
+            self.preprocess.save(state_dict, "preprocess.")  # the weights are loaded from there next
+
+    def _check_data(self) -> Preprocess:
+        return preprocess_in_use(self.preprocess, data_in_use(self.trainer))
 
     def _sync_for(self, num_batches: list[int | float]) -> Sync | None:
         """Return what the loss can be of where this process evaluates so many batches; None for its own way."""

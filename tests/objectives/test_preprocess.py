@@ -1,5 +1,7 @@
 """Mean and standard deviation of the training images go where the encoder goes."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -88,10 +90,18 @@ def test_checkpoints_of_before(data, tmp_path):
     state = torch.load(tmp_path / "mine.ckpt", weights_only=True)
     mean = state["state_dict"]["preprocess.mean"]
     assert mean.tolist() == data.mean.tolist()
-    old = {key: value for key, value in state["state_dict"].items() if not key.startswith("preprocess")}
-    torch.save({**state, "state_dict": old}, tmp_path / "old.ckpt")
+    state["state_dict"] = {k: v for k, v in state["state_dict"].items() if not k.startswith("preprocess")}
+    torch.save({k: v for k, v in state.items() if k != "standardised"}, tmp_path / "old.ckpt")
     loaded = HSCL.load_from_checkpoint(tmp_path / "old.ckpt", encoder=MLP((3, 8, 8), (6,)))
     assert loaded.preprocess.mean is None
+    trainer = Trainer(max_epochs=2, enable_checkpointing=False, **QUIET)
+    seen = []
+    module.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    trainer.validate(module, others := other(tmp_path), ckpt_path=tmp_path / "old.ckpt")
+    assert module.preprocess.mean is None  # not that of the fit before
+    assert torch.equal(seen[0], next(iter(others.val_dataloader()))[0])
+    trainer.fit(module, others, ckpt_path=tmp_path / "old.ckpt")
+    assert module.preprocess.mean.tolist() == others.mean.tolist()
 
 
 class Own(LightningDataModule):
@@ -185,6 +195,76 @@ def test_images_can_go_a_little_beyond():
 def test_it_can_be_exported():
     preprocess, x = Preprocess(torch.full((3,), 0.5), torch.full((3,), 0.5)), torch.rand(2, 3, 4, 4)
     assert torch.equal(torch.export.export(preprocess, (x,)).module()(x), preprocess(x))
+
+
+def other(tmp_path, change=lambda x: x // 2 + 100, name="other"):
+    """The same images, changed: by default brighter and with less contrast."""
+    images = change(IMAGES)
+    np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=LABELS, x_test=images, y_test=LABELS)
+    return ArrayDataModule(path=str(tmp_path / f"{name}.npz"), batch_size=20)
+
+
+def standardised(data, mean, std):
+    """All images, which the test set has, by an independent formula."""
+    images = data.test_dataloader().images.x.double()
+    return (images / 255 - mean.double().view(3, 1, 1)) / std.double().view(3, 1, 1)
+
+
+SAID = r"data: got images of mean .* and std .*, but training had images of mean .* and std .*; training's is used"
+
+
+@pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec|was not set).*")
+@pytest.mark.parametrize("command", ["validate", "test", "predict", "fit"])
+@pytest.mark.parametrize("from_path", [True, False])
+def test_other_data_are_standardised_as_in_training(data, tmp_path, command, from_path, recwarn):
+    fit(model(), data, tmp_path)
+    others = other(tmp_path)
+    if from_path:
+        module, path = model(), tmp_path / "mine.ckpt"
+    else:
+        module, path = HSCL.load_from_checkpoint(tmp_path / "mine.ckpt", encoder=MLP((3, 8, 8), (6,))), None
+    trainer = Trainer(max_epochs=2, enable_checkpointing=False, **QUIET)
+    seen = []
+    module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    recwarn.clear()
+    getattr(trainer, command)(module, datamodule=others, ckpt_path=path)
+    scratch = command == "fit" and path is None
+    said = [w for w in recwarn if "data: got" in str(w.message)]
+    assert len(said) == (0 if scratch else 1)
+    mean, std = (others.mean, others.std) if scratch else (data.mean, data.std)
+    assert scratch or re.fullmatch(SAID, str(said[0].message))
+    assert statistics(module) == (mean.tolist(), std.tolist())
+    expected = standardised(others, mean, std).flatten(1)
+    got = torch.cat(seen).flatten(1).double()
+    nearest = torch.cdist(got, expected).min(1).values
+    assert nearest.max() < 1e-3
+    assert others.preprocess().mean.tolist() == others.mean.tolist()  # the next fit is of its own
+    recwarn.clear()
+    trainer.validate(module, others if scratch else data)
+    assert not [w for w in recwarn if "data: got" in str(w.message)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_resumed_fit_of_somebody_else_s_data_follows_them(data, tmp_path):
+    fit(model(), data, tmp_path)
+    module = model()
+    trainer = Trainer(max_epochs=2, enable_checkpointing=False, **QUIET)
+    with pytest.warns(UserWarning, match="data: got .* but training had .*; the loader uses its own"):
+        trainer.fit(module, Own([0.25] * 3, [0.5] * 3), ckpt_path=tmp_path / "mine.ckpt")
+    assert statistics(module) == ([0.25] * 3, [0.5] * 3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_standardised_as_in_training_is_refused(data, tmp_path):
+    as_they_are = other(tmp_path, lambda x: x / 25.0 - 3, "floats")
+    trainer = fit(model(), data, tmp_path)
+    with pytest.raises(ValueError, match="data: got inputs taken as they are, expected images of mean .* as in train"):
+        trainer.validate(model(), as_they_are, ckpt_path=tmp_path / "mine.ckpt")
+    trainer = fit(model(), as_they_are, tmp_path)
+    assert torch.load(tmp_path / "mine.ckpt", weights_only=True)["standardised"] is False
+    for command in (trainer.validate, trainer.test, trainer.predict, trainer.fit):
+        with pytest.raises(ValueError, match="data: got images of mean .*, expected inputs taken as they are, as in"):
+            command(model(), datamodule=data, ckpt_path=tmp_path / "mine.ckpt")
 
 
 @pytest.mark.filterwarnings("ignore")
