@@ -1,35 +1,42 @@
 # Everything a newcomer needs: `make train`, `make test`. Only python3 (3.10 or newer, with venv) has to be there.
 PYTHON ?= python3
 VENV := .venv
+BOLTS := .venv-bolts
 BIN := $(VENV)/bin
 # Side by side: each test has one thread.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+PYTEST := python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast lint format pictures clean
+.PHONY: help train test test-exhaustive test-bolts test-all test-fast lint format pictures clean
 
 help:  ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: EXTRAS := dev
+$(BOLTS)/.installed: EXTRAS := dev,bolts
+$(VENV)/.installed $(BOLTS)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version.split()[0] + ": set PYTHON=python3.x")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
 
 train: $(VENV)/.installed  ## Train HSCL on real digits and print its geometry
 	$(BIN)/nc-train fit --config hscl.yaml
 
-$(VENV)/.bolts: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev,bolts]'
-	@touch $@
+test: $(VENV)/.installed  ## Run tests of every kind and every example of the documentation, in at most 8 minutes
+	$(BIN)/$(PYTEST) -m "not exhaustive"
 
-test: $(VENV)/.bolts  ## Run every test and every example of the documentation; Chromium's where there is one
-	$(PYTEST)
+test-exhaustive: $(VENV)/.installed  ## Run what `make test` leaves out: long trainings and many repetitions
+	$(BIN)/$(PYTEST) -m exhaustive
+
+test-bolts: $(BOLTS)/.installed  ## Run the tests of lightning-bolts, in an environment of its own
+	NC_REQUIRE_BOLTS=1 $(BOLTS)/bin/$(PYTEST) -m bolts
+
+test-all: test test-exhaustive test-bolts  ## Run all three
 
 test-fast: $(VENV)/.installed  ## Run the tests that take seconds
-	$(PYTEST) -m "not slow and not browser"
+	$(BIN)/$(PYTEST) -m "not (slow or browser or exhaustive)"
 
 lint: $(VENV)/.installed  ## Check style and types
 	$(BIN)/ruff check .
@@ -46,6 +53,6 @@ pictures: $(VENV)/.installed  ## Make the pictures of the README again; needs Ch
 	$(BIN)/python -m tests.browser.take_picture pictures/runs/lightning_logs pictures/dashboard.png
 	rm -rf pictures/runs
 
-clean:  ## Remove the environment and all caches; runs in lightning_logs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+clean:  ## Remove the environments and all caches; runs in lightning_logs stay
+	rm -rf $(VENV) $(BOLTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

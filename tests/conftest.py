@@ -7,6 +7,8 @@ import torch
 from hypothesis import settings
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from tests.tiers import mark_cases
+
 collect_ignore = ["pretend_device.py"]  # torch knows a device of that name once; for doctests it would be read again
 
 # The machine may be busy, and a failure must be the same one again.
@@ -19,9 +21,24 @@ THREADS = max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WOR
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items):
     """Begin with whole trainings: at the end, one of them would keep the other workers waiting."""
+    mark_cases(items)
     items.sort(key=lambda item: item.path.name != "test_training.py")
+
+
+def pytest_runtest_setup(item):
+    """Skip tests of lightning-bolts where it is not installed; `make test-bolts` says that it has to be."""
+    if item.get_closest_marker("bolts") is not None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                import pl_bolts  # noqa: F401
+        except ImportError as error:
+            if os.environ.get("NC_REQUIRE_BOLTS"):
+                pytest.fail(f"lightning-bolts cannot be imported, and NC_REQUIRE_BOLTS is set: {error}")
+            pytest.skip(f"`make test-bolts` runs it, in an environment with lightning-bolts: {error}")
 
 
 @pytest.fixture
@@ -83,20 +100,6 @@ def gloo():
         if os.environ.get("NC_REQUIRE"):
             pytest.fail("gloo is not available, and NC_REQUIRE is set")
         pytest.skip("gloo is not available")
-
-
-@pytest.fixture
-def bolts():
-    """Need lightning-bolts, an extra that `make test` installs: in CI its absence is a failure, elsewhere a skip."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pl_bolts
-    except ImportError as error:
-        if os.environ.get("NC_REQUIRE"):
-            pytest.fail(f"lightning-bolts cannot be imported, and NC_REQUIRE is set: {error}")
-        pytest.skip(f"lightning-bolts cannot be imported: {error}")
-    return pl_bolts
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,6 +16,8 @@ from nc_lightning.cli import measure as nc_measure
 from nc_lightning.cli import report as nc_report
 from nc_lightning.sweeps import command as nc_sweep
 
+QUICK = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
+
 
 @pytest.fixture
 def readme(repository):
@@ -41,7 +43,7 @@ def test_python_examples(readme, in_tmp, capsys):
 
 
 @pytest.mark.slow
-def test_commands(readme, in_tmp, monkeypatch, bolts):
+def test_commands(readme, in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     measuring, reporting = commands_of(readme, "nc-measure"), commands_of(readme, "nc-report")
     commands = commands_of(readme, "nc-train")
@@ -53,13 +55,14 @@ def test_commands(readme, in_tmp, monkeypatch, bolts):
             folder = in_tmp / "mine" / split / str(index % 10)
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(images[index]).save(folder / f"{index}.png")
-    quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
-    run = main([*commands[0], *quick]).trainer.log_dir
+    run = main([*commands[0], *QUICK]).trainer.log_dir
     for command in commands[1:]:
+        if "bolts.yaml" in command:
+            continue
         here = ["--data.batch_size=20"] if "mine" in command else []  # here the tree has few images
         if "ddp.yaml" in command:  # for two processes, see test_cli_on_processes.py
             here += ["--trainer.devices=1", "--data.batch_size=250"]
-        main([argument.replace("RUN", run) for argument in command] + quick + here)
+        main([argument.replace("RUN", run) for argument in command] + QUICK + here)
     for command in reporting:
         nc_report.main([argument.replace("RUN", run) for argument in command])
     assert (in_tmp / "comparison.html").is_file()
@@ -68,6 +71,14 @@ def test_commands(readme, in_tmp, monkeypatch, bolts):
     for command in measuring:
         nc_measure.main(command)
     assert (in_tmp / "geometry.png").is_file()
+
+
+@pytest.mark.bolts
+@pytest.mark.slow
+def test_the_command_of_bolts(readme, in_tmp, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nc-train"])
+    (command,) = (command for command in commands_of(readme, "nc-train") if "bolts.yaml" in command)
+    main(command + QUICK)
 
 
 @pytest.mark.slow
@@ -134,6 +145,7 @@ def test_three_lines_of_the_classifier_are_new(repository):
     assert (repository / "examples" / "loss_in_your_classifier.py").read_text().count("# new\n") == 3
 
 
+@pytest.mark.some(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "said"),

@@ -39,6 +39,15 @@ def test_hscl_on_digits_reaches_neural_collapse():
 
 
 @pytest.mark.slow
+def test_hscl_on_digit_pairs_reaches_neural_collapse_in_short():
+    train, _, gap = geometry("--config", "hscl.yaml", "--config", "paper/short.yaml")
+    assert train["effective_rank"] >= 98.5
+    assert train["equal_inner_product"] <= 0.002
+    assert gap <= 3e-4
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_hscl_on_digit_pairs_reaches_neural_collapse():
     train, _, gap = geometry("--config", "hscl.yaml", "--config", "digit_pairs.yaml")
     assert train["effective_rank"] >= 98.5
@@ -48,12 +57,14 @@ def test_hscl_on_digit_pairs_reaches_neural_collapse():
     assert gap <= 3e-4
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_scl_on_digit_pairs_stays_in_dimensional_collapse():
     train, _, _ = geometry("--config", "scl.yaml", "--config", "digit_pairs.yaml")
     assert train["effective_rank"] < 75
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["hscl.yaml", "hucl.yaml"])
 def test_adaptive_hardness_on_digit_pairs_needs_no_search(config):

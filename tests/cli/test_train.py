@@ -82,15 +82,22 @@ def can_be_sent_to_a_process(module):
     copy.deepcopy(module)
 
 
-def marked(configs):
-    marks = [pytest.mark.slow] if {"cifar100.yaml", "paper/official.yaml"} & set(configs) else []
+def on_all():
+    """Each config on each objective; `make test` runs it on one of them, by turns."""
+    for turn, config in enumerate(CONFIGS):
+        lines = complete(config)
+        yield from (marked(line, exhaustive=line is not lines[turn % len(lines)]) for line in lines)
+
+
+def marked(configs, exhaustive):
+    marks = [pytest.mark.exhaustive] if exhaustive else []
+    marks += [pytest.mark.slow] if {"cifar100.yaml", "paper/official.yaml"} & set(configs) else []
+    marks += [pytest.mark.bolts] if "bolts.yaml" in configs else []
     return pytest.param(configs, marks=marks, id="+".join(name for name in configs if name.endswith(".yaml")))
 
 
-@pytest.mark.parametrize("configs", [marked(configs) for name in CONFIGS for configs in complete(name)])
-def test_every_config_runs(configs, request):
-    if "bolts.yaml" in configs:
-        request.getfixturevalue("bolts")
+@pytest.mark.parametrize("configs", on_all())
+def test_every_config_runs(configs):
     if "--data.path=small.npz" in configs:
         small_images()
     before = set(Path.cwd().iterdir())

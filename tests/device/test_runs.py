@@ -89,10 +89,11 @@ def check_waits(machine, steps):
     assert not {key: n for key, n in waits.items() if n > WAITS.get(key, 0)}
 
 
-@pytest.mark.parametrize("config", CONFIGS)
-def test_every_config_trains_evaluates_and_resumes(config, request):
-    if config == "bolts.yaml":
-        request.getfixturevalue("bolts")
+@pytest.mark.some(5)
+@pytest.mark.parametrize(
+    "config", [pytest.param(name, marks=pytest.mark.bolts) if name == "bolts.yaml" else name for name in CONFIGS]
+)
+def test_every_config_trains_evaluates_and_resumes(config):
     settings("PretendSingleDevice", 1)
     machine, steps = runs(on_hscl(config), COMMANDS if config in ("hscl.yaml", "adaptive.yaml") else ())
     if config != "bolts.yaml":  # whose evaluator reads its figures in every step

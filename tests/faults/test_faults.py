@@ -35,10 +35,11 @@ def whole_in_two(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("saving", [[], ["--checkpoint.every_n_train_steps=3"]], ids=["every epoch", "every 3 steps"])
-def test_killed_at_any_step_it_ends_as_if_nothing_had_been(tmp_path, whole, saving):
+def test_killed_at_any_step_it_ends_as_if_nothing_had_been(tmp_path, whole, saving, kills):
     draw = random.Random(0)
-    for step in sorted(draw.sample(range(1, STEPS), 10)):
+    for step in sorted(draw.sample(range(1, STEPS), kills)):
         places = ["forward", "backward", "batch_end"] + ["validation"] * (step % 5 == 0)
         fault = {"step": step, "place": draw.choice(places)}
         assert run(tmp_path, ALONE, *saving, "--ckpt_path=last", fault=fault).code == -9, fault
@@ -91,6 +92,7 @@ def little_room(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("logger", ["true", "false"])
 def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path, little_room, whole, logger):
     disk, file_limit = little_room
@@ -109,6 +111,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path, li
     assert not list(differences(end_of(whole), end_of(tmp_path)))
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     ("signum", "code", "step", "place"),
     [
@@ -130,6 +133,7 @@ def test_stopped_in_good_order_it_ends_as_if_nothing_had_been(tmp_path, whole, s
     assert not list(differences(end_of(whole), end_of(tmp_path)))
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("place", ["batch_end", "validation"])
 def test_stopped_with_max_steps_it_ends_as_if_nothing_had_been(tmp_path, place):
     steps = ["--trainer.max_epochs=-1", "--trainer.max_steps=22", "--model.lr_interval=step"]
@@ -157,6 +161,7 @@ def test_a_training_that_is_over_anyway_ends_as_always(tmp_path, whole):
     assert not list(differences(end_of(whole), end_of(tmp_path)))
 
 
+@pytest.mark.some(2)
 @pytest.mark.usefixtures("gloo")
 @pytest.mark.parametrize("place", ["forward", "backward", "validation"])
 @pytest.mark.parametrize("rank", [0, 1])
@@ -172,6 +177,7 @@ def test_when_one_of_two_dies_both_end_and_it_is_named(tmp_path, rank, place):
     assert torch.is_tensor(next(iter(read_checkpoint(last)["state_dict"].values())))
 
 
+@pytest.mark.some(1)
 @pytest.mark.usefixtures("gloo")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_in_one_of_two_ends_both_with_its_line_and_code(tmp_path, rank):

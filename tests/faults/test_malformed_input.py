@@ -21,7 +21,8 @@ from nc_lightning.cli import measure as nc_measure
 pytestmark = pytest.mark.slow
 
 # Without shrinking, which runs the slowest ones again and again.
-EXAMPLES = settings(max_examples=130, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
+OF_EACH = settings(suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
+EXAMPLES = pytest.mark.parametrize("examples", [15, pytest.param(130, marks=pytest.mark.exhaustive)])
 SECONDS = 60
 """Longer than any of these takes: what is still running then hangs."""
 
@@ -144,13 +145,17 @@ def _tell():
 
 
 @EXAMPLES
-@given(config=CONFIGS)
-@example(config=b"a: &a [*a]\n")
-@example(config=b"a: " + b"{a: " * 1000 + b"1" + b"}" * 1000)
-def test_malformed_configs(config):
-    Path("mine.yaml").write_bytes(config)
-    arguments = ["fit", "--config=mine.yaml", "--trainer.fast_dev_run=true", *QUIET]
-    COUNTS["configs"][outcome("nc-train", cli.main, arguments)] += 1
+def test_malformed_configs(examples):
+    @settings(OF_EACH, max_examples=examples)
+    @given(config=CONFIGS)
+    @example(config=b"a: &a [*a]\n")
+    @example(config=b"a: " + b"{a: " * 1000 + b"1" + b"}" * 1000)
+    def run(config):
+        Path("mine.yaml").write_bytes(config)
+        arguments = ["fit", "--config=mine.yaml", "--trainer.fast_dev_run=true", *QUIET]
+        COUNTS["configs"][outcome("nc-train", cli.main, arguments)] += 1
+
+    run()
 
 
 # Feature files.
@@ -243,9 +248,13 @@ def feature_files(draw):
 
 
 @EXAMPLES
-@given(files=feature_files(), normalization=st.sampled_from(["none", "unit_ball", "unit_sphere"]))
-def test_malformed_feature_files(files, normalization):
-    for name, content in files.items():
-        Path(name).write_bytes(content)
-    arguments = [*files, "--normalization", normalization]
-    COUNTS["feature files"][outcome("nc-measure", nc_measure.main, arguments)] += 1
+def test_malformed_feature_files(examples):
+    @settings(OF_EACH, max_examples=examples)
+    @given(files=feature_files(), normalization=st.sampled_from(["none", "unit_ball", "unit_sphere"]))
+    def run(files, normalization):
+        for name, content in files.items():
+            Path(name).write_bytes(content)
+        arguments = [*files, "--normalization", normalization]
+        COUNTS["feature files"][outcome("nc-measure", nc_measure.main, arguments)] += 1
+
+    run()

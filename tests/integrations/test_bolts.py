@@ -10,11 +10,13 @@ from nc_lightning import HSCL
 from nc_lightning.cli import main
 from nc_lightning.encoders import MLP
 
+pytestmark = pytest.mark.bolts
+
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
 
 @pytest.fixture(autouse=True)
-def _empty_folder(in_tmp, bolts, monkeypatch):
+def _empty_folder(in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
 
 
@@ -47,7 +49,7 @@ def test_it_trains_with_lars_its_schedule_and_its_evaluator(all_threads):
     assert metrics["geometry/train/effective_rank"] > 8.9
 
 
-def test_its_schedule_is_linear_and_then_a_cosine(bolts):
+def test_its_schedule_is_linear_and_then_a_cosine():
     from pl_bolts.optimizers import LARS, LinearWarmupCosineAnnealingLR
 
     optimizer = LARS([torch.nn.Parameter(torch.ones(2, 2))], lr=1.0)

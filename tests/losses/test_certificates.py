@@ -33,6 +33,7 @@ def batch(seed, size=10):
     return z, torch.randint(3, (size,), generator=generator)
 
 
+@pytest.mark.some(20)
 @pytest.mark.filterwarnings("ignore:a batch holds no anchor")
 @pytest.mark.parametrize("link", OUR_LINKS)
 @pytest.mark.parametrize("eta", [name for name in HARDENINGS if name != "none"])

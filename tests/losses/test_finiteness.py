@@ -67,6 +67,7 @@ def agree(got, expected, name, dtype):
     assert error <= tolerance * expected_gradient.abs().max() + 1e-6 / TEMPERATURE
 
 
+@pytest.mark.some(24)
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("loss", LOSSES)

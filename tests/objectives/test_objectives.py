@@ -1,3 +1,4 @@
+import functools
 import warnings
 
 import pytest
@@ -238,12 +239,30 @@ def trained(precision="32-true", **kwargs):
     [
         ({"channels_last": True}, 1e-3),
         ({"precision": "bf16-mixed"}, 0.1),
-        pytest.param({"compile": True}, 1e-3, marks=pytest.mark.slow),
-        pytest.param({"channels_last": True, "compile": True, "precision": "bf16-mixed"}, 0.1, marks=pytest.mark.slow),
+        ({"compile": True}, 1e-3),
+        ({"channels_last": True, "compile": True, "precision": "bf16-mixed"}, 0.1),
     ],
     ids=str,
 )
-def test_switches_change_results_by_their_precision_alone(switch, tolerance):
+def test_switches_change_results_by_their_precision_alone(switch, tolerance, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))  # inductor is slow
+    check_switch(switch, tolerance)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("switch", "tolerance"),
+    [
+        ({"compile": True}, 1e-3),
+        ({"channels_last": True, "compile": True, "precision": "bf16-mixed"}, 0.1),
+    ],
+    ids=str,
+)
+def test_so_they_do_compiled_by_inductor(switch, tolerance):
+    check_switch(switch, tolerance)
+
+
+def check_switch(switch, tolerance):
     (expected, plain), (z, switched) = trained(), trained(**switch)
     assert z.dtype == torch.float32
     assert (z - expected).norm() <= tolerance * expected.norm()

@@ -61,6 +61,7 @@ def test_the_cells_that_initialisation_begins_with_are_in_the_grid():
     assert checkpoint in {cell.name for cell in read_plan(find_config("paper/sweeps/digit_pairs.yaml")).cells}
 
 
+@pytest.mark.some(10)
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", list(parameters()))
 def test_its_cells_run(arguments, start, monkeypatch, capsys):

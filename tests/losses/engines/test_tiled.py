@@ -108,6 +108,7 @@ def assert_equal(actual, expected, relative, rounding=0.0, note=None):
     assert error <= relative * expected_gradient.abs().max() + rounding, note
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_value_and_gradient_are_those_of_the_dense_engine(small_tiles, layout, path):
@@ -120,6 +121,7 @@ def test_value_and_gradient_are_those_of_the_dense_engine(small_tiles, layout, p
         assert torch.equal(ours[0], tiled_loss(z, labels, **o)), "the value must not depend on the gradient's being due"
 
 
+@pytest.mark.some(6)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", ["mixed", "two classes"])
 @pytest.mark.parametrize("normalization", ["unit_ball", "unit_sphere"])
@@ -136,6 +138,7 @@ def test_normalization_is_part_of_the_gradient(small_tiles, layout, path, normal
         assert_equal((ours[0], ours[1][:1]), (dense[0], dense[1][:1]), 1e-10, rounding=1e-14, note=o)
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("link", [InfoNCE("sum"), InfoNCE("mean", 0.3), InfoNCE("sum", 2.0)], ids=str)
 def test_the_sum_form_and_other_weights_of_the_positive(small_tiles, path, link):
@@ -148,6 +151,7 @@ def test_the_sum_form_and_other_weights_of_the_positive(small_tiles, path, link)
         assert_equal(ours, dense, 1e-10, rounding=1e-14 / o["temperature"], note=o)
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", ["one class", "all distinct", "mixed", "whole tiles"])
 @pytest.mark.parametrize("past_size", [1, 7, 20])
@@ -165,6 +169,7 @@ def test_past_features_are_negatives_of_other_classes_without_a_gradient(small_t
     assert past.grad is None
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", ["mixed", "two classes", "pairs"])
 def test_float32_is_close_to_float64(small_tiles, layout, path):
@@ -187,6 +192,7 @@ def test_features_of_norm_twelve(small_tiles, path):
         assert_equal(ours, dense, 1e-10, rounding=1e-14 / o["temperature"], note=o)
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("size", [255, 2048, 2305])
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("beta", [5.0, 1000.0])
