@@ -120,6 +120,12 @@ class LabelledDataModule(LightningDataModule):
         """Return the name of a class, where it has one; else its label in the data."""
         return number if self.class_names is None else self.class_names[number]
 
+    def names_or_labels(self) -> list[str | int] | None:
+        """Return `class_name` of each class, known after `setup`; None for unlabelled inputs."""
+        if int(self._splits["train"].labels.min()) < 0:
+            return None
+        return [self.class_name(number) for number in range(self.num_classes)]
+
     def preprocess(self) -> Preprocess:
         """Return what turns images into the inputs of the encoder, with the mean and deviation known after `setup`.
 

@@ -7,25 +7,22 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from nc_lightning.batch import concatenate_views, set_name
 from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import NonFiniteGuard
 from nc_lightning.callbacks.logged_values import forget_logged
-from nc_lightning.callbacks.sources import data_in_use, unless_present
+from nc_lightning.callbacks.sources import unless_present
 from nc_lightning.checks import check_count
-from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.distributed.collectives import all_gather_objects, rank_and_world_size
 from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.encoders import ProjectionHead
 from nc_lightning.encoders.base import AnyEncoder, AnyProjector
 from nc_lightning.geometry import normalize
 from nc_lightning.losses import ContrastiveLoss, LossResult
-from nc_lightning.objectives.optimized import OptimizedModule
-from nc_lightning.objectives.other_data import preprocess_in_use
 from nc_lightning.objectives.parts import check_features, make_projector
+from nc_lightning.objectives.training_data import RememberingModule
 from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
 
@@ -35,7 +32,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BUILT_FROM_CODE = ["loss", "link", "hardening", "encoder", "projector", "optimizer", "lr_scheduler"]
 
 
-class ContrastiveObjective(OptimizedModule):
+class ContrastiveObjective(RememberingModule):
     """A contrastive loss around a shared encoder; `SCL`, `HSCL`, `UCL` and `HUCL` bring their loss along.
 
     Batches are ``(x, y)`` or ``((x1, ..., xV), y)``; all views go through one forward pass. `forward` returns the
@@ -63,6 +60,7 @@ class ContrastiveObjective(OptimizedModule):
     Attributes:
         preprocess: Turns uint8 images, or float ones in [0, 1], into what the encoder was trained on: standardised as
             the data module of the fit does. `forward` takes standardised inputs, the batches of data modules here.
+        class_names: Names of the classes of training in their order, or their labels; None where nothing is known.
 
     Weight decay, and the trust ratio of LARS with it, leaves biases and the scales of norms alone.
 
@@ -96,7 +94,6 @@ class ContrastiveObjective(OptimizedModule):
         self.feature_dim = num_classes - 1 if feature_dim is None else feature_dim
         self.encoder = encoder
         self.projector = make_projector(projector, encoder, self.feature_dim)
-        self.preprocess = Preprocess()
         if channels_last:
             self.encoder.to(memory_format=torch.channels_last)
         if compile:
@@ -109,9 +106,6 @@ class ContrastiveObjective(OptimizedModule):
         """Refuse strategies under which callbacks cannot call this module."""
         super().setup(stage)
         check_strategy(self.trainer.strategy)
-        if stage == "fit":
-            # The data of this fit decide, until a checkpoint that it resumes is loaded.
-            self.preprocess.take_from(data_in_use(self.trainer))
 
     def configure_model(self) -> None:
         """Shard encoder and projector where the strategy is FSDP2, each as a whole."""
@@ -177,19 +171,14 @@ class ContrastiveObjective(OptimizedModule):
 
     def on_validation_start(self) -> None:
         """Find out whether the loss can be of the batches of all processes together."""
+        super().on_validation_start()
         self._evaluation_sync = self._sync_for(self.trainer.num_val_batches)
         forget_logged(self.trainer, "loss/val")
-        if self.trainer.state.fn == TrainerFn.VALIDATING:
-            self._check_data()
 
     def on_test_start(self) -> None:
         """Find out whether the loss can be of the batches of all processes together."""
+        super().on_test_start()
         self._evaluation_sync = self._sync_for(self.trainer.num_test_batches)
-        self._check_data()
-
-    def on_predict_start(self) -> None:
-        """Compare the data with those of training."""
-        self._check_data()
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Log the loss of a validation batch; callbacks find z and the labels."""
@@ -218,36 +207,17 @@ class ContrastiveObjective(OptimizedModule):
         return unless_present(NonFiniteGuard, self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note objective, hardness and preprocessing, also where a callback saves the weights of another module."""
+        """Note objective and hardness, also where a callback saves the weights of another module."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["objective"] = type(self).__name__
-        if self.preprocess.known:
-            checkpoint["standardised"] = self.preprocess.mean is not None
         self.loss.save_scheduled_beta(checkpoint["state_dict"], "loss.")
-        self.preprocess.save(checkpoint["state_dict"], "preprocess.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another objective, whose weights would fit."""
         trained = checkpoint.get("objective", type(self).__name__)
         if trained != type(self).__name__:
             raise ValueError(f"checkpoint: got one of {trained}, expected one of {type(self).__name__}")
-        self._load_training_data(checkpoint)
         super().on_load_checkpoint(checkpoint)
-
-    def _load_training_data(self, checkpoint: dict[str, Any]) -> None:
-        """Load what is known of the data of training; where a fit is resumed, compare them with its data."""
-        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        state_dict = checkpoint.get("state_dict", {})
-        if "standardised" in checkpoint or "preprocess.mean" in state_dict:
-            self.preprocess.load(state_dict, "preprocess.")
-        elif not fitting:
-            self.preprocess.take_from(None)
-        if fitting:
-            self.preprocess = self._check_data()
-            self.preprocess.save(state_dict, "preprocess.")  # the weights are loaded from there next
-
-    def _check_data(self) -> Preprocess:
-        return preprocess_in_use(self.preprocess, data_in_use(self.trainer))
 
     def _sync_for(self, num_batches: list[int | float]) -> Sync | None:
         """Return what the loss can be of where this process evaluates so many batches; None for its own way."""

@@ -1,0 +1,160 @@
+"""What a model remembers of the data that it was trained on, compared with the data that it is given later."""
+
+from typing import Any
+
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from nc_lightning.callbacks.sources import data_in_use
+from nc_lightning.data.base import LabelledDataModule
+from nc_lightning.data.preprocess import Preprocess
+from nc_lightning.objectives.optimized import OptimizedModule
+
+
+class RememberingModule(OptimizedModule):
+    """Keeps mean, standard deviation and class names of the data it is trained on, also in checkpoints.
+
+    Validation, test, prediction and resumed fits compare their data with them.
+
+    Args:
+        args: Arguments of `OptimizedModule`.
+
+    Attributes:
+        preprocess: Standardises images as in training.
+        class_names: Names of the classes of training in their order, or their labels; None where nothing is known.
+
+    Raises:
+        ValueError: If the classes are others than in training, or inputs cannot be standardised as in training.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.preprocess = Preprocess()
+        self.class_names: list[str | int] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Remember the data of a fit, until a checkpoint that it resumes is loaded."""
+        super().setup(stage)
+        if stage == "fit":
+            data = data_in_use(self.trainer)
+            self.preprocess.take_from(data)
+            self.class_names = class_names_of(data)
+
+    def on_validation_start(self) -> None:
+        """Compare the data with those of training."""
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self._compare()
+
+    def on_test_start(self) -> None:
+        """Compare the data with those of training."""
+        self._compare()
+
+    def on_predict_start(self) -> None:
+        """Compare the data with those of training."""
+        self._compare()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what is remembered, also where a callback saves the weights of another module."""
+        super().on_save_checkpoint(checkpoint)
+        self.preprocess.save(checkpoint["state_dict"], "preprocess.")
+        if self.preprocess.known:
+            checkpoint["standardised"] = self.preprocess.mean is not None
+        if self.class_names is not None:
+            checkpoint["class_names"] = self.class_names
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load what a checkpoint remembers; where a fit resumes it, compare the data."""
+        super().on_load_checkpoint(checkpoint)
+        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        state_dict = checkpoint.get("state_dict", {})
+        if "standardised" in checkpoint or "preprocess.mean" in state_dict:
+            self.preprocess.load(state_dict, "preprocess.")
+        elif not fitting:  # an earlier version's: a fit keeps what its data say
+            self.preprocess.take_from(None)
+        if "class_names" in checkpoint or not fitting:
+            self.class_names = checkpoint.get("class_names")
+        if fitting:
+            self.preprocess = self._compare()
+            self.preprocess.save(state_dict, "preprocess.")  # the weights are loaded from there next
+
+    def _compare(self) -> Preprocess:
+        data = data_in_use(self.trainer)
+        check_class_names(self.class_names, data)
+        return preprocess_in_use(self.preprocess, data)
+
+
+def preprocess_in_use(trained: Preprocess, data: Any) -> Preprocess:
+    """Return how the data are preprocessed; warn where their mean and standard deviation differ from training's.
+
+    The data modules here standardise by those of training; loaders and other data modules keep their own.
+
+    Args:
+        trained: Preprocessing of the training.
+        data: Data module or loader in use.
+
+    Raises:
+        ValueError: If one of the two standardises and the other does not, or if the numbers of channels differ.
+    """
+    own = Preprocess()
+    own.take_from(data)
+    follows = isinstance(data, LabelledDataModule)
+    used = own if own.known and not (follows and trained.known) else trained
+    if not (own.known and trained.known) or own.settings() == trained.settings():
+        return used
+    if follows and (own.mean is None or trained.mean is None or len(own.mean) != len(trained.mean)):
+        raise ValueError(f"data: got {_said(own)}, expected {_said(trained)}, as in training")
+    use = "training's is used" if follows else "the loader uses its own"
+    rank_zero_warn(f"data: got {_said(own)}, but training had {_said(trained)}; {use}")
+    return used
+
+
+def class_names_of(data: Any) -> list[str | int] | None:
+    """Return the names of the classes in their order, or their labels where they have no names.
+
+    Args:
+        data: Data module or loader in use; None is returned where it does not say, and for unlabelled inputs.
+    """
+    names = data.names_or_labels() if isinstance(data, LabelledDataModule) else getattr(data, "class_names", None)
+    if not isinstance(names, (list, tuple)):
+        return None
+    return [name if isinstance(name, int) else str(name) for name in names]
+
+
+def check_class_names(trained: list[str | int] | None, data: Any) -> None:
+    """Refuse data whose classes have other names than in training, or the same names in another order.
+
+    Where one of the two has numbers alone and the other has names, they are taken to be in the same order, with a
+    warning. Another number of classes is not compared: the model is made for its own.
+
+    Args:
+        trained: Names of the classes of training; None where they are not known.
+        data: Data module or loader in use.
+
+    Raises:
+        ValueError: If a class has another name.
+    """
+    own = class_names_of(data)
+    if own is None or trained is None or len(own) != len(trained):
+        return
+    differing = [i for i in range(len(own)) if str(own[i]) != str(trained[i])]
+    if not differing:
+        return
+    first = differing[0]
+    got, expected = repr(own[first]), repr(trained[first])
+    if _has_names(own) != _has_names(trained):
+        rank_zero_warn(f"class_names: got {got} for class {first}, {expected} in training; taken to be the same class")
+        return
+    raise ValueError(
+        f"class_names: got {got} for class {first}, expected {expected} as in training; give the data the classes of "
+        "training in their order"
+    )
+
+
+def _has_names(classes: list[str | int]) -> bool:
+    return any(isinstance(name, str) for name in classes)
+
+
+def _said(preprocess: Preprocess) -> str:
+    if preprocess.mean is None:
+        return "inputs taken as they are"
+    return "images of " + " and ".join(f"{key} {value}" for key, value in preprocess.settings().items())
