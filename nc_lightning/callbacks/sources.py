@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from nc_lightning.io.run_folder import Trainer as OwnTrainer
+from nc_lightning.private_apis.lightning import attached_datamodule, attached_trainer
 
 
 def is_named(instance: object, *names: str) -> bool:
@@ -64,7 +65,7 @@ def checkpoint_folder(trainer: Trainer, otherwise: str = "checkpoints") -> Path:
 
 def unless_present(callback: type[Callback], module: LightningModule) -> list[Callback]:
     """Return a new callback for `configure_callbacks`, or none if the user gave the Trainer one of its kind."""
-    given: list[Callback] = getattr(module._trainer, "callbacks", [])
+    given: list[Callback] = getattr(attached_trainer(module), "callbacks", [])
     return [] if any(isinstance(other, callback) for other in given) else [callback()]
 
 
@@ -77,5 +78,4 @@ def datamodule_in_use(trainer: Trainer) -> Any:
         >>> datamodule_in_use(Trainer(logger=False)) is None
         True
     """
-    connector = getattr(trainer, "_data_connector", None)
-    return getattr(getattr(connector, "_datahook_selector", None), "datamodule", None)
+    return attached_datamodule(trainer)
