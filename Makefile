@@ -31,10 +31,11 @@ test: $(VENV)/.bolts  ## Run every test and every example of the documentation; 
 test-fast: $(VENV)/.installed  ## Run the tests that take seconds
 	$(PYTEST) -m "not slow and not browser"
 
-lint: $(VENV)/.installed  ## Check style and types
+lint: $(VENV)/.installed  ## Check style, types and what each part may import
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.installed  ## Format the code, and fix what can be fixed
 	$(BIN)/ruff format .
