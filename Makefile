@@ -38,10 +38,11 @@ test-all: test test-exhaustive test-bolts  ## Run all three
 test-fast: $(VENV)/.installed  ## Run the tests that take seconds
 	$(BIN)/$(PYTEST) -m "not (slow or browser or exhaustive)"
 
-lint: $(VENV)/.installed  ## Check style and types
+lint: $(VENV)/.installed  ## Check style, types and what each part may import
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(VENV)/.installed  ## Format the code, and fix what can be fixed
 	$(BIN)/ruff format .

@@ -12,11 +12,13 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from nc_lightning.private_apis.torch import SCHEDULE_RESULTS
+
 _CYCLED = ("lr", "momentum", "betas")
 """What schedules of torch change in an optimizer."""
 _PROGRESS = ("last_epoch", "best", "num_bad_epochs", "cooldown_counter")
 """What `ReduceLROnPlateau` has found out, in contrast to its settings."""
-_DERIVED = {"base_lrs", "_last_lr", "_schedule_phases"}
+_DERIVED = {"base_lrs", *SCHEDULE_RESULTS}
 """What schedules work out from the settings."""
 _SHOWN = 4
 

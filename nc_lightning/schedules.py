@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, SequentialLR
 
 from nc_lightning.checks import check_count, check_number
+from nc_lightning.private_apis.lightning import drop_training_loader
+from nc_lightning.private_apis.torch import milestones, schedule_parts
 
 LRInterval = Literal["step", "epoch"]
 
@@ -113,7 +115,7 @@ def _batches_per_epoch(trainer: Trainer) -> float:
     batches = trainer.num_training_batches
     if trainer.ckpt_path is not None:
         # Lightning hands the position in the epoch to the loader that it makes after the checkpoint was read.
-        trainer.fit_loop._combined_loader = None
+        drop_training_loader(trainer)
     return batches
 
 
@@ -144,13 +146,13 @@ def fit_length(scheduler: Any, length: float, interval: LRInterval) -> None:
         ValueError: If the schedule needs a length and training has no end, or torch would raise when it is over.
     """
     if isinstance(scheduler, SequentialLR):
-        ends = [*scheduler._milestones, length]
-        for part, start, end in zip(scheduler._schedulers, [0, *scheduler._milestones], ends, strict=True):
+        starts = [0, *milestones(scheduler)]
+        for part, start, end in zip(schedule_parts(scheduler), starts, [*starts[1:], length], strict=True):
             if end > start:
                 fit_length(part, end - start, interval)
         return
     if isinstance(scheduler, ChainedScheduler):
-        for part in scheduler._schedulers:
+        for part in schedule_parts(scheduler):
             fit_length(part, length, interval)
         return
     kind = type(scheduler).__name__

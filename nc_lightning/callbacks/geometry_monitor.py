@@ -36,6 +36,7 @@ from nc_lightning.callbacks.sources import datamodule_in_use, find_num_classes
 from nc_lightning.checks import check_choice, check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.geometry import ClassStatistics, caveats
+from nc_lightning.private_apis.lightning import can_stop_early
 from nc_lightning.reports.tables import losses_of
 
 
@@ -265,7 +266,7 @@ class GeometryMonitor(Callback):
 
     def _due(self, trainer: Trainer) -> bool:
         epoch = trainer.current_epoch + 1
-        stops = trainer.should_stop and getattr(trainer.fit_loop, "_can_stop_early", True)
+        stops = trainer.should_stop and can_stop_early(trainer)
         ends = stops or epoch == trainer.max_epochs or 0 <= trainer.max_steps <= trainer.global_step
         return epoch % self.every_n_epochs == 0 or ends
 

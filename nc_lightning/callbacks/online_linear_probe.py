@@ -22,6 +22,7 @@ from nc_lightning.optim import (
     tell,
     without_parser,
 )
+from nc_lightning.private_apis.torch import divide_all
 
 
 class OnlineLinearProbe(Callback):
@@ -120,7 +121,7 @@ class OnlineLinearProbe(Callback):
         sums = torch.stack([loss.detach(), *_counts(logits, labels, loss.dtype)])
         gradients = [parameter.grad for parameter in classifier.parameters() if parameter.grad is not None]
         _add_over_processes(sums, *gradients)
-        torch._foreach_div_(gradients, sums[2].clamp(min=1))
+        divide_all(gradients, sums[2].clamp(min=1))
         optimizer.step()
         self._trained = sums if self._trained is None else self._trained.to(sums) + sums
 

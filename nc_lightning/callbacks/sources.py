@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from nc_lightning.io.run_folder import Trainer as OwnTrainer
+from nc_lightning.private_apis.lightning import attached_datamodule, attached_trainer, loaders_in_use
 
 
 def is_named(instance: object, *names: str) -> bool:
@@ -64,7 +65,7 @@ def checkpoint_folder(trainer: Trainer, otherwise: str = "checkpoints") -> Path:
 
 def unless_present(callback: type[Callback], module: LightningModule) -> list[Callback]:
     """Return a new callback for `configure_callbacks`, or none if the user gave the Trainer one of its kind."""
-    given: list[Callback] = getattr(module._trainer, "callbacks", [])
+    given: list[Callback] = getattr(attached_trainer(module), "callbacks", [])
     return [] if any(isinstance(other, callback) for other in given) else [callback()]
 
 
@@ -77,8 +78,7 @@ def datamodule_in_use(trainer: Trainer) -> Any:
         >>> datamodule_in_use(Trainer(logger=False)) is None
         True
     """
-    connector = getattr(trainer, "_data_connector", None)
-    return getattr(getattr(connector, "_datahook_selector", None), "datamodule", None)
+    return attached_datamodule(trainer)
 
 
 def data_in_use(trainer: Trainer) -> Any:
@@ -89,5 +89,4 @@ def data_in_use(trainer: Trainer) -> Any:
         True
     """
     module = datamodule_in_use(trainer)
-    source = getattr(trainer._active_loop, "_data_source", None)
-    return getattr(source, "instance", None) if module is None else module
+    return loaders_in_use(trainer) if module is None else module

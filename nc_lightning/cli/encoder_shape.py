@@ -3,6 +3,8 @@
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from nc_lightning.private_apis.jsonargparse import remove_links
+
 ENCODER_SHAPE = "model.init_args.encoder.init_args.input_shape"
 
 
@@ -17,6 +19,4 @@ def drop_unused_shape(parser: LightningArgumentParser, config: Namespace) -> Non
         config: The subcommand's parsed configuration.
     """
     if ENCODER_SHAPE not in config:
-        # jsonargparse has no public way to remove a link.
-        links = parser._links_group._group_actions  # type: ignore[attr-defined]
-        links[:] = [link for link in links if link.target[0] != ENCODER_SHAPE]
+        remove_links(parser, ENCODER_SHAPE)

@@ -14,6 +14,7 @@ from rich.table import Table
 from nc_lightning.callbacks import GeometryMonitor, RunCheckpoint, TensorBoardDashboard
 from nc_lightning.geometry import MEASURES
 from nc_lightning.io.atomic import short_path
+from nc_lightning.private_apis.lightning import latest_checkpoint
 from nc_lightning.reports.tables import format_value, geometry_table
 
 
@@ -62,8 +63,10 @@ def _left(trainer: Trainer) -> Iterator[str]:
     last = next((path for path in lasts if path.is_file()), None)
     if last is not None:
         yield f"checkpoint: {short_path(last)}"
-    elif saving and Path(saving[0]._last_checkpoint_saved).is_file():
-        yield f"checkpoint of step {saving[0]._last_global_step_saved}: {short_path(saving[0]._last_checkpoint_saved)}"
+    elif saving:
+        path, step = latest_checkpoint(saving[0])
+        if Path(path).is_file():
+            yield f"checkpoint of step {step}: {short_path(path)}"
     for callback in saving:
         best = Path(callback.best_model_path)
         if callback.monitor is not None and best.is_file() and not (last and best.samefile(last)):

@@ -46,6 +46,7 @@ from nc_lightning.io.checkpoints import AtomicCheckpointIO
 from nc_lightning.io.run_folder import Trainer as OwnTrainer
 from nc_lightning.io.run_folder import claimed_folder
 from nc_lightning.objectives import ContrastiveObjective
+from nc_lightning.private_apis.lightning import leave_out_callbacks
 from nc_lightning.strategies import check_strategy
 
 DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
@@ -103,8 +104,7 @@ class ContrastiveCLI(LightningCLI):
             out.add("checkpoint")
             others = self.trainer_defaults["callbacks"]
             self.trainer_defaults["callbacks"] = [c for c in others if not isinstance(c, Checkpoint)]
-        parser = self._parser(self.subcommand)
-        parser.callback_keys = [key for key in parser.callback_keys if key not in out]
+        leave_out_callbacks(self._parser(self.subcommand), out)
         plugins = config.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):

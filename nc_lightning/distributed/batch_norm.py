@@ -9,6 +9,7 @@ from lightning.pytorch.plugins.layer_sync import LayerSync
 from torch import Tensor, nn
 
 from nc_lightning.distributed.collectives import rank_and_world_size
+from nc_lightning.private_apis.torch import BatchNormBase
 
 
 class BatchNormSync(LayerSync):
@@ -52,7 +53,7 @@ def _with_classes(model: nn.Module, classes: dict[type, type]) -> nn.Module:
     return model
 
 
-class _Synced(nn.modules.batchnorm._BatchNorm):
+class _Synced(BatchNormBase):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and rank_and_world_size()[1] > 1):
             return super().forward(x)

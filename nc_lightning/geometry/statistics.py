@@ -54,14 +54,14 @@ class ClassStatistics:
         self.means = torch.zeros(num_classes, feature_dim, **place)
         self.scatter = torch.zeros(feature_dim, feature_dim, **place)
         self.traces = torch.zeros(num_classes, **place)
-        self._remembered: dict[str, Any] = {}
+        self.memo: dict[str, Any] = {}
 
     @classmethod
     def from_state(cls, counts: Tensor, means: Tensor, scatter: Tensor, traces: Tensor) -> "ClassStatistics":
         """Wrap the four state tensors without copying them."""
         stats = cls.__new__(cls)
         stats.counts, stats.means, stats.scatter, stats.traces = counts, means, scatter, traces
-        stats._remembered = {}
+        stats.memo = {}
         return stats
 
     @property
@@ -120,7 +120,7 @@ class ClassStatistics:
         return self
 
     def _before_update(self) -> None:
-        self._remembered.clear()
+        self.memo.clear()
         state = (self.counts, self.means, self.scatter, self.traces)
         self.counts, self.means, self.scatter, self.traces = (outside_inference(t) for t in state)
 
@@ -174,9 +174,9 @@ class ClassStatistics:
 
     def remember(self, name: str, compute: Callable[[], T]) -> T:
         """Return what was computed the last time, until the statistics change: many measures share a spectrum."""
-        if name not in self._remembered:
-            self._remembered[name] = compute()
-        result: T = self._remembered[name]
+        if name not in self.memo:
+            self.memo[name] = compute()
+        result: T = self.memo[name]
         return result
 
     @property

@@ -10,6 +10,8 @@ from lightning import pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from nc_lightning.private_apis.lightning import asked_version, set_version
+
 Version = int | str
 
 
@@ -48,10 +50,10 @@ def claimed_folder(trainer: Trainer) -> Iterator[None]:
     try:
         for logger in trainer.loggers:
             if isinstance(logger, (TensorBoardLogger, CSVLogger)) and "://" not in logger.root_dir:
-                place = _parent(logger), logger._version  # loggers of the same place share a folder
+                place = _parent(logger), asked_version(logger)  # loggers of the same place share a folder
                 if place not in claimed:
                     claimed[place] = claim(*place)
-                logger._version = claimed[place][0]
+                set_version(logger, claimed[place][0])
         if not claimed and not _is_remote(trainer):
             place = Path(trainer.default_root_dir, "lightning_logs"), None
             claimed[place] = claim(*place)

@@ -23,6 +23,7 @@ from nc_lightning.geometry import normalize
 from nc_lightning.losses import ContrastiveLoss, LossResult
 from nc_lightning.objectives.parts import check_features, make_projector
 from nc_lightning.objectives.training_data import RememberingModule
+from nc_lightning.private_apis.lightning import is_from_command_line
 from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
 
@@ -86,7 +87,7 @@ class ContrastiveObjective(RememberingModule):
         if feature_dim is not None:
             check_count("feature_dim", feature_dim)
         self.save_hyperparameters(ignore=_BUILT_FROM_CODE)
-        if "_instantiator" in self.hparams:
+        if is_from_command_line(self.hparams):
             # LightningCLI gives the configuration instead of the objects: plain types, to be saved as a whole.
             self.save_hyperparameters()
         self.loss = loss

@@ -22,6 +22,7 @@ from nc_lightning.optim import (
     tell,
     without_parser,
 )
+from nc_lightning.private_apis.lightning import attached_trainer
 from nc_lightning.schedules import LRInterval, fit_length, training_length
 
 _SETTINGS = "optimizer_settings"
@@ -70,7 +71,7 @@ class OptimizedModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and, if there is one, the scheduler with its interval."""
-        if self._trainer is not None:
+        if attached_trainer(self) is not None:
             check_tuners(self.trainer)  # when it is known whether the run resumes another, and before they begin
         optimizer, scheduler, self._made = self._make()
         self._schedule = id(scheduler)
@@ -84,7 +85,7 @@ class OptimizedModule(LightningModule):
                 )
             config["monitor"] = monitor = getattr(scheduler, "monitor", "loss/val")
             # A value that comes every few epochs may be missing after the first one.
-            every = self._trainer is not None and self.trainer.check_val_every_n_epoch == 1
+            every = attached_trainer(self) is not None and self.trainer.check_val_every_n_epoch == 1
             config["strict"] = every and not monitor.startswith("geometry/")
         return {"optimizer": optimizer, "lr_scheduler": config}
 
@@ -123,7 +124,7 @@ class OptimizedModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the settings that the checkpoint was trained with, and the schedule's state, until training starts."""
-        if {_SETTINGS, "lr_schedulers"} <= checkpoint.keys() and self._trainer is not None:
+        if {_SETTINGS, "lr_schedulers"} <= checkpoint.keys() and attached_trainer(self) is not None:
             self._loaded = checkpoint[_SETTINGS], checkpoint["lr_schedulers"]
             # Another schedule may have another state, which Lightning would load into this one.
             checkpoint["lr_schedulers"] = []
@@ -141,7 +142,7 @@ class OptimizedModule(LightningModule):
         if self.make_lr_scheduler is None:
             return None
         scheduler = self.make_lr_scheduler(optimizer)
-        if self._trainer is not None:
+        if attached_trainer(self) is not None:
             fit_length(scheduler, training_length(self.trainer, self.lr_interval), self.lr_interval)
         return scheduler
 

@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from nc_lightning.callbacks.sources import datamodule_in_use
 from nc_lightning.data.base import LabelledDataModule
 from nc_lightning.distributed.collectives import all_gather_objects
+from nc_lightning.private_apis.lightning import limit_trials, size_search
 
 
 def check_start(trainer: Trainer) -> None:
@@ -80,10 +81,11 @@ def check_tuners(trainer: Trainer) -> None:
 
 
 def _limit(finder: BatchSizeFinder, data: LabelledDataModule) -> None:
-    size, largest = finder._init_val, min(data.num_training_samples, finder._max_val - 1)
+    mode, size, end = size_search(finder)
+    largest = min(data.num_training_samples, end - 1)
     if data.batches == "balanced":
         classes = data.classes_per_batch or data.num_classes
-        if finder._mode != "power":
+        if mode != "power":
             raise ValueError("BatchSizeFinder: mode: got binsearch with balanced batches, expected power")
         if size % classes or size < 2 * classes:
             raise ValueError(
@@ -93,4 +95,4 @@ def _limit(finder: BatchSizeFinder, data: LabelledDataModule) -> None:
     if size > largest:
         raise ValueError(f"BatchSizeFinder: init_val: got {size}, expected at most {largest}")
     # Each trial doubles the size.
-    finder._max_trials = min(finder._max_trials, (largest // size).bit_length())
+    limit_trials(finder, (largest // size).bit_length())

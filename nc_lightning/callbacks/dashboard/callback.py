@@ -28,6 +28,8 @@ from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.geometry import MEASURES, class_mean_spectrum
 from nc_lightning.io.atomic import replace_file, unused_path
 from nc_lightning.losses import ContrastiveLoss
+from nc_lightning.private_apis.lightning import HP_METRIC
+from nc_lightning.private_apis.torch import add_summary
 from nc_lightning.reports.html import SETS, report_html
 from nc_lightning.reports.record import FILE_NAME, RunRecord
 
@@ -92,8 +94,8 @@ class TensorBoardDashboard(Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         for logger in trainer.loggers:
-            if hasattr(logger, "_default_hp_metric"):
-                self._lend(logger, "_default_hp_metric", False)
+            if hasattr(logger, HP_METRIC):
+                self._lend(logger, HP_METRIC, False)
         if stage != "fit":
             return
         monitor = _monitor(trainer)
@@ -168,7 +170,7 @@ class TensorBoardDashboard(Callback):
             final = {key: v for key in FINAL_METRICS if (v := self._record.latest("").get(key)) is not None}
             for writer, prefix in _writers(trainer):
                 for summary in hparams(self._record.settings, {prefix + key: v for key, v in final.items()}):
-                    writer._get_file_writer().add_summary(summary, trainer.global_step)
+                    add_summary(writer, summary, trainer.global_step)
                 writer.flush()
         self._write_report(self._record, trainer)
 

@@ -7,6 +7,9 @@ from typing import Any
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from nc_lightning.private_apis.lightning import tag_prefix_of
+from nc_lightning.private_apis.torch import add_summary
+
 
 def log_figures(logger: Any, figures: Mapping[str, bytes], step: int) -> None:
     """Give figures to a logger: TensorBoard, MLflow, and those with ``log_image``, as W&B's; others get none.
@@ -62,7 +65,7 @@ def tag_prefix(logger: Any) -> str:
         >>> tag_prefix(TensorBoardLogger(".", prefix="exp")), tag_prefix(TensorBoardLogger("."))
         ('exp-', '')
     """
-    prefix = getattr(logger, "_prefix", None)
+    prefix = tag_prefix_of(logger)
     return f"{prefix}{getattr(logger, 'LOGGER_JOIN_CHAR', '-')}" if prefix else ""
 
 
@@ -80,7 +83,7 @@ def check_writable(writer: Any, step: int) -> None:
     Raises:
         OSError: If nothing can be written.
     """
-    writer._get_file_writer().add_summary(Summary(), step)
+    add_summary(writer, Summary(), step)
     writer.flush()
 
 
@@ -95,7 +98,7 @@ def add_png(writer: Any, tag: str, png: bytes, step: int) -> None:
     """
     width, height = _picture(png).size
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
-    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+    add_summary(writer, Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
 def _picture(png: bytes) -> Image.Image:

@@ -15,6 +15,7 @@ from nc_lightning.callbacks.run_checkpoint import RunCheckpoint
 from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.distributed.launcher import launcher
 from nc_lightning.io.atomic import short_path, unused_path
+from nc_lightning.private_apis.lightning import can_stop_early, log_epoch_means, shift_logged_step
 
 STOPPING = b"\nstopping after this step; press Ctrl-C again to stop at once\n"
 
@@ -129,8 +130,8 @@ class GracefulStop(Checkpoint):
                 callback.saved_elsewhere(trainer, str(path))
         if at_epoch_end:
             # Lightning would log the means of the epoch after this, at the step before.
-            trainer.fit_loop.epoch_loop._batches_that_stepped -= 1
-            trainer._logger_connector.update_train_epoch_metrics()
+            shift_logged_step(trainer, -1)
+            log_epoch_means(trainer)
         if trainer.is_global_zero:
             name = signal.Signals(signum).name
             sys.stderr.write(f"\nstopped by {name}, saved {short_path(path)}; go on with --ckpt_path last\n")
@@ -164,5 +165,5 @@ def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
 def _is_over(trainer: Trainer) -> bool:
     """Whether training ends here anyway."""
     is_last_epoch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
-    stops_early = trainer.should_stop and trainer.fit_loop._can_stop_early
+    stops_early = trainer.should_stop and can_stop_early(trainer)
     return bool(is_last_epoch or trainer.global_step == trainer.max_steps or stops_early)

@@ -9,13 +9,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
 from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.checks import check_choice
 from nc_lightning.distributed.collectives import all_gather_objects, own_share, rank_and_world_size
 from nc_lightning.io.atomic import unused_path
+from nc_lightning.private_apis.torch import copy_all, largest_of_all, tree_leaves
 
 OnNonFinite = Literal["raise", "skip"]
 
@@ -136,7 +136,7 @@ class NonFiniteGuard(Callback):
         for dtype in {buffer.dtype for buffer in buffers}:
             # One kernel for all of a dtype, where a clone of each would be one for every buffer.
             before, now = ([b for b in tensors if b.dtype == dtype] for tensors in (self._buffers, buffers))
-            torch._foreach_copy_(before, now)
+            copy_all(before, now)
 
     def _see_features(self, module: torch.nn.Module, args: Any, output: Any) -> None:
         # With several processes the module is also called for its training step, which returns the loss.
@@ -190,7 +190,7 @@ def ends(tensors: list[Tensor]) -> list[tuple[Tensor, ...]]:
     # Exact, unlike a sum of squares. On the CPU the maximum norm takes 20 times as long as minimum and maximum; on a
     # GPU it is one kernel for all tensors, where these would be one for each.
     elsewhere = [tensor for tensor in tensors if tensor.device.type != "cpu"]
-    norms = iter(torch._foreach_norm(elsewhere, torch.inf) if elsewhere else ())
+    norms = iter(largest_of_all(elsewhere))
     return [tuple(torch.aminmax(t)) if t.device.type == "cpu" else (next(norms),) for t in tensors]
 
 

@@ -13,7 +13,6 @@ from functools import partial
 from typing import NoReturn
 
 import torch.distributed as dist
-from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -21,6 +20,7 @@ from nc_lightning.callbacks.sources import checkpoint_folder
 from nc_lightning.distributed.launcher import launcher
 from nc_lightning.io.atomic import short_path
 from nc_lightning.io.checkpoints import newest_first
+from nc_lightning.private_apis.lightning import dismiss_process_observers
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 10.0
@@ -60,7 +60,7 @@ class ProcessWatch(Callback):
         self._trainer = trainer
         self._over.clear()
         if _children(trainer):
-            _dismiss_lightnings_observer()
+            dismiss_process_observers()
             self._start(partial(self._watch_children, trainer))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -111,12 +111,6 @@ class ProcessWatch(Callback):
 def _children(trainer: Trainer) -> list["subprocess.Popen[bytes]"]:
     """Return the workers that this process has started; torch watches those of ``ddp_spawn``."""
     return [child for child in getattr(trainer.strategy.launcher, "procs", []) if isinstance(child, subprocess.Popen)]
-
-
-def _dismiss_lightnings_observer() -> None:
-    for thread in threading.enumerate():
-        if isinstance(thread, _ChildProcessObserver):
-            thread._child_processes = []  # it ends when none of them is left to wait for
 
 
 def _is_lost_peer(exception: BaseException) -> bool:

@@ -4,9 +4,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loops import _FitLoop, _Loop
 
 from nc_lightning.distributed.collectives import all_gather_objects
+from nc_lightning.private_apis.lightning import epoch_results, forget_computed, shift_logged_step, unset_restarting
 
 _KEY = "epoch_sums"
 
@@ -55,7 +55,7 @@ class ResumedEpoch(Callback):
         """Choose the sums of this process; go on to the next epoch if the one of the checkpoint is over."""
         if trainer.fit_loop.restarted_mid_epoch and len(self._loaded) == trainer.world_size:
             self._sums = self._loaded[trainer.global_rank]
-        _begin_next_if_over(trainer.fit_loop)
+        _begin_next_if_over(trainer)
         for callback, patience in self._patience:
             callback.patience = patience
 
@@ -69,7 +69,7 @@ class ResumedEpoch(Callback):
                 if saved is not None:
                     mean.value = saved["sum"].to(mean.value) + mean.value
                     mean.cumulated_batch_size = saved["count"].to(mean.cumulated_batch_size) + mean.cumulated_batch_size
-                    mean._computed = None
+                    forget_computed(mean)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means of what was logged before the checkpoint alone."""
@@ -79,26 +79,25 @@ class ResumedEpoch(Callback):
         self._sums = {}
 
 
-def _begin_next_if_over(fit_loop: _FitLoop) -> None:
+def _begin_next_if_over(trainer: Trainer) -> None:
     """Go on to the next epoch, as Lightning does from the end of an epoch where there is no max_steps."""
-    epoch_loop = fit_loop.epoch_loop
+    fit_loop, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
     if epoch_loop.restarted_on_train_batch_end and epoch_loop.batch_progress.is_last_batch:
         epoch_loop.batch_progress.increment_completed()
-        epoch_loop._batches_that_stepped += 1
+        shift_logged_step(trainer, 1)
     elif fit_loop.restarted_on_epoch_end:
         fit_loop.epoch_progress.increment_completed()
     else:
         return
-    _Loop.restarting.fset(fit_loop, False)  # type: ignore[attr-defined]
+    unset_restarting(trainer)
     fit_loop.reset_restart_stage()
     epoch_loop.reset_restart_stage()
 
 
 def _means(trainer: Trainer) -> dict[str, Any]:
     """What Lightning has summed up in this epoch for a mean, by its own keys."""
-    results = trainer.fit_loop.epoch_loop._results
     return {
         key: metric
-        for key, metric in results.items()
+        for key, metric in epoch_results(trainer).items()
         if metric.is_tensor and metric.meta.on_epoch and metric.meta.is_mean_reduction and not metric.has_reset
     }

@@ -10,12 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.trainer.connectors.data_connector import (
-    _DataLoaderSource,
-    _parse_num_batches,
-    _request_dataloader,
-    _resolve_overfit_batches,
-)
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -34,6 +28,14 @@ from nc_lightning.callbacks.measurement.trained_samples import (
 from nc_lightning.callbacks.sources import datamodule_in_use, is_named
 from nc_lightning.data.loader import BatchLoader
 from nc_lightning.distributed.collectives import all_gather_objects, num_unpadded_samples, own_batches
+from nc_lightning.private_apis.lightning import (
+    before_batch_transfer,
+    limited_batches,
+    loader_from_hook,
+    overfit,
+    prepare_loader,
+    requested_loader,
+)
 
 DEFAULT_BATCH_SIZE = 256
 """Batch size of a measurement where the training loader does not name one."""
@@ -93,7 +95,7 @@ def own_training_sources(trainer: Trainer, training: Training | None = None) -> 
     if getattr(trainer, "overfit_batches", 0) or not hasattr(datamodule, "geometry_dataloader"):
         return []
     training = training or _training(trainer)
-    combined = CombinedLoader(_request_dataloader(_DataLoaderSource(datamodule, "geometry_dataloader")))
+    combined = CombinedLoader(loader_from_hook(datamodule, "geometry_dataloader"))
     leaves = _prepared(combined, RunningStage.VALIDATING, trainer)
     if not training.reads_less():
         return [Source(loader) for loader in leaves]
@@ -104,24 +106,21 @@ def _training(trainer: Trainer) -> Training:
     """What an epoch of this fit reads; without a fit, what it would read, as far as limits hold."""
     if trainer.train_dataloader is not None:
         return Training(_leaves(trainer.train_dataloader), trainer.num_training_batches)
-    source, limit = trainer.fit_loop._data_source, trainer.limit_train_batches
-    if (isinstance(limit, float) and limit == 1) or not source.is_defined():
+    limit = trainer.limit_train_batches
+    requested = None if isinstance(limit, float) and limit == 1 else requested_loader(trainer)
+    if requested is None:
         return Training([], math.inf)
-    combined = CombinedLoader(_request_dataloader(source))
+    combined = CombinedLoader(requested)
     if getattr(trainer, "overfit_batches", 0):
-        _resolve_overfit_batches(combined, RunningStage.TRAINING)
+        overfit(combined)
     loaders = _prepared(combined, RunningStage.TRAINING, trainer)
-    lengths = (num_batches(loader) for loader in loaders)
-    limits = [
-        _parse_num_batches(RunningStage.TRAINING, math.inf if length is None else length, limit) for length in lengths
-    ]
+    limits = [limited_batches(num_batches(loader), limit) for loader in loaders]
     return Training(loaders, max(limits, default=0))
 
 
 def _prepared(loaders: CombinedLoader, stage: RunningStage, trainer: Trainer) -> list[Any]:
     """The loaders as Lightning prepares those of a stage: with several processes, each reads its share."""
-    prepare, shuffle = trainer._data_connector._prepare_dataloader, stage == RunningStage.TRAINING
-    return [prepare(loader, shuffle=shuffle, mode=stage) for loader in _leaves(loaders)]
+    return [prepare_loader(trainer, loader, stage) for loader in _leaves(loaders)]
 
 
 def _source(loader: Any, training: Training, trainer: Trainer) -> Source:
@@ -179,7 +178,7 @@ def features(
     for loader, limit, position in sources:
         left = num_unpadded_samples(loader)
         for batch in itertools.islice(loader, None if math.isinf(limit) else int(limit)):
-            batch = pl_module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), position)
+            batch = before_batch_transfer(pl_module, trainer.precision_plugin.convert_input(batch), position)
             batch = trainer.strategy.batch_to_device(batch, pl_module.device, position)
             z, labels, x = batch_features(trainer, pl_module, batch, measured)
             yield z[:left], labels[:left], x[:left]

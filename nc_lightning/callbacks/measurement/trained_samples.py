@@ -20,6 +20,7 @@ from torch.utils.data import (
 )
 
 from nc_lightning.data.samplers import EpochSampler
+from nc_lightning.private_apis.lightning import wrapped_sampler
 
 
 def trained_samples(loader: DataLoader[Any], of_epoch: float) -> Sequence[int]:
@@ -123,7 +124,7 @@ def _batch_size(loader: Any) -> int | None:
 
 def _unwrapped(sampler: Any) -> Any:
     """The user's sampler, where Lightning has wrapped it for several processes."""
-    inner = getattr(getattr(sampler, "dataset", None), "_sampler", None)
+    inner = wrapped_sampler(sampler)
     return sampler if inner is None else _unwrapped(inner)
 
 

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 
 from nc_lightning.callbacks.sources import is_named
 from nc_lightning.geometry.measures import MEASURES
+from nc_lightning.private_apis.lightning import SAVE_AT_EPOCH_END, SAVE_BEST, STOP_AT_EPOCH_END, saves_by_epochs
 
 PREFIX = "geometry/"
 _NOTHING = object()
@@ -39,16 +40,16 @@ class GeometryWatchers:
                 continue
             if is_named(callback, "EarlyStopping"):
                 self._lend(callback, "strict", False)
-                self._lend(callback, "_check_on_train_epoch_end", True)
+                self._lend(callback, STOP_AT_EPOCH_END, True)
             elif is_named(callback, "ModelCheckpoint"):
-                if not callback._every_n_epochs:
+                if not saves_by_epochs(callback):
                     raise ValueError(
                         f"ModelCheckpoint: got monitor {callback.monitor!r}, measured at the end of epochs, and a "
                         "period in steps or in time; expected every_n_epochs"
                     )
-                self._lend(callback, "_save_on_train_epoch_end", True)
-                save = functools.partial(_save_if_measured, callback._save_topk_checkpoint, callback.monitor)
-                self._lend(callback, "_save_topk_checkpoint", save)
+                self._lend(callback, SAVE_AT_EPOCH_END, True)
+                save = functools.partial(_save_if_measured, getattr(callback, SAVE_BEST), callback.monitor)
+                self._lend(callback, SAVE_BEST, save)
         for config in trainer.lr_scheduler_configs:
             if config.reduce_on_plateau and _is_geometry(config.monitor):
                 if config.interval != "epoch":

@@ -1,0 +1,55 @@
+"""Private names of torch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
+from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
+from torch.utils._pytree import tree_leaves
+
+__all__ = [
+    "SCHEDULE_RESULTS",
+    "BatchNormBase",
+    "add_summary",
+    "copy_all",
+    "divide_all",
+    "largest_of_all",
+    "milestones",
+    "schedule_parts",
+    "tree_leaves",
+]
+
+SCHEDULE_RESULTS = ("_last_lr", "_schedule_phases")
+"""Attributes that torch's schedules, and OneCycleLR alone, work out from their settings (2.14.1)."""
+
+
+def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copy tensors of one dtype into others with one kernel: ``_foreach_copy_`` (2.14.1)."""
+    torch._foreach_copy_(targets, sources)
+
+
+def divide_all(tensors: list[Tensor], divisor: Tensor) -> None:
+    """Divide all tensors by one number () with one kernel: ``_foreach_div_`` (2.14.1)."""
+    torch._foreach_div_(tensors, divisor)
+
+
+def largest_of_all(tensors: list[Tensor]) -> Sequence[Tensor]:
+    """Return the largest absolute value () of each tensor with one kernel: ``_foreach_norm`` (2.14.1)."""
+    return torch._foreach_norm(tensors, torch.inf) if tensors else ()
+
+
+def milestones(scheduler: SequentialLR) -> list[int]:
+    """Return where the second and each further part begins (2.14.1)."""
+    return list(scheduler._milestones)
+
+
+def schedule_parts(scheduler: SequentialLR | ChainedScheduler) -> list[Any]:
+    """Return the schedules that one is made of (2.14.1)."""
+    return list(scheduler._schedulers)
+
+
+def add_summary(writer: Any, summary: Any, step: int) -> None:
+    """Write a summary as it is to a `SummaryWriter`, whose public methods make their own (2.14.1)."""
+    writer._get_file_writer().add_summary(summary, step)
