@@ -47,7 +47,8 @@ class LabelledDataModule(LightningDataModule):
         augmentation: What makes a view, such as `SimCLR`; None for the input as it is.
 
     Attributes:
-        mean: (channels,) mean of the training images in [0, 1], known after `setup`; None if inputs are not images.
+        mean: (channels,) mean of the training images in [0, 1], known after `setup`; None if inputs are not images. A
+            model that was trained on other data standardises by its own, see `preprocess`.
         std: (channels,) their standard deviation.
         origins: Where the inputs of each split come from, for the summary.
         passed_over: What was not read, for the summary.
