@@ -69,7 +69,7 @@ class ArrayDataModule(ImageDataModule):
         """Return the bytes of the images of the chosen classes."""
         with self._open() as file:
             wanted = sum(int(np.isin(_labels(file, name), self._labels).sum()) for name in ("y_train", "y_test"))
-        return wanted * math.prod(self.input_shape) * self._dtype.itemsize
+        return int(wanted * math.prod(self.input_shape) * self._dtype.itemsize)
 
     def read(self) -> Sets:
         """Read both sets, with the labels of the file."""
