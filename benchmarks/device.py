@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmarks.work import Roofline
 
@@ -98,7 +99,8 @@ def roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
     size, side = (2**26, 1024) if on_cpu else (2**28, 8192)
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target, square = torch.empty_like(source), torch.ones(side, side, dtype=dtype, device=device)
-    copy, product = lambda: target.copy_(source), lambda: square @ square
-    for call in (copy, product):
+    calls: tuple[Callable[[], Tensor], ...] = (lambda: target.copy_(source), lambda: square @ square)
+    for call in calls:
         call()
+    copy, product = calls
     return Roofline(2 * size / seconds(copy, device), 2 * side**3 / seconds(product, device))

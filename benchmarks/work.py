@@ -58,7 +58,7 @@ class Work(TorchDispatchMode):
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = torch.device(device)
         self.each: list[tuple[int, int]] = []
 

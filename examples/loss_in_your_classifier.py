@@ -27,7 +27,7 @@ class Classifier(LightningModule):
         """Return the loss of a batch."""
         x, labels = batch
         h = self.encoder(x)
-        loss = nn.functional.cross_entropy(self.classifier(h), labels)
+        loss: Tensor = nn.functional.cross_entropy(self.classifier(h), labels)
         loss = loss + self.contrast(h, labels)  # new
         self.log("loss", loss, on_step=False, on_epoch=True)
         return loss

@@ -40,7 +40,7 @@ def minimum(loss: HSCLLoss, labels: torch.Tensor) -> tuple[float, torch.Tensor]:
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        value = loss(means[labels], labels)
+        value: torch.Tensor = loss(means[labels], labels)
         value.backward()
         return value
 

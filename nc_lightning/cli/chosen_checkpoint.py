@@ -26,7 +26,8 @@ def chosen_checkpoint(subcommand: str, config: Any) -> str | None:
         FileNotFoundError: If there is no such checkpoint.
         ValueError: If it is damaged or does not fit, or if random weights would be evaluated.
     """
-    resuming, path = subcommand == "fit", config.get("ckpt_path")
+    resuming = subcommand == "fit"
+    path: str | None = config.get("ckpt_path")
     if path == "last":
         # Lightning would look into this run's own folder, which is new, and train from the start without a word.
         path = find_last(config.trainer.default_root_dir, *named_folders(config), resuming=resuming)

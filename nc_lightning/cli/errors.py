@@ -95,7 +95,8 @@ def _of_its_process(error: BaseException) -> BaseException:
         text = str(error)
         heads = [head for head in re.finditer(r"^(?:\w+\.)*(\w+): ", text, re.MULTILINE) if head[1] in kinds]
         if heads:
-            return kinds[heads[-1][1]](text[heads[-1].end() :])
+            original: BaseException = kinds[heads[-1][1]](text[heads[-1].end() :])
+            return original
     return error
 
 

@@ -87,3 +87,7 @@ def _run(options: argparse.Namespace) -> dict[str, float]:
                 writer.add_scalar(f"geometry/features/{key}", value)
             writer.add_figure("geometry/features", geometry_figure(stats))
     return values
+
+
+if __name__ == "__main__":
+    main()

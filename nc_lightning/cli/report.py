@@ -58,3 +58,7 @@ def _told_apart(runs: list[Path], names: list[str]) -> list[str]:
         ['SCL (a/v0)', 'HSCL', 'SCL (b/v0)']
     """
     return [f"{name} ({run})" if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
+
+
+if __name__ == "__main__":
+    main()

@@ -212,3 +212,7 @@ def console_script() -> None:
         if dist.is_available() and dist.is_initialized():
             # Threads of gloo that are left to the end of the program may abort it.
             dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    console_script()

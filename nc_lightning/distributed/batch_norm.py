@@ -57,7 +57,7 @@ class _Synced(BatchNormBase):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and rank_and_world_size()[1] > 1):
             return super().forward(x)
-        self._check_input_dim(x)
+        self._check_input_dim(x)  # type: ignore[no-untyped-call]
         with torch.autocast(x.device.type, enabled=False):
             return self._normalize(x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
 

@@ -60,6 +60,7 @@ def check_same_device(trainer: Trainer) -> "Store | None":
     os.environ.setdefault("MASTER_ADDR", str(environment.main_address))
     os.environ.setdefault("MASTER_PORT", str(environment.main_port))
     rank, world_size = environment.global_rank(), environment.world_size()
+    store: Store
     store, _, _ = next(rendezvous("env://", rank=rank, world_size=world_size, timeout=_TIMEOUT))
     talk = PrefixStore("nc_lightning", store)
     devices = _of_all(talk, "device", trainer.strategy.root_device.type, rank, world_size)

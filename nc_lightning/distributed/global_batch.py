@@ -32,7 +32,8 @@ class Shares(NamedTuple):
         """Number the samples of this process (n,), views of one alike, as no other process numbers its own."""
         if instances is None:
             return torch.arange(self.own.start, self.own.stop, device=device)
-        return numbered(instances).to(device) + self.own.start
+        numbers: Tensor = numbered(instances).to(device) + self.own.start
+        return numbers
 
     @torch.no_grad()
     def gather(self, rows: Tensor) -> Tensor:

@@ -41,4 +41,4 @@ def features_of(layers: nn.Module, input_shape: Sequence[int]) -> int:
     if len(shape) != 2:
         got = f"shape {shape}" if shape else f"type {type(features).__name__}"
         raise ValueError(f"its output has {got}, expected features (N, d): pooled, and one tensor")
-    return shape[1]
+    return int(shape[1])

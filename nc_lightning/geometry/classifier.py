@@ -73,7 +73,10 @@ def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
     if not separated(stats):
         return stats.means.new_full((), torch.nan)
     rows, means = _centered_rows(stats, weight), stats.centered_class_means
-    return torch.linalg.matrix_norm(rows / torch.linalg.matrix_norm(rows) - means / torch.linalg.matrix_norm(means))
+    distance: Tensor = torch.linalg.matrix_norm(
+        rows / torch.linalg.matrix_norm(rows) - means / torch.linalg.matrix_norm(means)
+    )
+    return distance
 
 
 def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:

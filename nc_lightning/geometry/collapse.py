@@ -149,7 +149,7 @@ def nc2_equinorm(stats: ClassStatistics) -> Tensor:
     """
     if not separated(stats):
         return _constant(stats, torch.nan)
-    norms = torch.linalg.vector_norm(stats.centered_class_means, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(stats.centered_class_means, dim=1)
     return norms.std(correction=0) / norms.mean()
 
 
@@ -210,7 +210,10 @@ def distance_to_etf(products: Tensor) -> Tensor:
     """
     classes = len(products)
     etf = torch.eye(classes, dtype=products.dtype, device=products.device) - 1 / classes
-    return torch.linalg.matrix_norm(products / torch.linalg.matrix_norm(products) - etf / (classes - 1) ** 0.5)
+    distance: Tensor = torch.linalg.matrix_norm(
+        products / torch.linalg.matrix_norm(products) - etf / (classes - 1) ** 0.5
+    )
+    return distance
 
 
 # ------------------------------------------------------------- the paper's three conditions (uncentered class means)
@@ -218,12 +221,14 @@ def distance_to_etf(products: Tensor) -> Tensor:
 
 def zero_sum(stats: ClassStatistics) -> Tensor:
     """Norm of the mean of class means. Range [0, 1] on the unit ball, ideal 0 (arXiv 2311.05139, NC condition)."""
-    return torch.linalg.vector_norm(stats.class_means.mean(0))
+    norm: Tensor = torch.linalg.vector_norm(stats.class_means.mean(0))
+    return norm
 
 
 def unit_norm(stats: ClassStatistics) -> Tensor:
     """Mean of abs(||mu_c|| - 1). Range [0, 1] on the unit ball, ideal 0 (arXiv 2311.05139, NC condition)."""
-    return (torch.linalg.vector_norm(stats.class_means, dim=1) - 1).abs().mean()
+    norms: Tensor = torch.linalg.vector_norm(stats.class_means, dim=1)
+    return (norms - 1).abs().mean()
 
 
 def equal_inner_product(stats: ClassStatistics) -> Tensor:

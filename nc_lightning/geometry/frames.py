@@ -34,7 +34,8 @@ def nc2_tight_frame(stats: ClassStatistics) -> Tensor:
     means = stats.centered_class_means
     covariance = means.T @ means
     even = torch.eye(len(covariance), dtype=means.dtype, device=means.device) / len(covariance) ** 0.5
-    return torch.linalg.matrix_norm(covariance / torch.linalg.matrix_norm(covariance) - even)
+    distance: Tensor = torch.linalg.matrix_norm(covariance / torch.linalg.matrix_norm(covariance) - even)
+    return distance
 
 
 def nc2_max_cosine(stats: ClassStatistics) -> Tensor:

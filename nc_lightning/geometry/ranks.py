@@ -20,7 +20,8 @@ def effective_rank_of(singular_values: Tensor) -> Tensor:
     if not total > 0:
         return torch.zeros_like(total)
     p = singular_values / total
-    return torch.special.entr(p).sum().exp()
+    rank: Tensor = torch.special.entr(p).sum().exp()
+    return rank
 
 
 def participation_of(singular_values: Tensor) -> Tensor:
@@ -42,12 +43,14 @@ def rankme_of(singular_values: Tensor) -> Tensor:
     if not singular_values.sum() > 0:
         return torch.zeros_like(singular_values.sum())
     p = singular_values / singular_values.sum() + 1e-7
-    return torch.special.entr(p).sum().exp()
+    rank: Tensor = torch.special.entr(p).sum().exp()
+    return rank
 
 
 def _singular_values(matrix: Tensor) -> Tensor:
     check_features(matrix, "matrix")
-    return torch.linalg.svdvals(in_float64(matrix))
+    values: Tensor = torch.linalg.svdvals(in_float64(matrix))
+    return values
 
 
 def effective_rank(matrix: Tensor) -> Tensor:

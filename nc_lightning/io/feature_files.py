@@ -200,7 +200,8 @@ def _as_text(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return np.char.decode(labels, "utf-8", "backslashreplace")
     if labels.dtype.kind == "O" and any(isinstance(label, bytes) for label in labels.flat):
         decoded = [x.decode(errors="backslashreplace") if isinstance(x, bytes) else x for x in labels.flat]
-        return np.array(decoded, dtype=object).reshape(labels.shape)
+        text: np.ndarray[Any, Any] = np.array(decoded, dtype=object).reshape(labels.shape)
+        return text
     return labels
 
 

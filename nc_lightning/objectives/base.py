@@ -165,7 +165,7 @@ class ContrastiveObjective(RememberingModule):
         views = {"instances": instances, "shares": result.shares}
         return {"loss": result.value, "z": z.detach(), "labels": labels, **views}
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _loss(self, z: Tensor, labels: Tensor, instances: Tensor) -> LossResult:
         # Sizes in there depend on the labels: where a whole step is compiled, it would be cut into 15 pieces.
         return self.loss.compute(z, labels, instances)
@@ -248,7 +248,7 @@ class ContrastiveObjective(RememberingModule):
             references["loss/optimality_gap"] = loss - references["loss/bound"]
         return references
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _make_constants(self, batch_size: int) -> dict[str, float]:
         constants = {
             "loss/collapsed": self.loss.collapsed_value,

@@ -9,6 +9,7 @@ from nc_lightning.callbacks.sources import data_in_use
 from nc_lightning.data.base import LabelledDataModule
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.objectives.optimized import OptimizedModule
+from nc_lightning.private_apis.lightning import attached_trainer
 
 
 class RememberingModule(OptimizedModule):
@@ -65,7 +66,8 @@ class RememberingModule(OptimizedModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load what a checkpoint remembers; where a fit resumes it, compare the data."""
         super().on_load_checkpoint(checkpoint)
-        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        trainer = attached_trainer(self)
+        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         state_dict = checkpoint.get("state_dict", {})
         if "standardised" in checkpoint or "preprocess.mean" in state_dict:
             self.preprocess.load(state_dict, "preprocess.")

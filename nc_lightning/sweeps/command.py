@@ -126,3 +126,7 @@ def _gather(folders: Sequence[CellFolder], plan: Plan, root: Path) -> bool:
     for name in ("results.csv", "results.md", "report.html"):
         print(f"{name.partition('.')[0]}: {root / name}")
     return bool(undone(results))
+
+
+if __name__ == "__main__":
+    main()

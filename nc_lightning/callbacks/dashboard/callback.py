@@ -293,5 +293,5 @@ def _configuration(trainer: Trainer, pl_module: LightningModule, folder: Path) -
     """The configuration that a LightningCLI has saved, or else the module's hyper-parameters, as text."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if is_named(callback, "SaveConfigCallback") and (folder / callback.config_filename).is_file():
-            return (folder / callback.config_filename).read_text(encoding="utf-8")
+            return Path(folder / callback.config_filename).read_text(encoding="utf-8")
     return "\n".join(f"{key}: {value}" for key, value in pl_module.hparams.items())

@@ -73,7 +73,7 @@ class ArrayDataModule(ImageDataModule):
         with self._open() as file:
             labels = (self._labels_of(file, split) for split in self._in_file)
             wanted = sum(int(np.isin(of_split, self._labels).sum()) for of_split in labels)
-        return wanted * math.prod(self.input_shape) * self._dtype.itemsize
+        return int(wanted * math.prod(self.input_shape) * self._dtype.itemsize)
 
     def read(self) -> Sets:
         """Read the sets, with the labels of the file."""

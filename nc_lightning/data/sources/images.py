@@ -76,7 +76,7 @@ class ImageDataModule(LabelledDataModule):
         check_choice("cache", cache, self._caches)
         self.classes = classes
         self.val_share = val_share
-        self.cache = cache
+        self.cache: str = cache
         self._labels: list[int] = []
 
     @abstractmethod

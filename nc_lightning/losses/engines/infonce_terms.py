@@ -76,4 +76,5 @@ class InfoNCETerms(NamedTuple):
     def gradient_of_temperature(self, gradient: Tensor, z: Tensor) -> Tensor:
         """Return the derivative of the loss by the temperature from that by the features (N, d)."""
         # Similarities enter divided by the temperature, and each reaches two rows.
-        return -torch.linalg.vecdot(gradient, z).sum() / (2 * self.temperature)
+        derivative: Tensor = -torch.linalg.vecdot(gradient, z).sum() / (2 * self.temperature)
+        return derivative
