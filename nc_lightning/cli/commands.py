@@ -40,8 +40,8 @@ def nc_train() -> None:
     """Run ``nc-train``."""
     if sys.argv[1:] in (["-h"], ["--help"]):
         print(_train_help(), end="")
-    else:
-        _load("nc_lightning.cli.train").console_script()
+        sys.exit()
+    _load("nc_lightning.cli.train").console_script()
 
 
 def nc_measure() -> None:

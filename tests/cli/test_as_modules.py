@@ -17,10 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # this
 @pytest.mark.parametrize(("name", "module"), [*SCRIPTS, ("nc-train", "nc_lightning")])
 def test_a_module_runs_as_a_command(name, module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--help"])
-    try:
+    with pytest.raises(SystemExit) as ended:
         runpy.run_module(module, run_name="__main__")
-    except SystemExit as ended:
-        assert not ended.code
+    assert not ended.value.code
     assert capsys.readouterr().out.lower().startswith("usage:")
 
 
