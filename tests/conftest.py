@@ -56,11 +56,13 @@ def _seed():
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
-    """Leave no process group behind, nor what Lightning tells the processes of one: the next test is on its own."""
+    """Leave no process group behind, and neither the variables nor the threads that Lightning sets for one."""
     for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else Lightning sets another number of threads, for all that follows
     yield
+    torch.set_num_threads(1)
     rank_zero_only.rank = 0  # which a Trainer sets, and which decides who warns
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

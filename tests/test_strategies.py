@@ -145,6 +145,7 @@ def test_the_guard_finds_a_bad_gradient_in_the_share_of_one_process(gloo, in_tmp
         assert all(weight.isfinite().all() for weight in end.weights.values())
 
 
+@pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
 def test_from_python_processes_can_be_forked_or_spawned(gloo, repository, strategy):

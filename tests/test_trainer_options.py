@@ -218,7 +218,6 @@ ROWS = [*OPTIONS, *(("callbacks", setting, outcome) for setting, outcome in CALL
 @pytest.fixture(autouse=True)
 def _as_before(in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else Lightning sets another number of threads for all that follows
     monkeypatch.setattr(TensorBoardDashboard, "_draw", lambda *arguments: None)  # figures have tests of their own
     yield
     torch.use_deterministic_algorithms(False)
