@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from nc_lightning.callbacks import GeometryMonitor
-from nc_lightning.callbacks.dashboard.feature_sample import FeatureSample
 from nc_lightning.callbacks.dashboard.figures import geometry_figures
+from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
 from nc_lightning.geometry import ClassStatistics, unit_ball
 from nc_lightning.losses import HSCLLoss
 

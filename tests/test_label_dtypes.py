@@ -8,7 +8,7 @@ import torch
 from torchmetrics import Metric
 
 import nc_lightning.metrics
-from nc_lightning.callbacks.dashboard.feature_sample import FeatureSample
+from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
 from nc_lightning.cli import measure as nc_measure
 from nc_lightning.data import concatenate_views
 from nc_lightning.geometry import CenterDistances, ClassStatistics, measure

@@ -9,7 +9,6 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from nc_lightning.batch import set_name
-from nc_lightning.callbacks.dashboard.feature_sample import FeatureSample
 from nc_lightning.callbacks.logged_values import forget_logged
 from nc_lightning.callbacks.measurement.averaged_weights import (
     evaluated_weights,
@@ -17,6 +16,7 @@ from nc_lightning.callbacks.measurement.averaged_weights import (
     place_after_averaging,
     weights_change_at_end,
 )
+from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
 from nc_lightning.callbacks.measurement.features import Measured, look_like_logits
 from nc_lightning.callbacks.measurement.loaders import (
     Source,

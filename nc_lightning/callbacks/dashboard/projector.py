@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from nc_lightning.callbacks.dashboard.feature_sample import FeatureSample
+from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
 
 SMALLEST_SPRITE = 16
 """Pixels a side: smaller images are drawn larger, so that they stay sharp."""

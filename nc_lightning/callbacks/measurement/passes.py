@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from nc_lightning.batch import UNLABELLED
-from nc_lightning.callbacks.dashboard.feature_sample import FeatureSample
 from nc_lightning.callbacks.fault_tolerance.random_states import random_states, set_random_states
+from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
 from nc_lightning.callbacks.measurement.features import Measured
 from nc_lightning.callbacks.measurement.loaders import Source, features
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe

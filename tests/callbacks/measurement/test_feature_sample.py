@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nc_lightning.callbacks.dashboard.feature_sample import FeatureSample, thumbnails
+from nc_lightning.callbacks.measurement.feature_sample import FeatureSample, thumbnails
 
 
 def stream(sample, z, labels, inputs, size):
