@@ -95,7 +95,7 @@ def test_one_of_each_is_added_by_one_file(copy):
     folder = copy / "lightning_logs" / "version_0"
     record = json.loads((folder / "report.json").read_text())
     assert {"geometry/train/largest_norm", "geometry/val/largest_norm"} <= set(record["history"][-1])
-    assert "Half" in record["settings"]["link"]
+    assert "Half" in record["settings"]["psi"]
     assert "largest_norm" in (folder / "report.html").read_text()
     events = b"".join(path.read_bytes() for path in folder.glob("events.out.tfevents.*"))
     assert b"largest norm of a class mean (ideal 1)" in events, "a chart of the dashboard"

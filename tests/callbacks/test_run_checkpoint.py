@@ -182,18 +182,22 @@ OPTIONS = {
 
 def table(output):
     """The printed values by set and measure, as they stand there."""
-    cells = [
-        [cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in output.splitlines() if line[:1] in "│┃"
-    ]
-    (_, *columns), *rows = [row for row in cells if row]
-    values = {(name, row[0]): value for row in rows for name, value in zip(columns, row[1:], strict=True)}
-    return {key: value for key, value in values.items() if key[0] in ("train", "val")}
+    lines = output.partition("Geometry of")[2].partition("checkpoint: ")[0].splitlines()
+    rows = [line.split() for line in lines]
+    values = {}
+    for row in rows:
+        if len(row) > 1 and re.match(r"[-\d]", row[1]):
+            values["train", row[0]] = row[1]
+            if len(row) > 2 and not row[0].startswith("loss/"):
+                values["val", row[0]] = row[2]
+    return values
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_validate_of_the_printed_checkpoint_repeats_the_printed_table(in_tmp, capsys, option):
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--data.batch_size=500"]
+    quiet.append("--geometry.measures=all")
     short = ["--config=hscl.yaml", *quiet, "--probe.optimizer.init_args.lr=0.1", "--trainer.max_epochs=3"]
     main(["fit", *short, *OPTIONS[option]])
     output = capsys.readouterr().out

@@ -169,7 +169,9 @@ def _four_classes(monkeypatch):
 def attach(module, device):
     """Let a trainer's place of training be known."""
     place = DEVICE if device == NAME else torch.device(device)
-    module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=place), overfit_batches=0)
+    module.trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=place), overfit_batches=0, state=SimpleNamespace(status=None)
+    )
     return module
 
 

@@ -243,8 +243,8 @@ def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
             "beta": float(getattr(loss.hardening, "beta", 0.0)),
             "temperature": loss.tau,
             "normalization": loss.normalization,
-            "hardening": type(loss.hardening).__name__,
-            "link": repr(loss.link),
+            "eta": type(loss.hardening).__name__,
+            "psi": repr(loss.link),
         }
     data = datamodule_in_use(trainer) or trainer.train_dataloader
     seed = os.environ.get("PL_GLOBAL_SEED")

@@ -130,8 +130,8 @@ def test_settings_are_against_the_final_geometry(log):
     values, metrics = session_of(log)
     assert values["objective"] == "HSCL"
     assert (values["beta"], values["temperature"], values["batch_size"]) == (3.0, 1.0, 100)
-    assert (values["normalization"], values["hardening"]) == ("unit_ball", "Exponential")
-    assert values["link"].startswith("InfoNCE")
+    assert (values["normalization"], values["eta"]) == ("unit_ball", "Exponential")
+    assert values["psi"].startswith("InfoNCE")
     assert {"geometry/train/nc1", "geometry/train/effective_rank", "geometry/val/ncc_accuracy"} <= set(metrics)
     assert set(metrics) <= set(log.Tags()["scalars"])
     assert "hp_metric" not in log.Tags()["scalars"]

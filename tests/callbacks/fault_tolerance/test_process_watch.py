@@ -9,9 +9,10 @@ from lightning.pytorch import Trainer
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import ProcessWatch
-from nc_lightning.callbacks.fault_tolerance.process_watch import _dismiss_lightnings_observer, _is_lost_peer
+from nc_lightning.callbacks.fault_tolerance.process_watch import _is_lost_peer
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
+from nc_lightning.private_apis.lightning import dismiss_process_observers
 
 # What happens when a process dies is seen in tests/faults.
 
@@ -55,7 +56,7 @@ def test_lightning_s_observer_lets_itself_be_dismissed():
     try:
         observer = _ChildProcessObserver(main_pid=-1, child_processes=[child], sleep_period=0.05)
         observer.start()
-        _dismiss_lightnings_observer()
+        dismiss_process_observers()
         observer.join(30)
         assert not observer.is_alive()
         assert child.poll() is None
