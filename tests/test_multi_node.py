@@ -37,7 +37,7 @@ def on_two_nodes(repository, commands, environments=({}, {})):
             node = subprocess.Popen(command, env={**both, **environment}, start_new_session=True, **pipes)
             nodes.append(stack.enter_context(node))
             stack.callback(_kill, node.pid)
-        errors = [node.communicate(timeout=120)[1] for node in nodes]
+        errors = [node.communicate(timeout=300)[1] for node in nodes]
     return [node.returncode for node in nodes], "".join(errors)
 
 
