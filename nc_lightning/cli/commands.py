@@ -81,7 +81,7 @@ def report_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         metavar="OUT.html",
-        help="a new file; by default report.html beside the record of the run, or comparison.html here for several",
+        help="a new file; by default report.html next to the record of the run, or comparison.html here for several",
     )
     return parser
 
@@ -98,7 +98,7 @@ def sweep_parser() -> argparse.ArgumentParser:
     parser.add_argument("sweep", metavar="SWEEP.yaml", help="the plan: a file, or a shipped one")
     parser.add_argument("--output", metavar="FOLDER", help="sweeps/<name of the plan> if not given")
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="cells at once on this machine (1)")
-    parser.add_argument("--submit", action="store_true", help="to SLURM, by submitit, in the place of this machine")
+    parser.add_argument("--submit", action="store_true", help="to SLURM, by submitit, instead of this machine")
     parser.add_argument("--list", action="store_true", help="print the cells and how they stand, and run none")
     return parser
 

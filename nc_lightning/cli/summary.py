@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nc_lightning.callbacks import GeometryMonitor, RunCheckpoint, TensorBoardDashboard
-from nc_lightning.geometry import MEASURES
+from nc_lightning.geometry import MEASURES, ideal
 from nc_lightning.io.atomic import short_path
 from nc_lightning.private_apis.lightning import latest_checkpoint
 from nc_lightning.reports.tables import format_value, geometry_table
@@ -91,15 +91,16 @@ def _measured(trainer: Trainer, module: LightningModule) -> Table | None:
     num_classes = monitors[0].num_classes or getattr(module, "num_classes", None) if monitors else None
     if not results or num_classes is None:
         return None
-    headline = monitors[0].measures == "headline"
-    table = geometry_table(results, num_classes, getattr(module, "feature_dim", num_classes - 1), headline)
+    headline, feature_dim = monitors[0].measures == "headline", getattr(module, "feature_dim", num_classes - 1)
+    table = geometry_table(results, num_classes, feature_dim, headline)
     losses = monitors[0].losses(trainer)
     if losses:
         table.add_section()
     blanks = [""] * (len(results) - 1)
     for key, value in losses.items():
-        gap = key == "loss/optimality_gap"
-        table.add_row(key, format_value(value), *blanks, "0" if gap else "", "", MEASURES[key].headline if gap else "")
+        goal = ideal(key, num_classes, feature_dim)
+        words = MEASURES[key].headline if key in MEASURES else ""
+        table.add_row(key, format_value(value), *blanks, "" if goal is None else goal.text, "", words)
     return table
 
 

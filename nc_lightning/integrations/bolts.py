@@ -14,7 +14,7 @@ from nc_lightning.batch import read_batch
 
 
 class SSLOnlineEvaluator(Callback):
-    """The evaluator of lightning-bolts: an MLP on detached features, trained beside the module, for its accuracy.
+    """The evaluator of lightning-bolts: an MLP on detached features, trained alongside the module, for its accuracy.
 
     Logs ``online_train_acc``, ``online_train_loss``, ``online_val_acc`` and ``online_val_loss``. On one process only;
     `OnlineLinearProbe` has no such limit.
@@ -90,7 +90,7 @@ class CIFAR10DataModule(LightningDataModule):
         normalize: Standardise the channels.
         batch_size: Images in a batch.
         num_workers: Processes that load batches.
-        seed: Of the split.
+        seed: Seed of the split.
 
     Raises:
         ImportError: If lightning-bolts is not installed.

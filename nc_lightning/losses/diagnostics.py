@@ -141,7 +141,7 @@ def similarity_histograms(
         z: (N, d) normalised features.
         labels: (N,) integers.
         hardening: eta; None to leave the hardened negatives out.
-        negatives: ``other_classes`` or ``all`` other samples, as of `ContrastiveLoss`.
+        negatives: ``other_classes`` or ``all`` other samples, see `ContrastiveLoss`.
         num_bins: Number of bins B.
         max_anchors: About how many anchors to look at, evenly spread; None for all.
 

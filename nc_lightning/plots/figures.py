@@ -66,7 +66,7 @@ def geometry_figure(stats: ClassStatistics) -> Figure:
 
 
 def cosines_figure(stats: Compared, class_names: Sequence[str] | None = None) -> Figure:
-    """Draw the cosines between centered class means beside those of the ideal simplex, on one scale of colours.
+    """Draw the cosines between centered class means next to those of the ideal simplex, on one scale of colours.
 
     Classes are ordered so that similar ones are neighbours. The scale is from -1 to 1 in every figure; it is that of
     the signed square root, so that a cosine of 0.01 can be told from 0.
@@ -111,7 +111,7 @@ def cosines_figure(stats: Compared, class_names: Sequence[str] | None = None) ->
 
 
 def spectrum_figure(stats: Compared) -> Figure:
-    """Draw the sorted singular values of the centered class means over the largest, beside the ideal.
+    """Draw the sorted singular values of the centered class means over the largest, with the ideal.
 
     Args:
         stats: Statistics of the features, or several by name, a line for each.

@@ -99,15 +99,19 @@ def _geometry(records: Sequence[RunRecord]) -> Table:
         row: list[str | tuple[str, bool]] = [key]
         for geometry, reached in zip(measured, met, strict=True):
             row.append((format_value(geometry.get(key, math.nan)), reached.get(key, False)))
-        goals = {goal.text for record in records if (goal := ideal(key, record.num_classes, record.feature_dim))}
-        rows.append([*row, " or ".join(sorted(goals))])
+        rows.append([*row, _goals(key, records)])
     for key in LOSS_KEYS:
         values = [record.latest("").get(key, math.nan) for record, _ in columns]
         if not all(math.isnan(value) for value in values):
             first = [name == next(s for r, s in columns if r is record) for record, name in columns]
             shown = [format_value(value) if own else "" for value, own in zip(values, first, strict=True)]
-            rows.append([key, *shown, "0" if key == "loss/optimality_gap" else ""])
+            rows.append([key, *shown, _goals(key, records)])
     return ["measure", *heads, "ideal"], rows
+
+
+def _goals(key: str, records: Sequence[RunRecord]) -> str:
+    goals = {goal.text for record in records if (goal := ideal(key, record.num_classes, record.feature_dim))}
+    return " or ".join(sorted(goals))
 
 
 def _compared_figures(records: Sequence[RunRecord]) -> list[list[tuple[bytes, str, str]]]:

@@ -33,9 +33,8 @@ def write_figures(results: Sequence[Result], axes: Sequence[str], folder: Path) 
         return []
     figures = {}
     for key, name in HEADLINES.items():
-        goal = ideal(key.rpartition("/")[2], records[0].num_classes, records[0].feature_dim)
-        value = 0.0 if key == "loss/optimality_gap" else goal.value if goal else None
-        figures[name] = measure_figure(groups, axes, key, name, value)
+        goal = ideal(re.sub(r"^geometry/\w+/", "", key), records[0].num_classes, records[0].feature_dim)
+        figures[name] = measure_figure(groups, axes, key, name, goal.value if goal else None)
     for measure in _PATHS:
         name = HEADLINES[f"geometry/train/{measure}"]
         figures[f"{name} over training"] = path_figure(groups, axes, f"geometry/train/{measure}", name)

@@ -182,10 +182,9 @@ OPTIONS = {
 
 def table(output):
     """The printed values by set and measure, as they stand there."""
-    lines = output.partition("Geometry of")[2].partition("checkpoint: ")[0].splitlines()
-    rows = [line.split() for line in lines]
     values = {}
-    for row in rows:
+    for line in output.partition("Geometry of")[2].partition("checkpoint: ")[0].splitlines():
+        row = line.split()
         if len(row) > 1 and re.match(r"[-\d]", row[1]):
             values["train", row[0]] = row[1]
             if len(row) > 2 and not row[0].startswith("loss/"):
