@@ -73,6 +73,7 @@ def alone(in_tmp, tmp_path_factory, monkeypatch):
     return RunRecord.read(root / "lightning_logs/version_0").history[-1]
 
 
+@pytest.mark.some(1)
 @pytest.mark.slow
 def test_a_rank_that_dies_is_restarted_and_the_run_ends_as_that_of_one_process(gloo, alone, repository, free_port):
     killed = [
@@ -89,7 +90,7 @@ def test_a_rank_that_dies_is_restarted_and_the_run_ends_as_that_of_one_process(g
     assert RunRecord.read(last).history[-1] == pytest.approx(alone, rel=1e-6, nan_ok=True)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_without_restarts_a_death_ends_all_with_one_line(gloo, in_tmp, repository, free_port):
     died = [
         "--trainer.callbacks+=tests.faults.faults.SignalAt",
@@ -104,6 +105,7 @@ def test_without_restarts_a_death_ends_all_with_one_line(gloo, in_tmp, repositor
     assert "nc_lightning/callbacks" not in err, "no traceback of ours"
 
 
+@pytest.mark.some(1)
 @pytest.mark.slow
 def test_slurm_on_two_nodes(gloo, alone, repository, free_port):
     job = {

@@ -145,7 +145,7 @@ def test_three_lines_of_the_classifier_are_new(repository):
     assert (repository / "examples" / "loss_in_your_classifier.py").read_text().count("# new\n") == 3
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("benchmark", "said"),

@@ -103,7 +103,7 @@ def _exchange(rank, folder):
     return ends
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_checkpoint_of_either_is_resumed_by_the_other_and_by_one_process(gloo, tmp_path):
     ends = on_processes(2, _exchange, str(tmp_path))[0]
     for pair in ends:
@@ -252,7 +252,7 @@ def test_a_compiled_step_leaves_the_loss_as_a_whole(dynamo):
     assert not [place for place in places if "nc_lightning/losses" in Path(place).as_posix()]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_compiled_training_is_the_plain_one(dynamo):
     metrics = []
     for compiled in (False, True):

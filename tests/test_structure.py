@@ -38,7 +38,7 @@ def loads(module, heavy):
     return subprocess.run([sys.executable, "-c", code]).returncode == 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_functional_core_does_not_load_lightning():
     assert not loads("nc_lightning.geometry", "lightning")
     assert not loads("nc_lightning.losses", "lightning")

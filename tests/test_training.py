@@ -38,7 +38,7 @@ def test_hscl_on_digits_reaches_neural_collapse():
     assert Path("lightning_logs/version_0/report.html").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_hscl_on_digit_pairs_reaches_neural_collapse_in_short():
     train, _, _ = geometry("--config", "hscl.yaml", "--config", "paper/short.yaml")
     assert train["effective_rank"] >= 98.5

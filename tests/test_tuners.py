@@ -148,6 +148,7 @@ def test_the_backbone_waits_and_follows_in_a_resumed_run_as_well(tmp_path):
 SHORT = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--model.encoder.hidden_features=[8]"]
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     "callback",
     [

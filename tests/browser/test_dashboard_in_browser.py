@@ -77,6 +77,7 @@ def curves(tab, selector):
     return sum("L" in (line.get_attribute("d") or "") for line in tab.locate(selector))
 
 
+@pytest.mark.some(1)
 def test_scalars(open_tab):
     tab = open_tab("scalars")
     tab.wait_for_text("geometry/train/cdnv", "version_0", "version_1")

@@ -176,6 +176,7 @@ def fit(tmp_path, sampler, objective=HSCL, epochs=3, callbacks=(), ckpt_path=Non
     return trainer, module
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("objective", [HSCL, HUCL])
 @pytest.mark.parametrize("start", [0.0, 3.0, 50.0])
 @pytest.mark.parametrize("hardening", [None, Polynomial], ids=str)

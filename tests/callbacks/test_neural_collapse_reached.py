@@ -101,7 +101,7 @@ assert trainer.current_epoch == 2, trainer.current_epoch
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_stop_together(gloo, tmp_path):
     (tmp_path / "fit.py").write_text(IN_PROCESSES)
     run = subprocess.run([sys.executable, "fit.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)

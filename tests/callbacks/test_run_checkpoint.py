@@ -192,6 +192,7 @@ def table(output):
     return values
 
 
+@pytest.mark.some(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_validate_of_the_printed_checkpoint_repeats_the_printed_table(in_tmp, capsys, option):

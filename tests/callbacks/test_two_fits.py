@@ -65,6 +65,7 @@ def fit(callback, module, datamodule, folder):
     return trainer
 
 
+@pytest.mark.some(5)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [name for name, make in CALLBACKS.items() if make is not None])
 def test_the_second_fit_is_as_if_there_had_been_no_first(name, tmp_path):

@@ -41,6 +41,7 @@ def test_threads_are_left_alone_after_an_error(monkeypatch):
     assert threading.excepthook is before
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize(("lines", "unbuffered"), [(1, ""), (10_000, "1")])
 def test_a_reader_that_has_left_is_no_error(lines, unbuffered):
     read, write = os.pipe()

@@ -51,7 +51,7 @@ def start(command, **environment):
     return run.returncode, err
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_reach_the_geometry_of_one(gloo, in_tmp, repository, monkeypatch):
     two = [*TWO, "--config", "ddp.yaml", "--trainer.devices=2"]
     assert start([sys.executable, "-m", "nc_lightning", "fit", *two])[0] == 0
@@ -68,7 +68,7 @@ def test_two_processes_reach_the_geometry_of_one(gloo, in_tmp, repository, monke
     assert not Path("lightning_logs/version_3").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_spawned_and_forked_processes_bring_back_what_others_leave(gloo, in_tmp):
     tiny = ["--trainer.max_epochs=1", "--model.encoder.hidden_features=[8]", "--trainer.devices=2"]
     tables, weights = [], []
@@ -88,7 +88,7 @@ def test_spawned_and_forked_processes_bring_back_what_others_leave(gloo, in_tmp)
     assert str(records[1:]) == str([records[0]] * 2)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_error_in_a_spawned_process_is_one_line(gloo, in_tmp):
     strategy = ["--trainer.strategy=ddp_spawn", "--trainer.devices=2", "--data.batch_size=7"]
     command = [sys.executable, "-m", "nc_lightning", "fit", *TWO, *strategy]
@@ -98,7 +98,7 @@ def test_an_error_in_a_spawned_process_is_one_line(gloo, in_tmp):
     assert ended.stderr.splitlines()[-1].startswith("nc-train: error: batch_size: got 7 on 2 processes, expected")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_slurm_job_that_is_stopped_puts_itself_into_the_queue_and_goes_on(gloo, in_tmp, repository):
     for name, text in {"srun": SRUN, "scontrol": 'echo "$@" > scontrol-was-told\n'}.items():
         Path(name).write_text(f"#!/usr/bin/env bash\n{text}")

@@ -47,6 +47,7 @@ def test_the_same_images_get_the_same_features_among_others(ckpt, capsys):
     assert np.abs(mine[40:] - other[40:]).max() > 1e-2
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("command", ["validate", "test", "predict", "fit"])
 def test_another_order_of_the_classes_is_one_line(ckpt, capsys, command):
     longer = ["--trainer.max_epochs=2"] if command == "fit" else []

@@ -89,7 +89,7 @@ def check_waits(machine, steps):
     assert not {key: n for key, n in waits.items() if n > WAITS.get(key, 0)}
 
 
-@pytest.mark.some(5)
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     "config", [pytest.param(name, marks=pytest.mark.bolts) if name == "bolts.yaml" else name for name in CONFIGS]
 )

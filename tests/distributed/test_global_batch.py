@@ -140,6 +140,7 @@ def agree(found, expected):
     return found.keys() == expected.keys()
 
 
+@pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", DEALS)
 def test_processes_have_the_loss_and_the_parameter_gradients_of_one(gloo, world_size):

@@ -35,6 +35,7 @@ def whole_in_two(tmp_path_factory):
     return folder
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("saving", [[], ["--checkpoint.every_n_train_steps=3"]], ids=["every epoch", "every 3 steps"])
 def test_killed_at_any_step_it_ends_as_if_nothing_had_been(tmp_path, whole, saving, kills):
@@ -111,7 +112,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path, li
     assert not list(differences(end_of(whole), end_of(tmp_path)))
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.parametrize(
     ("signum", "code", "step", "place"),
     [
@@ -161,7 +162,7 @@ def test_a_training_that_is_over_anyway_ends_as_always(tmp_path, whole):
     assert not list(differences(end_of(whole), end_of(tmp_path)))
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.usefixtures("gloo")
 @pytest.mark.parametrize("place", ["forward", "backward", "validation"])
 @pytest.mark.parametrize("rank", [0, 1])
@@ -196,6 +197,7 @@ def test_when_the_first_dies_before_they_meet_none_is_left(tmp_path):
     assert "nc-train: error: process of rank 0 (pid " in ended.stderr
 
 
+@pytest.mark.some(1)
 @pytest.mark.usefixtures("gloo")
 def test_two_processes_stop_together_and_go_on_as_if_nothing_had_been(tmp_path, whole_in_two):
     assert run(tmp_path, IN_TWO, fault={"step": 8, "signum": "SIGTERM"}).code == 143

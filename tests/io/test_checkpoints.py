@@ -95,7 +95,7 @@ def test_damage_is_recognised_be_it_a_single_byte(tmp_path):
             read_checkpoint(path)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_damage_is_recognised_without_asserts(tmp_path):
     path = save(tmp_path / "a.ckpt")
     whole = path.read_bytes()

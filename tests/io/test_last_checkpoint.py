@@ -170,6 +170,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.some(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_after_a_kill_it_is_the_last_whole_state_of_the_run(tmp_path, layout):
@@ -228,6 +229,7 @@ def test_the_config_of_a_resumed_run_names_no_checkpoint(in_tmp):
     assert RunRecord.read(Path(again.trainer.log_dir)).settings["resumed_from"] is None
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_random_weights_are_never_evaluated(command, in_tmp, refusal):
     line = refusal(main, [command, "--config=hscl.yaml"])

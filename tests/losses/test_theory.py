@@ -7,6 +7,7 @@ from nc_lightning.geometry import simplex_etf
 from nc_lightning.losses import HSCLLoss, HUCLLoss, SCLLoss
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("beta", [0.0, 1.0, 5.0])
 @pytest.mark.parametrize("include_self", [False, True])
 @pytest.mark.parametrize("num_negatives", [None, 3])

@@ -234,6 +234,7 @@ def trained(precision="32-true", **kwargs):
         return model.eval()(x), model
 
 
+@pytest.mark.some(2)
 @pytest.mark.parametrize(
     ("switch", "tolerance"),
     [

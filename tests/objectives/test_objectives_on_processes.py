@@ -75,6 +75,7 @@ def alone():
     return on_processes(1, _fit_all, 1)[0]
 
 
+@pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_several_processes_train_as_one(gloo, alone, world_size):

@@ -151,6 +151,7 @@ def started(*arguments):
             time.sleep(2)
 
 
+@pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_sweep_that_is_stopped_goes_on(number, code):
@@ -183,7 +184,7 @@ def test_what_another_process_is_at_is_left_alone(capfd):
     assert capfd.readouterr().out == "waiting scl-seed=0\n"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_several_processes_can_train_a_cell(capfd):
     write(objective="scl.yaml", overlays="ddp.yaml", all={"data.batch_size": 120})
     nc_sweep.main(["mine.yaml", "--trainer.devices=2", "--trainer.accelerator=cpu"])

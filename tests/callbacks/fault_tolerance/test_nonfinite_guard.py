@@ -382,6 +382,7 @@ Path(f"{trainer.global_rank}.json").write_text(json.dumps(tell))
 """
 
 
+@pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("on_nonfinite", ["raise", "skip"])
 @pytest.mark.parametrize("what", ["inputs", "gradient"])

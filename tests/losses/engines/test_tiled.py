@@ -108,7 +108,7 @@ def assert_equal(actual, expected, relative, rounding=0.0, note=None):
     assert error <= relative * expected_gradient.abs().max() + rounding, note
 
 
-@pytest.mark.some(12)
+@pytest.mark.some(6)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_value_and_gradient_are_those_of_the_dense_engine(small_tiles, layout, path):
