@@ -12,7 +12,6 @@ from torch import Tensor
 
 from nc_lightning.checks import check_choice, check_count
 from nc_lightning.data.augmentation import SimCLR
-from nc_lightning.data.files.finding import PassedOver
 from nc_lightning.data.loader import BatchLoader, LabelledImages
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.data.recipes import check_recipe
@@ -23,7 +22,7 @@ from nc_lightning.data.samplers import (
     RandomBatchSampler,
     StratifiedBatchSampler,
 )
-from nc_lightning.data.summary import summarize
+from nc_lightning.data.summary import PassedOver, summarize
 from nc_lightning.data.views import Augmentation, Views
 from nc_lightning.distributed.collectives import own_batches, rank_and_world_size
 

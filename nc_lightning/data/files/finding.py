@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageFile
 
+from nc_lightning.data.summary import PassedOver
+
 TOOL_FOLDERS = {
     *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb", "#recycle", "#snapshot", "$recycle.bin"),
     *("system volume information", "lost+found", "__macosx", "thumbnails", "thumbs"),
@@ -18,34 +20,6 @@ _NO_PICTURES = ("MPEG", "EPS")
 """Formats that Pillow recognizes without a decoder of its own."""
 File = Path | tuple[int, int]
 """What all names of one file have in common, see `file_at`."""
-
-
-class PassedOver:
-    """Count what is not read, by reason, with the first of each for an example.
-
-    Example:
-        >>> passed_over = PassedOver()
-        >>> passed_over.add("not an image", "notes.txt")
-        >>> passed_over.add("not an image", "clip.mp4")
-        >>> print(passed_over)
-        2 not an image (notes.txt first)
-    """
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self._first: dict[str, str] = {}
-
-    def add(self, reason: str, what: object, count: int = 1) -> None:
-        """Count something that is passed over."""
-        if count:
-            self.counts[reason] = self.counts.get(reason, 0) + count
-            self._first.setdefault(reason, str(what))
-
-    def __str__(self) -> str:
-        return ", ".join(
-            f"{count} {reason} ({self._first[reason]}{' first' if count > 1 else ''})"
-            for reason, count in self.counts.items()
-        )
 
 
 def real_path(path: Path | str) -> Path:
