@@ -40,7 +40,7 @@ class LabelledDataModule(LightningDataModule):
         batch_size: Inputs in a training batch of each process; evaluation uses the same size.
         batches: ``balanced`` holds every class equally often in each batch, as the theorems assume; ``stratified``
             holds it in its share of the data set; ``random`` shuffles.
-        seed: Of the splits, of the order of batches and of augmentation; the network has its own, ``seed_everything``.
+        seed: Seed of the splits, of the order of batches and of augmentation; the network's is ``seed_everything``.
         classes_per_batch: Number of different classes in a balanced batch; None for all.
         views: Number of views of each input in training.
         augmentation: What makes a view, such as `SimCLR`; None for the input as it is.

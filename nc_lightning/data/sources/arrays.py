@@ -31,8 +31,7 @@ class ArrayDataModule(ImageDataModule):
 
     Args:
         path: The file. Pickled arrays are refused.
-        kwargs: Arguments of `ImageDataModule`: classes, val_share, views, augmentation, cache, batch_size, batches,
-            classes_per_batch and seed. Vectors have no augmentation.
+        kwargs: Arguments of `ImageDataModule`. Vectors have no augmentation.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -116,12 +116,11 @@ class ImageFilesDataModule(ImageDataModule):
     Args:
         image_size: Side of the squares that images become: the shorter side is resized, the middle cut out. None for
             images that all have one size already.
-        cache: ``ram`` keeps all images decoded, ``device`` on the training device; ``none`` decodes each batch anew,
+        cache: ``ram`` keeps all images decoded, ``device`` on the training device; ``none`` decodes each batch again,
             for sets that do not fit.
         num_workers: Processes that decode batches with ``cache: none``.
         on_error: ``raise`` at a file that cannot be read, naming it, or ``skip`` it and say how many there were.
-        kwargs: Of `ImageDataModule`: classes, val_share, views, augmentation, batch_size, batches, classes_per_batch
-            and seed.
+        kwargs: Other arguments of `ImageDataModule`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -145,6 +144,11 @@ class ImageFilesDataModule(ImageDataModule):
         self.image_size = image_size
         self.num_workers = num_workers if cache == "none" else 0
         self.on_error = on_error
+
+    def files_of(self, rows: list[tuple[Path, int]]) -> ImageFiles:
+        """Return the set of these files with these labels."""
+        labels = torch.tensor([label for _, label in rows])
+        return ImageFiles([path for path, _ in rows], labels, self.image_size, self.on_error)
 
     @abstractmethod
     def list_files(self) -> dict[Split, ImageFiles]:

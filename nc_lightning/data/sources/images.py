@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from nc_lightning.checks import check_choice
-from nc_lightning.data.base import SPLITS, Batches, LabelledDataModule, Split
+from nc_lightning.data.base import SPLITS, LabelledDataModule, Split
 from nc_lightning.data.files.classes import Classes, listed, pick_classes, warn_of_case
 from nc_lightning.data.files.finding import real_path
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
 from nc_lightning.data.preprocess import channel_statistics
 from nc_lightning.data.samplers import members_by_class
-from nc_lightning.data.views import Augmentation
 
 Cache = Literal["ram", "device"]
 
@@ -42,13 +41,9 @@ class ImageDataModule(LabelledDataModule):
             numbers. ``found`` for all there are, whatever their numbers; None for all, which must be 0 to C - 1.
         val_share: Share of each class of the training set held out for validation, in [0, 1), where the data has no
             validation set; with 0 the test set stands in for it.
-        views: Number of views of each image in training.
-        augmentation: What makes a view, such as `SimCLR`; None for the image as it is.
         cache: Where images in memory are kept: in ``ram``, or on the training ``device``.
         batch_size: Images in a batch of each process.
-        batches: ``balanced``, ``random`` or ``stratified``.
-        classes_per_batch: Number of different classes in a balanced batch; None for all.
-        seed: Of the split, of the order of batches and of augmentation.
+        kwargs: Other arguments of `LabelledDataModule`: batches, classes_per_batch, seed, views and augmentation.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -60,15 +55,11 @@ class ImageDataModule(LabelledDataModule):
         self,
         classes: Classes | None = None,
         val_share: float = 0.1,
-        views: int = 1,
-        augmentation: Augmentation | None = None,
         cache: Cache = "ram",
         batch_size: int = 256,
-        batches: Batches = "balanced",
-        classes_per_batch: int | None = None,
-        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, batches, seed, classes_per_batch, views, augmentation)
+        super().__init__(batch_size, **kwargs)
         if not 0 <= val_share < 1:
             raise ValueError(f"val_share: got {val_share!r}, expected a share in [0, 1)")
         if isinstance(classes, list) and (len(classes) < 2 or len(set(classes)) < len(classes)):

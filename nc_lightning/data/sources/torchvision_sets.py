@@ -32,8 +32,7 @@ class TorchvisionDataModule(ImageDataModule):
             ``data`` here.
         download: Get the data set if it is not there; it is looked for only where it then is put, as a whole.
         url: Mirror to download from; None for torchvision's own.
-        kwargs: Of `ImageDataModule`: classes, val_share, views, augmentation, cache, batch_size, batches,
-            classes_per_batch and seed.
+        kwargs: Arguments of `ImageDataModule`.
 
     Raises:
         FileNotFoundError: In `setup`, if the data set is not there.
