@@ -42,10 +42,11 @@ _LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
 def errors_on_one_line(command: str) -> Iterator[None]:
     """End a command with code 2 and one line on stderr where its input is bad; ``NC_DEBUG=1`` shows the traceback.
 
-    Where nobody reads its output any more, as behind ``| head``, it ends without a word.
+    It decorates the ``main`` of each command, which a test or a notebook calls with the command line as a list. Where
+    nobody reads its output any more, as behind ``| head``, it ends without a word.
 
     Raises:
-        SystemExit: In the place of what bad input raises.
+        SystemExit: Instead of what bad input raises.
 
     Example:
         >>> with errors_on_one_line("nc-measure"):

@@ -4,7 +4,6 @@ nc-sweep paper/sweeps/digit_pairs.yaml --jobs 2
 nc-sweep mine.yaml --output runs/mine --trainer.max_epochs 5
 """
 
-import argparse
 import re
 import time
 from collections.abc import Sequence
@@ -26,42 +25,19 @@ SHOWN = ("geometry/train/effective_rank", "geometry/train/nc1")
 """What is printed of a cell that has ended."""
 
 
+@errors_on_one_line("nc-sweep")
 def main(args: Sequence[str] | None = None) -> Path:
-    """Run ``nc-sweep``.
-
-    Args:
-        args: Command line, ``sys.argv[1:]`` if not given.
-
-    Returns:
-        The folder of the sweep.
+    """Run ``nc-sweep`` with a command line, by default ``sys.argv[1:]``, and return the folder of the sweep.
 
     Raises:
-        SystemExit: With code 2 and one line on stderr where the input is bad; with 1 if a cell is not done at the end;
-            with 130 or 143 if it was stopped.
+        SystemExit: With 1 if a cell is not done at the end, with 130 or 143 if it was stopped.
     """
     options, extra = sweep_parser().parse_known_args(args)
-    with errors_on_one_line("nc-sweep"):
-        return _run(options, _settings(extra))
-
-
-def _settings(extra: Sequence[str]) -> list[str]:
-    """Join settings of nc-train to one argument each, and refuse what is none."""
-    settings: list[str] = []
-    for argument in extra:
-        if re.match(r"--(data(=|$)|\w+\.\w)", argument):
-            settings.append(argument)
-        elif settings and "=" not in settings[-1] and not argument.startswith("--"):
-            settings[-1] += f"={argument}"
-        else:
-            raise ValueError(f"got {argument!r}, expected an option of nc-sweep, or a setting such as --model.beta 5")
-    return settings
-
-
-def _run(options: argparse.Namespace, extra: list[str]) -> Path:
+    settings = _settings(extra)
     if options.jobs < 1:
         raise ValueError(f"--jobs: got {options.jobs}, expected at least 1")
     path = Path(find_config(options.sweep, "SWEEP", "paper/sweeps"))
-    plan = read_plan(path, extra)
+    plan = read_plan(path, settings)
     root = Path(options.output or Path("sweeps") / path.stem)
     folders = [CellFolder(root, cell) for cell in plan.cells]
     if options.list:
@@ -84,6 +60,19 @@ def _run(options: argparse.Namespace, extra: list[str]) -> Path:
     if failed:
         raise SystemExit(1)
     return root
+
+
+def _settings(extra: Sequence[str]) -> list[str]:
+    """Join settings of nc-train to one argument each, and refuse what is none."""
+    settings: list[str] = []
+    for argument in extra:
+        if re.match(r"--(data(=|$)|\w+\.\w)", argument):
+            settings.append(argument)
+        elif settings and "=" not in settings[-1] and not argument.startswith("--"):
+            settings[-1] += f"={argument}"
+        else:
+            raise ValueError(f"got {argument!r}, expected an option of nc-sweep, or a setting such as --model.beta 5")
+    return settings
 
 
 class _Progress:
