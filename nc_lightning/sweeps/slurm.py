@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nc_lightning.checks import one_line
 from nc_lightning.sweeps.cell import CellFolder, run_cell
 
 _ASK_EVERY = 10.0
@@ -64,7 +65,7 @@ def run_on_slurm(
     try:
         executor.update_parameters(**{"name": f"nc-sweep-{root.name}", **parameters})
     except (NameError, TypeError, ValueError) as error:
-        raise ValueError(f"cluster: {' '.join(str(error).split())}") from error
+        raise ValueError(f"cluster: {one_line(error)}") from error
     if not folders:
         return 0
     with executor.batch():

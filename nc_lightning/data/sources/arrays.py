@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nc_lightning.checks import one_line
 from nc_lightning.data.base import SPLITS, Split
 from nc_lightning.data.files.array_layout import as_inputs
 from nc_lightning.data.files.classes import MISSING, class_name, whole_numbers
@@ -144,7 +145,7 @@ def _array(file: Any, name: str) -> np.ndarray[Any, Any]:
     try:
         array: np.ndarray[Any, Any] = file[name]
     except Exception as error:
-        raise ValueError(f"{name}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{name}: {one_line(error)}") from error
     return array
 
 

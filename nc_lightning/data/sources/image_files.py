@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
-from nc_lightning.checks import check_choice, check_count
+from nc_lightning.checks import check_choice, check_count, one_line
 from nc_lightning.data.base import Split
 from nc_lightning.data.files.decoding import has_more_pages, read_picture
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
@@ -81,7 +81,7 @@ class ImageFiles:
         except PermissionError:
             raise
         except Exception as error:  # Pillow raises OSError, ValueError and even SyntaxError at damaged files
-            unreadable = Unreadable(path, " ".join(str(error).split()))
+            unreadable = Unreadable(path, one_line(error))
             if self.on_error == "skip":
                 return unreadable
             raise ValueError(f"image: got {unreadable}; set on_error to skip to leave such files out") from error

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torchvision import datasets
 
+from nc_lightning.checks import one_line
 from nc_lightning.data.loader import LabelledTensors
 from nc_lightning.data.sources.images import ImageDataModule, Sets, data_root
 
@@ -72,9 +73,8 @@ class TorchvisionDataModule(ImageDataModule):
         except PermissionError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())
             raise ValueError(
-                f"root: got {str(place)!r}, a damaged {name}: {reason}; remove it and get it anew"
+                f"root: got {str(place)!r}, a damaged {name}: {one_line(error)}; remove it and get it anew"
             ) from error
 
     def _open(self, train: bool) -> Any:
@@ -109,7 +109,7 @@ def download_whole(root: Path, folder: str, download: Any) -> None:
             download(place)
         except Exception as error:
             raise OSError(
-                f"download: got {type(error).__name__}: {' '.join(str(error).split())}; try a mirror by --data.url, or "
+                f"download: got {type(error).__name__}: {one_line(error)}; try a mirror by --data.url, or "
                 f"put the data set into {root} yourself"
             ) from error
         top = folder.split("/")[0]
