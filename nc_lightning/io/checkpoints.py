@@ -145,15 +145,13 @@ def checkpoints_below(root: Path) -> Iterator[Path]:
         >>> list(checkpoints_below(Path("no-such-folder")))
         []
     """
-    above = {_identity(folder) for folder in root.resolve().parents}  # links to these would lead out of the root
-    seen: set[tuple[int, int] | None] = {None}
+    entered = {str(folder) for folder in root.resolve().parents}  # links to these would lead out of the root
     folders = [root]
     while folders:
         folder = folders.pop()
-        identity = _identity(folder)
-        if identity in seen or identity in above:
+        if (real := os.path.realpath(folder)) in entered:
             continue
-        seen.add(identity)
+        entered.add(real)
         with suppress(OSError), os.scandir(folder) as scan:
             entries = [entry for entry in scan if not entry.name.startswith(".")]
             if folder != root and any(entry.name in _NO_RUNS for entry in entries):
@@ -210,14 +208,6 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _not_written(target: Path, cause: OSError) -> str:

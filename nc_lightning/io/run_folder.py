@@ -54,7 +54,7 @@ def claimed_folder(trainer: Trainer) -> Iterator[None]:
                 if place not in claimed:
                     claimed[place] = claim(*place)
                 set_version(logger, claimed[place][0])
-        if not claimed and not _is_remote(trainer):
+        if not claimed and "://" not in str(trainer.default_root_dir):
             place = Path(trainer.default_root_dir, "lightning_logs"), None
             claimed[place] = claim(*place)
         if claimed:
@@ -120,7 +120,3 @@ def _parent(logger: TensorBoardLogger | CSVLogger) -> Path:
     """The folder of a logger's versions; TensorBoard's alone expands variables."""
     root = logger.root_dir
     return Path(os.path.expanduser(os.path.expandvars(root)) if isinstance(logger, TensorBoardLogger) else root)
-
-
-def _is_remote(trainer: Trainer) -> bool:
-    return "://" in str(trainer.default_root_dir)

@@ -84,7 +84,7 @@ class _Progress:
     def __call__(self, folder: CellFolder, code: int) -> None:
         self.ended += 1
         if code == 0 and not folder.done:
-            outcome = "another process is at it"
+            outcome = "running in another process"
         elif code == 0:
             record = folder.record()
             values = record.latest("") if record is not None else {}
