@@ -21,9 +21,7 @@ from nc_lightning.reports.tables import format_value, geometry_table
 def print_summary(trainer: Trainer, module: LightningModule) -> None:
     """Print the table of the trainer's `GeometryMonitor`, the losses next to their bound, and what a fit has left.
 
-    Args:
-        trainer: Trainer after ``fit``, ``validate`` or ``test``; nothing is printed on other ranks than the first.
-        module: The module that was trained.
+    Only the first process prints.
     """
     if not trainer.is_global_zero:
         return

@@ -227,9 +227,6 @@ class StratifiedBatchSampler(EpochSampler):
 class FixedBatches(EpochSampler):
     """The batches that another sampler has in its first epoch, in every epoch; their views still differ.
 
-    Args:
-        sampler: The other sampler.
-
     Example:
         >>> sampler = FixedBatches(RandomBatchSampler(num_samples=10, batch_size=5))
         >>> first = list(sampler)

@@ -35,18 +35,9 @@ class PassedOver:
 
 
 def summarize(
-    splits: Mapping[Any, Any],
-    names: Sequence[str | int],
-    origins: Mapping[Any, str],
-    passed_over: PassedOver,
+    splits: Mapping[Any, Any], names: Sequence[str | int], origins: Mapping[Any, str], passed_over: PassedOver
 ) -> str:
-    """Return the summary of a data set, a line for each split.
-
-    Args:
-        splits: Sets with ``labels`` (n,), by name.
-        names: Names of the classes, or their labels where they have no names.
-        origins: Where each split comes from.
-        passed_over: What was not read.
+    """Return the summary of a data set, with a line for each split that says how many inputs it has, and from where.
 
     Example:
         >>> import torch

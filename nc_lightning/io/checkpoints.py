@@ -157,10 +157,11 @@ def checkpoints_below(root: Path) -> Iterator[Path]:
             if folder != root and any(entry.name in _NO_RUNS for entry in entries):
                 continue
             for entry in entries:
-                if _is_folder(entry):
-                    folders.append(Path(entry.path))
-                elif entry.name.endswith(".ckpt"):
-                    yield Path(entry.path)
+                with suppress(OSError):  # a link to itself
+                    if entry.is_dir():
+                        folders.append(Path(entry.path))
+                    elif entry.name.endswith(".ckpt"):
+                        yield Path(entry.path)
 
 
 def newest_first(paths: Iterable[Path]) -> list[Path]:
@@ -201,13 +202,6 @@ def newest_whole(paths: Iterable[Path], resuming: bool = False) -> tuple[Path | 
             if can_resume(checkpoint) or not resuming:
                 return path, damaged
     return None, damaged
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 def _not_written(target: Path, cause: OSError) -> str:

@@ -18,7 +18,7 @@ from nc_lightning.sweeps.cell import STOPPED, CellFolder
 from nc_lightning.sweeps.local import run_locally
 from nc_lightning.sweeps.plan import Plan, read_plan
 from nc_lightning.sweeps.report import sweep_html, write_figures
-from nc_lightning.sweeps.results import HEADLINES, collect, how_many, results_csv, results_markdown, undone
+from nc_lightning.sweeps.results import HEADLINES, how_many, read_result, results_csv, results_markdown, undone
 from nc_lightning.sweeps.slurm import run_on_slurm
 
 SHOWN = ("geometry/train/effective_rank", "geometry/train/nc1")
@@ -41,7 +41,7 @@ def main(args: Sequence[str] | None = None) -> Path:
     root = Path(options.output or Path("sweeps") / path.stem)
     folders = [CellFolder(root, cell) for cell in plan.cells]
     if options.list:
-        for result in collect(folders):
+        for result in map(read_result, folders):
             print(f"{result.status:8}{result.name}")
         return root
     for folder in folders:
@@ -104,7 +104,7 @@ class _Progress:
 
 def _gather(folders: Sequence[CellFolder], plan: Plan, root: Path) -> bool:
     """Write tables, figures and report of what there is; return whether a cell is not done."""
-    results = collect(folders)
+    results = [read_result(folder) for folder in folders]
     replace_file(root / "results.csv", results_csv(results, plan.axes))
     replace_file(root / "results.md", results_markdown(results, plan.axes, root.name))
     figures = write_figures(results, plan.axes, root / "figures")

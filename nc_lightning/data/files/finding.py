@@ -185,14 +185,11 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 def _endings() -> frozenset[str]:
     """Return the endings of images that Pillow decodes."""
     Image.init()
-    openers = {
-        ending: (name, Image.OPEN[name][0])
-        for ending, name in Image.registered_extensions().items()
-        if name in Image.OPEN
-    }
+    openers = {name: opener for name, (opener, _) in Image.OPEN.items() if name not in _NO_PICTURES}
     stubs = {
         name
-        for name, opener in openers.values()
+        for name, opener in openers.items()
         if isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
     }
-    return frozenset(ending for ending, (name, _) in openers.items() if name not in stubs.union(_NO_PICTURES))
+    decoded = openers.keys() - stubs
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in decoded)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from nc_lightning.checks import one_line
 from nc_lightning.data.base import SPLITS, Split
@@ -130,7 +129,7 @@ class ArrayDataModule(ImageDataModule):
         kind = "bytes" if inputs.dtype == np.uint8 else "floats"
         span = f"{kind} from {inputs.min():.3g} to {inputs.max():.3g}"
         self.origins[split] = f"{name} in {self.path}, {span}"
-        return LabelledTensors(torch.from_numpy(inputs), _as_tensor(labels))
+        return LabelledTensors(torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _plain_name(key: str) -> str | None:
@@ -169,10 +168,6 @@ def _labels(file: Any, name: str) -> np.ndarray[Any, Any]:
     if labels.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name}: got {labels.max()}, expected labels below 2**63; is it the -1 of unknown ones?")
     return labels
-
-
-def _as_tensor(labels: np.ndarray[Any, Any]) -> Tensor:
-    return torch.from_numpy(labels.astype(np.int64))
 
 
 def _names(file: Any, key: str, found: list[int]) -> list[str]:

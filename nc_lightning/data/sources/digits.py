@@ -8,6 +8,7 @@ from torch import Tensor
 from nc_lightning.checks import check_count
 from nc_lightning.data.base import LabelledDataModule, Split
 from nc_lightning.data.loader import LabelledTensors
+from nc_lightning.data.samplers import members_by_class
 
 _SHARES: dict[Split, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -29,8 +30,7 @@ def split_by_class(labels: Tensor, seed: int) -> dict[Split, Tensor]:
     """
     generator = torch.Generator().manual_seed(seed)
     parts: dict[Split, list[Tensor]] = {name: [] for name in _SHARES}
-    for label in labels.unique():
-        members = torch.nonzero(labels == label).squeeze(1)
+    for members in members_by_class(labels):
         members = members[torch.randperm(len(members), generator=generator)]
         val = round(_SHARES["val"] * len(members))
         test = round(_SHARES["test"] * len(members))
@@ -115,7 +115,7 @@ class DigitPairsDataModule(LabelledDataModule):
         numbers = torch.arange(100).repeat_interleave(per_class)
 
         def draw(digits: Tensor) -> Tensor:
-            members = [torch.nonzero(labels == digit).squeeze(1) for digit in range(10)]
+            members = members_by_class(labels)
             sizes = torch.tensor([len(m) for m in members])
             pick = (torch.rand(len(digits), generator=generator) * sizes[digits]).long()
             padded = torch.nn.utils.rnn.pad_sequence(members, batch_first=True)
