@@ -83,11 +83,11 @@ class _Progress:
 
     def __call__(self, folder: CellFolder, code: int) -> None:
         self.ended += 1
-        if code == 0 and not folder.done:
+        result = read_result(folder)
+        if code == 0 and result.status != "done":
             outcome = "running in another process"
         elif code == 0:
-            record = folder.record()
-            values = record.latest("") if record is not None else {}
+            values = result.values
             measured = (f"{HEADLINES[key]} {format_value(values[key])}" for key in SHOWN if key in values)
             outcome = ", ".join(["done", *measured])
         elif code in STOPPED:
@@ -95,8 +95,7 @@ class _Progress:
         elif code < 0:
             outcome = f"killed by signal {-code}, see {folder.log}"
         else:
-            ending = folder.ending()
-            outcome = f"failed: {ending.error if ending else ''} (see {folder.log})"
+            outcome = f"failed: {result.error} (see {folder.log})"
         left = (time.monotonic() - self.start) / self.ended * (self.count - self.ended) / 60
         soon = f", {left:.0f} min left" if self.ended < self.count else ""
         print(f"[{self.ended}/{self.count}{soon}] {folder.cell.name}: {outcome}", flush=True)

@@ -12,8 +12,8 @@ from nc_lightning.data.files.array_layout import as_inputs
 from nc_lightning.data.files.classes import MISSING, class_name, whole_numbers
 from nc_lightning.data.files.finding import real_path
 from nc_lightning.data.files.split_folders import ROLES
-from nc_lightning.data.loader import LabelledTensors
-from nc_lightning.data.sources.images import ImageDataModule, Sets
+from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.sources.images import ImageDataModule
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -74,10 +74,10 @@ class ArrayDataModule(ImageDataModule):
             wanted = sum(int(np.isin(of_split, self._labels).sum()) for of_split in labels)
         return int(wanted * math.prod(self.input_shape) * self._dtype.itemsize)
 
-    def read(self) -> Sets:
+    def read(self) -> dict[Split, LabelledImages]:
         """Read the sets, with the labels of the file."""
         with self._open() as file:
-            return Sets(**{split: self._read(file, split) for split in self._in_file})
+            return {split: self._read(file, split) for split in self._in_file}
 
     def _find(self, keys: list[str]) -> dict[str, str]:
         """Return the key of each array that is read, by its plain name, and count the others."""

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,7 +17,7 @@ from nc_lightning.checks import check_choice, check_count, one_line
 from nc_lightning.data.base import Split
 from nc_lightning.data.files.decoding import has_more_pages, read_picture
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
-from nc_lightning.data.sources.images import ImageDataModule, Sets
+from nc_lightning.data.sources.images import ImageDataModule
 
 OnError = Literal["raise", "skip"]
 FileCache = Literal["ram", "device", "none"]
@@ -121,9 +121,6 @@ class ImageFilesDataModule(ImageDataModule):
         num_workers: Processes that decode batches with ``cache: none``.
         on_error: ``raise`` at a file that cannot be read, naming it, or ``skip`` it and say how many there were.
         kwargs: Other arguments of `ImageDataModule`.
-
-    Raises:
-        ValueError: If an argument is out of its range.
     """
 
     _caches = FileCache
@@ -159,20 +156,20 @@ class ImageFilesDataModule(ImageDataModule):
         count = sum(len(files) for files in self._wanted().values())
         return count * math.prod(self.input_shape)
 
-    def read(self) -> Sets:
+    def read(self) -> Mapping[Split, LabelledImages]:
         """Return the sets, decoded if they are cached."""
         wanted = self._wanted()
         for path in (path for files in wanted.values() for path in files.paths if has_more_pages(path)):
             self.passed_over.add("with pages after the first, which is read", path)
         if self.cache == "none":
-            return Sets(**wanted)
+            return wanted
         sets: dict[Split, LabelledImages] = {}
         for split, files in wanted.items():
             sets[split], failed = files.decode_all()
             if failed:
                 rank_zero_warn(f"left out {len(failed)} images that cannot be read, the first one {failed[0]}")
                 self.passed_over.add("unreadable", failed[0].path, len(failed))
-        return Sets(**sets)
+        return sets
 
     def _wanted(self) -> dict[Split, ImageFiles]:
         """Leave out the files of classes that were not chosen before they are decoded."""

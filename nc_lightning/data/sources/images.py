@@ -2,15 +2,15 @@
 
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from nc_lightning.checks import check_choice
-from nc_lightning.data.base import SPLITS, LabelledDataModule, Split
+from nc_lightning.data.base import LabelledDataModule, Split
 from nc_lightning.data.files.classes import Classes, listed, pick_classes, warn_of_case
 from nc_lightning.data.files.finding import real_path
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
@@ -18,14 +18,6 @@ from nc_lightning.data.preprocess import channel_statistics
 from nc_lightning.data.samplers import members_by_class
 
 Cache = Literal["ram", "device"]
-
-
-class Sets(NamedTuple):
-    """The sets that a data set comes with."""
-
-    train: LabelledImages
-    val: LabelledImages | None = None
-    test: LabelledImages | None = None
 
 
 class ImageDataModule(LabelledDataModule):
@@ -44,9 +36,6 @@ class ImageDataModule(LabelledDataModule):
         cache: Where images in memory are kept: in ``ram``, or on the training ``device``.
         batch_size: Images in a batch of each process.
         kwargs: Other arguments of `LabelledDataModule`: batches, classes_per_batch, seed, views and augmentation.
-
-    Raises:
-        ValueError: If an argument is out of its range.
     """
 
     _caches: Any = Cache
@@ -71,8 +60,8 @@ class ImageDataModule(LabelledDataModule):
         self._labels: list[int] = []
 
     @abstractmethod
-    def read(self) -> Sets:
-        """Return the sets that the data has, with the labels as they are."""
+    def read(self) -> Mapping[Split, LabelledImages]:
+        """Return the training set, and a validation and a test set if there are any, with the labels as they are."""
 
     def num_bytes(self) -> int:
         """Return about how many bytes the images of the chosen classes take, as far as that is known unread; else 0."""
@@ -92,8 +81,7 @@ class ImageDataModule(LabelledDataModule):
         device = self.trainer.strategy.root_device if self.cache == "device" and self.trainer is not None else None
         if device is not None:
             check_memory(self.num_bytes(), device)
-        read = zip(SPLITS, self.read(), strict=True)
-        splits = {split: self._chosen(images) for split, images in read if images is not None}
+        splits = {split: self._chosen(images) for split, images in self.read().items()}
         if "val" not in splits:
             held_out = share_of_each_class(splits["train"].labels, self.val_share, self.seed)
             if held_out.any():

@@ -11,8 +11,9 @@ import torch
 from torchvision import datasets
 
 from nc_lightning.checks import one_line
-from nc_lightning.data.loader import LabelledTensors
-from nc_lightning.data.sources.images import ImageDataModule, Sets, data_root
+from nc_lightning.data.base import Split
+from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.sources.images import ImageDataModule, data_root
 
 _CIFAR100_CLASSES = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
@@ -63,13 +64,13 @@ class TorchvisionDataModule(ImageDataModule):
         """Return the bytes of the images of the chosen classes, of which there are equally many."""
         return self.num_images * len(self._labels) // len(self.names) * math.prod(self.input_shape)
 
-    def read(self) -> Sets:
+    def read(self) -> dict[Split, LabelledImages]:
         """Return training and test set as torchvision reads them."""
         name, place = self.dataset.__name__, self.root / self.folder
         check_is_there(name, self.root, place, self.download)
         self.origins |= {"train": f"its training set in {place}", "test": f"its test set in {place}"}
         try:
-            return Sets(self._as_tensors(self._open(True)), test=self._as_tensors(self._open(False)))
+            return {"train": self._as_tensors(self._open(True)), "test": self._as_tensors(self._open(False))}
         except PermissionError:
             raise
         except Exception as error:
@@ -187,7 +188,7 @@ class STL10DataModule(TorchvisionDataModule):
     input_shape = (3, 96, 96)
     names: ClassVar = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 
-    def read(self) -> Sets:
+    def read(self) -> dict[Split, LabelledImages]:
         """Return training and test set as torchvision reads them, and count the images without labels."""
         unlabelled = self.root / self.folder / "unlabeled_X.bin"
         if unlabelled.is_file():
