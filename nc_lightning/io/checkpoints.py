@@ -133,13 +133,10 @@ def check_checkpoint(path: str, class_path: str, resuming: bool = False) -> None
 
 
 def checkpoints_below(root: Path) -> Iterator[Path]:
-    """Yield the checkpoint files at any depth below a folder, in no particular order.
+    """Yield the checkpoint files at any depth below a folder, if there is one, in no particular order.
 
     Left out are hidden files and folders (such as ``.lr_find_*.ckpt`` and ``.scale_batch_size_*.ckpt``), virtual
     environments, and the cells of sweeps. Links to folders are followed, each folder is visited once.
-
-    Args:
-        root: The folder; nothing is yielded where there is none.
 
     Example:
         >>> list(checkpoints_below(Path("no-such-folder")))

@@ -34,8 +34,8 @@ class Ending:
     """How the latest attempt at a cell has ended.
 
     Attributes:
-        exit_code: Of ``nc-train``; 0 where it was trained to its end.
-        seconds: Of all attempts that came to an end of their own.
+        exit_code: Exit code of ``nc-train``; 0 where it was trained to its end.
+        seconds: Duration of all attempts that came to an end of their own.
         finished: When, in UTC.
         machine: What it was trained on.
         error: The last line that it has printed, if it failed.
@@ -49,13 +49,9 @@ class Ending:
 
 
 class CellFolder:
-    """A cell's folder below that of its sweep.
+    """A cell's folder below ``root``, that of its sweep.
 
     It holds ``cell.json``, ``log.txt``, ``ending.json`` and the runs, one after another if it was interrupted.
-
-    Args:
-        root: Folder of the sweep.
-        cell: The cell.
     """
 
     def __init__(self, root: Path, cell: Cell) -> None:

@@ -35,9 +35,7 @@ def real_path(path: Path | str) -> Path:
 def file_at(path: Path, real: Path | None = None) -> File:
     """Return what all names of a file have in common: its real path, or device and inode if it has hard links.
 
-    Args:
-        path: A name of the file.
-        real: Its real path, if it is known.
+    ``real`` is its real path, if that is known.
 
     Example:
         >>> import tempfile
