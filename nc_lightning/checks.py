@@ -137,3 +137,14 @@ def check_choice(name: str, value: str | int, choices: Any) -> None:
     """
     if value not in get_args(choices):
         raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(str, get_args(choices)))}")
+
+
+def one_line(error: object) -> str:
+    r"""Return the message of an error, or a text, on one line; the name of its class where an error has no message.
+
+    Example:
+        >>> one_line(OSError("first\n  second")), one_line(KeyboardInterrupt())
+        ('first second', 'KeyboardInterrupt')
+    """
+    unnamed = type(error).__name__ if isinstance(error, BaseException) else ""
+    return " ".join(str(error).split()) or unnamed

@@ -32,11 +32,11 @@ from nc_lightning.callbacks.measurement.loaders import (
 )
 from nc_lightning.callbacks.measurement.passes import check_batches, measure_sets, undisturbed
 from nc_lightning.callbacks.measurement.watchers import PREFIX, GeometryWatchers
-from nc_lightning.callbacks.sources import datamodule_in_use, find_num_classes
+from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.checks import check_choice, check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.geometry import ClassStatistics, caveats
-from nc_lightning.private_apis.lightning import can_stop_early
+from nc_lightning.private_apis.lightning import attached_datamodule, can_stop_early
 from nc_lightning.reports.tables import losses_of
 
 
@@ -132,7 +132,7 @@ class GeometryMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget an earlier run; find out the number of classes, and that module and data agree on it."""
-        of_data = getattr(datamodule_in_use(trainer), "num_classes", None)
+        of_data = getattr(attached_datamodule(trainer), "num_classes", None)
         of_module = getattr(pl_module, "num_classes", None)
         if of_data is not None and of_module is not None and of_data != of_module:
             raise ValueError(f"num_classes: got {of_module} in the model, expected {of_data}, the classes of the data")

@@ -31,7 +31,7 @@ def find_num_classes(given: int | None, trainer: Trainer, module: LightningModul
     Raises:
         ValueError: If there is none; the message names the callback.
     """
-    of_data = getattr(datamodule_in_use(trainer), "num_classes", None)
+    of_data = getattr(attached_datamodule(trainer), "num_classes", None)
     for source in (given, getattr(module, "num_classes", None), of_data):
         if source is not None:
             return int(source)
@@ -69,18 +69,6 @@ def unless_present(callback: type[Callback], module: LightningModule) -> list[Ca
     return [] if any(isinstance(other, callback) for other in given) else [callback()]
 
 
-def datamodule_in_use(trainer: Trainer) -> Any:
-    """Return the data module of this fit, validation, test or prediction; None where it was given loaders.
-
-    ``trainer.datamodule`` is that of an earlier call then: Lightning keeps it.
-
-    Example:
-        >>> datamodule_in_use(Trainer(logger=False)) is None
-        True
-    """
-    return attached_datamodule(trainer)
-
-
 def data_in_use(trainer: Trainer) -> Any:
     """Return the data module of this fit, validation, test or prediction, or the loaders given instead.
 
@@ -88,5 +76,5 @@ def data_in_use(trainer: Trainer) -> Any:
         >>> data_in_use(Trainer(logger=False)) is None
         True
     """
-    module = datamodule_in_use(trainer)
+    module = attached_datamodule(trainer)
     return loaders_in_use(trainer) if module is None else module

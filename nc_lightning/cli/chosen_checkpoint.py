@@ -16,11 +16,7 @@ def chosen_checkpoint(subcommand: str, config: Any) -> str | None:
     """Return the path of the checkpoint to start from, or None for a training from scratch.
 
     Without ``--ckpt_path``, ``validate``, ``test`` and ``predict`` take the newest whole checkpoint of the run that one
-    of the configs belongs to, and log its path.
-
-    Args:
-        subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
-        config: Its configuration, before classes are instantiated.
+    of the configs belongs to, and log its path. ``config`` is that of the subcommand, without instances.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.

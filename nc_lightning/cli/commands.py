@@ -4,10 +4,9 @@
 """
 
 import argparse
-import importlib
 import sys
 import textwrap
-from typing import Any
+from importlib import import_module
 
 from nc_lightning.cli.configs import shipped_configs
 
@@ -41,25 +40,25 @@ def nc_train() -> None:
     if sys.argv[1:] in (["-h"], ["--help"]):
         print(_train_help(), end="")
         sys.exit()
-    _load("nc_lightning.cli.train").console_script()
+    import_module("nc_lightning.cli.train").console_script()
 
 
 def nc_measure() -> None:
     """Run ``nc-measure``."""
     measure_parser().parse_args()
-    _load("nc_lightning.cli.measure").main()
+    import_module("nc_lightning.cli.measure").main()
 
 
 def nc_report() -> None:
     """Run ``nc-report``."""
     report_parser().parse_args()
-    _load("nc_lightning.cli.report").main()
+    import_module("nc_lightning.cli.report").main()
 
 
 def nc_sweep() -> None:
     """Run ``nc-sweep``."""
     sweep_parser().parse_known_args()
-    _load("nc_lightning.sweeps.command").main()
+    import_module("nc_lightning.sweeps.command").main()
 
 
 def measure_parser() -> argparse.ArgumentParser:
@@ -108,7 +107,3 @@ def _train_help() -> str:
     folders = sorted({name.partition("/")[0] for name in shipped_configs()} - set(names))
     listed = ", ".join([*names, *(f"{folder}/..." for folder in folders)])
     return _TRAIN_HELP.replace("{configs}", textwrap.fill(listed, 100, initial_indent="  ", subsequent_indent="  "))
-
-
-def _load(module: str) -> Any:
-    return importlib.import_module(module)

@@ -14,8 +14,7 @@ MAX_VALUES = 100_000
 def check_nesting(path: str) -> None:
     """Raise where a config is nested deeper, or by its aliases grows larger, than any is in earnest.
 
-    Args:
-        path: The file. What is no YAML at all is left to the parser to refuse.
+    What is no YAML at all is left to the parser to refuse.
 
     Raises:
         ValueError: If it is, an alias stands inside of what it stands for, or the file is no text.

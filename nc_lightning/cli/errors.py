@@ -15,6 +15,8 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessRaisedException
 
+from nc_lightning.checks import one_line
+
 USER_ERRORS = (
     *(ArgumentError, ValueError, TypeError, OSError, ModuleNotFoundError, MisconfigurationException, RuntimeError),
     AttributeError,
@@ -42,10 +44,11 @@ _LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
 def errors_on_one_line(command: str) -> Iterator[None]:
     """End a command with code 2 and one line on stderr where its input is bad; ``NC_DEBUG=1`` shows the traceback.
 
-    Where nobody reads its output any more, as behind ``| head``, it ends without a word.
+    It decorates the ``main`` of each command, which a test or a notebook calls with the command line as a list. Where
+    nobody reads its output any more, as behind ``| head``, it ends without a word.
 
     Raises:
-        SystemExit: In the place of what bad input raises.
+        SystemExit: Instead of what bad input raises.
 
     Example:
         >>> with errors_on_one_line("nc-measure"):
@@ -118,13 +121,15 @@ def explain(error: BaseException) -> str:
     """
     text = _LINK.sub("", str(error))
     if text.startswith(_STATE_DICT):
-        return f"--ckpt_path: the checkpoint does not fit the configured model: {_flat(text.partition(':')[2])}"
+        return f"--ckpt_path: the checkpoint does not fit the configured model: {one_line(text.partition(':')[2])}"
     if text.startswith(_NO_BACKEND):
-        return f"--trainer.strategy: {_flat(text)}; use a torch with it, or a strategy with process_group_backend gloo"
+        return (
+            f"--trainer.strategy: {one_line(text)}; use a torch with it, or a strategy with process_group_backend gloo"
+        )
     keys = ".".join(_KEY.findall(text))
     given = _GIVEN.search(text)
     lines = (line for line in text.splitlines() if not _SKIPPED.match(line))
-    reasons = [_flat(re.sub(r"^\s*-\s+", "", _FRAME.sub("", _KEY.sub("", line)))) for line in lines]
+    reasons = [one_line(re.sub(r"^\s*-\s+", "", _FRAME.sub("", _KEY.sub("", line)))) for line in lines]
     reason = "; ".join(dict.fromkeys(r for r in reasons if r and not r.startswith("Expected a dot import path")))
     reason = re.sub(r"Expected a (?:<class '([^']+)'>)?", r"expected \1", reason)
     if keys:
@@ -161,7 +166,3 @@ def _nobody_reads() -> bool:
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return True
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())

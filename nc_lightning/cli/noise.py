@@ -17,7 +17,6 @@ _WARNINGS = (
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch >= 2.13
 )
 _MESSAGES = re.compile("💡 Tip|[GT]PU available: False")
-_LOGGER = "lightning.pytorch.utilities.rank_zero"
 
 
 @contextmanager
@@ -30,7 +29,7 @@ def without_noise() -> Iterator[None]:
     """
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    logger = logging.getLogger(_LOGGER)
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     logger.addFilter(_tells_something)
     try:
         yield

@@ -14,24 +14,11 @@ from nc_lightning.reports.html import report_html
 from nc_lightning.reports.record import RunRecord
 
 
+@errors_on_one_line("nc-report")
 def main(args: Sequence[str] | None = None) -> Path:
-    """Run ``nc-report``.
-
-    Args:
-        args: Command line, ``sys.argv[1:]`` if not given.
-
-    Returns:
-        The file that was written.
-
-    Raises:
-        SystemExit: With code 2 and one line on stderr where the input is bad. Set ``NC_DEBUG=1`` for the traceback.
-    """
+    """Run ``nc-report`` with a command line, by default ``sys.argv[1:]``, and return the file that was written."""
     options = report_parser().parse_args(args)
-    with errors_on_one_line("nc-report"):
-        return _run([Path(run) for run in options.runs], options.output)
-
-
-def _run(runs: list[Path], output: str | None) -> Path:
+    runs, output = [Path(run) for run in options.runs], options.output
     records = [RunRecord.read(run) for run in runs]
     if len(records) > 1:
         for record, name in zip(records, _told_apart(runs, [record.name for record in records]), strict=True):

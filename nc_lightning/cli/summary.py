@@ -21,13 +21,11 @@ from nc_lightning.reports.tables import format_value, geometry_table
 def print_summary(trainer: Trainer, module: LightningModule) -> None:
     """Print the table of the trainer's `GeometryMonitor`, the losses next to their bound, and what a fit has left.
 
-    Args:
-        trainer: Trainer after ``fit``, ``validate`` or ``test``; nothing is printed on other ranks than the first.
-        module: The module that was trained.
+    Only the first process prints.
     """
     if not trainer.is_global_zero:
         return
-    console = _console()
+    console = Console(soft_wrap=True)  # paths stay whole, to be typed again, also where the output is no terminal
     table = _measured(trainer, module)
     if table is not None:
         console.print(table)
@@ -112,8 +110,3 @@ def _by_set(values: Mapping[str, float]) -> dict[str, dict[str, float]]:
             _, name, measure = key.split("/", 2)
             results.setdefault(name, {})[measure] = value
     return results
-
-
-def _console() -> Console:
-    # Paths must stay whole to be typed again: never wrap them, even where the output is no terminal.
-    return Console(soft_wrap=True)

@@ -35,7 +35,6 @@ from nc_lightning.callbacks import (
 )
 from nc_lightning.cli.chosen_checkpoint import chosen_checkpoint
 from nc_lightning.cli.configs import resolve_configs
-from nc_lightning.cli.encoder_shape import ENCODER_SHAPE, drop_unused_shape
 from nc_lightning.cli.errors import errors_on_one_line
 from nc_lightning.cli.noise import without_noise
 from nc_lightning.cli.saved_config import SavedConfig
@@ -46,6 +45,7 @@ from nc_lightning.io.checkpoints import AtomicCheckpointIO
 from nc_lightning.io.run_folder import Trainer as OwnTrainer
 from nc_lightning.io.run_folder import claimed_folder
 from nc_lightning.objectives import ContrastiveObjective
+from nc_lightning.private_apis.jsonargparse import remove_links
 from nc_lightning.private_apis.lightning import leave_out_callbacks
 from nc_lightning.strategies import check_strategy
 
@@ -56,6 +56,7 @@ DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
     "nonfinite": NonFiniteGuard,
     "collapse": CollapseWatch,
 }
+_ENCODER_SHAPE = "model.init_args.encoder.init_args.input_shape"
 _PROBE_OPTIMIZER = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-2, "weight_decay": 5e-3}}
 """NC3 is about classifiers with weight decay: without it, one remembers how classes lay when training began."""
 
@@ -80,7 +81,7 @@ class ContrastiveCLI(LightningCLI):
             {"geometry.every_n_epochs": 10, "probe.optimizer": _PROBE_OPTIMIZER, "checkpoint.save_last": "link"}
         )
         parser.link_arguments("data", "model.init_args.num_classes", compute_fn=_num_classes, apply_on="instantiate")
-        parser.link_arguments("data", ENCODER_SHAPE, compute_fn=_input_shape, apply_on="instantiate")
+        parser.link_arguments("data", _ENCODER_SHAPE, compute_fn=_input_shape, apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
         """Remember user settings that links or Lightning would override; refuse some strategies."""
@@ -89,7 +90,10 @@ class ContrastiveCLI(LightningCLI):
             check_accelerator(config.trainer.accelerator, "--trainer.accelerator")
         if isinstance(config.trainer.strategy, str):
             check_strategy(config.trainer.strategy, "--trainer.strategy")
-        drop_unused_shape(self._parser(self.subcommand), config)
+        if _ENCODER_SHAPE not in config:
+            # Lightning would save the shape with the hyperparameters, and such a checkpoint could not be loaded; and it
+            # fails at an encoder without any arguments.
+            remove_links(self._parser(self.subcommand), _ENCODER_SHAPE)
         self._asked_num_classes = config.model.init_args.get("num_classes")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -168,11 +172,11 @@ def _known_before_setup(data: LightningDataModule, name: str) -> Any:
     return value
 
 
+@without_noise()
+@announced()
+@errors_on_one_line("nc-train")
 def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
-    """Run ``nc-train``.
-
-    Args:
-        args: Command line, ``sys.argv[1:]`` if not given.
+    """Run ``nc-train`` with a command line, by default ``sys.argv[1:]``.
 
     Returns:
         The CLI, with its ``trainer``, ``model`` and ``datamodule``.
@@ -180,15 +184,10 @@ def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
     Raises:
         SystemExit: With code 2 and one line on stderr where the input is bad. Set ``NC_DEBUG=1`` for the traceback.
     """
-    with without_noise(), announced(), errors_on_one_line("nc-train"):
-        return _run(sys.argv[1:] if args is None else list(args))
-
-
-def _run(args: list[str]) -> ContrastiveCLI:
     return ContrastiveCLI(
         ContrastiveObjective,
         LightningDataModule,
-        args=resolve_configs(args),
+        args=resolve_configs(sys.argv[1:] if args is None else args),
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=SavedConfig,

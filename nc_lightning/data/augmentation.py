@@ -133,18 +133,10 @@ def place_crops(uniform: Tensor, height: int, width: int, smallest: float) -> Cr
 
 
 def resize_matrices(crops: Crops, height: int, width: int, flipped: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the matrices that cut boxes out of images and stretch them over all, for their rows and their columns.
+    """Return the matrices (N, height, height) and (N, width, width) that cut boxes out and stretch them over all.
 
-    Bilinear, with the pixels' centers as everywhere: what torchvision's ``resized_crop`` does where it enlarges.
-
-    Args:
-        crops: The boxes.
-        height: Height of the images in pixels.
-        width: Width of the images in pixels.
-        flipped: (2, N) bool, whether to mirror the result upside down, and left and right.
-
-    Returns:
-        (N, height, height) and (N, width, width).
+    Bilinear, with the pixels' centers as everywhere: what torchvision's ``resized_crop`` does where it enlarges. Where
+    ``flipped`` (2, N) says so, they mirror the result upside down, and left and right.
 
     Example:
         >>> crops = Crops(torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [4.0]]))

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from nc_lightning.checks import check_choice, check_count
 from nc_lightning.data.augmentation import SimCLR
-from nc_lightning.data.files.finding import PassedOver
-from nc_lightning.data.loader import BatchLoader, LabelledImages
+from nc_lightning.data.loader import BatchLoader
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.data.recipes import check_recipe
 from nc_lightning.data.samplers import (
@@ -23,7 +22,7 @@ from nc_lightning.data.samplers import (
     RandomBatchSampler,
     StratifiedBatchSampler,
 )
-from nc_lightning.data.summary import summarize
+from nc_lightning.data.summary import PassedOver, summarize
 from nc_lightning.data.views import Augmentation, Views
 from nc_lightning.distributed.collectives import own_batches, rank_and_world_size
 
@@ -41,7 +40,7 @@ class LabelledDataModule(LightningDataModule):
         batch_size: Inputs in a training batch of each process; evaluation uses the same size.
         batches: ``balanced`` holds every class equally often in each batch, as the theorems assume; ``stratified``
             holds it in its share of the data set; ``random`` shuffles.
-        seed: Of the splits, of the order of batches and of augmentation; the network has its own, ``seed_everything``.
+        seed: Seed of the splits, of the order of batches and of augmentation; the network's is ``seed_everything``.
         classes_per_batch: Number of different classes in a balanced batch; None for all.
         views: Number of views of each input in training.
         augmentation: What makes a view, such as `SimCLR`; None for the input as it is.
@@ -143,12 +142,6 @@ class LabelledDataModule(LightningDataModule):
         """Number of inputs in the training set, known after `setup`."""
         return len(self._splits["train"])
 
-    def make_views(self, training: bool) -> Views:
-        """Return what turns inputs into views: augmented ones in training, else one as it is."""
-        count, augmentation = (self.views, self.augmentation) if training else (1, None)
-        preprocess = self.preprocess()
-        return Views(count, augmentation, preprocess.mean, preprocess.std)
-
     def train_dataloader(self) -> BatchLoader:
         """Training batches, in an order that depends on the seed and the epoch alone."""
         sampler = self._sampler(self._splits["train"].labels.cpu())
@@ -162,9 +155,7 @@ class LabelledDataModule(LightningDataModule):
         """The training set without augmentation, each input once, in a fixed order: where geometry is measured."""
         return self._evaluation_loader("train")
 
-    def predict_dataloader(self) -> BatchLoader:
-        """The training set, as for geometry."""
-        return self._evaluation_loader("train")
+    predict_dataloader = geometry_dataloader
 
     def val_dataloader(self) -> BatchLoader:
         """The validation set in a fixed order."""
@@ -188,7 +179,9 @@ class LabelledDataModule(LightningDataModule):
         return self._loader(split, own_batches(range(count), self.batch_size), training=False)
 
     def _loader(self, split: Split, sampler: EpochSampler | Sequence[list[int]], training: bool) -> BatchLoader:
-        dataset: LabelledImages = self._splits[split]
+        count, augmentation = (self.views, self.augmentation) if training else (1, None)
+        preprocess = self.preprocess()
+        views = Views(count, augmentation, preprocess.mean, preprocess.std)
         strategy = getattr(self.trainer, "strategy", None)
         device = torch.device("cpu") if strategy is None else strategy.root_device
-        return BatchLoader(dataset, sampler, self.make_views(training), device, self.num_workers)
+        return BatchLoader(self._splits[split], sampler, views, device, self.num_workers)

@@ -21,10 +21,6 @@ def check_recipe(augmentation: Augmentation, image_shape: Sequence[int]) -> None
     Whatever code normalizes, it moves the mean of black or white images out of [0, 1], or makes all of them almost
     black. Changes of color, noise and erased pixels do neither. The global random state stays as it was.
 
-    Args:
-        augmentation: What makes a view.
-        image_shape: Shape of one image, (channels, height, width).
-
     Raises:
         ValueError: If the recipe's views are not images in [0, 1], or have another shape.
 

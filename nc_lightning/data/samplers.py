@@ -18,15 +18,35 @@ class EpochSampler(DistributedSampler[list[int]]):
     With several processes the batches are drawn for all of them together, ``num_replicas * batch_size`` indices at a
     time, and dealt out in turn: shares are disjoint and equally long. Lightning leaves a `DistributedSampler` as it
     is; give it to a loader as ``DataLoader(dataset, sampler=sampler, batch_size=None)``.
+
+    Args:
+        labels: (n,) classes of the data set, integers in [0, C).
+        batch_size: Samples in a batch of each process; all processes together at most n, unless batches may repeat.
+        seed: Seed of the shuffle.
+        num_replicas: Number of processes that share the batches; None for those of ``torch.distributed``.
+        rank: Which of them this is.
+
+    Raises:
+        ValueError: If ``batch_size`` is below 1 or above n.
     """
 
-    def __init__(self, labels: Tensor, batch_size: int, seed: int, num_replicas: int | None, rank: int | None) -> None:
+    may_repeat = False
+    """Whether a batch may hold a sample more than once."""
+
+    def __init__(
+        self, labels: Tensor, batch_size: int, seed: int = 0, num_replicas: int | None = None, rank: int | None = None
+    ) -> None:
         check_count("batch_size", batch_size)
         this, processes = rank_and_world_size()
         num_replicas = processes if num_replicas is None else num_replicas
         rank = this if rank is None else rank
         super().__init__(labels, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
+        self.labels = labels
         self.global_batch_size = batch_size * num_replicas
+        if self.global_batch_size > len(labels) and not self.may_repeat:
+            raise ValueError(
+                f"batch_size: got {self.global_batch_size}, expected at most the {len(labels)} samples there are"
+            )
         self.num_batches = max(1, len(labels) // self.global_batch_size)
 
     @abstractmethod
@@ -74,10 +94,10 @@ class ClassBalancedBatchSampler(EpochSampler):
         labels: (n,) classes of the data set, integers in [0, C), each class present.
         batch_size: Samples in a batch of each process. Those of all processes together hold each class equally often,
             at least twice, so that every anchor has a positive.
-        seed: Of the shuffling.
+        seed: Seed of the shuffle.
         classes_per_batch: Number of different classes in a batch; None for all C.
-        num_replicas: Number of processes that share the batches; None for those of ``torch.distributed``.
-        rank: Which of them this is.
+        num_replicas: See `EpochSampler`.
+        rank: See `EpochSampler`.
 
     Raises:
         ValueError: If ``batch_size`` is not such a multiple, ``classes_per_batch`` is above C, or a class is absent.
@@ -87,6 +107,8 @@ class ClassBalancedBatchSampler(EpochSampler):
         >>> [sorted(index // 3 for index in batch) for batch in sampler]
         [[0, 0, 1, 1]]
     """
+
+    may_repeat = True
 
     def __init__(
         self,
@@ -161,15 +183,7 @@ class ClassBalancedBatchSampler(EpochSampler):
 class RandomBatchSampler(EpochSampler):
     """Batches of a fresh shuffle every epoch, as most training code draws them; a smaller last batch is dropped.
 
-    Args:
-        num_samples: Size n of the data set.
-        batch_size: Samples in a batch of each process; all processes together at most n.
-        seed: Of the shuffling.
-        num_replicas: Number of processes that share the batches; None for those of ``torch.distributed``.
-        rank: Which of them this is.
-
-    Raises:
-        ValueError: If ``batch_size`` is below 1 or above n.
+    It takes the size n of the data set where `EpochSampler` takes labels.
 
     Example:
         >>> len(RandomBatchSampler(num_samples=10, batch_size=4))
@@ -177,37 +191,21 @@ class RandomBatchSampler(EpochSampler):
     """
 
     def __init__(
-        self,
-        num_samples: int,
-        batch_size: int,
-        seed: int = 0,
-        num_replicas: int | None = None,
-        rank: int | None = None,
+        self, num_samples: int, batch_size: int, seed: int = 0, num_replicas: int | None = None, rank: int | None = None
     ) -> None:
         super().__init__(torch.empty(num_samples), batch_size, seed, num_replicas, rank)
-        self.num_samples = num_samples
-        _check_fits(self.global_batch_size, num_samples)
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Return the indices of an epoch."""
-        order = torch.randperm(self.num_samples, generator=generator)
+        order = torch.randperm(len(self.labels), generator=generator)
         return order[: self.num_batches * self.global_batch_size].view(self.num_batches, self.global_batch_size)
 
 
 class StratifiedBatchSampler(EpochSampler):
     """Batches that hold every class in its share of the data set, each sample at most once in an epoch.
 
-    For unbalanced classes: a batch of n of N samples has n N_c / N of class c, give or take two.
-
-    Args:
-        labels: (n,) classes of the data set, integers >= 0.
-        batch_size: Samples in a batch of each process; all processes together at most n.
-        seed: Of the shuffling.
-        num_replicas: Number of processes that share the batches; None for those of ``torch.distributed``.
-        rank: Which of them this is.
-
-    Raises:
-        ValueError: If ``batch_size`` is below 1 or above n.
+    For unbalanced classes: a batch of n of N samples has n N_c / N of class c, give or take two. Arguments are those of
+    `EpochSampler`.
 
     Example:
         >>> labels = torch.tensor([0] * 30 + [1] * 10)
@@ -215,22 +213,10 @@ class StratifiedBatchSampler(EpochSampler):
         [[15, 5], [15, 5]]
     """
 
-    def __init__(
-        self,
-        labels: Tensor,
-        batch_size: int,
-        seed: int = 0,
-        num_replicas: int | None = None,
-        rank: int | None = None,
-    ) -> None:
-        super().__init__(labels, batch_size, seed, num_replicas, rank)
-        self.members = members_by_class(labels)
-        _check_fits(self.global_batch_size, len(labels))
-
     def draw(self, generator: torch.Generator) -> Tensor:
         """Spread each class evenly over the epoch, from a random offset, and cut the row into batches."""
         places, indices = [], []
-        for members in self.members:
+        for members in members_by_class(self.labels):
             offset = torch.rand(1, generator=generator, dtype=torch.float64)
             places.append((torch.arange(len(members)) + offset) / max(1, len(members)))
             indices.append(members[torch.randperm(len(members), generator=generator)])
@@ -240,9 +226,6 @@ class StratifiedBatchSampler(EpochSampler):
 
 class FixedBatches(EpochSampler):
     """The batches that another sampler has in its first epoch, in every epoch; their views still differ.
-
-    Args:
-        sampler: The other sampler.
 
     Example:
         >>> sampler = FixedBatches(RandomBatchSampler(num_samples=10, batch_size=5))
@@ -280,8 +263,3 @@ def _cycle(members: Tensor, needed: int, generator: torch.Generator) -> Tensor:
     rounds = -(-needed // len(members))
     shuffled = [members[torch.randperm(len(members), generator=generator)] for _ in range(rounds)]
     return torch.cat([members[:0], *shuffled])[:needed]
-
-
-def _check_fits(global_batch_size: int, num_samples: int) -> None:
-    if global_batch_size > num_samples:
-        raise ValueError(f"batch_size: got {global_batch_size}, expected at most the {num_samples} samples there are")

@@ -5,22 +5,39 @@ from typing import Any
 
 from torch import Tensor
 
-from nc_lightning.data.files.finding import PassedOver
+
+class PassedOver:
+    """Count what is not read, by reason, with the first of each for an example.
+
+    Example:
+        >>> passed_over = PassedOver()
+        >>> passed_over.add("not an image", "notes.txt")
+        >>> passed_over.add("not an image", "clip.mp4")
+        >>> print(passed_over)
+        2 not an image (notes.txt first)
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self._first: dict[str, str] = {}
+
+    def add(self, reason: str, what: object, count: int = 1) -> None:
+        """Count something that is passed over."""
+        if count:
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            self._first.setdefault(reason, str(what))
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{count} {reason} ({self._first[reason]}{' first' if count > 1 else ''})"
+            for reason, count in self.counts.items()
+        )
 
 
 def summarize(
-    splits: Mapping[Any, Any],
-    names: Sequence[str | int],
-    origins: Mapping[Any, str],
-    passed_over: PassedOver,
+    splits: Mapping[Any, Any], names: Sequence[str | int], origins: Mapping[Any, str], passed_over: PassedOver
 ) -> str:
-    """Return the summary of a data set, a line for each split.
-
-    Args:
-        splits: Sets with ``labels`` (n,), by name.
-        names: Names of the classes, or their labels where they have no names.
-        origins: Where each split comes from.
-        passed_over: What was not read.
+    """Return the summary of a data set, with a line for each split that says how many inputs it has, and from where.
 
     Example:
         >>> import torch

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from nc_lightning.checks import one_line
 from nc_lightning.encoders.base import Encoder
 from nc_lightning.encoders.image_shape import check_image, features_of
 
@@ -49,7 +50,7 @@ class TorchvisionEncoder(Encoder):
             try:
                 features_of(self.layers, input_shape)
             except Exception as error:
-                raise ValueError(f"name: got {name!r} for images {tuple(input_shape)}: {_flat(error)}") from error
+                raise ValueError(f"name: got {name!r} for images {tuple(input_shape)}: {one_line(error)}") from error
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images to features h."""
@@ -92,7 +93,7 @@ class TimmEncoder(Encoder):
             self.layers: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
             self.out_features = features_of(self.layers, input_shape)
         except Exception as error:
-            raise ValueError(f"name: got {name!r} for images {tuple(input_shape)}: {_flat(error)}") from error
+            raise ValueError(f"name: got {name!r} for images {tuple(input_shape)}: {one_line(error)}") from error
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images to features h."""
@@ -108,7 +109,7 @@ def _torchvision_model(name: str, weights: str | None) -> nn.Module:
         raise ValueError(f"weights: got {weights!r}, expected one of DEFAULT, {', '.join(choices)}") from error
     except (OSError, RuntimeError) as error:
         raise OSError(
-            f"weights: got {weights!r}, which cannot be downloaded: {_flat(error)}; put the file into "
+            f"weights: got {weights!r}, which cannot be downloaded: {one_line(error)}; put the file into "
             f"{torch.hub.get_dir()}/checkpoints yourself"
         ) from error
     return model
@@ -137,7 +138,3 @@ def _fit_channels(layers: nn.Module, channels: int) -> None:
 def _replace(layers: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, attribute = name.rpartition(".")
     setattr(layers.get_submodule(parent), attribute, module)
-
-
-def _flat(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

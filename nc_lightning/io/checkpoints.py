@@ -133,36 +133,32 @@ def check_checkpoint(path: str, class_path: str, resuming: bool = False) -> None
 
 
 def checkpoints_below(root: Path) -> Iterator[Path]:
-    """Yield the checkpoint files at any depth below a folder, in no particular order.
+    """Yield the checkpoint files at any depth below a folder, if there is one, in no particular order.
 
     Left out are hidden files and folders (such as ``.lr_find_*.ckpt`` and ``.scale_batch_size_*.ckpt``), virtual
     environments, and the cells of sweeps. Links to folders are followed, each folder is visited once.
-
-    Args:
-        root: The folder; nothing is yielded where there is none.
 
     Example:
         >>> list(checkpoints_below(Path("no-such-folder")))
         []
     """
-    above = {_identity(folder) for folder in root.resolve().parents}  # links to these would lead out of the root
-    seen: set[tuple[int, int] | None] = {None}
+    entered = {str(folder) for folder in root.resolve().parents}  # links to these would lead out of the root
     folders = [root]
     while folders:
         folder = folders.pop()
-        identity = _identity(folder)
-        if identity in seen or identity in above:
+        if (real := os.path.realpath(folder)) in entered:
             continue
-        seen.add(identity)
+        entered.add(real)
         with suppress(OSError), os.scandir(folder) as scan:
             entries = [entry for entry in scan if not entry.name.startswith(".")]
             if folder != root and any(entry.name in _NO_RUNS for entry in entries):
                 continue
             for entry in entries:
-                if _is_folder(entry):
-                    folders.append(Path(entry.path))
-                elif entry.name.endswith(".ckpt"):
-                    yield Path(entry.path)
+                with suppress(OSError):  # a link to itself
+                    if entry.is_dir():
+                        folders.append(Path(entry.path))
+                    elif entry.name.endswith(".ckpt"):
+                        yield Path(entry.path)
 
 
 def newest_first(paths: Iterable[Path]) -> list[Path]:
@@ -203,21 +199,6 @@ def newest_whole(paths: Iterable[Path], resuming: bool = False) -> tuple[Path | 
             if can_resume(checkpoint) or not resuming:
                 return path, damaged
     return None, damaged
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    try:
-        status = folder.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _not_written(target: Path, cause: OSError) -> str:

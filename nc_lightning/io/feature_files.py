@@ -86,7 +86,8 @@ class FeatureFile:
     def batches(self, batch_size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield features (n, d), float, and the numbers (n,) of their classes, unknown ones left out."""
         start = 0
-        for rows in self._source.rows(batch_size):
+        for read in self._source.rows(batch_size):
+            rows = read if isinstance(read, Tensor) else _as_tensor(read)
             labels = torch.from_numpy(self._labels[start : start + len(rows)])
             start += len(rows)
             labelled = labels >= 0
@@ -100,10 +101,9 @@ class _Arrays:
     def __init__(self, features: Any, labels: Any) -> None:
         self.features, self.labels, self.shape = features, labels, tuple(features.shape)
 
-    def rows(self, batch_size: int) -> Iterator[Tensor]:
+    def rows(self, batch_size: int) -> Iterator[Any]:
         for start in range(0, self.shape[0], batch_size):
-            rows = self.features[start : start + batch_size]
-            yield rows if isinstance(rows, Tensor) else _as_tensor(rows)
+            yield self.features[start : start + batch_size]
 
 
 class _Npz:
@@ -127,14 +127,14 @@ class _Npz:
                 "numbers stored by rows: np.ascontiguousarray"
             )
 
-    def rows(self, batch_size: int) -> Iterator[Tensor]:
+    def rows(self, batch_size: int) -> Iterator[np.ndarray[Any, Any]]:
         row = self.dtype.itemsize * int(np.prod(self.shape[1:]))
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as member:
             _header(member)
             for start in range(0, self.shape[0], batch_size):
                 n = min(batch_size, self.shape[0] - start)
                 data = np.frombuffer(bytearray(member.read(n * row)), dtype=self.dtype)
-                yield _as_tensor(data.reshape(n, *self.shape[1:]))
+                yield data.reshape(n, *self.shape[1:])
 
 
 class _Parquet:
@@ -152,20 +152,16 @@ class _Parquet:
         of_lists = [name for name in FEATURE_NAMES if name in names]
         self.columns = of_lists[:1] or [name for name in names if name != label]
         self.lists = bool(of_lists)
-        first = next(self._tables(1), None)
+        first = next(self.rows(1), None)
         self.shape = (self.file.metadata.num_rows, 0 if first is None else first.shape[1])
 
-    def _tables(self, batch_size: int) -> Iterator[np.ndarray[Any, Any]]:
+    def rows(self, batch_size: int) -> Iterator[np.ndarray[Any, Any]]:
         for batch in self.file.iter_batches(batch_size, columns=self.columns):
             columns = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
             try:
                 yield np.stack(list(columns[0])) if self.lists else np.stack(columns, 1)
             except ValueError as error:
                 raise ValueError("FILE: got features of several lengths, expected d numbers in each row") from error
-
-    def rows(self, batch_size: int) -> Iterator[Tensor]:
-        for table in self._tables(batch_size):
-            yield _as_tensor(table)
 
 
 def _open(path: Path, labels: str | Path | None) -> Any:

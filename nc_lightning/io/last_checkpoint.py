@@ -50,11 +50,7 @@ def find_last(root: str | None, *others: str | None, resuming: bool = False) -> 
 
 
 def named_folders(config: Any) -> Iterator[str | None]:
-    """Yield the folders that a configuration names for checkpoints and logs, which need not be below the root.
-
-    Args:
-        config: Configuration of a subcommand, before classes are instantiated.
-    """
+    """Yield the folders that a subcommand's configuration names for checkpoints and logs, not always below the root."""
     yield config.checkpoint.dirpath
     for setting, names in (("logger", ("save_dir", "dir")), ("callbacks", ("dirpath",))):
         listed = config.trainer.get(setting)

@@ -38,10 +38,7 @@ def claimed_folder(trainer: Trainer) -> Iterator[None]:
     ``default_root_dir``. Each folder is made by a single ``mkdir`` of the first process, before Lightning starts any
     other: a folder that exists belongs to another run. A version that is taken becomes ``NAME-1``, ``NAME-2``, etc.
     Checkpoints without a ``dirpath`` go to ``checkpoints`` in the run's folder. Nothing is claimed under
-    ``fast_dev_run`` and ``barebones``, which write nothing, nor at a remote URL.
-
-    Args:
-        trainer: The trainer, before it runs anything.
+    ``fast_dev_run`` and ``barebones``, which write nothing, nor at a remote URL. The trainer has not run anything yet.
     """
     if not trainer.is_global_zero or trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
         yield
@@ -54,7 +51,7 @@ def claimed_folder(trainer: Trainer) -> Iterator[None]:
                 if place not in claimed:
                     claimed[place] = claim(*place)
                 set_version(logger, claimed[place][0])
-        if not claimed and not _is_remote(trainer):
+        if not claimed and "://" not in str(trainer.default_root_dir):
             place = Path(trainer.default_root_dir, "lightning_logs"), None
             claimed[place] = claim(*place)
         if claimed:
@@ -120,7 +117,3 @@ def _parent(logger: TensorBoardLogger | CSVLogger) -> Path:
     """The folder of a logger's versions; TensorBoard's alone expands variables."""
     root = logger.root_dir
     return Path(os.path.expanduser(os.path.expandvars(root)) if isinstance(logger, TensorBoardLogger) else root)
-
-
-def _is_remote(trainer: Trainer) -> bool:
-    return "://" in str(trainer.default_root_dir)

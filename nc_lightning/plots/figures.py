@@ -1,7 +1,8 @@
 """Figures of representation geometry, for dashboards, notebooks and papers; each says in its title what is ideal.
 
-All return a `matplotlib.figure.Figure`, made without pyplot and its state. Several sets or runs are compared by passing
-a dict of them by name. Colours are told apart by colour-blind people, and text is readable in thumbnails.
+All return a `matplotlib.figure.Figure`, made without pyplot and its state; those of statistics raise a ValueError if no
+class is present. Several sets or runs are compared by passing a dict of them by name. Colours are told apart by
+colour-blind people, and text is readable in thumbnails.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,12 +42,6 @@ def geometry_figure(stats: ClassStatistics) -> Figure:
     Args:
         stats: Statistics of the features.
 
-    Returns:
-        A figure with three panels.
-
-    Raises:
-        ValueError: If no class is present.
-
     Example:
         >>> import torch
         >>> from nc_lightning.geometry import simplex_etf
@@ -68,18 +63,12 @@ def geometry_figure(stats: ClassStatistics) -> Figure:
 def cosines_figure(stats: Compared, class_names: Sequence[str] | None = None) -> Figure:
     """Draw the cosines between centered class means next to those of the ideal simplex, on one scale of colours.
 
-    Classes are ordered so that similar ones are neighbours. The scale is from -1 to 1 in every figure; it is that of
-    the signed square root, so that a cosine of 0.01 can be told from 0.
+    Each set has a panel, and the ideal one. Classes are ordered so that similar ones are neighbours. The scale is from
+    -1 to 1 in every figure; it is that of the signed square root, so that a cosine of 0.01 can be told from 0.
 
     Args:
         stats: Statistics of the features, or several by name, a panel for each.
         class_names: Name of each declared class; None for numbers. Up to twenty are shown.
-
-    Returns:
-        A figure with a panel for each set and one for the ideal.
-
-    Raises:
-        ValueError: If no class is present.
 
     Example:
         >>> import torch
@@ -113,14 +102,10 @@ def cosines_figure(stats: Compared, class_names: Sequence[str] | None = None) ->
 def spectrum_figure(stats: Compared) -> Figure:
     """Draw the sorted singular values of the centered class means over the largest, with the ideal.
 
+    The scale is logarithmic; values below 1e-8 are at its lower end.
+
     Args:
         stats: Statistics of the features, or several by name, a line for each.
-
-    Returns:
-        A figure; logarithmic, values below 1e-8 at its lower end.
-
-    Raises:
-        ValueError: If no class is present.
 
     Example:
         >>> import torch
@@ -152,12 +137,6 @@ def plane_figure(
         labels: (S,) its classes.
         class_names: Name of each declared class; None for numbers. Up to twenty are shown.
 
-    Returns:
-        A figure.
-
-    Raises:
-        ValueError: If no class is present.
-
     Example:
         >>> import torch
         >>> from nc_lightning.geometry import simplex_etf
@@ -179,9 +158,6 @@ def similarities_figure(histograms: SimilarityHistograms, num_classes: int) -> F
     Args:
         histograms: As of `nc_lightning.losses.similarity_histograms`.
         num_classes: C, for the ideal.
-
-    Returns:
-        A figure.
 
     Example:
         >>> import torch
@@ -216,9 +192,6 @@ def trajectory_figure(paths: Mapping[str, Sequence[tuple[float, float]]], rank: 
     Args:
         paths: By name, (within-class variation, effective rank of the class means) at each measurement.
         rank: Ideal effective rank, C - 1 or d.
-
-    Returns:
-        A figure.
 
     Example:
         >>> figure = trajectory_figure({"train": [(1.0, 2.0), (0.1, 8.5)]}, rank=9)

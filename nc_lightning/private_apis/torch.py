@@ -5,22 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
-from torch.utils._pytree import tree_leaves
+from torch.utils import _pytree
 
-__all__ = [
-    "SCHEDULE_RESULTS",
-    "BatchNormBase",
-    "add_summary",
-    "copy_all",
-    "divide_all",
-    "largest_of_all",
-    "milestones",
-    "schedule_parts",
-    "tree_leaves",
-]
-
+BatchNormBase = _BatchNorm
+"""Base of torch's BatchNorm modules (2.14.1)."""
+tree_leaves = _pytree.tree_leaves
+"""Return the leaves of nested containers (2.14.1)."""
 SCHEDULE_RESULTS = ("_last_lr", "_schedule_phases")
 """Attributes that torch's schedules, and OneCycleLR alone, work out from their settings (2.14.1)."""
 

@@ -63,20 +63,16 @@ def report_html(records: Sequence[RunRecord]) -> str:
     """
     if not records:
         raise ValueError("records: got none, expected at least one run")
+    sizes = sorted({(record.num_classes, record.feature_dim) for record in records})
     return render(
         "run",
         f"Geometry of {records[0].name}" if len(records) == 1 else f"Geometry of {len(records)} runs",
         records=records,
-        sizes=_at_a_glance(records),
+        sizes="; ".join(f"{classes} classes in {dim} dimensions" for classes, dim in sizes),
         settings=_settings(records),
         geometry=_geometry(records),
         figures=_compared_figures(records),
     )
-
-
-def _at_a_glance(records: Sequence[RunRecord]) -> str:
-    sizes = sorted({(record.num_classes, record.feature_dim) for record in records})
-    return "; ".join(f"{classes} classes in {dim} dimensions" for classes, dim in sizes)
 
 
 def _settings(records: Sequence[RunRecord]) -> Table:

@@ -1,4 +1,4 @@
-"""The folder of a cell: what it is, how it ended, and who is at it; and how it is run, to its end or on from there."""
+"""The folder of a cell: what it is, how it ended, whether a process runs it; and how it is run, or resumed."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,8 +34,8 @@ class Ending:
     """How the latest attempt at a cell has ended.
 
     Attributes:
-        exit_code: Of ``nc-train``; 0 where it was trained to its end.
-        seconds: Of all attempts that came to an end of their own.
+        exit_code: Exit code of ``nc-train``; 0 where it was trained to its end.
+        seconds: Duration of all attempts that came to an end of their own.
         finished: When, in UTC.
         machine: What it was trained on.
         error: The last line that it has printed, if it failed.
@@ -49,13 +49,9 @@ class Ending:
 
 
 class CellFolder:
-    """A cell's folder below that of its sweep.
+    """A cell's folder below ``root``, that of its sweep.
 
     It holds ``cell.json``, ``log.txt``, ``ending.json`` and the runs, one after another if it was interrupted.
-
-    Args:
-        root: Folder of the sweep.
-        cell: The cell.
     """
 
     def __init__(self, root: Path, cell: Cell) -> None:
@@ -114,22 +110,19 @@ class CellFolder:
 
         The system itself unlocks what a killed process has locked.
         """
-        lock = FileLock(self.path / "lock")
+        lock = FileLock(self.path / "lock", timeout=0)
+        with suppress(Timeout):
+            lock.acquire()
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
+            yield lock.is_locked
         finally:
             lock.release()
 
 
 def run_cell(folder: CellFolder) -> int:
-    """Run ``nc-train`` for a cell in this process, on from its last checkpoint if there is one, and note the end.
+    """Run ``nc-train`` for a cell in this process, resumed from its last checkpoint if there is one, and note the end.
 
-    Its output goes to ``log.txt``. A cell that is done, or that another process is at, is left alone. Of several
+    Its output goes to ``log.txt``. A cell that is done, or that another process runs, is left alone. Of several
     processes that a cluster has started for the cell, the first one looks after all this.
 
     Returns:

@@ -4,7 +4,6 @@ nc-sweep paper/sweeps/digit_pairs.yaml --jobs 2
 nc-sweep mine.yaml --output runs/mine --trainer.max_epochs 5
 """
 
-import argparse
 import re
 import time
 from collections.abc import Sequence
@@ -19,53 +18,30 @@ from nc_lightning.sweeps.cell import STOPPED, CellFolder
 from nc_lightning.sweeps.local import run_locally
 from nc_lightning.sweeps.plan import Plan, read_plan
 from nc_lightning.sweeps.report import sweep_html, write_figures
-from nc_lightning.sweeps.results import HEADLINES, collect, how_many, results_csv, results_markdown, undone
+from nc_lightning.sweeps.results import HEADLINES, how_many, read_result, results_csv, results_markdown, undone
 from nc_lightning.sweeps.slurm import run_on_slurm
 
 SHOWN = ("geometry/train/effective_rank", "geometry/train/nc1")
 """What is printed of a cell that has ended."""
 
 
+@errors_on_one_line("nc-sweep")
 def main(args: Sequence[str] | None = None) -> Path:
-    """Run ``nc-sweep``.
-
-    Args:
-        args: Command line, ``sys.argv[1:]`` if not given.
-
-    Returns:
-        The folder of the sweep.
+    """Run ``nc-sweep`` with a command line, by default ``sys.argv[1:]``, and return the folder of the sweep.
 
     Raises:
-        SystemExit: With code 2 and one line on stderr where the input is bad; with 1 if a cell is not done at the end;
-            with 130 or 143 if it was stopped.
+        SystemExit: With 1 if a cell is not done at the end, with 130 or 143 if it was stopped.
     """
     options, extra = sweep_parser().parse_known_args(args)
-    with errors_on_one_line("nc-sweep"):
-        return _run(options, _settings(extra))
-
-
-def _settings(extra: Sequence[str]) -> list[str]:
-    """Join settings of nc-train to one argument each, and refuse what is none."""
-    settings: list[str] = []
-    for argument in extra:
-        if re.match(r"--(data(=|$)|\w+\.\w)", argument):
-            settings.append(argument)
-        elif settings and "=" not in settings[-1] and not argument.startswith("--"):
-            settings[-1] += f"={argument}"
-        else:
-            raise ValueError(f"got {argument!r}, expected an option of nc-sweep, or a setting such as --model.beta 5")
-    return settings
-
-
-def _run(options: argparse.Namespace, extra: list[str]) -> Path:
+    settings = _settings(extra)
     if options.jobs < 1:
         raise ValueError(f"--jobs: got {options.jobs}, expected at least 1")
     path = Path(find_config(options.sweep, "SWEEP", "paper/sweeps"))
-    plan = read_plan(path, extra)
+    plan = read_plan(path, settings)
     root = Path(options.output or Path("sweeps") / path.stem)
     folders = [CellFolder(root, cell) for cell in plan.cells]
     if options.list:
-        for result in collect(folders):
+        for result in map(read_result, folders):
             print(f"{result.status:8}{result.name}")
         return root
     for folder in folders:
@@ -86,6 +62,19 @@ def _run(options: argparse.Namespace, extra: list[str]) -> Path:
     return root
 
 
+def _settings(extra: Sequence[str]) -> list[str]:
+    """Join settings of nc-train to one argument each, and refuse what is none."""
+    settings: list[str] = []
+    for argument in extra:
+        if re.match(r"--(data(=|$)|\w+\.\w)", argument):
+            settings.append(argument)
+        elif settings and "=" not in settings[-1] and not argument.startswith("--"):
+            settings[-1] += f"={argument}"
+        else:
+            raise ValueError(f"got {argument!r}, expected an option of nc-sweep, or a setting such as --model.beta 5")
+    return settings
+
+
 class _Progress:
     """Prints a line for each cell that has ended."""
 
@@ -94,11 +83,11 @@ class _Progress:
 
     def __call__(self, folder: CellFolder, code: int) -> None:
         self.ended += 1
-        if code == 0 and not folder.done:
-            outcome = "another process is at it"
+        result = read_result(folder)
+        if code == 0 and result.status != "done":
+            outcome = "running in another process"
         elif code == 0:
-            record = folder.record()
-            values = record.latest("") if record is not None else {}
+            values = result.values
             measured = (f"{HEADLINES[key]} {format_value(values[key])}" for key in SHOWN if key in values)
             outcome = ", ".join(["done", *measured])
         elif code in STOPPED:
@@ -106,8 +95,7 @@ class _Progress:
         elif code < 0:
             outcome = f"killed by signal {-code}, see {folder.log}"
         else:
-            ending = folder.ending()
-            outcome = f"failed: {ending.error if ending else ''} (see {folder.log})"
+            outcome = f"failed: {result.error} (see {folder.log})"
         left = (time.monotonic() - self.start) / self.ended * (self.count - self.ended) / 60
         soon = f", {left:.0f} min left" if self.ended < self.count else ""
         print(f"[{self.ended}/{self.count}{soon}] {folder.cell.name}: {outcome}", flush=True)
@@ -115,7 +103,7 @@ class _Progress:
 
 def _gather(folders: Sequence[CellFolder], plan: Plan, root: Path) -> bool:
     """Write tables, figures and report of what there is; return whether a cell is not done."""
-    results = collect(folders)
+    results = [read_result(folder) for folder in folders]
     replace_file(root / "results.csv", results_csv(results, plan.axes))
     replace_file(root / "results.md", results_markdown(results, plan.axes, root.name))
     figures = write_figures(results, plan.axes, root / "figures")

@@ -1,4 +1,8 @@
-"""Figures of a sweep: a measure against what is varied, its way over training, and the spectra, with their spread."""
+"""Figures of a sweep: a measure against what is varied, its way over training, and the spectra, with their spread.
+
+All take the cells by settings (``groups``) and the names of what is varied (``axes``), and have a panel for each
+combination of the axes that are not drawn against, an objective being a line.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -75,18 +79,10 @@ class Layout:
 
 
 def measure_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name: str, ideal: float | None) -> Figure:
-    """Draw a measure against what is varied: means over seeds, bars from least to greatest.
+    """Draw a measure, by its key and its name, against what is varied: means over seeds, bars from least to greatest.
 
-    Args:
-        groups: Cells by settings.
-        axes: What is varied.
-        key: Of the measure.
-        name: Of the measure, for people.
-        ideal: Its value at neural collapse, if there is one.
-
-    Returns:
-        A figure with a panel for each combination of the other axes, an objective being a line; one that has nothing
-        to be drawn against, as SCL has no hardness, is a level.
+    An objective that has nothing to be drawn against, as SCL has no hardness, is a level. ``ideal`` is the value at
+    neural collapse, if there is one.
     """
     layout = Layout.of(groups, axes)
     x_values, colours = layout.x_values(groups), layout.colours(groups)
@@ -121,17 +117,7 @@ def measure_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name:
 
 
 def path_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name: str) -> Figure:
-    """Draw the way of a measure over training: a line for each cell, means over seeds in their range.
-
-    Args:
-        groups: Cells by settings.
-        axes: What is varied.
-        key: Of the measure.
-        name: Of the measure, for people.
-
-    Returns:
-        A figure with the panels of `measure_figure`.
-    """
+    """Draw the way of a measure over training: a line for each cell, means over seeds in their range."""
 
     def series(group: Group) -> list[dict[float, float]]:
         return [{entry["epoch"]: entry[key] for entry in record.history if key in entry} for record in group.records]
@@ -140,15 +126,7 @@ def path_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name: st
 
 
 def spectra_figure(groups: Sequence[Group], axes: Sequence[str]) -> Figure:
-    """Draw the eigenvalues of the covariance of the class means over the largest, the last measurement's.
-
-    Args:
-        groups: Cells by settings.
-        axes: What is varied.
-
-    Returns:
-        A figure with the panels of `measure_figure`; at neural collapse all are 1.
-    """
+    """Draw the eigenvalues of the covariance of the class means over the largest; at neural collapse all are 1."""
 
     def series(group: Group) -> list[dict[float, float]]:
         shown = [[max(value, SMALLEST_SHOWN) for value in record.spectrum] for record in group.records]

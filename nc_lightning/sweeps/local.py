@@ -22,8 +22,8 @@ def run_locally(folders: Sequence[CellFolder], jobs: int, ended: Callable[[CellF
     begun, and those under way stop after their step, with a checkpoint; a second Ctrl-C stops them at once.
 
     Args:
-        folders: Of the cells, in order.
-        jobs: How many at once.
+        folders: Cells, in order.
+        jobs: Number of cells at once.
         ended: Called when a cell has ended, with its exit code, negative for the signal that has killed it.
 
     Returns:

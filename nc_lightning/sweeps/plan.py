@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from nc_lightning.checks import one_line
 from nc_lightning.cli.config_nesting import check_nesting
 
 _KEYS = ("objective", "overlays", "seeds", "all", "cells", "cluster")
@@ -134,7 +135,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         plan = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"SWEEP: got {str(path)!r}, which is no YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"SWEEP: got {str(path)!r}, which is no YAML: {one_line(error)}") from error
     if not isinstance(plan, dict) or set(plan) - set(_KEYS):
         got = sorted(map(str, set(plan) - set(_KEYS))) if isinstance(plan, dict) else type(plan).__name__
         raise ValueError(f"SWEEP: got {got} in {str(path)!r}, expected a mapping of {', '.join(_KEYS)} alone")

@@ -17,16 +17,7 @@ _PATHS = ("effective_rank", "nc1", "equal_inner_product", "zero_sum", "unit_norm
 
 
 def write_figures(results: Sequence[Result], axes: Sequence[str], folder: Path) -> list[Path]:
-    """Draw the figures of the cells that are done into PNG files, in the place of those that were there.
-
-    Args:
-        results: Of all cells.
-        axes: What is varied.
-        folder: Of the files.
-
-    Returns:
-        The files; none where no cell is done.
-    """
+    """Draw the figures of the cells that are done into PNG files of a folder, and return their paths."""
     groups = [group for group in group_by_settings(results) if group.results]
     records = [record for group in groups for record in group.records]
     if not records:
@@ -49,17 +40,7 @@ def write_figures(results: Sequence[Result], axes: Sequence[str], folder: Path) 
 
 
 def sweep_html(results: Sequence[Result], axes: Sequence[str], root: Path, figures: Sequence[Path]) -> str:
-    """Return the page of a sweep, which needs nothing but itself; its links lead to the reports of the runs.
-
-    Args:
-        results: Of all cells.
-        axes: What is varied.
-        root: Folder of the sweep, where the page is to lie.
-        figures: PNG files.
-
-    Returns:
-        A whole HTML document.
-    """
+    """Return the page of a sweep as one HTML document, whose links from ``root`` lead to the reports of the runs."""
     heads, rows = results_rows(results, axes)
     return render(
         "sweep",

@@ -78,11 +78,6 @@ class Group:
         return sum(values) / len(values), min(values), max(values)
 
 
-def collect(folders: Sequence[CellFolder]) -> list[Result]:
-    """Return what each cell has come to."""
-    return [_result(folder) for folder in folders]
-
-
 def group_by_settings(results: Sequence[Result]) -> list[Group]:
     """Return the cells that are done, gathered over seeds, in their order."""
     groups: dict[str, Group] = {}
@@ -157,7 +152,8 @@ def undone(results: Sequence[Result]) -> list[Result]:
 _STATUS = ("done", "failed", "stopped", "killed", "running", "waiting")
 
 
-def _result(folder: CellFolder) -> Result:
+def read_result(folder: CellFolder) -> Result:
+    """Return what a cell has come to."""
     ending, cell = folder.ending(), folder.cell
     if ending is None:
         return Result(cell.name, cell.settings, _status_without_ending(folder))

@@ -6,17 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nc_lightning.checks import one_line
 from nc_lightning.sweeps.cell import CellFolder, run_cell
 
 _ASK_EVERY = 10.0
 
 
 class CellJob:
-    """What a job of the array does: a cell; asked to make room for other jobs, it is submitted again and goes on.
-
-    Args:
-        folder: Of the cell.
-    """
+    """What a job of the array does: a cell. Asked to make room for other jobs, it is submitted again and resumes."""
 
     def __init__(self, folder: CellFolder) -> None:
         self.folder = folder
@@ -38,7 +35,7 @@ def run_on_slurm(
     """Submit cells as an array of jobs, and wait until all have ended.
 
     Args:
-        folders: Of the cells, on a file system that the cluster's machines share.
+        folders: Cells, on a file system that the cluster's machines share.
         root: Folder of the sweep; submitit's own files go to ``submitit`` in it.
         parameters: For submitit's ``update_parameters``, such as ``timeout_min``, ``gpus_per_node`` or
             ``slurm_partition``.
@@ -64,7 +61,7 @@ def run_on_slurm(
     try:
         executor.update_parameters(**{"name": f"nc-sweep-{root.name}", **parameters})
     except (NameError, TypeError, ValueError) as error:
-        raise ValueError(f"cluster: {' '.join(str(error).split())}") from error
+        raise ValueError(f"cluster: {one_line(error)}") from error
     if not folders:
         return 0
     with executor.batch():

@@ -11,9 +11,8 @@ from nc_lightning.data import (
     LatentClassDataModule,
     STL10DataModule,
 )
-from nc_lightning.data.files.finding import PassedOver
 from nc_lightning.data.loader import LabelledTensors
-from nc_lightning.data.summary import summarize
+from nc_lightning.data.summary import PassedOver, summarize
 
 
 def images(*counts):

@@ -178,7 +178,7 @@ def test_what_another_process_is_at_is_left_alone(capfd):
             nc_sweep.main(["mine.yaml"])
         assert exit_.value.code == 1
         said = capfd.readouterr().out
-        assert "scl-seed=0: another process is at it\n1 cell: 1 running\n" in said
+        assert "scl-seed=0: running in another process\n1 cell: 1 running\n" in said
     assert not folder.log.exists()
     nc_sweep.main(["mine.yaml", "--list"])
     assert capfd.readouterr().out == "waiting scl-seed=0\n"

@@ -22,13 +22,13 @@ from nc_lightning.callbacks.dashboard.image_loggers import (
 )
 from nc_lightning.callbacks.dashboard.projector import write_projector
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
-from nc_lightning.callbacks.sources import datamodule_in_use, find_num_classes, is_named, run_folder
+from nc_lightning.callbacks.sources import find_num_classes, is_named, run_folder
 from nc_lightning.checks import check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.geometry import MEASURES, class_mean_spectrum
 from nc_lightning.io.atomic import replace_file, unused_path
 from nc_lightning.losses import ContrastiveLoss
-from nc_lightning.private_apis.lightning import HP_METRIC
+from nc_lightning.private_apis.lightning import HP_METRIC, attached_datamodule
 from nc_lightning.private_apis.torch import add_summary
 from nc_lightning.reports.html import SETS, report_html
 from nc_lightning.reports.record import FILE_NAME, RunRecord
@@ -246,7 +246,7 @@ def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
             "eta": type(loss.hardening).__name__,
             "psi": repr(loss.link),
         }
-    data = datamodule_in_use(trainer) or trainer.train_dataloader
+    data = attached_datamodule(trainer) or trainer.train_dataloader
     seed = os.environ.get("PL_GLOBAL_SEED")
     settings |= {"batch_size": getattr(data, "batch_size", None), "seed": None if seed is None else int(seed)}
     preprocess = getattr(pl_module, "preprocess", None)
@@ -266,7 +266,7 @@ def _monitor(trainer: Trainer) -> GeometryMonitor:
 
 
 def _class_names(trainer: Trainer) -> list[str] | None:
-    return getattr(datamodule_in_use(trainer), "class_names", None)
+    return getattr(attached_datamodule(trainer), "class_names", None)
 
 
 def _writers(trainer: Trainer) -> list[tuple[Any, str]]:

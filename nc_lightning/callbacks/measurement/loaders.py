@@ -25,10 +25,11 @@ from nc_lightning.callbacks.measurement.trained_samples import (
     trained_count,
     trained_samples,
 )
-from nc_lightning.callbacks.sources import datamodule_in_use, is_named
+from nc_lightning.callbacks.sources import is_named
 from nc_lightning.data.loader import BatchLoader
 from nc_lightning.distributed.collectives import all_gather_objects, num_unpadded_samples, own_batches
 from nc_lightning.private_apis.lightning import (
+    attached_datamodule,
     before_batch_transfer,
     limited_batches,
     loader_from_hook,
@@ -91,7 +92,7 @@ def training_sources(trainer: Trainer) -> list[Source]:
 
 def own_training_sources(trainer: Trainer, training: Training | None = None) -> list[Source]:
     """Return the data module's own loader of the training set for measuring, if there is one and training uses it."""
-    datamodule = datamodule_in_use(trainer)
+    datamodule = attached_datamodule(trainer)
     if getattr(trainer, "overfit_batches", 0) or not hasattr(datamodule, "geometry_dataloader"):
         return []
     training = training or _training(trainer)

@@ -16,11 +16,8 @@ def as_inputs(x: Array, name: str) -> Array:
 
     Four dimensions are images, with the channels last or first; three are images without channels; more than four are
     never images of bytes. Integers, and floats that are all whole, are bytes if they lie in 0 to 255 and not in [0, 1].
-    Other floats are in [0, 1] or standardised, so that none of them is far from 0. Booleans are 0 and 1.
-
-    Args:
-        x: (N, ...) numbers or booleans.
-        name: Name of the array, for messages.
+    Other floats are in [0, 1] or standardised, so that none of them is far from 0. Booleans are 0 and 1. Messages call
+    the array by its ``name``.
 
     Raises:
         ValueError: If an image's layout or scale cannot be recognized, or a number is not finite.

@@ -157,12 +157,7 @@ def _tag(image: Image.Image, number: int) -> int | None:
 
 
 def _on_background(image: Image.Image) -> Image.Image:
-    if not _may_be_transparent(image):
+    if not image.has_transparency_data:
         return image.convert("RGB")
     over = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", over.size, (*BACKGROUND, 255)), over).convert("RGB")
-
-
-def _may_be_transparent(image: Image.Image) -> bool:
-    of_palette = image.palette is not None and image.palette.mode.endswith("A")
-    return image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or of_palette or "transparency" in image.info

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageFile
 
+from nc_lightning.data.summary import PassedOver
+
 TOOL_FOLDERS = {
     *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb", "#recycle", "#snapshot", "$recycle.bin"),
     *("system volume information", "lost+found", "__macosx", "thumbnails", "thumbs"),
@@ -18,34 +20,6 @@ _NO_PICTURES = ("MPEG", "EPS")
 """Formats that Pillow recognizes without a decoder of its own."""
 File = Path | tuple[int, int]
 """What all names of one file have in common, see `file_at`."""
-
-
-class PassedOver:
-    """Count what is not read, by reason, with the first of each for an example.
-
-    Example:
-        >>> passed_over = PassedOver()
-        >>> passed_over.add("not an image", "notes.txt")
-        >>> passed_over.add("not an image", "clip.mp4")
-        >>> print(passed_over)
-        2 not an image (notes.txt first)
-    """
-
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self._first: dict[str, str] = {}
-
-    def add(self, reason: str, what: object, count: int = 1) -> None:
-        """Count something that is passed over."""
-        if count:
-            self.counts[reason] = self.counts.get(reason, 0) + count
-            self._first.setdefault(reason, str(what))
-
-    def __str__(self) -> str:
-        return ", ".join(
-            f"{count} {reason} ({self._first[reason]}{' first' if count > 1 else ''})"
-            for reason, count in self.counts.items()
-        )
 
 
 def real_path(path: Path | str) -> Path:
@@ -61,9 +35,7 @@ def real_path(path: Path | str) -> Path:
 def file_at(path: Path, real: Path | None = None) -> File:
     """Return what all names of a file have in common: its real path, or device and inode if it has hard links.
 
-    Args:
-        path: A name of the file.
-        real: Its real path, if it is known.
+    ``real`` is its real path, if that is known.
 
     Example:
         >>> import tempfile
@@ -211,14 +183,11 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 def _endings() -> frozenset[str]:
     """Return the endings of images that Pillow decodes."""
     Image.init()
-    openers = {
-        ending: (name, Image.OPEN[name][0])
-        for ending, name in Image.registered_extensions().items()
-        if name in Image.OPEN
-    }
+    openers = {name: opener for name, (opener, _) in Image.OPEN.items() if name not in _NO_PICTURES}
     stubs = {
         name
-        for name, opener in openers.values()
+        for name, opener in openers.items()
         if isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
     }
-    return frozenset(ending for ending, (name, _) in openers.items() if name not in stubs.union(_NO_PICTURES))
+    decoded = openers.keys() - stubs
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in decoded)

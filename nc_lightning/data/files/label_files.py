@@ -1,5 +1,6 @@
 """Labels of files from a table: CSV with the columns ``file`` and ``label``, as people and spreadsheets write it."""
 
+import codecs
 import csv
 import io
 import re
@@ -18,7 +19,6 @@ from nc_lightning.data.files.split_folders import role_of
 COLUMNS = ("file", "label")
 _SPLIT_COLUMNS = ("split", "subset", "set", "fold", "partition", "phase", "usage")
 _ROUNDED = re.compile(r"[+-]?[0-9](?:[.,][0-9]+)?e\+[0-9]+", re.IGNORECASE)
-_MARKS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
 
 class Row(NamedTuple):
@@ -152,7 +152,7 @@ def _value(number: str) -> Decimal:
 
 def _text(path: Path) -> str:
     data = path.read_bytes()
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:

@@ -10,7 +10,6 @@ from nc_lightning.data.base import SPLITS, Split
 from nc_lightning.data.files.classes import class_name
 from nc_lightning.data.files.finding import (
     File,
-    PassedOver,
     dangling_links,
     file_at,
     find_images,
@@ -20,6 +19,7 @@ from nc_lightning.data.files.finding import (
 )
 from nc_lightning.data.files.label_files import Row, read_label_file
 from nc_lightning.data.files.split_folders import CLASSES, Folders
+from nc_lightning.data.summary import PassedOver
 
 Named = dict[Split, list[tuple[Path, str]]]
 """Files and the names of their classes, for each split."""

@@ -8,7 +8,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from nc_lightning.data.base import SPLITS, Split
 from nc_lightning.data.files.classes import listed
-from nc_lightning.data.files.finding import PassedOver, find_images, folders_in, loose_files, real_path
+from nc_lightning.data.files.finding import find_images, folders_in, loose_files, real_path
+from nc_lightning.data.summary import PassedOver
 
 Folders = dict[Split, list[Path]]
 """The folders of each split."""

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from nc_lightning.checks import one_line
 from nc_lightning.data.base import SPLITS, Split
 from nc_lightning.data.files.array_layout import as_inputs
 from nc_lightning.data.files.classes import MISSING, class_name, whole_numbers
 from nc_lightning.data.files.finding import real_path
 from nc_lightning.data.files.split_folders import ROLES
-from nc_lightning.data.loader import LabelledTensors
-from nc_lightning.data.sources.images import ImageDataModule, Sets
+from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.sources.images import ImageDataModule
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -31,8 +31,7 @@ class ArrayDataModule(ImageDataModule):
 
     Args:
         path: The file. Pickled arrays are refused.
-        kwargs: Arguments of `ImageDataModule`: classes, val_share, views, augmentation, cache, batch_size, batches,
-            classes_per_batch and seed. Vectors have no augmentation.
+        kwargs: Arguments of `ImageDataModule`. Vectors have no augmentation.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -75,10 +74,10 @@ class ArrayDataModule(ImageDataModule):
             wanted = sum(int(np.isin(of_split, self._labels).sum()) for of_split in labels)
         return int(wanted * math.prod(self.input_shape) * self._dtype.itemsize)
 
-    def read(self) -> Sets:
+    def read(self) -> dict[Split, LabelledImages]:
         """Read the sets, with the labels of the file."""
         with self._open() as file:
-            return Sets(**{split: self._read(file, split) for split in self._in_file})
+            return {split: self._read(file, split) for split in self._in_file}
 
     def _find(self, keys: list[str]) -> dict[str, str]:
         """Return the key of each array that is read, by its plain name, and count the others."""
@@ -130,7 +129,7 @@ class ArrayDataModule(ImageDataModule):
         kind = "bytes" if inputs.dtype == np.uint8 else "floats"
         span = f"{kind} from {inputs.min():.3g} to {inputs.max():.3g}"
         self.origins[split] = f"{name} in {self.path}, {span}"
-        return LabelledTensors(torch.from_numpy(inputs), _as_tensor(labels))
+        return LabelledTensors(torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _plain_name(key: str) -> str | None:
@@ -145,7 +144,7 @@ def _array(file: Any, name: str) -> np.ndarray[Any, Any]:
     try:
         array: np.ndarray[Any, Any] = file[name]
     except Exception as error:
-        raise ValueError(f"{name}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{name}: {one_line(error)}") from error
     return array
 
 
@@ -169,10 +168,6 @@ def _labels(file: Any, name: str) -> np.ndarray[Any, Any]:
     if labels.max() > np.iinfo(np.int64).max:
         raise ValueError(f"{name}: got {labels.max()}, expected labels below 2**63; is it the -1 of unknown ones?")
     return labels
-
-
-def _as_tensor(labels: np.ndarray[Any, Any]) -> Tensor:
-    return torch.from_numpy(labels.astype(np.int64))
 
 
 def _names(file: Any, key: str, found: list[int]) -> list[str]:

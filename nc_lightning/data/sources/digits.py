@@ -1,12 +1,14 @@
 """scikit-learn's 1,797 real 8x8 digits: single digits, 10 classes, and pairs of digits, 100 classes."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from nc_lightning.checks import check_count
-from nc_lightning.data.base import Batches, LabelledDataModule, Split
+from nc_lightning.data.base import LabelledDataModule, Split
 from nc_lightning.data.loader import LabelledTensors
-from nc_lightning.data.views import Augmentation
+from nc_lightning.data.samplers import members_by_class
 
 _SHARES: dict[Split, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -28,8 +30,7 @@ def split_by_class(labels: Tensor, seed: int) -> dict[Split, Tensor]:
     """
     generator = torch.Generator().manual_seed(seed)
     parts: dict[Split, list[Tensor]] = {name: [] for name in _SHARES}
-    for label in labels.unique():
-        members = torch.nonzero(labels == label).squeeze(1)
+    for members in members_by_class(labels):
         members = members[torch.randperm(len(members), generator=generator)]
         val = round(_SHARES["val"] * len(members))
         test = round(_SHARES["test"] * len(members))
@@ -44,10 +45,7 @@ class DigitsDataModule(LabelledDataModule):
 
     Args:
         batch_size: Images in a batch.
-        batches: ``balanced`` or ``random``.
-        seed: Of the splits, of the order of batches and of augmentation.
-        views: Number of views of each image in training.
-        augmentation: What makes a view, such as `SimCLR`; None for the image as it is.
+        kwargs: Other arguments of the data modules' base, `LabelledDataModule`.
 
     Source:
         scikit-learn's ``load_digits``: Alpaydin, Kaynak (1998), Optical recognition of handwritten digits.
@@ -65,15 +63,8 @@ class DigitsDataModule(LabelledDataModule):
     num_classes = 10
     input_shape = (1, 8, 8)
 
-    def __init__(
-        self,
-        batch_size: int = 250,
-        batches: Batches = "balanced",
-        seed: int = 0,
-        views: int = 1,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        super().__init__(batch_size, batches, seed, views=views, augmentation=augmentation)
+    def __init__(self, batch_size: int = 250, **kwargs: Any) -> None:
+        super().__init__(batch_size, **kwargs)
 
     def make_splits(self) -> dict[Split, LabelledTensors]:
         """Split the digits 70 : 15 : 15, class by class."""
@@ -87,16 +78,13 @@ class DigitPairsDataModule(LabelledDataModule):
     """Two digits side by side, 8x16, whose class is the two-digit number: 100 classes with truly hard negatives.
 
     Classes that share a digit share half their pixels. Training, validation and test pairs are made from disjoint
-    digits. With balanced batches HSCL reaches neural collapse here while SCL stays in dimensional collapse.
+    digits. With balanced batches HSCL reaches neural collapse here while SCL stays in dimensional collapse. `SimCLR`
+    should be without flips here: they exchange the digits.
 
     Args:
         batch_size: Pairs in a batch.
-        batches: ``balanced`` or ``random``.
-        seed: Of the splits, of the pairing, of the order of batches and of augmentation.
         pairs_per_class: Training pairs of each class; a fifth as many for validation and test.
-        views: Number of views of each pair in training.
-        augmentation: What makes a view, such as `SimCLR`, whose flips should be left out: they exchange the digits.
-            None for the pair as it is.
+        kwargs: Other arguments of the data modules' base, `LabelledDataModule`.
 
     Example:
         >>> data = DigitPairsDataModule(pairs_per_class=10)
@@ -107,16 +95,8 @@ class DigitPairsDataModule(LabelledDataModule):
     num_classes = 100
     input_shape = (1, 8, 16)
 
-    def __init__(
-        self,
-        batch_size: int = 500,
-        batches: Batches = "balanced",
-        seed: int = 0,
-        pairs_per_class: int = 100,
-        views: int = 1,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        super().__init__(batch_size, batches, seed, views=views, augmentation=augmentation)
+    def __init__(self, batch_size: int = 500, pairs_per_class: int = 100, **kwargs: Any) -> None:
+        super().__init__(batch_size, **kwargs)
         check_count("pairs_per_class", pairs_per_class, at_least=2)
         self.pairs_per_class = pairs_per_class
 
@@ -135,7 +115,7 @@ class DigitPairsDataModule(LabelledDataModule):
         numbers = torch.arange(100).repeat_interleave(per_class)
 
         def draw(digits: Tensor) -> Tensor:
-            members = [torch.nonzero(labels == digit).squeeze(1) for digit in range(10)]
+            members = members_by_class(labels)
             sizes = torch.tensor([len(m) for m in members])
             pick = (torch.rand(len(digits), generator=generator) * sizes[digits]).long()
             padded = torch.nn.utils.rnn.pad_sequence(members, batch_first=True)

@@ -37,12 +37,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
             or ``none``: then the label of a training image is its own number, so that its views are its positives,
             and geometry is measured as far as it needs no labels. Give the model its ``feature_dim``, and let
             positives go by view.
-        image_size: Side of the squares that images become; None for images that all have one size already.
-        cache: ``ram``, ``device`` or ``none``.
-        num_workers: Processes that decode batches with ``cache: none``.
-        on_error: ``raise`` at a file that cannot be read, or ``skip`` it.
-        kwargs: Arguments of `ImageDataModule`: classes, val_share, views, augmentation, batch_size, batches,
-            classes_per_batch and seed.
+        kwargs: Arguments of `ImageFilesDataModule` and `ImageDataModule`.
 
     Raises:
         FileNotFoundError: If there is no such folder or CSV file.
@@ -50,14 +45,8 @@ class ImageFolderDataModule(ImageFilesDataModule):
             test set has classes that training has not, or an argument is out of its range.
     """
 
-    def __init__(
-        self,
-        root: str | None = None,
-        labels: str = "folder",
-        image_size: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(image_size=image_size, **kwargs)
+    def __init__(self, root: str | None = None, labels: str = "folder", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.root = data_root(root)
         self.labels = labels
         if not self.root.is_dir():
@@ -92,7 +81,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
 
     def list_files(self) -> dict[Split, ImageFiles]:
         """Return the files and the numbers of their classes, in alphabetical order of the classes' names."""
-        sets = {split: self._files(rows) for split, rows in self._named.items() if rows}
+        sets = {split: self.files_of(rows) for split, rows in self._named.items() if rows}
         for files in sets.values():
             files.size = (self.input_shape[1], self.input_shape[2])
         return sets
@@ -125,10 +114,6 @@ class ImageFolderDataModule(ImageFilesDataModule):
             return RandomBatchSampler(len(labels), self.batch_size, self.seed)
         return super()._sampler(labels)
 
-    def _files(self, rows: list[tuple[Path, int]]) -> ImageFiles:
-        labels = torch.tensor([number for _, number in rows])
-        return ImageFiles([path for path, _ in rows], labels, self.image_size, self.on_error)
-
     def _choose(self, named: Named) -> list[str]:
         """Choose classes among the names in training, which have to be all that are asked for elsewhere."""
         names = sorted({name for _, name in named["train"]})
@@ -144,7 +129,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
         return names
 
     def _first_shape(self) -> tuple[int, ...]:
-        files = self._files(self._named["train"])
+        files = self.files_of(self._named["train"])
         images = (files.decode(i) for i in range(len(files)))
         shape = next((tuple(image.shape) for image in images if isinstance(image, Tensor)), None)
         if shape is None:

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,11 +13,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
-from nc_lightning.checks import check_choice, check_count
+from nc_lightning.checks import check_choice, check_count, one_line
 from nc_lightning.data.base import Split
 from nc_lightning.data.files.decoding import has_more_pages, read_picture
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
-from nc_lightning.data.sources.images import ImageDataModule, Sets
+from nc_lightning.data.sources.images import ImageDataModule
 
 OnError = Literal["raise", "skip"]
 FileCache = Literal["ram", "device", "none"]
@@ -81,7 +81,7 @@ class ImageFiles:
         except PermissionError:
             raise
         except Exception as error:  # Pillow raises OSError, ValueError and even SyntaxError at damaged files
-            unreadable = Unreadable(path, " ".join(str(error).split()))
+            unreadable = Unreadable(path, one_line(error))
             if self.on_error == "skip":
                 return unreadable
             raise ValueError(f"image: got {unreadable}; set on_error to skip to leave such files out") from error
@@ -116,15 +116,11 @@ class ImageFilesDataModule(ImageDataModule):
     Args:
         image_size: Side of the squares that images become: the shorter side is resized, the middle cut out. None for
             images that all have one size already.
-        cache: ``ram`` keeps all images decoded, ``device`` on the training device; ``none`` decodes each batch anew,
+        cache: ``ram`` keeps all images decoded, ``device`` on the training device; ``none`` decodes each batch again,
             for sets that do not fit.
         num_workers: Processes that decode batches with ``cache: none``.
         on_error: ``raise`` at a file that cannot be read, naming it, or ``skip`` it and say how many there were.
-        kwargs: Of `ImageDataModule`: classes, val_share, views, augmentation, batch_size, batches, classes_per_batch
-            and seed.
-
-    Raises:
-        ValueError: If an argument is out of its range.
+        kwargs: Other arguments of `ImageDataModule`.
     """
 
     _caches = FileCache
@@ -146,6 +142,11 @@ class ImageFilesDataModule(ImageDataModule):
         self.num_workers = num_workers if cache == "none" else 0
         self.on_error = on_error
 
+    def files_of(self, rows: list[tuple[Path, int]]) -> ImageFiles:
+        """Return the set of these files with these labels."""
+        labels = torch.tensor([label for _, label in rows])
+        return ImageFiles([path for path, _ in rows], labels, self.image_size, self.on_error)
+
     @abstractmethod
     def list_files(self) -> dict[Split, ImageFiles]:
         """Return the files of the training set, and of a validation and a test set if there are any, with labels."""
@@ -155,20 +156,20 @@ class ImageFilesDataModule(ImageDataModule):
         count = sum(len(files) for files in self._wanted().values())
         return count * math.prod(self.input_shape)
 
-    def read(self) -> Sets:
+    def read(self) -> Mapping[Split, LabelledImages]:
         """Return the sets, decoded if they are cached."""
         wanted = self._wanted()
         for path in (path for files in wanted.values() for path in files.paths if has_more_pages(path)):
             self.passed_over.add("with pages after the first, which is read", path)
         if self.cache == "none":
-            return Sets(**wanted)
+            return wanted
         sets: dict[Split, LabelledImages] = {}
         for split, files in wanted.items():
             sets[split], failed = files.decode_all()
             if failed:
                 rank_zero_warn(f"left out {len(failed)} images that cannot be read, the first one {failed[0]}")
                 self.passed_over.add("unreadable", failed[0].path, len(failed))
-        return Sets(**sets)
+        return sets
 
     def _wanted(self) -> dict[Split, ImageFiles]:
         """Leave out the files of classes that were not chosen before they are decoded."""

@@ -2,31 +2,22 @@
 
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from nc_lightning.checks import check_choice
-from nc_lightning.data.base import SPLITS, Batches, LabelledDataModule, Split
+from nc_lightning.data.base import LabelledDataModule, Split
 from nc_lightning.data.files.classes import Classes, listed, pick_classes, warn_of_case
 from nc_lightning.data.files.finding import real_path
 from nc_lightning.data.loader import LabelledImages, LabelledTensors
 from nc_lightning.data.preprocess import channel_statistics
 from nc_lightning.data.samplers import members_by_class
-from nc_lightning.data.views import Augmentation
 
 Cache = Literal["ram", "device"]
-
-
-class Sets(NamedTuple):
-    """The sets that a data set comes with."""
-
-    train: LabelledImages
-    val: LabelledImages | None = None
-    test: LabelledImages | None = None
 
 
 class ImageDataModule(LabelledDataModule):
@@ -42,16 +33,9 @@ class ImageDataModule(LabelledDataModule):
             numbers. ``found`` for all there are, whatever their numbers; None for all, which must be 0 to C - 1.
         val_share: Share of each class of the training set held out for validation, in [0, 1), where the data has no
             validation set; with 0 the test set stands in for it.
-        views: Number of views of each image in training.
-        augmentation: What makes a view, such as `SimCLR`; None for the image as it is.
         cache: Where images in memory are kept: in ``ram``, or on the training ``device``.
         batch_size: Images in a batch of each process.
-        batches: ``balanced``, ``random`` or ``stratified``.
-        classes_per_batch: Number of different classes in a balanced batch; None for all.
-        seed: Of the split, of the order of batches and of augmentation.
-
-    Raises:
-        ValueError: If an argument is out of its range.
+        kwargs: Other arguments of `LabelledDataModule`: batches, classes_per_batch, seed, views and augmentation.
     """
 
     _caches: Any = Cache
@@ -60,15 +44,11 @@ class ImageDataModule(LabelledDataModule):
         self,
         classes: Classes | None = None,
         val_share: float = 0.1,
-        views: int = 1,
-        augmentation: Augmentation | None = None,
         cache: Cache = "ram",
         batch_size: int = 256,
-        batches: Batches = "balanced",
-        classes_per_batch: int | None = None,
-        seed: int = 0,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, batches, seed, classes_per_batch, views, augmentation)
+        super().__init__(batch_size, **kwargs)
         if not 0 <= val_share < 1:
             raise ValueError(f"val_share: got {val_share!r}, expected a share in [0, 1)")
         if isinstance(classes, list) and (len(classes) < 2 or len(set(classes)) < len(classes)):
@@ -80,8 +60,8 @@ class ImageDataModule(LabelledDataModule):
         self._labels: list[int] = []
 
     @abstractmethod
-    def read(self) -> Sets:
-        """Return the sets that the data has, with the labels as they are."""
+    def read(self) -> Mapping[Split, LabelledImages]:
+        """Return the training set, and a validation and a test set if there are any, with the labels as they are."""
 
     def num_bytes(self) -> int:
         """Return about how many bytes the images of the chosen classes take, as far as that is known unread; else 0."""
@@ -101,8 +81,7 @@ class ImageDataModule(LabelledDataModule):
         device = self.trainer.strategy.root_device if self.cache == "device" and self.trainer is not None else None
         if device is not None:
             check_memory(self.num_bytes(), device)
-        read = zip(SPLITS, self.read(), strict=True)
-        splits = {split: self._chosen(images) for split, images in read if images is not None}
+        splits = {split: self._chosen(images) for split, images in self.read().items()}
         if "val" not in splits:
             held_out = share_of_each_class(splits["train"].labels, self.val_share, self.seed)
             if held_out.any():

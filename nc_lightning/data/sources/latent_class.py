@@ -20,7 +20,7 @@ class LatentClassDataModule(LabelledDataModule):
         noise: Standard deviation of the noise around a prototype, relative to its norm of 1, over all dimensions.
         batch_size: Inputs in a batch; None for eight of each class.
         batches: ``balanced`` or ``random``.
-        seed: Of the data and of the order of batches.
+        seed: Seed of the data and of the order of batches.
 
     Raises:
         ValueError: If an argument is out of its range.

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from torchvision.datasets.utils import download_and_extract_archive
 
 from nc_lightning.data.base import Split
@@ -27,7 +26,7 @@ class TinyImageNetDataModule(ImageFilesDataModule):
         root: Folder that holds ``tiny-imagenet-200``; None for ``$NC_DATA_DIR``, and without that ``data`` here.
         download: Get the data set if it is not there.
         url: Mirror to download from; None for the one of its authors.
-        kwargs: Of `ImageFilesDataModule` and `ImageDataModule`.
+        kwargs: Arguments of `ImageFilesDataModule` and `ImageDataModule`.
 
     Raises:
         FileNotFoundError: In `setup`, if the data set is not there.
@@ -68,11 +67,7 @@ class TinyImageNetDataModule(ImageFilesDataModule):
             (path, number[name]) for name in classes for path in find_images(place / "train" / name, self.passed_over)
         ]
         self.origins |= {"train": str(place / "train"), "test": str(place / "val")}
-        return {"train": self._files(train), "test": self._files(_annotated(place / "val", number))}
-
-    def _files(self, rows: list[tuple[Path, int]]) -> ImageFiles:
-        paths, labels = [path for path, _ in rows], torch.tensor([label for _, label in rows])
-        return ImageFiles(paths, labels, self.image_size, self.on_error)
+        return {"train": self.files_of(train), "test": self.files_of(_annotated(place / "val", number))}
 
 
 def _annotated(folder: Path, number: dict[str, int]) -> list[tuple[Path, int]]:

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torchvision import datasets
 
-from nc_lightning.data.loader import LabelledTensors
-from nc_lightning.data.sources.images import ImageDataModule, Sets, data_root
+from nc_lightning.checks import one_line
+from nc_lightning.data.base import Split
+from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.sources.images import ImageDataModule, data_root
 
 _CIFAR100_CLASSES = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
@@ -32,8 +34,7 @@ class TorchvisionDataModule(ImageDataModule):
             ``data`` here.
         download: Get the data set if it is not there; it is looked for only where it then is put, as a whole.
         url: Mirror to download from; None for torchvision's own.
-        kwargs: Of `ImageDataModule`: classes, val_share, views, augmentation, cache, batch_size, batches,
-            classes_per_batch and seed.
+        kwargs: Arguments of `ImageDataModule`.
 
     Raises:
         FileNotFoundError: In `setup`, if the data set is not there.
@@ -63,19 +64,18 @@ class TorchvisionDataModule(ImageDataModule):
         """Return the bytes of the images of the chosen classes, of which there are equally many."""
         return self.num_images * len(self._labels) // len(self.names) * math.prod(self.input_shape)
 
-    def read(self) -> Sets:
+    def read(self) -> dict[Split, LabelledImages]:
         """Return training and test set as torchvision reads them."""
         name, place = self.dataset.__name__, self.root / self.folder
         check_is_there(name, self.root, place, self.download)
         self.origins |= {"train": f"its training set in {place}", "test": f"its test set in {place}"}
         try:
-            return Sets(self._as_tensors(self._open(True)), test=self._as_tensors(self._open(False)))
+            return {"train": self._as_tensors(self._open(True)), "test": self._as_tensors(self._open(False))}
         except PermissionError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())
             raise ValueError(
-                f"root: got {str(place)!r}, a damaged {name}: {reason}; remove it and get it anew"
+                f"root: got {str(place)!r}, a damaged {name}: {one_line(error)}; remove it and get it anew"
             ) from error
 
     def _open(self, train: bool) -> Any:
@@ -110,7 +110,7 @@ def download_whole(root: Path, folder: str, download: Any) -> None:
             download(place)
         except Exception as error:
             raise OSError(
-                f"download: got {type(error).__name__}: {' '.join(str(error).split())}; try a mirror by --data.url, or "
+                f"download: got {type(error).__name__}: {one_line(error)}; try a mirror by --data.url, or "
                 f"put the data set into {root} yourself"
             ) from error
         top = folder.split("/")[0]
@@ -188,7 +188,7 @@ class STL10DataModule(TorchvisionDataModule):
     input_shape = (3, 96, 96)
     names: ClassVar = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 
-    def read(self) -> Sets:
+    def read(self) -> dict[Split, LabelledImages]:
         """Return training and test set as torchvision reads them, and count the images without labels."""
         unlabelled = self.root / self.folder / "unlabeled_X.bin"
         if unlabelled.is_file():

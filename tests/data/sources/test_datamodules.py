@@ -124,3 +124,9 @@ def test_the_class_of_a_pair_is_its_number():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_digits_take_some_classes_per_batch_as_all_data_does():
+    data = DigitPairsDataModule(pairs_per_class=10, batch_size=40, classes_per_batch=20)
+    data.setup()
+    assert all(len(labels.unique()) == 20 for _, labels in data.train_dataloader())
