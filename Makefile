@@ -59,5 +59,5 @@ pictures: $(VENV)/.installed  ## Make the pictures of the README again; needs Ch
 	rm -rf pictures/runs
 
 clean:  ## Remove the environments and all caches; runs in lightning_logs stay
-	rm -rf $(VENV) $(BOLTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* build dist
+	rm -rf $(VENV) $(BOLTS) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
