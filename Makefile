@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTEST := python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-exhaustive test-bolts test-all test-fast lint format pictures clean
+.PHONY: help train test test-exhaustive test-bolts test-all test-fast coverage lint format pictures clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -38,11 +38,15 @@ test-all: test test-exhaustive test-bolts  ## Run all three
 test-fast: $(VENV)/.installed  ## Run the tests that take seconds
 	$(BIN)/$(PYTEST) -m "not (slow or browser or exhaustive)"
 
-lint: $(VENV)/.installed  ## Check style, types and what each part may import
+coverage: $(VENV)/.installed  ## Run the tests that take seconds, and fail below the coverage that pyproject.toml asks for
+	$(BIN)/$(PYTEST) -m "not (slow or browser or exhaustive)" --cov
+
+lint: $(VENV)/.installed  ## Check style, types, spelling and what each part may import
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 format: $(VENV)/.installed  ## Format the code, and fix what can be fixed
 	$(BIN)/ruff format .
@@ -55,5 +59,5 @@ pictures: $(VENV)/.installed  ## Make the pictures of the README again; needs Ch
 	rm -rf pictures/runs
 
 clean:  ## Remove the environments and all caches; runs in lightning_logs stay
-	rm -rf $(VENV) $(BOLTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(BOLTS) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

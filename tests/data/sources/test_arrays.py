@@ -158,7 +158,7 @@ def pickled(folder, name):
         ),
         (
             lambda f: write(f, y_train=np.where(LABELS["train"], 1, np.nan)),
-            "y_train: got float64 of shape .80,., expec",
+            "y_train: got float64 of shape .80,., expected whole numbers",
         ),
         (lambda f: write(f, y_train=LABELS["train"] * 1e18), "y_train: got float64 of shape .80,., expected whole"),
         (
