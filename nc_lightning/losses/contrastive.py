@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_choice, check_count, check_features, check_labels, check_number
+from nc_lightning.checks import check_choice, check_count, check_features, check_fraction, check_labels, check_number
 from nc_lightning.distributed.global_batch import Shares, Sync, share_rows
 from nc_lightning.geometry import Normalization, normalize
 from nc_lightning.losses.diagnostics import negative_statistics
@@ -118,9 +118,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
                     "differentiate_weights: got True with num_negatives, expected False: draws have no gradient"
                 )
         link = InfoNCE() if link is None else link
-        check_number("tau_plus", tau_plus, at_least=0)
-        if tau_plus >= 1:
-            raise ValueError(f"tau_plus: got {tau_plus!r}, expected a probability in [0, 1)")
+        check_fraction("tau_plus", tau_plus, "[0, 1)", "a probability")
         if tau_plus > 0 and (negatives != "all" or not isinstance(link, InfoNCE)):
             raise ValueError(
                 f"tau_plus: got {tau_plus!r}, expected 0 but for unsupervised InfoNCE: where labels decide, no "

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_number
+from nc_lightning.checks import check_fraction, check_number
 
 
 class Hardening(ABC):
@@ -134,9 +134,7 @@ class Threshold(Hardening):
     never_nan = True
 
     def __init__(self, fraction: float) -> None:
-        check_number("fraction", fraction, above=0)
-        if fraction > 1:
-            raise ValueError(f"fraction: got {fraction!r}, expected a share in (0, 1]")
+        check_fraction("fraction", fraction, "(0, 1]")
         self.fraction = fraction
 
     def log_eta(self, similarity: Tensor, negatives: Tensor) -> Tensor:
