@@ -90,11 +90,7 @@ def training_length(trainer: Trainer, interval: LRInterval) -> float:
 
 
 def check_ends(length: float, got: str) -> None:
-    """Refuse a schedule where `training_length` is infinite.
-
-    Args:
-        length: Length of training.
-        got: Beginning of the message: the argument, and what was got.
+    """Refuse a schedule where `training_length` is infinite, with a message that begins with ``got``.
 
     Raises:
         ValueError: If training has no end.

@@ -215,10 +215,7 @@ def _pull(
 def _row_blocks(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Sweep once over blocks of whole rows, for exponents of any size.
-
-    Exponents are relative to each anchor's largest negative: terms neither overflow nor all vanish.
-    """
+    """Sweep once over blocks of whole rows, for exponents of any size."""
     n, loss, gradient = len(z), z.new_zeros(()), torch.zeros_like(z) if with_gradient else None
     for block in row_blocks(z, everyone, batch, infonce, loss):
         if gradient is not None:
