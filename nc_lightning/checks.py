@@ -106,6 +106,23 @@ def check_number(name: str, value: float, *, above: float | None = None, at_leas
         raise ValueError(f"{name}: got {value!r}, expected a finite number {bound}")
 
 
+def check_fraction(name: str, value: float, interval: str, meaning: str = "a share") -> None:
+    """Raise unless ``value`` is a number in an interval from 0 to 1, such as "(0, 1]".
+
+    Raises:
+        ValueError: If it is not; the message calls it by its meaning.
+
+    Example:
+        >>> check_fraction("hold", 1.0, "[0, 1)")
+        Traceback (most recent call last):
+        ...
+        ValueError: hold: got 1.0, expected a share in [0, 1)
+    """
+    check_number(name, value, **{"above" if interval.startswith("(") else "at_least": 0})
+    if value > 1 or (value == 1 and interval.endswith(")")):
+        raise ValueError(f"{name}: got {value!r}, expected {meaning} in {interval}")
+
+
 def check_count(name: str, value: int, at_least: int = 1) -> None:
     """Raise unless ``value`` is an integer of at least ``at_least``.
 

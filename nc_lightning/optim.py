@@ -52,13 +52,7 @@ def group_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
 
 
 def configured(optimizer: Optimizer, groups: list[dict[str, Any]], scheduler: Any) -> Configured:
-    """Describe an optimizer and its schedule, both as they were made.
-
-    Args:
-        optimizer: The optimizer.
-        groups: Its `group_settings` from before the schedule was made.
-        scheduler: The schedule, or None.
-    """
+    """Describe an optimizer, by its `group_settings` from before the schedule was made, and the schedule, if any."""
     return Configured(_class(optimizer), groups, {} if scheduler is None else _plain(scheduler))
 
 
@@ -137,13 +131,9 @@ def resume_settings(
 
 
 def resumed_schedule(scheduler: Any, was: dict[str, Any], state: dict[str, Any], ticks: int) -> Any:
-    """Bring a schedule, made for an optimizer with `resume_settings`, to where a resumed run is.
+    """Bring a schedule, made for an optimizer with `resume_settings`, from its first step to where a resumed run is.
 
-    Args:
-        scheduler: The schedule as configured, at its first step.
-        was: Settings of the schedule in the checkpoint.
-        state: Its state there.
-        ticks: Steps or epochs that lie behind it.
+    That is after ``ticks`` steps or epochs; ``was`` and ``state`` are its settings and state in the checkpoint.
     """
     if isinstance(scheduler, ReduceLROnPlateau):
         if _watches(was) == _watches(_plain(scheduler)):

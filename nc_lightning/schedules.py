@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, SequentialLR
 
-from nc_lightning.checks import check_count, check_number
+from nc_lightning.checks import check_count, check_fraction
 from nc_lightning.private_apis.lightning import drop_training_loader
 from nc_lightning.private_apis.torch import milestones, schedule_parts
 
@@ -43,9 +43,7 @@ class HoldThenDecay(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, hold: float = 0.8, total_steps: int | None = None) -> None:
-        check_number("hold", hold, at_least=0)
-        if hold >= 1:
-            raise ValueError(f"hold: got {hold!r}, expected a share of training in [0, 1)")
+        check_fraction("hold", hold, "[0, 1)", "a share of training")
         if total_steps is not None:
             check_count("total_steps", total_steps)
         self.hold = hold
@@ -92,11 +90,7 @@ def training_length(trainer: Trainer, interval: LRInterval) -> float:
 
 
 def check_ends(length: float, got: str) -> None:
-    """Refuse a schedule where `training_length` is infinite.
-
-    Args:
-        length: Length of training.
-        got: Beginning of the message: the argument, and what was got.
+    """Refuse a schedule where `training_length` is infinite, with a message that begins with ``got``.
 
     Raises:
         ValueError: If training has no end.

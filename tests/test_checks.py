@@ -1,9 +1,10 @@
 import math
+import re
 
 import pytest
 import torch
 
-from nc_lightning.checks import check_count, check_features, check_finite, check_labels, check_number
+from nc_lightning.checks import check_count, check_features, check_finite, check_fraction, check_labels, check_number
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,23 @@ def test_number_above(bad):
 def test_number_at_least(bad):
     with pytest.raises(ValueError, match=r"beta: got .*, expected a finite number >= 0"):
         check_number("beta", bad, at_least=0)
+
+
+@pytest.mark.parametrize("interval", ["[0, 1]", "[0, 1)", "(0, 1]", "(0, 1)"])
+def test_fraction(interval):
+    inside = {0.5} | ({0} if interval[0] == "[" else set()) | ({1.0} if interval[-1] == "]" else set())
+    for value in inside:
+        check_fraction("hold", value, interval)
+    for bad in {0, 1.0, -0.1, 1.5} - inside:
+        bound = "a share of training in " + interval if bad >= 1 else "a finite number >"
+        with pytest.raises(ValueError, match=re.escape(f"hold: got {bad}, expected {bound}")):
+            check_fraction("hold", bad, interval, "a share of training")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, "1", None, True])
+def test_fraction_is_a_number(bad):
+    with pytest.raises(ValueError, match="hold: got .*, expected a finite number"):
+        check_fraction("hold", bad, "[0, 1]")
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, "3", None, True])

@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
-from nc_lightning.checks import check_count, check_number
+from nc_lightning.checks import check_count, check_fraction
 
 
 class CollapseWatch(Callback):
@@ -30,9 +30,7 @@ class CollapseWatch(Callback):
     """
 
     def __init__(self, share: float = 0.7, patience: int = 3) -> None:
-        check_number("share", share, above=0)
-        if share > 1:
-            raise ValueError(f"share: got {share!r}, expected one of the ideal rank in (0, 1]")
+        check_fraction("share", share, "(0, 1]", "one of the ideal rank")
         check_count("patience", patience)
         self.share = share
         self.patience = patience

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nc_lightning.batch import StepFeatures, step_features
 from nc_lightning.callbacks.logged_values import forget_logged
-from nc_lightning.checks import check_choice, check_count, check_number
+from nc_lightning.checks import check_choice, check_count, check_fraction, check_number
 from nc_lightning.distributed.collectives import rank_and_world_size
 from nc_lightning.losses import ContrastiveLoss, FeatureQueue
 from nc_lightning.schedules import check_ends, training_length
@@ -83,13 +83,9 @@ class HardNegativeSampler(Callback):
             check_number("beta", beta, at_least=0)
         if start is not None:
             check_number("start", start, at_least=0)
-        check_number("duration", duration, above=0)
-        if duration > 1:
-            raise ValueError(f"duration: got {duration!r}, expected a share of training in (0, 1]")
+        check_fraction("duration", duration, "(0, 1]", "a share of training")
         check_choice("schedule", schedule, Schedule)
-        check_number("fraction", fraction, above=0)
-        if fraction >= 1:
-            raise ValueError(f"fraction: got {fraction!r}, expected a share of the negatives in (0, 1)")
+        check_fraction("fraction", fraction, "(0, 1)", "a share of the negatives")
         check_number("max_beta", max_beta, above=0)
         if start is None:
             start = max_beta if schedule == "adaptive" else 0.0

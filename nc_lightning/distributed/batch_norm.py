@@ -110,8 +110,4 @@ class _Synced3d(_Synced, nn.BatchNorm3d):
     pass
 
 
-_SYNCED: dict[type, type] = {
-    nn.BatchNorm1d: _Synced1d,
-    nn.BatchNorm2d: _Synced2d,
-    nn.BatchNorm3d: _Synced3d,
-}
+_SYNCED: dict[type, type] = {nn.BatchNorm1d: _Synced1d, nn.BatchNorm2d: _Synced2d, nn.BatchNorm3d: _Synced3d}

@@ -41,6 +41,17 @@ class Encoder(nn.Module, metaclass=_AnyModule):
         """Map inputs to features h."""
 
 
+class _LayeredEncoder(Encoder):
+    """An encoder that is the module ``layers``; help lists its subclasses only."""
+
+    layers: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map inputs to features h."""
+        features: Tensor = self.layers(x)
+        return features
+
+
 class Projector(nn.Module, metaclass=_AnyModule):
     """Base of the projectors here: called with (out_features, feature_dim), one maps h to z.
 

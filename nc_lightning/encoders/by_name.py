@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision import models
 
 from nc_lightning.checks import one_line
-from nc_lightning.encoders.base import Encoder
+from nc_lightning.encoders.base import _LayeredEncoder
 from nc_lightning.encoders.image_shape import check_image, features_of
 
 
-class TorchvisionEncoder(Encoder):
+class TorchvisionEncoder(_LayeredEncoder):
     """Any classifier of torchvision by its name, without its last linear layer.
 
     Args:
@@ -38,7 +38,7 @@ class TorchvisionEncoder(Encoder):
         super().__init__()
         if name not in models.list_models(module=models):
             raise ValueError(f"name: got {name!r}, expected one of torchvision.models.list_models()")
-        self.layers: nn.Module = _torchvision_model(name, weights)
+        self.layers = _torchvision_model(name, weights)
         last, linear = list(self.layers.named_modules())[-1]
         if not isinstance(linear, nn.Linear) or hasattr(self.layers, "aux_logits"):
             raise ValueError(f"name: got {name!r}, which does not end in one linear layer, expected a model that does")
@@ -52,13 +52,8 @@ class TorchvisionEncoder(Encoder):
             except Exception as error:
                 raise ValueError(f"name: got {name!r} for images {tuple(input_shape)}: {one_line(error)}") from error
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images to features h."""
-        features: Tensor = self.layers(x)
-        return features
 
-
-class TimmEncoder(Encoder):
+class TimmEncoder(_LayeredEncoder):
     """Any model of timm by its name, pooled and without its classifier; needs the extra ``timm``.
 
     Args:
@@ -90,15 +85,10 @@ class TimmEncoder(Encoder):
             raise ImportError("TimmEncoder: got no timm; install it by pip install 'nc-lightning[timm]'") from error
         try:
             kwargs = {"in_chans": input_shape[0], "num_classes": 0, **(options or {})}
-            self.layers: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+            self.layers = timm.create_model(name, pretrained=pretrained, **kwargs)
             self.out_features = features_of(self.layers, input_shape)
         except Exception as error:
             raise ValueError(f"name: got {name!r} for images {tuple(input_shape)}: {one_line(error)}") from error
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images to features h."""
-        features: Tensor = self.layers(x)
-        return features
 
 
 def _torchvision_model(name: str, weights: str | None) -> nn.Module:

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 from torchvision import models
 
 from nc_lightning.checks import check_choice
-from nc_lightning.encoders.base import Encoder
+from nc_lightning.encoders.base import _LayeredEncoder
 from nc_lightning.encoders.image_shape import check_image
 
 Stem = Literal["cifar", "imagenet"]
 Depth = Literal[18, 34, 50]
 
 
-class ResNet(Encoder):
+class ResNet(_LayeredEncoder):
     """ResNet-18, 34 or 50 without its classifier.
 
     Args:
@@ -53,8 +53,3 @@ class ResNet(Encoder):
             convolution = nn.Conv2d(input_shape[0], 64, size, stride, padding, bias=False)
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
             self.layers.conv1 = convolution
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images to features h."""
-        features: Tensor = self.layers(x)
-        return features

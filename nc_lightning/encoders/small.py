@@ -4,14 +4,14 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from nc_lightning.checks import check_count
-from nc_lightning.encoders.base import Encoder
+from nc_lightning.encoders.base import _LayeredEncoder
 from nc_lightning.encoders.image_shape import check_image
 
 
-class MLP(Encoder):
+class MLP(_LayeredEncoder):
     """Multi-layer perceptron over flattened inputs: Linear, BatchNorm and ReLU for each hidden layer.
 
     Args:
@@ -44,13 +44,8 @@ class MLP(Encoder):
         self.layers = nn.Sequential(*layers)
         self.out_features = sizes[-1]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map inputs to features h."""
-        features: Tensor = self.layers(x)
-        return features
 
-
-class SmallCNN(Encoder):
+class SmallCNN(_LayeredEncoder):
     """Three 3x3 convolutions with BatchNorm and ReLU, halving the resolution twice, then the mean over positions.
 
     Args:
@@ -84,8 +79,3 @@ class SmallCNN(Encoder):
             channels = out
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.out_features = channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images to features h."""
-        features: Tensor = self.layers(x)
-        return features

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from nc_lightning.checks import check_count, check_number
+from nc_lightning.checks import check_count, check_fraction, check_number
 
 
 class Mixture(Protocol):
@@ -163,9 +163,7 @@ def ucl_lower_bound(
             )
         return math.fsum([r * psi.mixture([0.0], [1.0]), (1 - r) * psi.mixture([-1 / ((1 - r) * temperature)], [1.0])])
     q = 1 / num_classes if collision is None else collision
-    check_number("collision", q, at_least=0)
-    if q > 1:
-        raise ValueError(f"collision: got {q!r}, expected a probability in [0, 1]")
+    check_fraction("collision", q, "[0, 1]", "a probability")
     t = [0.0, -num_classes / ((num_classes - 1) * temperature)]
     if num_negatives is None:
         return psi.mixture(t, [q, 1 - q])

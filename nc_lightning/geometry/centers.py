@@ -50,19 +50,7 @@ class CenterDistances:
 
     @torch.no_grad()
     def update(self, z: Tensor, labels: Tensor) -> "CenterDistances":
-        """Add a batch, in place.
-
-        Args:
-            z: Features (N, d) of any floating-point dtype.
-            labels: Classes (N,), integers in [0, C).
-
-        Returns:
-            Itself.
-
-        Raises:
-            TypeError: If ``z`` is not floating point or ``labels`` not integer.
-            ValueError: If shapes do not fit, a label lies outside [0, C), or a feature is NaN or infinite.
-        """
+        """Add a batch, in place, with the arguments and errors of `ClassStatistics.update`; return itself."""
         check_features(z)
         check_labels(labels, len(z))
         place = self.centers.means.device

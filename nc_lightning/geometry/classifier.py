@@ -82,15 +82,7 @@ def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
 def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:
     """Distance between the products of classifier and centered class means, at unit norm, and a simplex ETF.
 
-    Args:
-        stats: Statistics of the features.
-        weight: (C, d), centered by the mean of its rows.
-
-    Returns:
-        0-dimensional, range [0, 2], ideal 0; NaN where all class means coincide.
-
-    Raises:
-        ValueError: If the shape does not fit, or a weight is not finite.
+    Args and errors as for `nc3`; range [0, 2], ideal 0; NaN where all class means coincide.
 
     Source:
         Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features.
@@ -103,15 +95,7 @@ def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:
 def nc3_cosine(stats: ClassStatistics, weight: Tensor) -> Tensor:
     """One minus the cosine between a row of the classifier and its centered class mean, averaged over classes.
 
-    Args:
-        stats: Statistics of the features.
-        weight: (C, d), centered by the mean of its rows.
-
-    Returns:
-        0-dimensional, range [0, 2], ideal 0; NaN where all class means coincide.
-
-    Raises:
-        ValueError: If the shape does not fit, or a weight is not finite.
+    Args and errors as for `nc3`; range [0, 2], ideal 0; NaN where all class means coincide.
 
     Source:
         Jiang et al. (2023), Generalized neural collapse, arXiv 2310.05351, GNC3.

@@ -1,7 +1,8 @@
 """Class means of more classes than fit on a simplex, C > d + 1: generalised measures, and the least they can be.
 
 With C <= d + 1 the ideal is the simplex ETF; beyond, class means can still be a tight frame, with angles as large as
-possible. Functions of class statistics return 0-dimensional float64 tensors, NaN where all class means coincide.
+possible. Functions of class statistics return 0-dimensional float64 tensors, NaN where all class means coincide. Floors
+take the number of classes C >= 2 and the dimension d >= 1, and raise a ValueError for others.
 """
 
 import math
@@ -53,13 +54,6 @@ def max_cosine_floor(num_classes: int, feature_dim: int) -> float:
     -1/(C - 1) for C <= d + 1, met by the simplex; 0 for C <= 2 d, met by an orthoplex; for still more classes it is 0
     as well, and cannot be met.
 
-    Args:
-        num_classes: Number of classes C >= 2.
-        feature_dim: Dimension d.
-
-    Raises:
-        ValueError: If an argument is out of its range.
-
     Source:
         Rankin (1955), The closest packing of spherical caps in n dimensions.
 
@@ -74,13 +68,6 @@ def max_cosine_floor(num_classes: int, feature_dim: int) -> float:
 def coherence_floor(num_classes: int, feature_dim: int) -> float:
     """Least possible value of the largest absolute cosine between C vectors in d dimensions: Welch's bound.
 
-    Args:
-        num_classes: Number of classes C >= 2.
-        feature_dim: Dimension d.
-
-    Raises:
-        ValueError: If an argument is out of its range.
-
     Source:
         Welch (1974), Lower bounds on the maximum cross correlation of signals.
 
@@ -94,13 +81,6 @@ def coherence_floor(num_classes: int, feature_dim: int) -> float:
 
 def equiangular_floor(num_classes: int, feature_dim: int) -> float:
     """Least possible `nc2_equiangular` of C unit vectors in d dimensions that sum to zero: 0 up to C = d + 1.
-
-    Args:
-        num_classes: Number of classes C >= 2.
-        feature_dim: Dimension d.
-
-    Raises:
-        ValueError: If an argument is out of its range.
 
     Source:
         Welch (1974): the mean squared cosine is at least (C - d) / (d (C - 1)), and the mean cosine -1/(C - 1).
@@ -118,13 +98,6 @@ def equiangular_floor(num_classes: int, feature_dim: int) -> float:
 def etf_floor(num_classes: int, feature_dim: int) -> float:
     """Least possible `nc2_etf` of C class means in d dimensions: 0 up to C = d + 1.
 
-    Args:
-        num_classes: Number of classes C >= 2.
-        feature_dim: Dimension d.
-
-    Raises:
-        ValueError: If an argument is out of its range.
-
     Source:
         `nc2_etf` is a function of the participation ratio, which is at most d.
 
@@ -138,13 +111,6 @@ def etf_floor(num_classes: int, feature_dim: int) -> float:
 
 def tight_frame_floor(num_classes: int, feature_dim: int) -> float:
     """Least possible `nc2_tight_frame` of C class means in d dimensions: 0 from C = d + 1 on.
-
-    Args:
-        num_classes: Number of classes C >= 2.
-        feature_dim: Dimension d.
-
-    Raises:
-        ValueError: If an argument is out of its range.
 
     Source:
         `nc2_tight_frame` is a function of the participation ratio, which is at most C - 1.

@@ -21,10 +21,6 @@ def _divisors(norms: Tensor, normalization: Normalization) -> Tensor:
     return norms.clamp(min=smallest)
 
 
-def _at_least_float32(z: Tensor) -> Tensor:
-    return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
-
-
 def unit_ball(z: Tensor) -> Tensor:
     """Project each row into the closed unit ball: ``z / max(1, ||z||)``.
 
@@ -42,8 +38,7 @@ def unit_ball(z: Tensor) -> Tensor:
         tensor([[0.6000, 0.8000],
                 [0.3000, 0.4000]])
     """
-    z = _at_least_float32(z)
-    return z / _divisors(torch.linalg.vector_norm(z, dim=-1, keepdim=True), "unit_ball")
+    return normalize(z, "unit_ball")
 
 
 def unit_sphere(z: Tensor) -> Tensor:
@@ -60,8 +55,7 @@ def unit_sphere(z: Tensor) -> Tensor:
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
-    z = _at_least_float32(z)
-    return z / _divisors(torch.linalg.vector_norm(z, dim=-1, keepdim=True), "unit_sphere")
+    return normalize(z, "unit_sphere")
 
 
 def normalize(z: Tensor, normalization: Normalization) -> Tensor:
@@ -82,11 +76,10 @@ def normalize(z: Tensor, normalization: Normalization) -> Tensor:
         tensor([[3., 4.]])
     """
     check_choice("normalization", normalization, Normalization)
-    if normalization == "unit_ball":
-        return unit_ball(z)
-    if normalization == "unit_sphere":
-        return unit_sphere(z)
-    return _at_least_float32(z)
+    z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+    if normalization == "none":
+        return z
+    return z / _divisors(torch.linalg.vector_norm(z, dim=-1, keepdim=True), normalization)
 
 
 def normalize_rows_(z: Tensor, normalization: Normalization) -> Tensor | None:

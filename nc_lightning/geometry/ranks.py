@@ -1,6 +1,7 @@
 """Dimension measures of a matrix: how many directions its rows really use, from its singular values.
 
-Rows are samples and are not centered. `spectra` has the same measures of class statistics.
+A measure takes a floating-point ``matrix`` (N, d), whose rows are samples and are not centered, computes in float64 and
+returns a 0-dimensional tensor; other shapes raise a ValueError. `spectra` has the same measures of class statistics.
 """
 
 import torch
@@ -14,12 +15,12 @@ EIGENVALUE_CUTOFF = 1e-5
 dtype: the peers' cut-offs depend on it, and the value of NC1 with them."""
 
 
-def effective_rank_of(singular_values: Tensor) -> Tensor:
-    """Return `effective_rank` from singular values."""
+def effective_rank_of(singular_values: Tensor, added: float = 0.0) -> Tensor:
+    """Return `effective_rank` from singular values, with a number added to each normalised one."""
     total = singular_values.sum()
     if not total > 0:
         return torch.zeros_like(total)
-    p = singular_values / total
+    p = singular_values / total + added
     rank: Tensor = torch.special.entr(p).sum().exp()
     return rank
 
@@ -40,11 +41,7 @@ def nesum_of(singular_values: Tensor) -> Tensor:
 
 def rankme_of(singular_values: Tensor) -> Tensor:
     """Return `rankme` from singular values."""
-    if not singular_values.sum() > 0:
-        return torch.zeros_like(singular_values.sum())
-    p = singular_values / singular_values.sum() + 1e-7
-    rank: Tensor = torch.special.entr(p).sum().exp()
-    return rank
+    return effective_rank_of(singular_values, added=1e-7)
 
 
 def _singular_values(matrix: Tensor) -> Tensor:
@@ -58,15 +55,6 @@ def effective_rank(matrix: Tensor) -> Tensor:
 
     Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse. Singular values, not
     eigenvalues of the covariance, whose effective rank is never larger.
-
-    Args:
-        matrix: Shape (N, d), floating point; computed in float64. Rows are not centered.
-
-    Returns:
-        0-dimensional float64 tensor.
-
-    Raises:
-        ValueError: If ``matrix`` does not have two dimensions.
 
     Source:
         Roy, Vetterli (2007), The effective rank: a measure of effective dimensionality.
@@ -85,15 +73,6 @@ def participation_ratio(matrix: Tensor) -> Tensor:
 
     Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse.
 
-    Args:
-        matrix: Shape (N, d), floating point; computed in float64. Rows are not centered.
-
-    Returns:
-        0-dimensional float64 tensor.
-
-    Raises:
-        ValueError: If ``matrix`` does not have two dimensions.
-
     Source:
         Gao et al. (2017), A theory of multineuronal dimensionality.
 
@@ -106,15 +85,6 @@ def participation_ratio(matrix: Tensor) -> Tensor:
 
 def rankme(matrix: Tensor) -> Tensor:
     """RankMe: the effective rank with 1e-7 added to every normalised singular value. Range [1, about min(N, d)].
-
-    Args:
-        matrix: Shape (N, d), floating point; computed in float64. Rows are not centered.
-
-    Returns:
-        0-dimensional float64 tensor.
-
-    Raises:
-        ValueError: If ``matrix`` does not have two dimensions.
 
     Source:
         Garrido et al. (2023), RankMe: assessing the downstream performance by the rank of representations, eq. 1.
@@ -132,15 +102,6 @@ def nesum(matrix: Tensor) -> Tensor:
     Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse. Never above
     `participation_ratio`, which is never above `effective_rank`.
 
-    Args:
-        matrix: Shape (N, d), floating point; computed in float64. Rows are not centered.
-
-    Returns:
-        0-dimensional float64 tensor.
-
-    Raises:
-        ValueError: If ``matrix`` does not have two dimensions.
-
     Source:
         He, Ozay (2022), Exploring the gap between collapsed and whitened features; Rudelson, Vershynin (2007).
 
@@ -153,15 +114,6 @@ def nesum(matrix: Tensor) -> Tensor:
 
 def numerical_rank(matrix: Tensor) -> Tensor:
     """Number of singular values above max(N, d) eps of the largest, with eps of the dtype. Range [0, min(N, d)].
-
-    Args:
-        matrix: Shape (N, d), floating point. Rows are not centered.
-
-    Returns:
-        0-dimensional float64 tensor.
-
-    Raises:
-        ValueError: If ``matrix`` does not have two dimensions.
 
     Source:
         The convention of LAPACK's users, as in ``numpy.linalg.matrix_rank``.

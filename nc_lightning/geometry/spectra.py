@@ -75,9 +75,7 @@ def class_mean_nesum(stats: ClassStatistics) -> Tensor:
 def feature_eigenvalues(stats: ClassStatistics, centered: bool = True) -> Tensor:
     """Eigenvalues of the covariance of all features: (min(N, d),), falling, those below rounding exactly 0.
 
-    Args:
-        stats: Statistics of the features.
-        centered: About the sample mean, or about the origin.
+    It is the covariance about the sample mean or, where not ``centered``, about the origin.
     """
     return stats.remember(f"feature eigenvalues, {centered}", lambda: _feature_eigenvalues(stats, centered))
 

@@ -1,6 +1,6 @@
 """How features spread over the unit sphere: alignment within classes, uniformity over all, self-clustering.
 
-Statistics are to be those of features on the unit sphere.
+Statistics are those of features on the unit sphere; measures are 0-dimensional float64 tensors.
 """
 
 import torch
@@ -18,11 +18,7 @@ PAIRS_AT_ONCE = 2**22
 def alignment(stats: ClassStatistics) -> Tensor:
     """Mean squared distance between two different samples of a class, averaged over classes with two samples or more.
 
-    Args:
-        stats: Statistics of features on the unit sphere.
-
-    Returns:
-        0-dimensional, range [0, 4], ideal 0; NaN where every class has a single sample.
+    Range [0, 4], ideal 0; NaN where every class has a single sample.
 
     Source:
         Wang, Isola (2020), arXiv 2005.10242, with alpha = 2 and all pairs of a class as positives.
@@ -39,12 +35,8 @@ def alignment(stats: ClassStatistics) -> Tensor:
 def self_cluster(stats: ClassStatistics) -> Tensor:
     """How much more the samples cluster than random ones: squared cosines of all pairs, beyond the expected ones.
 
-    Args:
-        stats: Statistics of features on the unit sphere.
-
-    Returns:
-        0-dimensional: 1 where all features are equal or opposite, about 0 for random ones, -1/(N - 1) where they fill
-        all dimensions evenly, as at neural collapse with d = C - 1. NaN for d = 1, where nothing else is possible.
+    It is 1 where all features are equal or opposite, about 0 for random ones, -1/(N - 1) where they fill all dimensions
+    evenly, as at neural collapse with d = C - 1. NaN for d = 1, where the measure is constant.
 
     Source:
         Tsitsulin et al. (2023), Unsupervised embedding quality evaluation, arXiv 2305.16562.

@@ -37,13 +37,9 @@ def caveats(stats: ClassStatistics) -> str:
 
 
 def statistics_measures(stats: ClassStatistics) -> dict[str, Tensor]:
-    """Compute every measure that one pass can tell, on the CPU in float64.
+    """Compute every measure of the statistics of all features, on the CPU, as 0-dimensional float64 tensors by key.
 
-    Args:
-        stats: Statistics of all features.
-
-    Returns:
-        Measure by key, each a 0-dimensional float64 tensor. Without any sample every value is NaN.
+    Without any sample every value is NaN.
     """
     stats = stats.to("cpu")
     if not stats.present.any():

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_choice, check_count, check_features, check_labels, check_number
+from nc_lightning.checks import check_choice, check_count, check_features, check_fraction, check_labels, check_number
 from nc_lightning.distributed.global_batch import Shares, Sync, share_rows
 from nc_lightning.geometry import Normalization, normalize
 from nc_lightning.losses.diagnostics import negative_statistics
 from nc_lightning.losses.engines.autograd import general_loss
+from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.known_gradient import sum_over_processes
 from nc_lightning.losses.engines.sampled import sampled_loss
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, sort_batch
@@ -118,9 +119,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
                     "differentiate_weights: got True with num_negatives, expected False: draws have no gradient"
                 )
         link = InfoNCE() if link is None else link
-        check_number("tau_plus", tau_plus, at_least=0)
-        if tau_plus >= 1:
-            raise ValueError(f"tau_plus: got {tau_plus!r}, expected a probability in [0, 1)")
+        check_fraction("tau_plus", tau_plus, "[0, 1)", "a probability")
         if tau_plus > 0 and (negatives != "all" or not isinstance(link, InfoNCE)):
             raise ValueError(
                 f"tau_plus: got {tau_plus!r}, expected 0 but for unsupervised InfoNCE: where labels decide, no "
@@ -142,11 +141,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         self._warned = False
 
     def forward(
-        self,
-        z: Tensor,
-        labels: Tensor,
-        instances: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        self, z: Tensor, labels: Tensor, instances: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Compute the loss of a batch, the value of `compute`."""
         return self.compute(z, labels, instances, generator).value
@@ -194,12 +189,12 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
             return LossResult(value, 0 if order is None else order.num_pairs, len(batch.ids), batch.shares)
 
     def _tiled(self, batch: LossBatch, order: SortedBatch, tau: float) -> Tensor:
-        options: dict[str, Any] = {"link": self.link, "beta": self.beta, "temperature": tau, "past": batch.past}
-        options["learnable"] = self.temperature if isinstance(self.temperature, Tensor) else None
-        options |= {"differentiate": self.differentiate_weights, "normalization": self.normalization}
+        infonce = InfoNCETerms(self.link, self.beta, tau, self.differentiate_weights)  # type: ignore[arg-type]
+        options = (infonce, self.normalization, batch.past)
+        learnable = self.temperature if isinstance(self.temperature, Tensor) else None
         if batch.shares is None:
-            return tiled_loss(batch.z, order, **options)
-        return tiled_distributed_loss(batch.z, order, batch.shares, **options)
+            return tiled_loss(batch.z, order, *options, learnable)
+        return tiled_distributed_loss(batch.z, order, batch.shares, *options, learnable)
 
     def _by_autograd(self, batch: LossBatch, order: SortedBatch, generator: torch.Generator | None) -> Tensor:
         z, ids, past, past_id, shares = batch
@@ -243,7 +238,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         instances = instances if shares is None else shares.number(instances, labels.device)
         ids = positive_ids(labels, instances, self.positives).to(z.device, torch.int64)
         ids = ids if shares is None else shares.gather(ids)
-        if self.queue is None or len(self.queue) == 0:
+        if not self.queue:
             return LossBatch(z, ids, None, None, shares)
         features, past_labels = self.queue.on_device_of(z)
         past = normalize(features, self.normalization)
@@ -284,7 +279,9 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
             shares: Those of the `LossResult` of the same batch, so that processes need not ask again; None to ask.
 
         Returns:
-            Means over the anchors of the whole batch, see `nc_lightning.losses.diagnostics.negative_statistics`.
+            Means over the usable anchors of the whole batch, NaN if there is none: ``effective``, the effective number
+            of negatives, ``fraction``, its share of the negatives, and among ``all`` negatives ``false_share``, see
+            `nc_lightning.losses.diagnostics`.
         """
         with torch.autocast(z.device.type, enabled=False):
             z, ids, past, past_id, shares = self._prepare(z, labels, instances, shares)

@@ -1,5 +1,6 @@
 """What hardening does to the negatives of a batch, and how similarities are distributed, in numbers to plot."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from nc_lightning.losses.hardening import Hardening
 from nc_lightning.losses.pairs import Negatives, Pairs, label_pairs
 
 ELEMENTS_AT_ONCE = 2**22
-"""How many similarities `negative_statistics` holds at a time."""
+"""How many similarities are held at a time."""
 
 
 def effective_negatives(log_weights: Tensor) -> Tensor:
@@ -67,21 +68,7 @@ def negative_statistics(
     past_id: Tensor | None = None,
     max_anchors: int | None = None,
 ) -> dict[str, Tensor]:
-    """Say what a hardening does to the negatives of a batch, in memory of O(N).
-
-    Args:
-        z: (N, d) normalised features.
-        ids: (N,) integers; equal ones are positives of each other.
-        hardening: eta.
-        negatives: ``other_classes`` or ``all`` other samples.
-        include_self: See `ContrastiveLoss`.
-        past: (M, d) features that are negatives only.
-        past_id: (M,) their ids.
-        max_anchors: About how many anchors to look at, evenly spread; None for all.
-
-    Returns:
-        Means over the usable anchors, NaN if there is none: ``effective``, see `effective_negatives`, ``fraction``, its
-        share of the negatives, and among ``all`` negatives ``false_share``, see `false_negative_share`.
+    """Compute `ContrastiveLoss.negative_statistics` of normalised features, in memory of O(N).
 
     Example:
         >>> ids = torch.tensor([0, 0, 1, 1])
@@ -90,12 +77,9 @@ def negative_statistics(
         {'effective': tensor(2.), 'fraction': tensor(1.)}
     """
     everyone = z if past is None else torch.cat([z, past])
-    step = 1 if max_anchors is None else max(1, len(z) // max_anchors)
-    height = step * max(1, ELEMENTS_AT_ONCE // max(1, len(everyone)))
     usable: list[Tensor] = []
     parts: dict[str, list[Tensor]] = {"effective": [], "fraction": [], "false_share": []}
-    for start in range(0, len(z), height):
-        rows = slice(start, start + height, step)
+    for rows in _blocks(len(z), len(everyone), max_anchors):
         similarity, pairs = z[rows] @ everyone.T, label_pairs(ids, negatives, include_self, past_id, rows)
         log_weights = hardening.log_weights(similarity, pairs.negatives)
         effective = effective_negatives(log_weights)
@@ -168,10 +152,7 @@ def similarity_histograms(
     reach = max(1.0, float(z.square().sum(1).max())) if len(z) else 1.0
     reach = 1.0 if reach < 1 + 1e-4 else reach
     positive, negative, hardened = torch.zeros(3, num_bins, dtype=torch.float64)
-    step = 1 if max_anchors is None else max(1, len(z) // max_anchors)
-    height = step * max(1, ELEMENTS_AT_ONCE // max(1, len(z)))
-    for start in range(0, len(z), height):
-        rows = slice(start, start + height, step)
+    for rows in _blocks(len(z), len(z), max_anchors):
         similarity, pairs = z[rows] @ z.T, label_pairs(labels, negatives, rows=rows)
         bins = ((similarity + reach) * (num_bins / (2 * reach))).long().clamp_(0, num_bins - 1)
         # Weights of 0 and 1 are several times as fast as selecting by the masks.
@@ -183,6 +164,13 @@ def similarity_histograms(
     shares = [counts / counts.sum().clamp(min=1e-300) for counts in (positive, negative, hardened)]
     edges = torch.linspace(-reach, reach, num_bins + 1, dtype=torch.float64)
     return SimilarityHistograms(edges, shares[0], shares[1], None if hardening is None else shares[2])
+
+
+def _blocks(num_anchors: int, num_others: int, max_anchors: int | None) -> Iterator[slice]:
+    """Cut the anchors, or about ``max_anchors`` of them, evenly spread, into blocks that are looked at together."""
+    step = 1 if max_anchors is None else max(1, num_anchors // max_anchors)
+    height = step * max(1, ELEMENTS_AT_ONCE // max(1, num_others))
+    return (slice(start, start + height, step) for start in range(0, num_anchors, height))
 
 
 def _count(bins: Tensor, weights: Tensor, num_bins: int) -> Tensor:

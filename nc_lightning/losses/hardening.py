@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_number
+from nc_lightning.checks import check_fraction, check_number
 
 
 class Hardening(ABC):
@@ -61,7 +61,17 @@ class Hardening(ABC):
         return f"{type(self).__name__}({arguments})"
 
 
-class Exponential(Hardening):
+class _ByPower(Hardening):
+    """A hardening with a hardness ``beta``, the power of something positive."""
+
+    never_nan = True
+
+    def __init__(self, beta: float) -> None:
+        check_number("beta", beta, at_least=0)
+        self.beta = beta
+
+
+class Exponential(_ByPower):
     """eta(s) = e^{beta s}; ``beta`` 0 weighs all alike. The paper's choice.
 
     Args:
@@ -76,18 +86,12 @@ class Exponential(Hardening):
         tensor([[0.2689, 0.7311]])
     """
 
-    never_nan = True
-
-    def __init__(self, beta: float) -> None:
-        check_number("beta", beta, at_least=0)
-        self.beta = beta
-
     def log_eta(self, similarity: Tensor, negatives: Tensor) -> Tensor:
         """Return beta s."""
         return self.beta * similarity
 
 
-class Polynomial(Hardening):
+class Polynomial(_ByPower):
     """eta(s) = max(0, 1 + s)^beta, made for similarities in [-1, 1].
 
     Args:
@@ -101,12 +105,6 @@ class Polynomial(Hardening):
         >>> Polynomial(beta=2.0).log_weights(s, mask).exp()
         tensor([[0.2000, 0.8000]])
     """
-
-    never_nan = True
-
-    def __init__(self, beta: float) -> None:
-        check_number("beta", beta, at_least=0)
-        self.beta = beta
 
     def log_eta(self, similarity: Tensor, negatives: Tensor) -> Tensor:
         """Return beta log(1 + s)."""
@@ -134,9 +132,7 @@ class Threshold(Hardening):
     never_nan = True
 
     def __init__(self, fraction: float) -> None:
-        check_number("fraction", fraction, above=0)
-        if fraction > 1:
-            raise ValueError(f"fraction: got {fraction!r}, expected a share in (0, 1]")
+        check_fraction("fraction", fraction, "(0, 1]")
         self.fraction = fraction
 
     def log_eta(self, similarity: Tensor, negatives: Tensor) -> Tensor:

@@ -12,14 +12,11 @@ from torchmetrics import Metric
 
 from nc_lightning.checks import check_count
 from nc_lightning.distributed.collectives import rank_and_world_size
-from nc_lightning.geometry import CenterDistances, ClassStatistics, nc4_mismatches, unit_sphere
+from nc_lightning.geometry import ClassStatistics, unit_sphere
 from nc_lightning.geometry.ideals import ideal
 from nc_lightning.geometry.measures import STATISTICS_MEASURES
 from nc_lightning.geometry.placement import in_float64, outside_inference, statistics_device
 from nc_lightning.geometry.survey import caveats
-
-Classifier = nn.Linear | tuple[Tensor, Tensor | None]
-"""A linear layer, or its weight (C, d) and bias (C,)."""
 
 LARGE_STATE = 2**28
 """Bytes of state above which a metric says at construction what it will take."""
@@ -212,32 +209,3 @@ class ClassStatisticsMetric(Float64Metric):
 def statistics_of(parts: dict[str, Tensor]) -> ClassStatistics:
     """Class statistics over the parts of a state, without copying them."""
     return ClassStatistics.from_state(parts["counts"], parts["means"], parts["scatter"], parts["traces"])
-
-
-def check_centers(centers: ClassStatistics, num_classes: int, feature_dim: int) -> ClassStatistics:
-    """Return centers that fit.
-
-    Raises:
-        ValueError: If they are of another number of classes or dimension, or hold no class.
-    """
-    if tuple(centers.means.shape) != (num_classes, feature_dim):
-        raise ValueError(
-            f"centers: got statistics of (num_classes, feature_dim) = {tuple(centers.means.shape)}, expected "
-            f"{(num_classes, feature_dim)}"
-        )
-    CenterDistances(centers)
-    return centers
-
-
-def count_mismatches(
-    sums: Tensor, z: Tensor, labels: Tensor, classifier: Classifier, to_centers: CenterDistances
-) -> None:
-    """Add to sums (C,) on how many samples of each class the classifier and the nearest center disagree."""
-    wrong = in_float64(nc4_mismatches(z, *weight_and_bias(classifier), to_centers), sums.device)
-    sums.index_add_(0, labels.to(wrong.device, torch.int64), wrong)
-
-
-def weight_and_bias(classifier: Classifier) -> tuple[Tensor, Tensor | None]:
-    """Weight (C, d) and bias (C,) or None of a classifier, as they are now, without their graph."""
-    weight, bias = (classifier.weight, classifier.bias) if isinstance(classifier, nn.Linear) else classifier
-    return weight.detach(), None if bias is None else bias.detach()

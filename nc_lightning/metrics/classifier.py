@@ -3,38 +3,68 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nc_lightning.geometry import CenterDistances, ClassStatistics, nc3
+from nc_lightning.geometry import CenterDistances, ClassStatistics, nc3, nc4_mismatches
 from nc_lightning.geometry.classifier import check_classifier
-from nc_lightning.metrics.base import (
-    Classifier,
-    ClassStatisticsMetric,
-    check_centers,
-    count_mismatches,
-    weight_and_bias,
-)
+from nc_lightning.geometry.placement import in_float64
+from nc_lightning.metrics.base import ClassStatisticsMetric
+
+Classifier = nn.Linear | tuple[Tensor, Tensor | None]
+"""A linear layer, or its weight (C, d) and bias (C,)."""
 
 
-class _ClassifierMetric(ClassStatisticsMetric):
-    higher_is_better = False
+class ClassifierMetric(ClassStatisticsMetric):
+    """Base of the metrics that know a linear classifier, or class centers.
 
-    def __init__(self, num_classes: int, feature_dim: int, classifier: Classifier, **kwargs: Any) -> None:
+    Raises:
+        ValueError: If the centers are of another number of classes or dimension, or hold no class; or if the classifier
+            does not fit.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        feature_dim: int,
+        classifier: Classifier | None,
+        centers: ClassStatistics | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if centers is not None:
+            if tuple(centers.means.shape) != (num_classes, feature_dim):
+                raise ValueError(
+                    f"centers: got statistics of (num_classes, feature_dim) = {tuple(centers.means.shape)}, expected "
+                    f"{(num_classes, feature_dim)}"
+                )
+            CenterDistances(centers)
+        self.centers = centers
         # Out of sight of nn.Module: the classifier is not ours to move, to save or to train.
         self.__dict__["_classifier"] = classifier
-        check_classifier(*self.classifier, num_classes, feature_dim)
+        if classifier is not None:
+            check_classifier(*self.classifier, num_classes, feature_dim)
         super().__init__(num_classes, feature_dim, **kwargs)
 
     @property
     def classifier(self) -> tuple[Tensor, Tensor | None]:
-        """Weight (C, d) and bias (C,) or None, as they are now."""
-        return weight_and_bias(self.__dict__["_classifier"])
+        """Weight (C, d) and bias (C,) or None, as they are now, without their graph."""
+        given: Classifier = self.__dict__["_classifier"]
+        weight, bias = (given.weight, given.bias) if isinstance(given, nn.Linear) else given
+        return weight.detach(), None if bias is None else bias.detach()
 
     def _settings(self) -> tuple[Any, ...]:
-        return (*super()._settings(), id(self.__dict__["_classifier"]))
+        return (*super()._settings(), id(self.centers), id(self.__dict__["_classifier"]))
+
+    def _count_mismatches(self, sums: Tensor, z: Tensor, labels: Tensor, to_centers: CenterDistances) -> None:
+        """Add to sums (C,) on how many samples of each class the classifier and the nearest center disagree."""
+        wrong = in_float64(nc4_mismatches(z, *self.classifier, to_centers), sums.device)
+        sums.index_add_(0, labels.to(wrong.device, torch.int64), wrong)
+
+    def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
+        is_nc3 = key == "nc3" and bool(stats.present.any())
+        return nc3(stats, self.classifier[0]) if is_nc3 else super()._measure(key, stats)
 
 
-class NC3(_ClassifierMetric):
+class NC3(ClassifierMetric):
     """NC3, self-duality: distance between a linear classifier and the centered class means. Range [0, 2], ideal 0.
 
     The definition is `nc_lightning.geometry.nc3`. The classifier is looked at in `compute`.
@@ -58,12 +88,10 @@ class NC3(_ClassifierMetric):
     """
 
     keys = ("nc3",)
-
-    def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
-        return nc3(stats, self.classifier[0]) if stats.present.any() else stats.means.new_full((), torch.nan)
+    higher_is_better = False
 
 
-class NC4(_ClassifierMetric):
+class NC4(ClassifierMetric):
     """NC4: share of samples on which a linear classifier and the nearest class center disagree. Range [0, 1], ideal 0.
 
     The definition is `nc_lightning.geometry.nc4_mismatches`; the bias is never left out. The classifier is looked at in
@@ -92,20 +120,17 @@ class NC4(_ClassifierMetric):
     """
 
     keys = ("nc4",)
+    higher_is_better = False
     sums = ("mismatches",)
 
     def __init__(
         self, num_classes: int, feature_dim: int, classifier: Classifier, centers: ClassStatistics, **kwargs: Any
     ) -> None:
-        self.centers = check_centers(centers, num_classes, feature_dim)
-        super().__init__(num_classes, feature_dim, classifier, **kwargs)
-
-    def _settings(self) -> tuple[Any, ...]:
-        return (*super()._settings(), id(self.centers))
+        super().__init__(num_classes, feature_dim, classifier, centers, **kwargs)
 
     def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
-        to_centers = CenterDistances(self.centers.to(z.device))
-        count_mismatches(parts["mismatches"], z, labels, self.__dict__["_classifier"], to_centers)
+        to_centers = CenterDistances(self.centers.to(z.device))  # type: ignore[union-attr]
+        self._count_mismatches(parts["mismatches"], z, labels, to_centers)
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
         return self._sum("mismatches").sum().cpu() / stats.counts.sum()

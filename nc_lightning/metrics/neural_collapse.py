@@ -5,20 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nc_lightning.geometry import CenterDistances, ClassStatistics, class_mean_spectrum, nc3
-from nc_lightning.geometry.classifier import check_classifier
+from nc_lightning.geometry import CenterDistances, ClassStatistics, class_mean_spectrum
 from nc_lightning.geometry.measures import CENTER_MEASURES, STATISTICS_MEASURES
-from nc_lightning.metrics.base import (
-    Classifier,
-    ClassStatisticsMetric,
-    check_centers,
-    count_mismatches,
-    statistics_of,
-    weight_and_bias,
-)
+from nc_lightning.metrics.base import ClassStatisticsMetric, statistics_of
+from nc_lightning.metrics.classifier import Classifier, ClassifierMetric
 
 
-class NeuralCollapse(ClassStatisticsMetric):
+class NeuralCollapse(ClassifierMetric):
     """Every measure of `nc_lightning.geometry.measure`, as a flat dict, of features that arrive in batches.
 
     ``within_class_variation`` and ``ncc_accuracy`` compare features with class centers, which must be known before.
@@ -59,16 +52,9 @@ class NeuralCollapse(ClassStatisticsMetric):
         classifier: Classifier | None = None,
         **kwargs: Any,
     ) -> None:
-        self.centers = None if centers is None else check_centers(centers, num_classes, feature_dim)
-        # Out of sight of nn.Module: the classifier is not ours to move, to save or to train.
-        self.__dict__["_classifier"] = classifier
         if classifier is not None:
-            check_classifier(*weight_and_bias(classifier), num_classes, feature_dim)
             self.keys = (*self.keys, "nc3", "nc4")
-        super().__init__(num_classes, feature_dim, **kwargs)
-
-    def _settings(self) -> tuple[Any, ...]:
-        return (*super()._settings(), id(self.centers), id(self.__dict__["_classifier"]))
+        super().__init__(num_classes, feature_dim, classifier, centers, **kwargs)
 
     def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
         if len(z) == 0:
@@ -83,15 +69,12 @@ class NeuralCollapse(ClassStatisticsMetric):
         to_centers = CenterDistances(centers.to(z.device)).update(z, labels)
         parts["distances"] += to_centers.distances.to(parts["distances"])
         parts["correct"] += to_centers.correct.to(parts["correct"])
-        classifier: Classifier | None = self.__dict__["_classifier"]
-        if classifier is not None:
-            count_mismatches(parts["mismatches"], z, labels, classifier, to_centers)
+        if "nc4" in self.keys:
+            self._count_mismatches(parts["mismatches"], z, labels, to_centers)
 
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
-        if not stats.present.any() or key in STATISTICS_MEASURES:
+        if not stats.present.any() or key in STATISTICS_MEASURES or key == "nc3":
             return super()._measure(key, stats)
-        if key == "nc3":
-            return nc3(stats, weight_and_bias(self.__dict__["_classifier"])[0])
         sums = {name: self._sum(name).cpu() for name in self.sums}
         if self.centers is None and len(self._merged()) > 1:
             # Each process knew the distances to its own means only, not to those of all.

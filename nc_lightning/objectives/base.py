@@ -20,6 +20,7 @@ from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.encoders import ProjectionHead
 from nc_lightning.encoders.base import AnyEncoder, AnyProjector
 from nc_lightning.geometry import normalize
+from nc_lightning.geometry.measures import LOSS_REFERENCES
 from nc_lightning.losses import ContrastiveLoss, LossResult
 from nc_lightning.objectives.parts import check_features, make_projector
 from nc_lightning.objectives.training_data import RememberingModule
@@ -27,8 +28,6 @@ from nc_lightning.private_apis.lightning import is_from_command_line
 from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
 
-REFERENCES = ("loss/collapsed", "loss/bound", "loss/optimality_gap", "loss/neural_collapse")
-"""What is logged next to the loss as far as it holds."""
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BUILT_FROM_CODE = ["loss", "link", "hardening", "encoder", "projector", "optimizer", "lr_scheduler"]
 
@@ -148,7 +147,7 @@ class ContrastiveObjective(RememberingModule):
     def on_train_epoch_start(self) -> None:
         """Work out the loss's constants again: a temperature that is learnt has moved, and a queue may have come."""
         self._constants_for = ()
-        forget_logged(self.trainer, *REFERENCES)
+        forget_logged(self.trainer, *LOSS_REFERENCES)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Compute the loss of a batch; callbacks find z and the labels beside it."""

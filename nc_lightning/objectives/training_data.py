@@ -50,9 +50,7 @@ class RememberingModule(OptimizedModule):
         """Compare the data with those of training."""
         self._compare()
 
-    def on_predict_start(self) -> None:
-        """Compare the data with those of training."""
-        self._compare()
+    on_predict_start = on_test_start
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save what is remembered, also where a callback saves the weights of another module."""
@@ -90,10 +88,6 @@ def preprocess_in_use(trained: Preprocess, data: Any) -> Preprocess:
 
     The data modules here standardise by those of training; loaders and other data modules keep their own.
 
-    Args:
-        trained: Preprocessing of the training.
-        data: Data module or loader in use.
-
     Raises:
         ValueError: If one of the two standardises and the other does not, or if the numbers of channels differ.
     """
@@ -111,10 +105,9 @@ def preprocess_in_use(trained: Preprocess, data: Any) -> Preprocess:
 
 
 def class_names_of(data: Any) -> list[str | int] | None:
-    """Return the names of the classes in their order, or their labels where they have no names.
+    """Return the names of the classes of a data module or loader in their order, or their labels without names.
 
-    Args:
-        data: Data module or loader in use; None is returned where it does not say, and for unlabelled inputs.
+    Returns None where it has neither, and for unlabelled inputs.
     """
     names = data.names_or_labels() if isinstance(data, LabelledDataModule) else getattr(data, "class_names", None)
     if not isinstance(names, (list, tuple)):
@@ -127,10 +120,6 @@ def check_class_names(trained: list[str | int] | None, data: Any) -> None:
 
     Where one of the two has numbers alone and the other has names, they are taken to be in the same order, with a
     warning. Another number of classes is not compared: the model is made for its own.
-
-    Args:
-        trained: Names of the classes of training; None where they are not known.
-        data: Data module or loader in use.
 
     Raises:
         ValueError: If a class has another name.

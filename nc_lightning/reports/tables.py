@@ -9,16 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from nc_lightning.geometry import MEASURES, ideal, ideals_met
+from nc_lightning.geometry.measures import LOSS_REFERENCES
 
-LOSS_KEYS = (
-    "loss/train",
-    "loss/val",
-    "loss/test",
-    "loss/bound",
-    "loss/optimality_gap",
-    "loss/neural_collapse",
-    "loss/collapsed",
-)
+LOSS_KEYS = ("loss/train", "loss/val", "loss/test", *LOSS_REFERENCES)
 """Losses in the order of tables."""
 
 

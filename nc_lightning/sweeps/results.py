@@ -8,17 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nc_lightning.geometry import MEASURES
+from nc_lightning.geometry import measures
 from nc_lightning.reports.record import RunRecord
 from nc_lightning.reports.tables import LOSS_KEYS, format_value
 from nc_lightning.sweeps.cell import STOPPED, CellFolder
 
 HEADLINES = {
-    **{
-        f"geometry/train/{key}": key.replace("_", " ")
-        for key, measure in MEASURES.items()
-        if measure.headline and measure.of == "statistics"
-    },
+    **{f"geometry/train/{key}": key.replace("_", " ") for key in measures.HEADLINES},
     "loss/optimality_gap": "optimality gap",
     "geometry/val/ncc_accuracy": "accuracy (val)",
 }

@@ -25,7 +25,8 @@ from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.sources import find_num_classes, is_named, run_folder
 from nc_lightning.checks import check_count
 from nc_lightning.data.preprocess import Preprocess
-from nc_lightning.geometry import MEASURES, class_mean_spectrum
+from nc_lightning.geometry import class_mean_spectrum
+from nc_lightning.geometry.measures import HEADLINES
 from nc_lightning.io.atomic import replace_file, unused_path
 from nc_lightning.losses import ContrastiveLoss
 from nc_lightning.private_apis.lightning import HP_METRIC, attached_datamodule
@@ -34,7 +35,7 @@ from nc_lightning.reports.html import SETS, report_html
 from nc_lightning.reports.record import FILE_NAME, RunRecord
 
 FINAL_METRICS = (
-    *(f"geometry/train/{key}" for key, measure in MEASURES.items() if measure.headline and measure.of == "statistics"),
+    *(f"geometry/train/{key}" for key in HEADLINES),
     *(f"geometry/val/{key}" for key in ("nc1", "effective_rank", "ncc_accuracy")),
     "loss/optimality_gap",
 )

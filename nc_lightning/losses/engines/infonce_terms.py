@@ -14,6 +14,12 @@ class InfoNCETerms(NamedTuple):
     """Link, hardness and temperature, and what they make of a similarity.
 
     Terms are of two kinds: first the hardened e^{(beta + 1 / temperature) s}, then the weights e^{beta s} alone.
+
+    Attributes:
+        link: InfoNCE with alpha > 0; its sum form multiplies the sum by the number of the anchor's negatives.
+        beta: Hardness of the weights w_n ~ e^{beta s_in}.
+        temperature: tau.
+        differentiate: Whether gradients flow through the weights.
     """
 
     link: InfoNCE

@@ -64,11 +64,7 @@ class SortedBatch(NamedTuple):
     include_self: bool
 
     def of_anchors(self, own: slice) -> tuple["SortedBatch", Tensor]:
-        """Return the same with some of the samples as anchors, and where each of these was among them before.
-
-        Args:
-            own: Which samples, in the order from before they were sorted.
-        """
+        """Return the same with some of the samples (of before sorting) as anchors, and where each was among them."""
         position, before = _inverse(self.order)[own].sort()
         at = _inverse(self.windows.order)[own].sort().values
         first, end, past_first, past_end, order = self.windows
@@ -88,10 +84,8 @@ class SortedBatch(NamedTuple):
     def pairs(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Return the pairs of some anchors, by where these and their positives were before: two of (P,).
 
-        In ascending order, as `torch.nonzero` would find them, for which the host would wait.
-
-        Args:
-            rows: Which samples are anchors, in the order from before; anchors are counted from its start.
+        In ascending order, as `torch.nonzero` would find them, for which the host would wait. ``rows`` are in the order
+        from before sorting; anchors are counted from its start.
         """
         n, per_sample = len(self.order), self.pairs_per_sample()
         anchor, other = self.same_class()

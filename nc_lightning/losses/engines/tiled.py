@@ -19,7 +19,6 @@ from nc_lightning.losses.engines.known_gradient import Result, with_known_gradie
 from nc_lightning.losses.engines.row_blocks import row_blocks, softplus, view
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
-from nc_lightning.losses.links import InfoNCE
 
 # Found by timing: up to this share of all pairs, positives are looked at one by one.
 SQUARE_PAIRS = 1 / 6
@@ -30,11 +29,7 @@ SAFE_SHARE = 0.95
 def tiled_loss(
     z: Tensor,
     batch: SortedBatch,
-    *,
-    link: InfoNCE,
-    beta: float,
-    temperature: float,
-    differentiate: bool,
+    infonce: InfoNCETerms,
     normalization: Normalization = "none",
     past: Tensor | None = None,
     learnable: Tensor | None = None,
@@ -48,10 +43,7 @@ def tiled_loss(
     Args:
         z: (N, d) features, float32 or float64, whose inner products, once normalised, are s.
         batch: Who is whose positive and negative.
-        link: InfoNCE with alpha > 0; its sum form multiplies the sum by the number of the anchor's negatives.
-        beta: Hardness of the weights w_n ~ e^{beta s_in}.
-        temperature: tau.
-        differentiate: Whether gradients flow through the weights.
+        infonce: Link, hardness and temperature.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
         past: (M, d) normalised features that are negatives only.
         learnable: The temperature as a tensor of shape () to learn; needs detached weights and no past.
@@ -63,13 +55,13 @@ def tiled_loss(
         Jiang et al. (2023), arXiv 2311.05139; gradient formed in the forward as by Hsu et al. (2024), arXiv 2410.10989.
 
     Example:
+        >>> from nc_lightning.losses import InfoNCE
         >>> from nc_lightning.losses.engines.sorted_batch import sort_batch
         >>> z, labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 0, 1])
         >>> batch = sort_batch(labels, "other_classes", include_self=False)
-        >>> tiled_loss(z, batch, link=InfoNCE(), beta=5.0, temperature=1.0, differentiate=False)
+        >>> tiled_loss(z, batch, InfoNCETerms(InfoNCE(), beta=5.0, temperature=1.0, differentiate=False))
         tensor(0.1269)
     """
-    infonce = InfoNCETerms(link, beta, temperature, differentiate)
 
     def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
         z, of_temperature = z[batch.order], None
@@ -83,7 +75,8 @@ def tiled_loss(
             pull_back_rows_(gradient, z, divisors, normalization)
             gradient = torch.empty_like(gradient).index_copy_(0, batch.order, gradient)
         loss = loss / batch.num_pairs
-        return loss if link.alpha == 1 else loss + math.log(link.alpha), gradient, of_temperature
+        loss = loss if infonce.link.alpha == 1 else loss + math.log(infonce.link.alpha)
+        return loss, gradient, of_temperature
 
     return with_known_gradient(compute, z, learnable)
 
@@ -222,10 +215,7 @@ def _pull(
 def _row_blocks(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Sweep once over blocks of whole rows, for exponents of any size.
-
-    Exponents are relative to each anchor's largest negative: terms neither overflow nor all vanish.
-    """
+    """Sweep once over blocks of whole rows, for exponents of any size."""
     n, loss, gradient = len(z), z.new_zeros(()), torch.zeros_like(z) if with_gradient else None
     for block in row_blocks(z, everyone, batch, infonce, loss):
         if gradient is not None:

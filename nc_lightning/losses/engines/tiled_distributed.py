@@ -17,41 +17,26 @@ from nc_lightning.losses.engines.known_gradient import Result, with_known_gradie
 from nc_lightning.losses.engines.row_blocks import row_blocks, view
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
-from nc_lightning.losses.links import InfoNCE
 
 
 def tiled_distributed_loss(
     z: Tensor,
     batch: SortedBatch,
     shares: Shares,
-    *,
-    link: InfoNCE,
-    beta: float,
-    temperature: float,
-    differentiate: bool,
+    infonce: InfoNCETerms,
     normalization: Normalization = "none",
     past: Tensor | None = None,
     learnable: Tensor | None = None,
 ) -> Tensor:
     """Return what `nc_lightning.losses.engines.tiled.tiled_loss` does of the batch of all processes, on each of them.
 
-    Args:
-        z: (n, d) features of this process.
-        batch: Whole batch, sorted.
-        shares: Number of its rows on each process.
-        link: See `tiled_loss`, as for the other arguments; ``past`` is the same on all processes.
-        beta: Hardness.
-        temperature: tau.
-        differentiate: Whether gradients flow through the weights.
-        normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
-        past: (M, d) normalised features that are negatives only.
-        learnable: The temperature as a tensor to learn.
+    Arguments as for `tiled_loss`; ``z`` (n, d) are the features of this process, ``shares`` the number of rows of each,
+    ``batch`` and ``past`` are the same on all of them.
 
     Returns:
         0-dimensional loss in nats, whose gradient is the share of this process in one that is averaged over processes.
         First derivatives only.
     """
-    infonce = InfoNCETerms(link, beta, temperature, differentiate)
 
     def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
         everyone, gradient, of_temperature = shares.gather(z)[batch.order], None, None
@@ -68,7 +53,7 @@ def tiled_distributed_loss(
             gradient *= len(shares.sizes) / (batch.num_pairs * infonce.temperature)
             of_temperature = infonce.gradient_of_temperature(gradient, mine) if with_temperature else None
             gradient = torch.empty_like(gradient).index_copy_(0, order, gradient)
-        return all_values[0].sum() / batch.num_pairs + math.log(link.alpha), gradient, of_temperature
+        return all_values[0].sum() / batch.num_pairs + math.log(infonce.link.alpha), gradient, of_temperature
 
     return with_known_gradient(compute, normalize(z, normalization), learnable)
 

@@ -9,6 +9,7 @@ from nc_lightning.geometry import normalize
 from nc_lightning.losses import Exponential, InfoNCE
 from nc_lightning.losses.engines import tile_sizes, tiled
 from nc_lightning.losses.engines.autograd import general_loss
+from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, sort_batch
 from nc_lightning.losses.pairs import label_pairs
 
@@ -51,7 +52,8 @@ def value_and_gradient(function, z):
 
 def tiled_loss(z, labels, past=None, past_labels=None, **o):
     sorted_batch = sort_batch(labels, o.pop("negatives"), o.pop("include_self"), past_labels)
-    return z.sum() * 0 if sorted_batch is None else tiled.tiled_loss(z, sorted_batch, past=past, **o)
+    infonce = InfoNCETerms(*(o.pop(name) for name in InfoNCETerms._fields))
+    return z.sum() * 0 if sorted_batch is None else tiled.tiled_loss(z, sorted_batch, infonce, past=past, **o)
 
 
 def dense_loss(z, labels, past=None, past_labels=None, **o):
