@@ -212,14 +212,12 @@ class HardNegativeSampler(Callback):
 
     def _features(self, module: LightningModule, outputs: Any) -> StepFeatures | None:
         features = step_features(outputs)
-        if features is not None:
-            return features
-        if self.schedule == "adaptive" or self.queue is not None:
+        if features is None and (self.schedule == "adaptive" or self.queue is not None):
             raise ValueError(
                 f"HardNegativeSampler: got only a loss from the training step of {type(module).__name__}, expected a "
                 "dict with loss, z and labels, which adaptive hardness and the queue need"
             )
-        return None
+        return features
 
     def _log(self, module: LightningModule, values: dict[str, Tensor]) -> None:
         if not values:
@@ -262,9 +260,6 @@ def _check_queue(size: int, per_epoch: float, loss: ContrastiveLoss, labels: Ten
 def meets_itself(epochs: float) -> float:
     """Return how often a sample finds its own last features in a queue that holds a number of shuffled epochs.
 
-    Args:
-        epochs: Size of the queue over that of an epoch.
-
     Example:
         >>> meets_itself(0.5), meets_itself(1.0), meets_itself(2.0)
         (0.125, 0.5, 1.0)
@@ -273,8 +268,7 @@ def meets_itself(epochs: float) -> float:
 
 
 def _statistics(loss: ContrastiveLoss, features: StepFeatures, max_anchors: int | None = None) -> dict[str, Tensor]:
-    z, labels, instances, shares = features
-    return loss.negative_statistics(z, labels, instances, max_anchors, shares)
+    return loss.negative_statistics(*features[:3], max_anchors, features.shares)
 
 
 def _sums_over_processes(values: Tensor) -> tuple[Tensor, Tensor]:

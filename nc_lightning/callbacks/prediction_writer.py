@@ -11,9 +11,10 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 
 from nc_lightning.batch import set_name
-from nc_lightning.callbacks.sources import datamodule_in_use, run_folder
+from nc_lightning.callbacks.sources import run_folder
 from nc_lightning.distributed.collectives import all_gather_objects
 from nc_lightning.io.atomic import unused_path
+from nc_lightning.private_apis.lightning import attached_datamodule
 
 Array = np.ndarray[Any, Any]
 
@@ -53,7 +54,7 @@ class PredictionWriter(BasePredictionWriter):
         self.path = unused_path(folder / "predictions.npz")
         arrays: dict[str, Any] = {key: _interleave([share[key] for share, _ in shares]) for key in own}
         written = " and ".join(f"{key} {array.shape}" for key, array in arrays.items())
-        names = getattr(datamodule_in_use(trainer), "class_names", None)
+        names = getattr(attached_datamodule(trainer), "class_names", None)
         if names is not None:
             arrays["class_names"] = np.array(names)
         paths = [np.array(paths) for _, paths in shares if paths]

@@ -31,7 +31,7 @@ def find_num_classes(given: int | None, trainer: Trainer, module: LightningModul
     Raises:
         ValueError: If there is none; the message names the callback.
     """
-    of_data = getattr(datamodule_in_use(trainer), "num_classes", None)
+    of_data = getattr(attached_datamodule(trainer), "num_classes", None)
     for source in (given, getattr(module, "num_classes", None), of_data):
         if source is not None:
             return int(source)
@@ -63,22 +63,14 @@ def checkpoint_folder(trainer: Trainer, otherwise: str = "checkpoints") -> Path:
     return Path(folders[0] if folders else Path(root) / otherwise)
 
 
+def callbacks_of(trainer: Trainer) -> list[Any]:
+    """Return the callbacks of a trainer."""
+    return getattr(trainer, "callbacks", [])
+
+
 def unless_present(callback: type[Callback], module: LightningModule) -> list[Callback]:
     """Return a new callback for `configure_callbacks`, or none if the user gave the Trainer one of its kind."""
-    given: list[Callback] = getattr(attached_trainer(module), "callbacks", [])
-    return [] if any(isinstance(other, callback) for other in given) else [callback()]
-
-
-def datamodule_in_use(trainer: Trainer) -> Any:
-    """Return the data module of this fit, validation, test or prediction; None where it was given loaders.
-
-    ``trainer.datamodule`` is that of an earlier call then: Lightning keeps it.
-
-    Example:
-        >>> datamodule_in_use(Trainer(logger=False)) is None
-        True
-    """
-    return attached_datamodule(trainer)
+    return [] if any(isinstance(other, callback) for other in callbacks_of(attached_trainer(module))) else [callback()]
 
 
 def data_in_use(trainer: Trainer) -> Any:
@@ -88,5 +80,5 @@ def data_in_use(trainer: Trainer) -> Any:
         >>> data_in_use(Trainer(logger=False)) is None
         True
     """
-    module = datamodule_in_use(trainer)
+    module = attached_datamodule(trainer)
     return loaders_in_use(trainer) if module is None else module

@@ -4,10 +4,9 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
-from nc_lightning.callbacks.sources import datamodule_in_use
 from nc_lightning.data.base import LabelledDataModule
 from nc_lightning.distributed.collectives import all_gather_objects
-from nc_lightning.private_apis.lightning import limit_trials, size_search
+from nc_lightning.private_apis.lightning import attached_datamodule, limit_trials, size_search
 
 
 def check_start(trainer: Trainer) -> None:
@@ -75,7 +74,7 @@ def check_tuners(trainer: Trainer) -> None:
                 f"{type(callback).__name__}: got a run that resumes {trainer.ckpt_path}, of which it would keep the "
                 f"weights alone; leave it out, and set the {found} to what it has found"
             )
-        data = datamodule_in_use(trainer)
+        data = attached_datamodule(trainer)
         if isinstance(callback, BatchSizeFinder) and isinstance(data, LabelledDataModule):
             _limit(callback, data)
 
