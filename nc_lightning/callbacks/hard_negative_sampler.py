@@ -111,13 +111,7 @@ class HardNegativeSampler(Callback):
         self._checked, self._batch_size = False, 0
 
     def hardness(self, progress: float) -> float:
-        """Return beta at a point of training; with ``adaptive``, as it is now.
-
-        Args:
-            progress: Share of training that is done, in [0, 1].
-
-        Returns:
-            The hardness, >= 0.
+        """Return beta >= 0 when a share in [0, 1] of training is done; with ``adaptive``, as it is now.
 
         Raises:
             ValueError: If ``beta`` was left to the loss and training has not begun.

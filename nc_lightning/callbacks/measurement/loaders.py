@@ -35,7 +35,7 @@ DEFAULT_BATCH_SIZE = 256
 
 
 class Source(NamedTuple):
-    """A loader that can be read more than once, how many batches to read of it, and its ``dataloader_idx`` for hooks."""
+    """A loader that can be read more than once, how many batches to read, and its ``dataloader_idx`` for hooks."""
 
     loader: Any
     limit: float = math.inf
@@ -133,11 +133,9 @@ def is_being_read(trainer: Trainer, name: str, source: Source) -> bool:
 
 def single_batches(trainer: Trainer, batch: Any) -> list[Any]:
     """Return the batches that training takes at once: one, or one of each loader."""
-    if isinstance(trainer.train_dataloader, Mapping):
-        return [one for one in batch.values() if one is not None]
-    if isinstance(trainer.train_dataloader, (list, tuple)):
-        return [one for one in batch if one is not None]
-    return [batch]
+    loaders = trainer.train_dataloader
+    several = batch.values() if isinstance(loaders, Mapping) else batch
+    return [one for one in several if one is not None] if isinstance(loaders, (Mapping, list, tuple)) else [batch]
 
 
 def validation_sources(trainer: Trainer) -> dict[str, list[Source]]:
@@ -190,10 +188,9 @@ def _leaves(loaders: Any) -> list[Any]:
         return []
     if is_named(loaders, "CombinedLoader"):
         return _leaves(loaders.iterables if hasattr(loaders, "iterables") else loaders.loaders)
-    if isinstance(loaders, Mapping):
-        return [leaf for loader in loaders.values() for leaf in _leaves(loader)]
-    if isinstance(loaders, (list, tuple)):
-        return [leaf for loader in loaders for leaf in _leaves(loader)]
+    if isinstance(loaders, (Mapping, list, tuple)):
+        several = loaders.values() if isinstance(loaders, Mapping) else loaders
+        return [leaf for loader in several for leaf in _leaves(loader)]
     if isinstance(loaders, Iterator):
         rank_zero_warn(
             "GeometryMonitor: got an iterator as a loader, which can be read only once, and leaves it to training; "

@@ -19,7 +19,8 @@ from nc_lightning.callbacks.sources import callbacks_of
 from nc_lightning.checks import check_features
 from nc_lightning.distributed.collectives import all_gather_objects
 from nc_lightning.geometry import CenterDistances, ClassStatistics, nc3, nc4_mismatches, statistics_measures
-from nc_lightning.geometry.measures import CENTER_MEASURES, MEASURES
+from nc_lightning.geometry.centers import ncc_accuracy, within_class_variation
+from nc_lightning.geometry.measures import MEASURES
 
 KEPT_BYTES = 128 * 2**20
 """Features of a set that take no more than this are kept for the second look at them, on the device where they are.
@@ -73,7 +74,9 @@ def measure_sets(
                 continue
             statistics[name] = stats
             centers = centers or stats
-            to_own, given = CenterDistances(stats), CenterDistances(centers)
+            to_own = CenterDistances(stats)
+            to_given = to_own if centers is stats else CenterDistances(centers)
+            looks = [to_own] if to_given is to_own else [to_own, to_given]
             classifier = measured.linear(pl_module, num_classes, stats.feature_dim) or _of_probe(trainer, stats)
             disagree = stats.counts.new_zeros(1)
             # A second pass sees the inputs of the first, also where reading them draws random numbers. All processes
@@ -81,15 +84,13 @@ def measure_sets(
             set_random_states(states, pl_module.device)
             again = not all(all_gather_objects(kept.complete))
             for z, labels, _ in features(trainer, pl_module, sources, measured) if again else kept.batches:
-                to_own.update(z, labels)
-                if centers is not stats:
-                    given.update(z, labels)
+                for look in looks:
+                    look.update(z, labels)
                 if classifier is not None:
-                    disagree += nc4_mismatches(z, classifier.weight, classifier.bias, given).sum()
-            _add_up(to_own.counts, to_own.distances, to_own.correct, disagree)
-            _add_up(given.counts, given.distances, given.correct)
-            distances = {"within_class_variation": to_own, "ncc_accuracy": to_own if centers is stats else given}
-            values = statistics_measures(stats) | {key: CENTER_MEASURES[key](each) for key, each in distances.items()}
+                    disagree += nc4_mismatches(z, classifier.weight, classifier.bias, to_given).sum()
+            _add_up(disagree, *(sums for look in looks for sums in (look.counts, look.distances, look.correct)))
+            values = statistics_measures(stats)
+            values |= {"within_class_variation": within_class_variation(to_own), "ncc_accuracy": ncc_accuracy(to_given)}
             if classifier is not None:
                 values |= {"nc3": nc3(stats, classifier.weight), "nc4": disagree[0] / stats.num_samples}
             results[name] = {key: float(value) for key, value in values.items()}

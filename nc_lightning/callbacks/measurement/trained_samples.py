@@ -58,8 +58,8 @@ def trained_samples(loader: DataLoader[Any], of_epoch: float) -> Sequence[int]:
         )
         return every
     # Of a sampler that never ends, as many samples as training reads.
-    limit = None if np.isinf(of_epoch) else int(of_epoch) * (loader.batch_size or 1)
-    limit = None if hasattr(sampler, "__len__") or limit is None else limit
+    ends = hasattr(sampler, "__len__") or np.isinf(of_epoch)
+    limit = None if ends else int(of_epoch) * (loader.batch_size or 1)
     found = {index for item in itertools.islice(drawn, limit) for index in _indices(item, len(dataset))}
     return sorted(found)
 
