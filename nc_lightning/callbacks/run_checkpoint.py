@@ -108,15 +108,12 @@ class RunCheckpoint(ModelCheckpoint):
     def _claim_last(self, trainer: Trainer) -> str:
         path, own = "", self.last_model_path
         if trainer.is_global_zero:
-            later = (
-                self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST, ver=version)
-                for version in itertools.count(self.STARTING_VERSION)
-            )
-            first = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
+            versions = itertools.chain([None], itertools.count(self.STARTING_VERSION))
+            names = (self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST, ver=version) for version in versions)
             if own and trainer.ckpt_path and _same_file(own, trainer.ckpt_path) and self._claims(own, continued=True):
                 path = own
             else:
-                path = next(name for name in itertools.chain([first], later) if self._claims(name))
+                path = next(name for name in names if self._claims(name))
         return str(trainer.strategy.broadcast(path))
 
     def _claims(self, path: str, continued: bool = False) -> bool:
