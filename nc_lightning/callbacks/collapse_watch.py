@@ -3,15 +3,15 @@
 import math
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
-from nc_lightning.checks import check_count, check_fraction
+from nc_lightning.callbacks.patience import Patience
+from nc_lightning.checks import check_fraction
+from nc_lightning.geometry import ClassStatistics
 
 
-class CollapseWatch(Callback):
+class CollapseWatch(Patience):
     """Warn, once, of class means that keep to few of the dimensions they could use.
 
     Looks at ``effective_rank`` of the training set whenever a `GeometryMonitor` has measured it. With more classes than
@@ -25,43 +25,38 @@ class CollapseWatch(Callback):
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> from lightning.pytorch import Trainer
+        >>> from nc_lightning.callbacks import GeometryMonitor
         >>> trainer = Trainer(callbacks=[GeometryMonitor(), CollapseWatch(patience=5)], logger=False)
     """
 
     def __init__(self, share: float = 0.7, patience: int = 3) -> None:
         check_fraction("share", share, "(0, 1]", "one of the ideal rank")
-        check_count("patience", patience)
+        super().__init__(patience)
         self.share = share
-        self.patience = patience
-        self._in_a_row = 0
         self._warned = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin anew with every fit that does not resume one."""
+        """Count from zero, and warn again."""
+        super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self._in_a_row, self._warned = 0, False
+            self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many measurements in a row were low, and whether this was told."""
-        return {"in_a_row": self._in_a_row, "warned": self._warned}
+        return super().state_dict() | {"warned": self._warned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the state of `state_dict`."""
-        self._in_a_row, self._warned = state_dict["in_a_row"], state_dict["warned"]
+        """Continue the count."""
+        super().load_state_dict(state_dict)
+        self._warned = state_dict["warned"]
 
-    def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
-        """Look at the effective rank of the training set."""
-        rank = monitor.results.get("train", {}).get("effective_rank", math.nan)
-        if math.isnan(rank) or trainer.state.fn != TrainerFn.FITTING or "train" not in monitor.statistics:
-            return
-        stats = monitor.statistics["train"]
-        ideal = min(stats.num_classes - 1, stats.feature_dim)
-        self._in_a_row = self._in_a_row + 1 if rank < self.share * ideal else 0
-        if self._in_a_row >= self.patience and not self._warned:
+    def look(self, trainer: Trainer, epoch: int, measured: dict[str, float], stats: ClassStatistics) -> None:
+        """Warn if the effective rank has been low for long enough; an undefined one says nothing."""
+        rank, ideal = measured["effective_rank"], min(stats.num_classes - 1, stats.feature_dim)
+        if not math.isnan(rank) and self.is_over(rank < self.share * ideal) and not self._warned:
             self._warned = True
             rank_zero_warn(
-                f"dimensional collapse: at epoch {monitor.epoch} the class means of the training set use "
+                f"dimensional collapse: at epoch {epoch} the class means of the training set use "
                 f"{rank:.1f} of {ideal} dimensions, and less than {self.share:.0%} for {self._in_a_row} measurements "
                 "in a row; what helps: harder negatives (beta), normalization to unit_ball or unit_sphere, "
                 "class-balanced batches, a smaller step size"

@@ -9,30 +9,15 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from nc_lightning.batch import set_name
+from nc_lightning.callbacks.lent import Lent
 from nc_lightning.callbacks.logged_values import forget_logged
-from nc_lightning.callbacks.measurement.averaged_weights import (
-    evaluated_weights,
-    finish_averages,
-    place_after_averaging,
-    weights_change_at_end,
-)
+from nc_lightning.callbacks.measurement import averaged_weights, loaders
 from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
 from nc_lightning.callbacks.measurement.features import Measured, look_like_logits
-from nc_lightning.callbacks.measurement.loaders import (
-    Source,
-    batch_features,
-    features,
-    in_evaluation,
-    is_being_read,
-    own_training_sources,
-    single_batches,
-    test_sources,
-    training_sources,
-    validation_sources,
-)
+from nc_lightning.callbacks.measurement.loaders import Source, in_evaluation, test_sources, validation_sources
 from nc_lightning.callbacks.measurement.passes import check_batches, measure_sets, undisturbed
-from nc_lightning.callbacks.measurement.watchers import PREFIX, GeometryWatchers
-from nc_lightning.callbacks.sources import find_num_classes
+from nc_lightning.callbacks.measurement.watchers import PREFIX, wait_for_measurements
+from nc_lightning.callbacks.sources import callbacks_of, find_num_classes
 from nc_lightning.checks import check_choice, check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.geometry import ClassStatistics, caveats
@@ -117,7 +102,8 @@ class GeometryMonitor(Callback):
         self.sample_size = 0
         self._asked_num_classes = num_classes
         self._measured = Measured(features, classifier, batch)
-        self._watchers: GeometryWatchers | None = None
+        self._lent = Lent()
+        self._watched: list[str] = []
         self._forget()
 
     def _forget(self) -> None:
@@ -138,22 +124,21 @@ class GeometryMonitor(Callback):
             raise ValueError(f"num_classes: got {of_module} in the model, expected {of_data}, the classes of the data")
         self._num_classes = find_num_classes(self._asked_num_classes, trainer, pl_module, "GeometryMonitor")
         self.num_classes = self._num_classes
-        self._give_back()
+        self._lent.close()
         if stage != "predict":
             self._forget()
-        place_after_averaging(trainer, self)
+        averaged_weights.place_after_averaging(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let callbacks and schedules that watch a geometry key wait; read and map the first batch of each set."""
-        self._watchers = GeometryWatchers(trainer)
+        self._watched = wait_for_measurements(trainer, self._lent)
         self._checked = set()
         with undisturbed(pl_module):
             self._check_first(trainer, pl_module, validation_sources(trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Map the first batch of training, where no other loader has the training set."""
-        if "train" not in self._checked:
-            self._check_batches(trainer, pl_module, "train", single_batches(trainer, batch))
+        self._check_batch(trainer, pl_module, "train", batch)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the values of an earlier epoch from the metrics."""
@@ -162,7 +147,7 @@ class GeometryMonitor(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let the validation that ends an epoch see averages that are updated once an epoch; or check first batches."""
         if trainer.state.fn == TrainerFn.FITTING:
-            finish_averages(trainer, pl_module)
+            averaged_weights.finish_averages(trainer, pl_module)
         else:
             self._check_first(trainer, pl_module, validation_sources(trainer))
 
@@ -170,8 +155,8 @@ class GeometryMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Map the first batch of a set that was not checked before, where only validation runs."""
-        if trainer.state.fn != TrainerFn.FITTING and set_name("val", dataloader_idx) not in self._checked:
-            self._check_batches(trainer, pl_module, set_name("val", dataloader_idx), [batch])
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._check_batch(trainer, pl_module, set_name("val", dataloader_idx), batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure with the validation sets where only validation runs."""
@@ -185,12 +170,15 @@ class GeometryMonitor(Callback):
         if self._due(trainer):
             self.epoch = trainer.current_epoch + 1
             self._measure_and_log(trainer, pl_module, validation_sources(trainer))
-            if self._watchers is not None:
-                self._watchers.check(self.by_key())
+            keys = self.by_key().keys()
+            for key in self._watched:
+                if key not in keys:
+                    there = sorted(keys)
+                    raise ValueError(f"monitor: got {key!r}, which is not measured here, expected one of {there}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure what training has ended with if its last epoch was not due, or its weights were replaced."""
-        replaced = weights_change_at_end(trainer, pl_module)
+        replaced = averaged_weights.weights_change_at_end(trainer, pl_module)
         if trainer.global_step > 0 and (replaced or self._measured_step != trainer.global_step):
             self._validated_step = -1 if replaced else self._validated_step
             self.epoch = trainer.current_epoch
@@ -209,8 +197,7 @@ class GeometryMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Map the first batch of a set that was not checked before."""
-        if set_name("test", dataloader_idx) not in self._checked:
-            self._check_batches(trainer, pl_module, set_name("test", dataloader_idx), [batch])
+        self._check_batch(trainer, pl_module, set_name("test", dataloader_idx), batch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure with the test sets."""
@@ -218,11 +205,11 @@ class GeometryMonitor(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore the callbacks that watch a geometry key."""
-        self._give_back()
+        self._lent.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restore the callbacks that watch a geometry key."""
-        self._give_back()
+        self._lent.close()
 
     def by_key(self) -> dict[str, float]:
         """The latest measurement by the keys that it is logged with, ``geometry/<set>/<key>``."""
@@ -238,17 +225,23 @@ class GeometryMonitor(Callback):
     def _check_first(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, list[Source]]) -> None:
         """Read and map the first batch of each set, except where a loop is reading its loader."""
         with undisturbed(pl_module):
-            sets = {"train": own_training_sources(trainer), **held_out}
+            sets = {"train": loaders.own_training_sources(trainer), **held_out}
             # As in Lightning's own sanity check.
             with in_evaluation(trainer, RunningStage.SANITY_CHECKING):
                 for name, sources in sets.items():
-                    first = [s._replace(limit=min(s.limit, 1)) for s in sources if not is_being_read(trainer, name, s)]
+                    unread = [source for source in sources if not loaders.is_being_read(trainer, name, source)]
+                    first = [source._replace(limit=min(source.limit, 1)) for source in unread]
                     if first:
-                        self._check(pl_module, name, features(trainer, pl_module, first, self._measured))
+                        self._check(pl_module, name, loaders.features(trainer, pl_module, first, self._measured))
 
-    def _check_batches(self, trainer: Trainer, pl_module: LightningModule, name: str, batches: list[Any]) -> None:
+    def _check_batch(self, trainer: Trainer, pl_module: LightningModule, name: str, batch: Any) -> None:
+        """Map a batch of a set that was not checked before."""
+        if name in self._checked:
+            return
+        batches = loaders.single_batches(trainer, batch) if name == "train" else [batch]
         with undisturbed(pl_module):
-            self._check(pl_module, name, (batch_features(trainer, pl_module, b, self._measured) for b in batches))
+            mapped = (loaders.batch_features(trainer, pl_module, one, self._measured) for one in batches)
+            self._check(pl_module, name, mapped)
 
     def _check(self, pl_module: LightningModule, name: str, batches: Iterable[Any]) -> None:
         self._checked.add(name)
@@ -276,14 +269,14 @@ class GeometryMonitor(Callback):
         self._tell(trainer, pl_module)
 
     def _tell(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer):
             if hasattr(callback, "on_geometry_measured"):
                 callback.on_geometry_measured(trainer, pl_module, self)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, list[Source]]) -> None:
         with undisturbed(pl_module):
-            sets = {"train": training_sources(trainer), **held_out}
-        with evaluated_weights(trainer, pl_module), in_evaluation(trainer, RunningStage.VALIDATING):
+            sets = {"train": loaders.training_sources(trainer), **held_out}
+        with averaged_weights.evaluated_weights(trainer, pl_module), in_evaluation(trainer, RunningStage.VALIDATING):
             measured = measure_sets(sets, trainer, pl_module, self._num_classes, self.sample_size, self._measured)
         self.results, self.statistics, self.sample = measured
         self._measured_step = trainer.global_step
@@ -292,8 +285,3 @@ class GeometryMonitor(Callback):
             if caveats(stats) and name not in self._warned:
                 self._warned.add(name)
                 rank_zero_warn(f"geometry of the {name} set: {caveats(stats)}")
-
-    def _give_back(self) -> None:
-        if self._watchers is not None:
-            self._watchers.give_back()
-        self._watchers = None

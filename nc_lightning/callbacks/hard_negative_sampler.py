@@ -107,13 +107,7 @@ class HardNegativeSampler(Callback):
         self._checked, self._batch_size = False, 0
 
     def hardness(self, progress: float) -> float:
-        """Return beta at a point of training; with ``adaptive``, as it is now.
-
-        Args:
-            progress: Share of training that is done, in [0, 1].
-
-        Returns:
-            The hardness, >= 0.
+        """Return beta >= 0 when a share in [0, 1] of training is done; with ``adaptive``, as it is now.
 
         Raises:
             ValueError: If ``beta`` was left to the loss and training has not begun.
@@ -208,14 +202,12 @@ class HardNegativeSampler(Callback):
 
     def _features(self, module: LightningModule, outputs: Any) -> StepFeatures | None:
         features = step_features(outputs)
-        if features is not None:
-            return features
-        if self.schedule == "adaptive" or self.queue is not None:
+        if features is None and (self.schedule == "adaptive" or self.queue is not None):
             raise ValueError(
                 f"HardNegativeSampler: got only a loss from the training step of {type(module).__name__}, expected a "
                 "dict with loss, z and labels, which adaptive hardness and the queue need"
             )
-        return None
+        return features
 
     def _log(self, module: LightningModule, values: dict[str, Tensor]) -> None:
         if not values:
@@ -258,9 +250,6 @@ def _check_queue(size: int, per_epoch: float, loss: ContrastiveLoss, labels: Ten
 def meets_itself(epochs: float) -> float:
     """Return how often a sample finds its own last features in a queue that holds a number of shuffled epochs.
 
-    Args:
-        epochs: Size of the queue over that of an epoch.
-
     Example:
         >>> meets_itself(0.5), meets_itself(1.0), meets_itself(2.0)
         (0.125, 0.5, 1.0)
@@ -269,8 +258,7 @@ def meets_itself(epochs: float) -> float:
 
 
 def _statistics(loss: ContrastiveLoss, features: StepFeatures, max_anchors: int | None = None) -> dict[str, Tensor]:
-    z, labels, instances, shares = features
-    return loss.negative_statistics(z, labels, instances, max_anchors, shares)
+    return loss.negative_statistics(*features[:3], max_anchors, features.shares)
 
 
 def _sums_over_processes(values: Tensor) -> tuple[Tensor, Tensor]:

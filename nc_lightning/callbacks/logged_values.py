@@ -4,11 +4,7 @@ from lightning.pytorch import Trainer
 
 
 def forget_logged(trainer: Trainer, *prefixes: str) -> None:
-    """Remove values from the trainer's metrics: who logs them does so again if they still hold.
-
-    Args:
-        trainer: Trainer of a run.
-        *prefixes: Beginnings of the keys.
+    """Remove values whose keys have one of the prefixes from the trainer's metrics: those that hold are logged again.
 
     Example:
         >>> trainer = Trainer(logger=False, enable_checkpointing=False)

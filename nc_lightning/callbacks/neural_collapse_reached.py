@@ -1,18 +1,17 @@
 """Stops a run that has arrived: the training set is at neural collapse, and more epochs add nothing."""
 
 from dataclasses import replace
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
-from nc_lightning.checks import check_count, check_number
+from nc_lightning.callbacks.patience import Patience
+from nc_lightning.checks import check_number
+from nc_lightning.geometry import ClassStatistics
 from nc_lightning.geometry.ideals import ideal
 
 
-class NeuralCollapseReached(Callback):
+class NeuralCollapseReached(Patience):
     """Stop training once the training set is at neural collapse, measurement after measurement.
 
     Looks at what a `GeometryMonitor` has measured, and asks of each measure what the table's column ``met`` asks: is it
@@ -33,7 +32,7 @@ class NeuralCollapseReached(Callback):
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> from lightning.pytorch import Trainer
+        >>> from nc_lightning.callbacks import GeometryMonitor
         >>> trainer = Trainer(callbacks=[GeometryMonitor(), NeuralCollapseReached(nc1=1e-3)], logger=False)
     """
 
@@ -54,37 +53,24 @@ class NeuralCollapseReached(Callback):
         for key, tolerance in self.tolerances.items():
             if tolerance is not None:
                 check_number(key, tolerance, at_least=0)
-        check_count("patience", patience)
-        self.patience = patience
+        super().__init__(patience)
         self.figures: dict[str, float] | None = None
-        self._in_a_row = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin anew with every fit that does not resume one."""
+        """Count from zero."""
+        super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self._in_a_row, self.figures = 0, None
+            self.figures = None
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return how many measurements in a row were at neural collapse."""
-        return {"in_a_row": self._in_a_row}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
-        self._in_a_row = state_dict["in_a_row"]
-
-    def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
+    def look(self, trainer: Trainer, epoch: int, measured: dict[str, float], stats: ClassStatistics) -> None:
         """Stop after this epoch if the training set has been there for long enough."""
-        if trainer.state.fn != TrainerFn.FITTING or "train" not in monitor.statistics:
-            return
-        stats, measured = monitor.statistics["train"], monitor.results["train"]
         met = []
         for key, tolerance in self.tolerances.items():
             goal = ideal(key, stats.num_classes, stats.feature_dim)
             if goal is not None:
                 met.append((goal if tolerance is None else replace(goal, tolerance=tolerance)).met(measured[key]))
-        self._in_a_row = self._in_a_row + 1 if all(met) else 0
-        if self._in_a_row >= self.patience and self.figures is None:
+        if self.is_over(all(met)) and self.figures is None:
             self.figures = {key: measured[key] for key in self.tolerances}
             trainer.should_stop = True
             figures = ", ".join(f"{key} {value:.3g}" for key, value in self.figures.items())
-            rank_zero_info(f"neural collapse: reached at epoch {monitor.epoch}, where training stops: {figures}")
+            rank_zero_info(f"neural collapse: reached at epoch {epoch}, where training stops: {figures}")

@@ -8,20 +8,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from nc_lightning import optim
 from nc_lightning.batch import UNLABELLED, set_name, step_features
 from nc_lightning.callbacks.logged_values import forget_logged
 from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.checks import check_count, check_labels
 from nc_lightning.distributed.collectives import rank_and_world_size
-from nc_lightning.optim import (
-    Configured,
-    check_same_optimizer,
-    configured,
-    group_settings,
-    resume_settings,
-    tell,
-    without_parser,
-)
 from nc_lightning.private_apis.torch import divide_all
 
 
@@ -60,11 +52,11 @@ class OnlineLinearProbe(Callback):
     def __init__(self, optimizer: OptimizerCallable = torch.optim.Adam, num_classes: int | None = None) -> None:
         if num_classes is not None:
             check_count("num_classes", num_classes, at_least=2)
-        self.make_optimizer = without_parser(optimizer)
+        self.make_optimizer = optim.without_parser(optimizer)
         self.num_classes = num_classes
         self.classifier: nn.Linear | None = None
         self._optimizer: torch.optim.Optimizer | None = None
-        self._made: Configured | None = None
+        self._made: optim.Configured | None = None
         self._loaded: dict[str, Any] = {}
         self._trained: Tensor | None = None
         self._evaluated: dict[int, Tensor] = {}
@@ -181,13 +173,13 @@ class OnlineLinearProbe(Callback):
             nn.init.zeros_(self.classifier.weight)
             nn.init.zeros_(self.classifier.bias)
             self._optimizer = self.make_optimizer(self.classifier.parameters())
-            self._made = configured(self._optimizer, group_settings(self._optimizer), None)
+            self._made = optim.configured(self._optimizer, optim.group_settings(self._optimizer), None)
             if self._loaded:
                 self.classifier.load_state_dict(self._loaded["classifier"])
                 was = self._loaded.get("settings", self._made.plain())
-                check_same_optimizer(was["optimizer"], self._optimizer, "probe.optimizer")
+                optim.check_same_optimizer(was["optimizer"], self._optimizer, "probe.optimizer")
                 self._optimizer.load_state_dict(self._loaded["optimizer"])
-                tell(resume_settings(was, self._made, self._optimizer), "probe.optimizer")
+                optim.tell(optim.resume_settings(was, self._made, self._optimizer), "probe.optimizer")
         if self.classifier.in_features != feature_dim:
             raise ValueError(
                 f"OnlineLinearProbe: got features of {feature_dim} dimensions, expected "

@@ -92,35 +92,28 @@ class RunCheckpoint(ModelCheckpoint):
         if not self.save_last or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._step_of_last = trainer.global_step
-        self._save_last(trainer)
-        self._release()
-
-    def _save_last(self, trainer: Trainer) -> None:
         if self._just_saved and self.save_last == "link":
             if trainer.is_global_zero:
                 # A checkpoint that is written asynchronously may be on its way, and its folder with it.
                 Path(self.last_model_path).parent.mkdir(parents=True, exist_ok=True)
             self._link_checkpoint(trainer, self._just_saved, self.last_model_path)
-            return
-        if trainer.is_global_zero and os.path.islink(self.last_model_path):
-            os.remove(self.last_model_path)  # else a writer may follow the link, and overwrite another checkpoint
-        trainer.save_checkpoint(self.last_model_path, self.save_weights_only)
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
+        else:
+            if trainer.is_global_zero and os.path.islink(self.last_model_path):
+                os.remove(self.last_model_path)  # else a writer may follow the link, and overwrite another checkpoint
+            trainer.save_checkpoint(self.last_model_path, self.save_weights_only)
+            for logger in trainer.loggers if trainer.is_global_zero else []:
                 logger.after_save_checkpoint(proxy(self))
+        self._release()
 
     def _claim_last(self, trainer: Trainer) -> str:
         path, own = "", self.last_model_path
         if trainer.is_global_zero:
-            later = (
-                self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST, ver=version)
-                for version in itertools.count(self.STARTING_VERSION)
-            )
-            first = self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST)
+            versions = itertools.chain([None], itertools.count(self.STARTING_VERSION))
+            names = (self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST, ver=version) for version in versions)
             if own and trainer.ckpt_path and _same_file(own, trainer.ckpt_path) and self._claims(own, continued=True):
                 path = own
             else:
-                path = next(name for name in itertools.chain([first], later) if self._claims(name))
+                path = next(name for name in names if self._claims(name))
         return str(trainer.strategy.broadcast(path))
 
     def _claims(self, path: str, continued: bool = False) -> bool:

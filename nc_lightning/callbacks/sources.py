@@ -63,10 +63,14 @@ def checkpoint_folder(trainer: Trainer, otherwise: str = "checkpoints") -> Path:
     return Path(folders[0] if folders else Path(root) / otherwise)
 
 
+def callbacks_of(trainer: Trainer) -> list[Any]:
+    """Return the callbacks of a trainer."""
+    return getattr(trainer, "callbacks", [])
+
+
 def unless_present(callback: type[Callback], module: LightningModule) -> list[Callback]:
     """Return a new callback for `configure_callbacks`, or none if the user gave the Trainer one of its kind."""
-    given: list[Callback] = getattr(attached_trainer(module), "callbacks", [])
-    return [] if any(isinstance(other, callback) for other in given) else [callback()]
+    return [] if any(isinstance(other, callback) for other in callbacks_of(attached_trainer(module))) else [callback()]
 
 
 def data_in_use(trainer: Trainer) -> Any:

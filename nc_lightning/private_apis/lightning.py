@@ -104,7 +104,7 @@ def before_batch_transfer(module: LightningModule, batch: Any, dataloader_idx: i
 
 
 def attached_datamodule(trainer: Trainer) -> Any:
-    """Return the data module whose hooks the trainer calls now; None where it was given loaders (2.6.6).
+    """Return the data module of this fit, validation, test or prediction; None where it was given loaders (2.6.6).
 
     ``trainer.datamodule`` is that of an earlier call then: Lightning keeps it.
     """

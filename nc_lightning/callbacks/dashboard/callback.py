@@ -11,18 +11,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.tensorboard.summary import hparams
 
+from nc_lightning.callbacks.dashboard import image_loggers
 from nc_lightning.callbacks.dashboard.charts import dashboard_layout
 from nc_lightning.callbacks.dashboard.figures import geometry_figures
-from nc_lightning.callbacks.dashboard.image_loggers import (
-    check_writable,
-    log_figures,
-    tag_prefix,
-    takes_figures,
-    tensorboard_writer,
-)
 from nc_lightning.callbacks.dashboard.projector import write_projector
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
-from nc_lightning.callbacks.sources import find_num_classes, is_named, run_folder
+from nc_lightning.callbacks.lent import Lent
+from nc_lightning.callbacks.sources import callbacks_of, find_num_classes, is_named, run_folder
 from nc_lightning.checks import check_count
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.geometry import class_mean_spectrum
@@ -87,20 +82,20 @@ class TensorBoardDashboard(Callback):
         self._record_path = Path(FILE_NAME)
         self._drawn: tuple[int, int] = (0, -1)
         self._warned: set[str] = set()
-        self._lent: list[tuple[Any, str, Any]] = []
+        self._lent = Lent()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask the monitor for a sample of features, and Lightning for no placeholder among the metrics."""
-        self._give_back()
+        self._lent.close()
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         for logger in trainer.loggers:
             if hasattr(logger, HP_METRIC):
-                self._lend(logger, HP_METRIC, False)
+                self._lent.lend(logger, HP_METRIC, False)
         if stage != "fit":
             return
         monitor = _monitor(trainer)
-        self._lend(monitor, "sample_size", max(monitor.sample_size, self.max_points))
+        self._lent.lend(monitor, "sample_size", max(monitor.sample_size, self.max_points))
         self.report, self._record, self._history, self._drawn, self._warned = None, None, [], (0, -1), set()
 
     def state_dict(self) -> dict[str, Any]:
@@ -129,9 +124,9 @@ class TensorBoardDashboard(Callback):
             self._record.config = _configuration(trainer, pl_module, folder)
         with self._only_a_warning(trainer, "charts"):
             for writer, prefix in _writers(trainer):
-                callbacks = trainer.callbacks  # type: ignore[attr-defined]
-                writer.add_custom_scalars(dashboard_layout(num_classes, feature_dim, loss, callbacks, prefix))
-            if trainer.loggers and not any(takes_figures(logger) for logger in trainer.loggers):
+                layout = dashboard_layout(num_classes, feature_dim, loss, callbacks_of(trainer), prefix)
+                writer.add_custom_scalars(layout)
+            if trainer.loggers and not any(image_loggers.takes_figures(logger) for logger in trainer.loggers):
                 names = ", ".join(type(logger).__name__ for logger in trainer.loggers)
                 rank_zero_info(f"TensorBoardDashboard: {names} takes no charts and no figures, which are in the report")
 
@@ -140,7 +135,7 @@ class TensorBoardDashboard(Callback):
         if self._record is not None and trainer.state.fn == TrainerFn.FITTING:
             with self._only_a_warning(trainer, "charts"):
                 for writer, _ in _writers(trainer):
-                    check_writable(writer, trainer.global_step)
+                    image_loggers.check_writable(writer, trainer.global_step)
 
     def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
         """Note what was measured with the losses of the epoch, and draw it if it is time."""
@@ -177,7 +172,7 @@ class TensorBoardDashboard(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave a report of what there is behind, also when training is interrupted."""
-        self._give_back()
+        self._lent.close()
         if self._record is not None and self._history:
             if self._drawn[1] != self._history[-1]["step"]:
                 self._draw(self._record, trainer, pl_module, _monitor(trainer))
@@ -193,16 +188,7 @@ class TensorBoardDashboard(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restore the monitor and the loggers."""
-        self._give_back()
-
-    def _lend(self, instance: Any, name: str, value: Any) -> None:
-        self._lent.append((instance, name, getattr(instance, name)))
-        setattr(instance, name, value)
-
-    def _give_back(self) -> None:
-        for instance, name, value in reversed(self._lent):
-            setattr(instance, name, value)
-        self._lent = []
+        self._lent.close()
 
     def _draw(self, record: RunRecord, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
         self._drawn = (monitor.epoch, trainer.global_step)
@@ -216,7 +202,8 @@ class TensorBoardDashboard(Callback):
             record.figures = figures
         for logger in trainer.loggers:
             with self._only_a_warning(trainer, f"figures for {type(logger).__name__}"):
-                log_figures(logger, {f"figures/{name}": png for name, png in figures.items()}, trainer.global_step)
+                tagged = {f"figures/{name}": png for name, png in figures.items()}
+                image_loggers.log_figures(logger, tagged, trainer.global_step)
 
     @contextmanager
     def _only_a_warning(self, trainer: Trainer, what: str) -> Iterator[None]:
@@ -257,7 +244,7 @@ def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]
 
 
 def _monitor(trainer: Trainer) -> GeometryMonitor:
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if isinstance(callback, GeometryMonitor):
             return callback
     raise ValueError(
@@ -272,7 +259,9 @@ def _class_names(trainer: Trainer) -> list[str] | None:
 
 def _writers(trainer: Trainer) -> list[tuple[Any, str]]:
     """The writers of TensorBoard's loggers, and what each logger puts before tags."""
-    writers = [(tensorboard_writer(logger), tag_prefix(logger)) for logger in trainer.loggers]
+    writers = [
+        (image_loggers.tensorboard_writer(logger), image_loggers.tag_prefix(logger)) for logger in trainer.loggers
+    ]
     return [(writer, prefix) for writer, prefix in writers if writer is not None]
 
 
@@ -281,7 +270,7 @@ def _leave_out_broken_writers(trainer: Trainer) -> None:
     sound = []
     for logger in trainer.loggers:
         try:
-            if (writer := tensorboard_writer(logger)) is not None:
+            if (writer := image_loggers.tensorboard_writer(logger)) is not None:
                 writer.flush()
             sound.append(logger)
         except OSError:
@@ -292,7 +281,7 @@ def _leave_out_broken_writers(trainer: Trainer) -> None:
 
 def _configuration(trainer: Trainer, pl_module: LightningModule, folder: Path) -> str:
     """The configuration that a LightningCLI has saved, or else the module's hyper-parameters, as text."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if is_named(callback, "SaveConfigCallback") and (folder / callback.config_filename).is_file():
             return Path(folder / callback.config_filename).read_text(encoding="utf-8")
     return "\n".join(f"{key}: {value}" for key, value in pl_module.hparams.items())

@@ -1,6 +1,5 @@
 """Which curves TensorBoard's custom scalars show together, on one page."""
 
-import functools
 import re
 from collections.abc import Iterable
 
@@ -21,23 +20,19 @@ def dashboard_layout(
     """Lay out the charts of what a run logs: a chart without a curve is left out.
 
     Training is beside validation, the loss beside its bound and its collapsed value, and each title says what is
-    ideal. Runs that are shown together share the charts.
-
-    Args:
-        num_classes: C.
-        feature_dim: d.
-        loss: The module's loss, if it is one of ours.
-        callbacks: Callbacks of the trainer; the probe and the sampler have charts of their own.
-        prefix: What the logger puts before tags.
-
-    Returns:
-        The layout.
+    ideal. The probe and the sampler among the ``callbacks`` have charts of their own. Runs that are shown together
+    share the charts. A ``prefix`` is what the logger puts before tags.
 
     Example:
         >>> list(dashboard_layout(10, 9, None, []))
         ['Neural collapse', "The paper's conditions", 'Dimensions', 'Accuracy']
     """
-    given, chart = list(callbacks), functools.partial(_chart, prefix)
+
+    def chart(*tags: str) -> list[object]:
+        # TensorBoard takes tags for regular expressions, and matches their beginning.
+        return ["Multiline", [f"^{re.escape(prefix + tag)}$" for tag in tags]]
+
+    given = list(callbacks)
     probe = any(isinstance(callback, OnlineLinearProbe) for callback in given)
     sampler = any(isinstance(callback, HardNegativeSampler) for callback in given)
     layout: Layout = {}
@@ -64,8 +59,3 @@ def dashboard_layout(
     if probe:
         layout["Accuracy"]["right by the linear probe (ideal 1)"] = chart("probe/train_accuracy", "probe/val_accuracy")
     return layout
-
-
-def _chart(prefix: str, *tags: str) -> list[object]:
-    """TensorBoard takes tags for regular expressions, and matches their beginning."""
-    return ["Multiline", [f"^{re.escape(prefix + tag)}$" for tag in tags]]

@@ -4,17 +4,10 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from nc_lightning import plots
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
-from nc_lightning.geometry import ClassStatistics, normalize, unit_sphere
+from nc_lightning.geometry import normalize, unit_sphere
 from nc_lightning.losses import ContrastiveLoss, similarity_histograms
-from nc_lightning.plots import (
-    cosines_figure,
-    plane_figure,
-    similarities_figure,
-    spectrum_figure,
-    to_png,
-    trajectory_figure,
-)
 
 ANCHORS_SHOWN = 256
 """Anchors whose similarities are counted: more of them hardly change a histogram."""
@@ -26,23 +19,35 @@ def geometry_figures(
     paths: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> dict[str, bytes]:
-    """Draw all that can be drawn of the latest measurement.
+    """Draw all that can be drawn of the latest measurement, as PNG files by name; none for data without labels.
 
     Args:
         monitor: After a measurement, with a sample for the figures that show features.
-        loss: Of the module: a `ContrastiveLoss` says how features are normalised and negatives hardened; without one
-            similarities are cosines.
+        loss: A `ContrastiveLoss` says how features are normalised and negatives hardened; without one similarities are
+            cosines.
         paths: By set, (within-class variation, effective rank) at each measurement.
         class_names: Name of each class.
-
-    Returns:
-        PNG files by name; none for data without labels.
     """
     stats = {name: each for name, each in monitor.statistics.items() if int(each.present.sum()) > 1}
     if not stats:
         return {}
+    first = next(iter(stats.values()))
+    classes, sample = int(first.present.sum()), monitor.sample
     with _no_collection():
-        return _draw_all(monitor, stats, loss, paths or {}, class_names)
+        figures = {"cosines": plots.cosines_figure(first, class_names), "spectrum": plots.spectrum_figure(stats)}
+        if sample is None:
+            figures["plane"] = plots.plane_figure(first, class_names=class_names)
+        else:
+            figures["plane"] = plots.plane_figure(first, sample.z, sample.labels, class_names)
+            if isinstance(loss, ContrastiveLoss):
+                z, hardening, negatives = normalize(sample.z, loss.normalization), loss.hardening, loss.negatives
+                histograms = similarity_histograms(z, sample.labels, hardening, negatives, max_anchors=ANCHORS_SHOWN)
+            else:
+                histograms = similarity_histograms(unit_sphere(sample.z), sample.labels, max_anchors=ANCHORS_SHOWN)
+            figures["similarities"] = plots.similarities_figure(histograms, classes)
+        if paths:
+            figures["trajectory"] = plots.trajectory_figure(paths, min(classes - 1, first.feature_dim))
+        return {name: plots.to_png(figure) for name, figure in figures.items()}
 
 
 @contextmanager
@@ -55,29 +60,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _draw_all(
-    monitor: GeometryMonitor,
-    stats: Mapping[str, ClassStatistics],
-    loss: object,
-    paths: Mapping[str, Sequence[tuple[float, float]]],
-    class_names: Sequence[str] | None,
-) -> dict[str, bytes]:
-    first = next(iter(stats.values()))
-    classes = int(first.present.sum())
-    figures = {"cosines": to_png(cosines_figure(first, class_names)), "spectrum": to_png(spectrum_figure(stats))}
-    sample = monitor.sample
-    if sample is None:
-        figures["plane"] = to_png(plane_figure(first, class_names=class_names))
-    else:
-        figures["plane"] = to_png(plane_figure(first, sample.z, sample.labels, class_names))
-        if isinstance(loss, ContrastiveLoss):
-            z, hardening, negatives = normalize(sample.z, loss.normalization), loss.hardening, loss.negatives
-            histograms = similarity_histograms(z, sample.labels, hardening, negatives, max_anchors=ANCHORS_SHOWN)
-        else:
-            histograms = similarity_histograms(unit_sphere(sample.z), sample.labels, max_anchors=ANCHORS_SHOWN)
-        figures["similarities"] = to_png(similarities_figure(histograms, classes))
-    if paths:
-        figures["trajectory"] = to_png(trajectory_figure(paths, min(classes - 1, first.feature_dim)))
-    return figures

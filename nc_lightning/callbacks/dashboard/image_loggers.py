@@ -14,12 +14,7 @@ from nc_lightning.private_apis.torch import add_summary
 def log_figures(logger: Any, figures: Mapping[str, bytes], step: int) -> None:
     """Give figures to a logger: TensorBoard, MLflow, and those with ``log_image``, as W&B's; others get none.
 
-    The logger's prefix goes before the tags, as it does before the keys of metrics.
-
-    Args:
-        logger: Of the trainer.
-        figures: PNG files by tag.
-        step: Of training.
+    Figures are PNG files by tag. The logger's prefix goes before the tags, as it does before the keys of metrics.
 
     Example:
         >>> from lightning.pytorch.loggers import CSVLogger
@@ -76,10 +71,6 @@ def _is_mlflow(logger: Any) -> bool:
 def check_writable(writer: Any, step: int) -> None:
     """Write an empty summary, so that a full disk raises here, where it is caught.
 
-    Args:
-        writer: A `torch.utils.tensorboard.SummaryWriter`.
-        step: Step of training.
-
     Raises:
         OSError: If nothing can be written.
     """
@@ -88,14 +79,7 @@ def check_writable(writer: Any, step: int) -> None:
 
 
 def add_png(writer: Any, tag: str, png: bytes, step: int) -> None:
-    """Add a PNG file to a `SummaryWriter` as it is; its own ``add_image`` would make a larger one of it.
-
-    Args:
-        writer: A `torch.utils.tensorboard.SummaryWriter`.
-        tag: Of the image.
-        png: The file.
-        step: Of training.
-    """
+    """Add a PNG file to a `SummaryWriter` as it is; its own ``add_image`` would make a larger one of it."""
     width, height = _picture(png).size
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
     add_summary(writer, Summary(value=[Summary.Value(tag=tag, image=image)]), step)

@@ -18,14 +18,9 @@ LARGEST_SPRITE = 8192
 def write_projector(
     writer: Any, sample: FeatureSample, class_names: Sequence[str] | None, step: int, prefix: str = ""
 ) -> None:
-    """Write a sample of features with the names of their classes and their images.
+    """Write a sample of features with their images and the names, or else the numbers, of their classes.
 
-    Args:
-        writer: A `torch.utils.tensorboard.SummaryWriter`.
-        sample: The features.
-        class_names: Name of each class; None for numbers.
-        step: Of training.
-        prefix: What the logger puts before tags.
+    A ``prefix`` is what the logger puts before tags.
     """
     names = [str(label) if class_names is None else class_names[label] for label in sample.labels.tolist()]
     images = None if sample.images is None else sprites(sample.images)
@@ -33,13 +28,7 @@ def write_projector(
 
 
 def sprites(images: Tensor) -> Tensor:
-    """Bring images to the size and the three channels that the projector shows best.
-
-    Args:
-        images: (S, 1 or 3, side, side) in [0, 1].
-
-    Returns:
-        (S, 3, side, side), not tiny, but so small that all of them fit into one picture.
+    """Bring square images to three channels and the size that the projector shows best, if all fit into one picture.
 
     Example:
         >>> import torch

@@ -58,11 +58,14 @@ class GracefulStop(Checkpoint):
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen from the first moment on that Lightning's own handlers are in place."""
-        self._listen(trainer)
+        self.on_train_start(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen, also where no sanity check has been."""
-        self._listen(trainer)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and not self._previous and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                self._previous[signum] = signal.signal(signum, self._note)
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Send the signal of rank 0 early where a GPU would be waited for, so that it is there after the step."""
@@ -82,24 +85,15 @@ class GracefulStop(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the signals to whom they belonged."""
-        self._unlisten()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the signals to whom they belonged."""
-        self._unlisten()
-
-    def _listen(self, trainer: Trainer) -> None:
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and not self._previous and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                self._previous[signum] = signal.signal(signum, self._note)
-
-    def _unlisten(self) -> None:
         for signum, handler in self._previous.items():
             # Not where signals have come to be ignored, so that nothing disturbs the way out.
             if signal.getsignal(signum) == self._note:
                 signal.signal(signum, handler)
         self._previous = {}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the signals to whom they belonged."""
+        self.on_train_end(trainer, pl_module)
 
     def _note(self, signum: int, _: FrameType | None) -> None:
         if signum == signal.SIGINT and self._is_first:

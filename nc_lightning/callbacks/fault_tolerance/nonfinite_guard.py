@@ -26,11 +26,7 @@ INPUTS, FEATURES, LOSS, GRADIENT = range(4)
 class Finding(NamedTuple):
     """The first bad tensor that a process has found; the least of all findings is where the trouble began.
 
-    Attributes:
-        backward: Which backward pass of the optimizer step it belongs to: there are several if gradients accumulate.
-        kind: What it is.
-        batch_idx: Its batch.
-        detail: What more is to say of it.
+    ``backward`` counts the backward passes of the optimizer step: there are several if gradients accumulate.
     """
 
     backward: int
@@ -40,13 +36,7 @@ class Finding(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a backward pass began with.
-
-    Attributes:
-        batch_idx: Its batch.
-        kinds: What each of its tensors is.
-        ends: The `ends` of each.
-    """
+    """What a backward pass began with: its batch, what each of its tensors is, and the `ends` of each."""
 
     batch_idx: int
     kinds: list[int]

@@ -6,17 +6,17 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from nc_lightning.callbacks.sources import is_named
+from nc_lightning.callbacks.sources import callbacks_of, is_named
 
 
 def averaging_callbacks(trainer: Trainer) -> list[Any]:
     """Return the callbacks that average weights: WeightAveraging, which EMAWeightAveraging extends, of any package."""
-    return [callback for callback in _callbacks(trainer) if is_named(callback, "WeightAveraging")]
+    return [callback for callback in callbacks_of(trainer) if is_named(callback, "WeightAveraging")]
 
 
 def place_after_averaging(trainer: Trainer, callback: Callback) -> None:
     """Move a callback behind those that replace weights, so that it sees what they leave in each hook."""
-    given = _callbacks(trainer)
+    given = callbacks_of(trainer)
     averaging = ("WeightAveraging", "StochasticWeightAveraging")
     last = max((i for i, other in enumerate(given) if is_named(other, *averaging)), default=-1)
     if given.index(callback) < last:
@@ -40,7 +40,7 @@ def weights_change_at_end(trainer: Trainer, pl_module: LightningModule) -> bool:
     """
     return any(
         is_named(callback, "StochasticWeightAveraging") and not callback.pl_module_contains_batch_norm(pl_module)
-        for callback in _callbacks(trainer)
+        for callback in callbacks_of(trainer)
     )
 
 
@@ -52,8 +52,3 @@ def evaluated_weights(trainer: Trainer, pl_module: LightningModule) -> Iterator[
             callback.on_validation_epoch_start(trainer, pl_module)
             stack.callback(callback.on_validation_epoch_end, trainer, pl_module)
         yield
-
-
-def _callbacks(trainer: Trainer) -> list[Any]:
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return callbacks

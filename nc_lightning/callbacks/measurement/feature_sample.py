@@ -42,13 +42,7 @@ class FeatureSample:
         return int(self._counts.sum())
 
     def update(self, z: Tensor, labels: Tensor, inputs: Tensor) -> None:
-        """Keep what there is room for.
-
-        Args:
-            z: (N, d) features.
-            labels: (N,) classes.
-            inputs: (N, ...) what they are of; those of shape (N, 1 or 3, H, W) are kept as small images.
-        """
+        """Keep what there is room for; inputs of shape (N, 1 or 3, H, W) are kept as small images."""
         room = self.max_points - len(self)
         if room <= 0 or bool((self._counts >= self._quota).all()):
             return

@@ -91,11 +91,8 @@ class Measured(NamedTuple):
 def one_tensor(output: Any, num_samples: int) -> Tensor:
     """Return the features in an output: a tensor itself, one of `FEATURE_KEYS`, or the only (N, d) there is.
 
-    Maps of one pixel (N, d, 1, 1), as global pooling leaves them, are features (N, d).
-
-    Args:
-        output: A tensor, or a tuple, dict, dataclass or other mapping with tensors.
-        num_samples: N.
+    Maps of one pixel (N, d, 1, 1), as global pooling leaves them, are features (N, d). An output that is no tensor is a
+    tuple, dict, dataclass or other mapping with tensors.
 
     Raises:
         ValueError: If it is not clear which tensor is meant.

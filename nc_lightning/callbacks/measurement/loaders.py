@@ -28,28 +28,14 @@ from nc_lightning.callbacks.measurement.trained_samples import (
 from nc_lightning.callbacks.sources import is_named
 from nc_lightning.data.loader import BatchLoader
 from nc_lightning.distributed.collectives import all_gather_objects, num_unpadded_samples, own_batches
-from nc_lightning.private_apis.lightning import (
-    attached_datamodule,
-    before_batch_transfer,
-    limited_batches,
-    loader_from_hook,
-    overfit,
-    prepare_loader,
-    requested_loader,
-)
+from nc_lightning.private_apis import lightning as of_lightning
 
 DEFAULT_BATCH_SIZE = 256
 """Batch size of a measurement where the training loader does not name one."""
 
 
 class Source(NamedTuple):
-    """A loader and how many of its batches to read.
-
-    Attributes:
-        loader: An iterable of batches that can be read more than once.
-        limit: Number of batches; infinity for all.
-        position: Which loader of its set it is; hooks of modules and data modules get it as ``dataloader_idx``.
-    """
+    """A loader that can be read more than once, how many batches to read, and its ``dataloader_idx`` for hooks."""
 
     loader: Any
     limit: float = math.inf
@@ -57,12 +43,7 @@ class Source(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What an epoch of training reads.
-
-    Attributes:
-        loaders: Its loaders; none where only held-out sets are given, or nothing limits what is read.
-        num_batches: Number of batches of an epoch.
-    """
+    """What an epoch of training reads; no loaders where only held-out sets are given, or nothing limits the reading."""
 
     loaders: list[Any]
     num_batches: float
@@ -92,11 +73,11 @@ def training_sources(trainer: Trainer) -> list[Source]:
 
 def own_training_sources(trainer: Trainer, training: Training | None = None) -> list[Source]:
     """Return the data module's own loader of the training set for measuring, if there is one and training uses it."""
-    datamodule = attached_datamodule(trainer)
+    datamodule = of_lightning.attached_datamodule(trainer)
     if getattr(trainer, "overfit_batches", 0) or not hasattr(datamodule, "geometry_dataloader"):
         return []
     training = training or _training(trainer)
-    combined = CombinedLoader(loader_from_hook(datamodule, "geometry_dataloader"))
+    combined = CombinedLoader(of_lightning.loader_from_hook(datamodule, "geometry_dataloader"))
     leaves = _prepared(combined, RunningStage.VALIDATING, trainer)
     if not training.reads_less():
         return [Source(loader) for loader in leaves]
@@ -108,20 +89,20 @@ def _training(trainer: Trainer) -> Training:
     if trainer.train_dataloader is not None:
         return Training(_leaves(trainer.train_dataloader), trainer.num_training_batches)
     limit = trainer.limit_train_batches
-    requested = None if isinstance(limit, float) and limit == 1 else requested_loader(trainer)
+    requested = None if isinstance(limit, float) and limit == 1 else of_lightning.requested_loader(trainer)
     if requested is None:
         return Training([], math.inf)
     combined = CombinedLoader(requested)
     if getattr(trainer, "overfit_batches", 0):
-        overfit(combined)
+        of_lightning.overfit(combined)
     loaders = _prepared(combined, RunningStage.TRAINING, trainer)
-    limits = [limited_batches(num_batches(loader), limit) for loader in loaders]
+    limits = [of_lightning.limited_batches(num_batches(loader), limit) for loader in loaders]
     return Training(loaders, max(limits, default=0))
 
 
 def _prepared(loaders: CombinedLoader, stage: RunningStage, trainer: Trainer) -> list[Any]:
     """The loaders as Lightning prepares those of a stage: with several processes, each reads its share."""
-    return [prepare_loader(trainer, loader, stage) for loader in _leaves(loaders)]
+    return [of_lightning.prepare_loader(trainer, loader, stage) for loader in _leaves(loaders)]
 
 
 def _source(loader: Any, training: Training, trainer: Trainer) -> Source:
@@ -152,11 +133,9 @@ def is_being_read(trainer: Trainer, name: str, source: Source) -> bool:
 
 def single_batches(trainer: Trainer, batch: Any) -> list[Any]:
     """Return the batches that training takes at once: one, or one of each loader."""
-    if isinstance(trainer.train_dataloader, Mapping):
-        return [one for one in batch.values() if one is not None]
-    if isinstance(trainer.train_dataloader, (list, tuple)):
-        return [one for one in batch if one is not None]
-    return [batch]
+    loaders = trainer.train_dataloader
+    several = batch.values() if isinstance(loaders, Mapping) else batch
+    return [one for one in several if one is not None] if isinstance(loaders, (Mapping, list, tuple)) else [batch]
 
 
 def validation_sources(trainer: Trainer) -> dict[str, list[Source]]:
@@ -179,7 +158,8 @@ def features(
     for loader, limit, position in sources:
         left = num_unpadded_samples(loader)
         for batch in itertools.islice(loader, None if math.isinf(limit) else int(limit)):
-            batch = before_batch_transfer(pl_module, trainer.precision_plugin.convert_input(batch), position)
+            batch = trainer.precision_plugin.convert_input(batch)
+            batch = of_lightning.before_batch_transfer(pl_module, batch, position)
             batch = trainer.strategy.batch_to_device(batch, pl_module.device, position)
             z, labels, x = batch_features(trainer, pl_module, batch, measured)
             yield z[:left], labels[:left], x[:left]
@@ -208,10 +188,9 @@ def _leaves(loaders: Any) -> list[Any]:
         return []
     if is_named(loaders, "CombinedLoader"):
         return _leaves(loaders.iterables if hasattr(loaders, "iterables") else loaders.loaders)
-    if isinstance(loaders, Mapping):
-        return [leaf for loader in loaders.values() for leaf in _leaves(loader)]
-    if isinstance(loaders, (list, tuple)):
-        return [leaf for loader in loaders for leaf in _leaves(loader)]
+    if isinstance(loaders, (Mapping, list, tuple)):
+        several = loaders.values() if isinstance(loaders, Mapping) else loaders
+        return [leaf for loader in several for leaf in _leaves(loader)]
     if isinstance(loaders, Iterator):
         rank_zero_warn(
             "GeometryMonitor: got an iterator as a loader, which can be read only once, and leaves it to training; "
@@ -242,14 +221,8 @@ def _in_order(loader: Any, training: Training, cut: bool, trainer: Trainer) -> A
     if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
         return loader
     # Workers of its own: those of the training loader may persist, and be in the middle of an epoch.
-    options: dict[str, Any] = {
-        "collate_fn": loader.collate_fn,
-        "num_workers": loader.num_workers,
-        "worker_init_fn": loader.worker_init_fn,
-        "timeout": loader.timeout,
-        "multiprocessing_context": loader.multiprocessing_context,
-        "generator": torch.Generator(),
-    }
+    kept = ("collate_fn", "num_workers", "worker_init_fn", "timeout", "multiprocessing_context")
+    options: dict[str, Any] = {name: getattr(loader, name) for name in kept} | {"generator": torch.Generator()}
     dataset: Any = loader.dataset
     if isinstance(dataset, IterableDataset):
         return DataLoader(dataset, batch_size=loader.batch_size, **options)

@@ -15,17 +15,11 @@ from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
 from nc_lightning.callbacks.measurement.features import Measured
 from nc_lightning.callbacks.measurement.loaders import Source, features
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
+from nc_lightning.callbacks.sources import callbacks_of
 from nc_lightning.checks import check_features
 from nc_lightning.distributed.collectives import all_gather_objects
-from nc_lightning.geometry import (
-    ClassStatistics,
-    nc3,
-    nc4_mismatches,
-    ncc_accuracy,
-    statistics_measures,
-    within_class_variation,
-)
-from nc_lightning.geometry.centers import CenterDistances
+from nc_lightning.geometry import CenterDistances, ClassStatistics, nc3, nc4_mismatches, statistics_measures
+from nc_lightning.geometry.centers import ncc_accuracy, within_class_variation
 from nc_lightning.geometry.measures import MEASURES
 
 KEPT_BYTES = 128 * 2**20
@@ -39,13 +33,7 @@ Batches = Iterable[tuple[Tensor, Tensor, Tensor]]
 
 
 class Measurement(NamedTuple):
-    """What was measured.
-
-    Attributes:
-        results: Values by set and key.
-        statistics: Class statistics by set; none of a set without labels.
-        sample: Features of the training set, if any were asked for.
-    """
+    """Values by set and key, class statistics by set that has labels, and features of the training set if asked for."""
 
     results: dict[str, dict[str, float]]
     statistics: dict[str, ClassStatistics]
@@ -60,18 +48,9 @@ def measure_sets(
     sample_size: int = 0,
     measured: Measured | None = None,
 ) -> Measurement:
-    """Measure sets, of which the first gives the class centers for all.
+    """Measure sets by name, of which the first gives the class centers for all; those without a batch are left out.
 
-    Args:
-        sets: Where to read each set, by name; sets without a batch are left out.
-        trainer: Moves batches to the device, and says in which precision to compute.
-        pl_module: Maps inputs to features.
-        num_classes: C.
-        sample_size: How many features of the set ``train`` to keep.
-        measured: Where inputs, labels, features and a classifier come from; None for the usual places.
-
-    Returns:
-        The measurement, equal on all processes except for the sample.
+    The measurement is equal on all processes except for the sample: ``sample_size`` features of the set ``train``.
 
     Raises:
         ValueError: If labels or features are none; the message says in which batch.
@@ -95,7 +74,9 @@ def measure_sets(
                 continue
             statistics[name] = stats
             centers = centers or stats
-            to_own, given = CenterDistances(stats), CenterDistances(centers)
+            to_own = CenterDistances(stats)
+            to_given = to_own if centers is stats else CenterDistances(centers)
+            looks = [to_own] if to_given is to_own else [to_own, to_given]
             classifier = measured.linear(pl_module, num_classes, stats.feature_dim) or _of_probe(trainer, stats)
             disagree = stats.counts.new_zeros(1)
             # A second pass sees the inputs of the first, also where reading them draws random numbers. All processes
@@ -103,16 +84,13 @@ def measure_sets(
             set_random_states(states, pl_module.device)
             again = not all(all_gather_objects(kept.complete))
             for z, labels, _ in features(trainer, pl_module, sources, measured) if again else kept.batches:
-                to_own.update(z, labels)
-                if centers is not stats:
-                    given.update(z, labels)
+                for look in looks:
+                    look.update(z, labels)
                 if classifier is not None:
-                    disagree += nc4_mismatches(z, classifier.weight, classifier.bias, given).sum()
-            _add_up(to_own.counts, to_own.distances, to_own.correct, disagree)
-            _add_up(given.counts, given.distances, given.correct)
+                    disagree += nc4_mismatches(z, classifier.weight, classifier.bias, to_given).sum()
+            _add_up(disagree, *(sums for look in looks for sums in (look.counts, look.distances, look.correct)))
             values = statistics_measures(stats)
-            values["within_class_variation"] = within_class_variation(to_own)
-            values["ncc_accuracy"] = ncc_accuracy(to_own if centers is stats else given)
+            values |= {"within_class_variation": within_class_variation(to_own), "ncc_accuracy": ncc_accuracy(to_given)}
             if classifier is not None:
                 values |= {"nc3": nc3(stats, classifier.weight), "nc4": disagree[0] / stats.num_samples}
             results[name] = {key: float(value) for key, value in values.items()}
@@ -121,12 +99,7 @@ def measure_sets(
 
 
 class Kept:
-    """The features of a pass, as long as they take no more than `KEPT_BYTES`.
-
-    Attributes:
-        batches: Features and labels of each batch, and None for its inputs; empty when they were too many.
-        complete: Whether all are there.
-    """
+    """The features and labels of a pass, and None for its inputs; no batch at all where they exceed `KEPT_BYTES`."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[Tensor, Tensor, None]] = []
@@ -147,23 +120,12 @@ class Kept:
 
 
 def check_batches(
-    name: str,
-    batches: Batches,
-    pl_module: LightningModule,
-    num_classes: int,
-    measured: Measured,
+    name: str, batches: Batches, pl_module: LightningModule, num_classes: int, measured: Measured
 ) -> int | None:
     """Raise where batches of a set cannot be measured, with the message that a measurement would have.
 
-    Args:
-        name: The name of the set.
-        batches: Features, labels and inputs of some of its batches.
-        pl_module: The module that the classifier is one of.
-        num_classes: C.
-        measured: What is measured.
-
     Returns:
-        d; None of a set without a batch, or without labels.
+        d; None for a set without a batch, or without labels.
 
     Raises:
         ValueError: If labels or features are none, or a classifier does not fit them.
@@ -210,11 +172,9 @@ def _add_up(*shares: Tensor) -> None:
 
 def _of_probe(trainer: Trainer, stats: ClassStatistics) -> torch.nn.Linear | None:
     """The online probe's classifier, where there is one that sees the same features."""
-    probes = (callback for callback in getattr(trainer, "callbacks", []) if isinstance(callback, OnlineLinearProbe))
+    probes = (callback for callback in callbacks_of(trainer) if isinstance(callback, OnlineLinearProbe))
     classifier = next((probe.classifier for probe in probes), None)
-    if classifier is None or classifier.weight.shape != stats.means.shape:
-        return None
-    return classifier
+    return classifier if classifier is not None and classifier.weight.shape == stats.means.shape else None
 
 
 @contextmanager

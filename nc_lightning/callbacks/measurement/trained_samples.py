@@ -26,11 +26,8 @@ from nc_lightning.private_apis.lightning import wrapped_sampler
 def trained_samples(loader: DataLoader[Any], of_epoch: float) -> Sequence[int]:
     """Return the indices of the samples that training sees, each once and in order.
 
-    Samplers of torch and of `nc_lightning.data` say it themselves; of any other, one epoch is drawn from a copy.
-
-    Args:
-        loader: Loader of a data set with a length.
-        of_epoch: Number of batches of an epoch, at most as many are drawn.
+    Samplers of torch and of `nc_lightning.data` say it themselves; of any other, one epoch is drawn from a copy: at
+    most ``of_epoch`` batches.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -61,8 +58,8 @@ def trained_samples(loader: DataLoader[Any], of_epoch: float) -> Sequence[int]:
         )
         return every
     # Of a sampler that never ends, as many samples as training reads.
-    limit = None if np.isinf(of_epoch) else int(of_epoch) * (loader.batch_size or 1)
-    limit = None if hasattr(sampler, "__len__") or limit is None else limit
+    ends = hasattr(sampler, "__len__") or np.isinf(of_epoch)
+    limit = None if ends else int(of_epoch) * (loader.batch_size or 1)
     found = {index for item in itertools.islice(drawn, limit) for index in _indices(item, len(dataset))}
     return sorted(found)
 
@@ -129,10 +126,9 @@ def _unwrapped(sampler: Any) -> Any:
 
 
 def one_epoch(sampler: Iterable[Any], dataset: Any) -> Iterator[Any] | None:
-    """Return what a sampler yields in an epoch, drawn from a copy so that training draws what it would have drawn.
+    """Return what a sampler yields in an epoch, drawn from a copy, so that training draws what it would have drawn.
 
-    Returns:
-        The epoch; None where the sampler cannot be copied.
+    None where the sampler cannot be copied.
 
     Example:
         >>> list(one_epoch([3, 1], dataset=None))

@@ -3,111 +3,70 @@
 import functools
 import re
 import warnings
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lightning.pytorch import Trainer
 
-from nc_lightning.callbacks.sources import is_named
+from nc_lightning.callbacks.lent import Lent
+from nc_lightning.callbacks.sources import callbacks_of, is_named
 from nc_lightning.geometry.measures import MEASURES
 from nc_lightning.private_apis.lightning import SAVE_AT_EPOCH_END, SAVE_BEST, STOP_AT_EPOCH_END, saves_by_epochs
 
 PREFIX = "geometry/"
-_NOTHING = object()
 
 
-class GeometryWatchers:
-    """EarlyStopping, ModelCheckpoint and ReduceLROnPlateau on ``geometry/...``, whatever the period of the monitor.
+def wait_for_measurements(trainer: Trainer, lent: Lent) -> list[str]:
+    """Let whoever watches ``geometry/...`` wait for measurements, whatever the period of the monitor; return the keys.
 
     Lightning keeps a logged value for all later epochs, and EarlyStopping and ModelCheckpoint refuse a key that is not
     there yet. During a fit the keys of a measurement are removed when the next epoch starts, and whoever watches one
     skips epochs without it, checks it at the end of an epoch, and so counts measurements.
 
-    Args:
-        trainer: Trainer of the fit that starts; `give_back` restores its callbacks.
-
     Raises:
         ValueError: If a key is none of a measurement, or is watched by steps.
     """
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._lent: list[tuple[Any, str, Any]] = []
-        self.keys = [key for _, key in _watchers(trainer)]
-        for name, key in _watchers(trainer):
-            _check_key(name, key, trainer)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if not _is_geometry(getattr(callback, "monitor", None)):
-                continue
-            if is_named(callback, "EarlyStopping"):
-                self._lend(callback, "strict", False)
-                self._lend(callback, STOP_AT_EPOCH_END, True)
-            elif is_named(callback, "ModelCheckpoint"):
-                if not saves_by_epochs(callback):
-                    raise ValueError(
-                        f"ModelCheckpoint: got monitor {callback.monitor!r}, measured at the end of epochs, and a "
-                        "period in steps or in time; expected every_n_epochs"
-                    )
-                self._lend(callback, SAVE_AT_EPOCH_END, True)
-                save = functools.partial(_save_if_measured, getattr(callback, SAVE_BEST), callback.monitor)
-                self._lend(callback, SAVE_BEST, save)
-        for config in trainer.lr_scheduler_configs:
-            if config.reduce_on_plateau and _is_geometry(config.monitor):
-                if config.interval != "epoch":
-                    raise ValueError(
-                        f"ReduceLROnPlateau: got monitor {config.monitor!r}, measured at the end of epochs, and "
-                        f"interval {config.interval!r}; expected interval 'epoch'"
-                    )
-                self._lend(config, "strict", False)
-                # Lightning would warn of each epoch that is skipped.
-                warnings.filterwarnings("ignore", message=f"ReduceLROnPlateau conditioned on metric {PREFIX}")
-
-    def check(self, measured: Iterable[str]) -> None:
-        """Raise where a key that is watched was not measured.
-
-        Raises:
-            ValueError: If there is one; the message names it.
-        """
-        there = set(measured)
-        for key in self.keys:
-            if key not in there:
-                raise ValueError(f"monitor: got {key!r}, which is not measured here, expected one of {sorted(there)}")
-
-    def give_back(self) -> None:
-        """Restore what was changed."""
-        for instance, name, value in reversed(self._lent):
-            if value is _NOTHING:
-                delattr(instance, name)
-            else:
-                setattr(instance, name, value)
-        self._lent = []
-
-    def _lend(self, instance: Any, name: str, value: Any) -> None:
-        self._lent.append((instance, name, vars(instance).get(name, _NOTHING)))
-        setattr(instance, name, value)
+    watchers = _watchers(trainer)
+    for watcher in watchers:
+        _check(watcher, trainer)
+    for watcher in watchers:
+        if is_named(watcher, "ModelCheckpoint"):
+            lent.lend(watcher, SAVE_AT_EPOCH_END, True)
+            save = functools.partial(_save_if_measured, getattr(watcher, SAVE_BEST), watcher.monitor)
+            lent.lend(watcher, SAVE_BEST, save)
+            continue
+        lent.lend(watcher, "strict", False)
+        if is_named(watcher, "EarlyStopping"):
+            lent.lend(watcher, STOP_AT_EPOCH_END, True)
+        else:  # Lightning would warn of each epoch that is skipped.
+            warnings.filterwarnings("ignore", message=f"ReduceLROnPlateau conditioned on metric {PREFIX}")
+    return [str(watcher.monitor) for watcher in watchers]
 
 
-def _watchers(trainer: Trainer) -> Iterator[tuple[str, str]]:
-    """(class name, key) of all that watches a geometry key."""
-    named = [c for c in trainer.callbacks if is_named(c, "EarlyStopping", "ModelCheckpoint")]  # type: ignore[attr-defined]
-    for callback in named:
-        if _is_geometry(callback.monitor):
-            yield type(callback).__name__, callback.monitor
-    for config in trainer.lr_scheduler_configs:
-        if config.reduce_on_plateau and _is_geometry(config.monitor):
-            yield type(config.scheduler).__name__, str(config.monitor)
+def _watchers(trainer: Trainer) -> list[Any]:
+    """The callbacks, and the configurations of schedules, that watch a geometry key."""
+    named = [c for c in callbacks_of(trainer) if is_named(c, "EarlyStopping", "ModelCheckpoint")]
+    plateaus = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
+    return [watcher for watcher in (*named, *plateaus) if str(watcher.monitor).startswith(PREFIX)]
 
 
-def _check_key(name: str, key: str, trainer: Trainer) -> None:
+def _check(watcher: Any, trainer: Trainer) -> None:
+    key, name = watcher.monitor, type(getattr(watcher, "scheduler", watcher)).__name__
     sets = "train|val(_[1-9][0-9]*)?" if trainer.enable_validation else "train"
-    probe = any(is_named(callback, "OnlineLinearProbe") for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    probe = any(is_named(callback, "OnlineLinearProbe") for callback in callbacks_of(trainer))
     keys = [key for key, m in MEASURES.items() if m.of in ("statistics", "centers") or (probe and m.of == "classifier")]
     if not re.fullmatch(f"{PREFIX}({sets})/({'|'.join(keys)})", key):
         sets_there = "geometry/train/ or geometry/val/" if trainer.enable_validation else "geometry/train/"
         raise ValueError(f"{name}: got monitor {key!r}, expected {sets_there} and one of {', '.join(keys)}")
-
-
-def _is_geometry(key: object) -> bool:
-    return isinstance(key, str) and key.startswith(PREFIX)
+    if is_named(watcher, "ModelCheckpoint") and not saves_by_epochs(watcher):
+        raise ValueError(
+            f"ModelCheckpoint: got monitor {key!r}, measured at the end of epochs, and a period in steps or in time; "
+            "expected every_n_epochs"
+        )
+    if getattr(watcher, "reduce_on_plateau", False) and watcher.interval != "epoch":
+        raise ValueError(
+            f"ReduceLROnPlateau: got monitor {key!r}, measured at the end of epochs, and interval "
+            f"{watcher.interval!r}; expected interval 'epoch'"
+        )
 
 
 def _save_if_measured(save: Any, key: str, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:

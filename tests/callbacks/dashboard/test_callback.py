@@ -49,9 +49,7 @@ def fit(tmp_path, *callbacks, module=None, data=None, **kwargs):
 
 
 def events(folder):
-    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0, "scalars": 0})
-    accumulator.Reload()
-    return accumulator
+    return EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0, "scalars": 0}).Reload()
 
 
 def layout_of(accumulator):

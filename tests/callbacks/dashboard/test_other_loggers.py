@@ -11,7 +11,6 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch.utils.data import DataLoader, TensorDataset
@@ -22,6 +21,7 @@ from nc_lightning.callbacks import CollapseWatch, GeometryMonitor, OnlineLinearP
 from nc_lightning.callbacks.dashboard.image_loggers import tag_prefix
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
+from tests.callbacks.dashboard.test_callback import events
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 FIGURES = {"cosines", "spectrum", "plane", "similarities", "trajectory"}
@@ -35,12 +35,6 @@ def fit(tmp_path, *loggers, **options):
     module = HSCL(encoder=MLP((32,), (8,)), num_classes=4)
     trainer.fit(module, LatentClassDataModule(num_classes=4, samples_per_class=10, batch_size=20))
     return trainer, module, dashboard
-
-
-def events(folder):
-    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0, "scalars": 0})
-    accumulator.Reload()
-    return accumulator
 
 
 def check(folder, prefix=""):

@@ -16,12 +16,7 @@ from nc_lightning.callbacks.measurement.features import one_tensor
 from nc_lightning.encoders import MLP
 from nc_lightning.geometry import CenterDistances, ClassStatistics, measure, nc3, nc4_mismatches
 
-QUIET = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-}
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 X = torch.randn(48, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(48) % 4
 LOADER = DataLoader(TensorDataset(X, Y), 20)

@@ -15,12 +15,7 @@ from nc_lightning.encoders import MLP
 from nc_lightning.geometry import measure
 from tests.on_processes import on_processes
 
-QUIET = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-}
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 X = torch.randn(48, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(48) % 4
 

@@ -20,12 +20,7 @@ from nc_lightning.encoders import MLP
 from nc_lightning.geometry import measure
 from tests.on_processes import on_processes
 
-QUIET = {
-    "logger": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "enable_checkpointing": False,
-}
+QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 N = 43
 X = torch.randn(N, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(N) % 4

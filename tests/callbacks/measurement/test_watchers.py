@@ -95,6 +95,14 @@ def test_a_checkpoint_is_chosen_among_measurements(tmp_path, options):
     pickle.dumps(checkpoint)
 
 
+def test_where_one_is_refused_the_others_stay_as_they_were(tmp_path):
+    counts, by_steps = Counts(), ModelCheckpoint(monitor="geometry/val/nc1", every_n_train_steps=2)
+    with pytest.raises(ValueError, match="expected every_n_epochs"):
+        fit(tmp_path, counts, by_steps, enable_checkpointing=True)
+    assert counts.strict
+    assert not counts._check_on_train_epoch_end
+
+
 def test_a_schedule_steps_at_measurements(tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="ReduceLROnPlateau")

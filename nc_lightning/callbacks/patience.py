@@ -1,0 +1,50 @@
+"""Patience: how many measurements of the training set in a row have met a condition."""
+
+from abc import abstractmethod
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
+from nc_lightning.checks import check_count
+from nc_lightning.geometry import ClassStatistics
+
+
+class Patience(Callback):
+    """Look at each measurement of the training set in a fit, and count how many in a row meet a condition.
+
+    A fit counts from zero, unless it resumes another one.
+    """
+
+    def __init__(self, patience: int) -> None:
+        check_count("patience", patience)
+        self.patience = patience
+        self._in_a_row = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Count from zero."""
+        if stage == "fit":
+            self._in_a_row = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count."""
+        return {"in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the count."""
+        self._in_a_row = state_dict["in_a_row"]
+
+    def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
+        """Look at what was measured."""
+        if trainer.state.fn == TrainerFn.FITTING and "train" in monitor.statistics:
+            self.look(trainer, monitor.epoch, monitor.results["train"], monitor.statistics["train"])
+
+    @abstractmethod
+    def look(self, trainer: Trainer, epoch: int, measured: dict[str, float], stats: ClassStatistics) -> None:
+        """Judge a measurement of the training set."""
+
+    def is_over(self, met: bool) -> bool:
+        """Count a measurement, and return whether enough of them in a row have met the condition."""
+        self._in_a_row = self._in_a_row + 1 if met else 0
+        return self._in_a_row >= self.patience
