@@ -1,0 +1,108 @@
+"""Pages of the Python API: the public names of a package, by the module that defines them."""
+
+import inspect
+import sys
+from importlib import import_module
+from typing import Any
+
+from docutils import nodes
+from docutils.nodes import Element
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.domains.python import PythonDomain
+from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.nodes import make_refnode
+
+
+def public_names(package: str) -> dict[str, list[str]]:
+    """Return the public names of a package by the module that defines them; data are of the package itself.
+
+    Example:
+        >>> public_names("nc_lightning.objectives")["nc_lightning.objectives.base"]
+        ['ContrastiveObjective']
+    """
+    module = import_module(package)
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", "") == package]
+    by_module: dict[str, list[str]] = {}
+    for name in sorted(getattr(module, "__all__", own)):
+        if not name.startswith("_"):
+            value = getattr(module, name)
+            defined = value.__module__ if inspect.isclass(value) or inspect.isfunction(value) else package
+            by_module.setdefault(defined, []).append(name)
+    return by_module
+
+
+def as_markdown(package: str, left_out: list[str]) -> str:
+    """Return the page of a package: names alone in their module first, then a section for each other module."""
+    first, sections = [], {}
+    for module, names in public_names(package).items():
+        documented = [_documented(package, name) for name in names if name not in left_out]
+        if module == package or len(documented) == 1:
+            first += documented
+        elif documented:
+            sections[module] = documented
+    if not first and len(sections) == 1:
+        first, sections = sections.popitem()[1], {}
+    parts = [_rst(f".. automodule:: {package}", *first)]
+    for module, documented in sections.items():
+        parts += [f"## {module.rpartition('.')[2]}", _rst(f".. automodule:: {module}", *documented)]
+    return "\n\n".join(parts)
+
+
+def _rst(*directives: str) -> str:
+    return "\n".join(["```{eval-rst}", "\n\n".join(directives), "```"])
+
+
+def _documented(package: str, name: str) -> str:
+    value = getattr(import_module(package), name)
+    if inspect.isclass(value):
+        return f".. autoclass:: {package}.{name}\n   :members:"
+    return f".. {'autofunction' if inspect.isfunction(value) else 'py:data'}:: {package}.{name}"
+
+
+class PublicApi(SphinxDirective):
+    """``public-api PACKAGE``; the option ``exclude`` has names that another page documents."""
+
+    required_arguments = 1
+    option_spec = {"exclude": str.split}
+
+    def run(self) -> list[nodes.Node]:
+        """Import the package."""
+        text = as_markdown(self.arguments[0], self.options.get("exclude", []))
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+def _skip_hooks(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out methods that override one of Lightning, torch or torchmetrics, except ``forward``."""
+    function = getattr(value, "fget", getattr(value, "__func__", value))
+    if what != "class" or name == "forward" or not inspect.isfunction(function):
+        return None
+    found: Any = sys.modules.get(function.__module__)
+    for part in function.__qualname__.split(".")[:-1]:
+        found = getattr(found, part, None)
+    bases = inspect.getmro(found)[1:-1] if inspect.isclass(found) else ()
+    return True if any(name in vars(b) and not b.__module__.startswith("nc_lightning") for b in bases) else None
+
+
+def _find_bare_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Element) -> Element | None:
+    """Link a public name that a docstring uses without its package, where only one object has it."""
+    name = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or "." in name:
+        return None
+    domain = env.domains["py"]
+    if not isinstance(domain, PythonDomain):
+        return None
+    found = [(full, entry) for full, entry in domain.objects.items() if full.endswith(f".{name}") and not entry.aliased]
+    top = [(full, entry) for full, entry in found if entry.objtype in ("class", "function", "data")]
+    if len(top) != 1:
+        return None
+    full, entry = top[0]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, full)
+
+
+def setup(app: Sphinx) -> None:
+    """Register the directive, and what makes docstrings read well outside of their files."""
+    app.add_directive("public-api", PublicApi)
+    app.connect("autodoc-skip-member", _skip_hooks)
+    app.connect("missing-reference", _find_bare_name)
