@@ -33,25 +33,18 @@ def public_names(package: str) -> dict[str, list[str]]:
     return by_module
 
 
-def as_markdown(package: str, left_out: list[str]) -> str:
-    """Return the page of a package: names alone in their module first, then a section for each other module."""
-    first, sections = [], {}
+def pages_of(package: str, left_out: list[str]) -> dict[str, str]:
+    """Return reStructuredText by module: names alone in their module are with the package, which comes first."""
+    first, others = [f".. automodule:: {package}"], {}
     for module, names in public_names(package).items():
         documented = [_documented(package, name) for name in names if name not in left_out]
         if module == package or len(documented) == 1:
             first += documented
         elif documented:
-            sections[module] = documented
-    if not first and len(sections) == 1:
-        first, sections = sections.popitem()[1], {}
-    parts = [_rst(f".. automodule:: {package}", *first)]
-    for module, documented in sections.items():
-        parts += [f"## {module.rpartition('.')[2]}", _rst(f".. automodule:: {module}", *documented)]
-    return "\n\n".join(parts)
-
-
-def _rst(*directives: str) -> str:
-    return "\n".join(["```{eval-rst}", "\n\n".join(directives), "```"])
+            others[module] = [f".. automodule:: {module}", *documented]
+    if len(first) == len(others) == 1:  # the package's own words are enough
+        first += others.popitem()[1][1:]
+    return {module: "\n\n".join(parts) for module, parts in {package: first, **others}.items()}
 
 
 def _documented(package: str, name: str) -> str:
@@ -69,8 +62,17 @@ class PublicApi(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Import the package."""
-        text = as_markdown(self.arguments[0], self.options.get("exclude", []))
-        return self.parse_text_to_nodes(text, allow_section_headings=True)
+        pages = pages_of(self.arguments[0], self.options.get("exclude", []))
+        shown = self._parsed(pages.pop(self.arguments[0]))
+        for module, text in pages.items():
+            name = module.rpartition(".")[2]
+            section = nodes.section("", nodes.title(name, name), ids=[nodes.make_id(module)], names=[name])
+            section += self._parsed(text)
+            shown.append(section)
+        return shown
+
+    def _parsed(self, text: str) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(f"```{{eval-rst}}\n{text}\n```")
 
 
 def _skip_hooks(app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:

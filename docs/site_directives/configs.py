@@ -1,5 +1,6 @@
 """The shipped configs: the comments at the top of each as text, its contents to unfold."""
 
+import re
 from pathlib import Path
 
 from docutils import nodes
@@ -29,7 +30,7 @@ def header_and_contents(text: str) -> tuple[str, str]:
         if code != in_code:
             markdown += ["", "```console"] if code else ["```", ""]
             in_code = code
-        markdown.append(line.strip())
+        markdown.append(line.strip() if code else re.sub(r"(--[\w.]+)", r"`\1`", line.strip()))
     return "\n".join(markdown + ["```"] * in_code), "\n".join(lines[length:]).strip()
 
 
