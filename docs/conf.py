@@ -11,7 +11,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PY
 import nc_lightning  # noqa: E402 - from this checkout
 
 project = "nc_lightning"
-author = "the authors of nc_lightning"
+author = "nc_lightning developers"
 version = release = nc_lightning.__version__
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "sphinx_copybutton", "site_directives"]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]

@@ -51,7 +51,9 @@ def _documented(package: str, name: str) -> str:
     value = getattr(import_module(package), name)
     if inspect.isclass(value):
         return f".. autoclass:: {package}.{name}\n   :members:"
-    return f".. {'autofunction' if inspect.isfunction(value) else 'py:data'}:: {package}.{name}"
+    if inspect.isfunction(value):
+        return f".. autofunction:: {package}.{name}"
+    return f".. py:data:: {name}\n   :module: {package}"
 
 
 class PublicApi(SphinxDirective):

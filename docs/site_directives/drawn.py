@@ -25,7 +25,7 @@ class Drawn(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Draw the picture into the folder of built files."""
         code = "\n".join(self.content)
-        names: dict[str, Any] = self.env.temp_data.setdefault("drawn", {})
+        names: Any = self.env.temp_data.setdefault("drawn", {})
         names.pop("figure", None)
         exec(compile(code, self.get_location(), "exec"), names)
         shown: list[nodes.Node] = []

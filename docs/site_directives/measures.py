@@ -100,7 +100,7 @@ def _with_links(text: str) -> str:
 
 
 def _anchor(measure: Measure) -> str:
-    return "measure-" + nodes.make_id(measure.key)
+    return f"measure-{nodes.make_id(measure.key)}"
 
 
 class MeasureSummary(SphinxDirective):
