@@ -39,7 +39,7 @@ def test_links_lead_somewhere(site, pages):  # noqa: F811
 def test_pictures_are_there(pages):
     images = [path.parent / unquote(image) for path, page in pages.items() for image in page.images if ":" not in image]
     assert len(images) >= 7
-    assert all(image.stat().st_size > 1000 for image in images)
+    assert all(image.stat().st_size > 0 for image in images)
 
 
 def test_nothing_comes_from_the_internet(site):  # noqa: F811
@@ -50,8 +50,9 @@ def test_nothing_comes_from_the_internet(site):  # noqa: F811
 
 
 def public_packages():
+    yield "nc_lightning"
     for _, name, _ in pkgutil.walk_packages(nc_lightning.__path__, "nc_lightning."):
-        if hasattr(import_module(name), "__all__") and name != "nc_lightning.data.files":
+        if "private_apis" not in name and hasattr(import_module(name), "__all__"):
             yield name
 
 
@@ -63,7 +64,7 @@ def loaded(name):
 def test_each_public_name_is_documented_once(site):  # noqa: F811
     entries = [name for name, kind in documented(site) if kind in ("class", "function", "data", "exception")]
     objects = [id(loaded(name)) for name in entries]
-    names = {f"{package}.{name}" for package in ["nc_lightning", *public_packages()] for name in loaded_all(package)}
+    names = {f"{package}.{name}" for package in public_packages() for name in loaded_all(package)}
     assert len(names) > 100
     counts = {name: objects.count(id(loaded(name))) for name in names}
     assert {name: count for name, count in counts.items() if count != 1} == {}
