@@ -22,6 +22,7 @@ smartquotes_action = "D"  # dashes; quotes can be copied as they are
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "notebooks")
 nb_execution_raise_on_error = True
+nb_execution_in_temp = True  # what a tutorial writes is no source
 nb_execution_timeout = 600
 
 default_role = "py:obj"  # `a name` in a docstring is a link where the name has a page
