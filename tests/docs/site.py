@@ -60,8 +60,9 @@ class Page(HTMLParser):
 
 
 def documented(site):
-    """Lines of the inventory of the Python API: full name and role."""
+    """The inventory of the Python API: full name, kind and place of each entry; a second name has the same place."""
     data = (site / "objects.inv").read_bytes()
-    text = zlib.decompress(data.split(b"\n", 4)[4]).decode()
-    entries = (line.split(" ", 2)[:2] for line in text.splitlines())
-    return [(name, kind.removeprefix("py:")) for name, kind in entries if kind.startswith("py:")]
+    for line in zlib.decompress(data.split(b"\n", 4)[4]).decode().splitlines():
+        name, kind, _, place, _ = line.split(" ", 4)
+        if kind.startswith("py:"):
+            yield name, kind.removeprefix("py:"), place.replace("$", name)
