@@ -23,17 +23,19 @@ def pages(site):  # noqa: F811
 
 def test_links_lead_somewhere(site, pages):  # noqa: F811
     assert len(pages) > 40
-    broken = []
+    inner, broken = 0, []
     for path, page in pages.items():
         for link in page.links:
             parts = urlparse(link)
             if parts.scheme or link == "#":
                 continue
+            inner += 1
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             anchors = pages[target].anchors if target in pages else set()
             if not target.is_file() or (parts.fragment and unquote(parts.fragment) not in anchors):
                 broken.append(f"{path.relative_to(site)}: {link}")
-    assert not broken
+    assert inner > 3000
+    assert broken == []
 
 
 def test_pictures_are_there(pages):
