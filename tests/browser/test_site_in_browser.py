@@ -31,7 +31,8 @@ def page(chromium, address):
     opened = chromium.new_page(viewport={"width": 1300, "height": 900})
     wrong = []
     opened.on("pageerror", lambda error: wrong.append(str(error)))
-    opened.on("requestfailed", lambda request: wrong.append(request.url))
+    # Leaving a page aborts what it still loads.
+    opened.on("requestfailed", lambda r: None if r.failure == "net::ERR_ABORTED" else wrong.append(r.url))
     opened.on("response", lambda response: wrong.append(response.url) if response.status >= 400 else None)
     opened.on(
         "request", lambda request: None if request.url.startswith((address, "data:")) else wrong.append(request.url)
