@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PYTEST := python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-exhaustive test-bolts test-all test-fast coverage lint format pictures clean
+.PHONY: help train test test-exhaustive test-bolts test-all test-fast coverage docs lint format pictures clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ format: $(VENV)/.installed  ## Format the code, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.installed  ## Build the documentation's site in docs/_build/html; it runs the tutorials
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 pictures: $(VENV)/.installed  ## Make the pictures of the README again; needs Chromium and takes minutes
 	rm -rf pictures/runs pictures/cosines.png
 	cd pictures && ../$(BIN)/python ../examples/compare_geometry.py cosines.png --trainer.default_root_dir=runs
@@ -59,5 +62,5 @@ pictures: $(VENV)/.installed  ## Make the pictures of the README again; needs Ch
 	rm -rf pictures/runs
 
 clean:  ## Remove the environments and all caches; runs in lightning_logs stay
-	rm -rf $(VENV) $(BOLTS) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build dist
+	rm -rf $(VENV) $(BOLTS) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build dist docs/_build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
 """Each option and callback of Lightning, from the command line: it works, which the plain run shows, or is refused.
 
-docs/trainer_options.md is the same table for readers.
+docs/reference/trainer-options.md is the same table for readers.
 """
 
 import inspect
@@ -290,7 +290,7 @@ def test_every_option_callback_logger_precision_and_strategy_is_in_the_table():
 
 
 def test_the_documentation_has_the_same_rows(repository):
-    text = (repository / "docs" / "trainer_options.md").read_text()
+    text = (repository / "docs" / "reference" / "trainer-options.md").read_text()
     written = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (works|refused)", text, re.MULTILINE)
     ours = [(option, setting, outcome.words) for option, setting, outcome in ROWS]
     assert [row[:2] for row in written] == [row[:2] for row in ours]

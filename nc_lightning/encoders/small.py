@@ -19,7 +19,7 @@ class MLP(_LayeredEncoder):
         hidden_features: Width of each layer; the last one is ``out_features``.
 
     Shape:
-        (N, *input_shape) -> (N, hidden_features[-1])
+        ``(N, *input_shape) -> (N, hidden_features[-1])``
 
     Raises:
         ValueError: If a size is below 1, or there is no layer.

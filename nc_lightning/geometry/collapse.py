@@ -170,7 +170,7 @@ def nc2_equiangular(stats: ClassStatistics) -> Tensor:
 
 
 def nc2_maxangle(stats: ClassStatistics) -> Tensor:
-    """Mean of |cos + 1/(C - 1)| over pairs of centered class means. Range [0, 1 + 1/(C - 1)], ideal 0.
+    """Mean of ``|cos + 1/(C - 1)|`` over pairs of centered class means. Range [0, 1 + 1/(C - 1)], ideal 0.
 
     Source:
         Papyan, Han, Donoho (2020), NC2: the angle of a simplex ETF is the largest that C vectors can share.
@@ -232,7 +232,7 @@ def unit_norm(stats: ClassStatistics) -> Tensor:
 
 
 def equal_inner_product(stats: ClassStatistics) -> Tensor:
-    """Mean of |cos(mu_a, mu_b) + 1/(C - 1)| over pairs of class means, not centered.
+    """Mean of ``|cos(mu_a, mu_b) + 1/(C - 1)|`` over pairs of class means, not centered.
 
     Range [0, 1 + 1/(C - 1)], ideal 0. Cosines, as in the paper's code (arXiv 2311.05139); NaN if a mean is zero.
     """

@@ -186,7 +186,7 @@ class ClassStatistics:
 
     @property
     def centered_class_means(self) -> Tensor:
-        """(P, d) class means minus the mean of class means (not the sample mean: they differ under imbalance)."""
+        """(P, d) class means minus the mean of class means (not the sample mean; they differ under imbalance)."""
         means = self.class_means
         return means - means.mean(0, keepdim=True)
 

@@ -1,6 +1,5 @@
 """What a person sees: TensorBoard and the report, in a real browser."""
 
-import os
 import re
 import sys
 from io import BytesIO
@@ -11,30 +10,11 @@ from PIL import Image
 from nc_lightning.cli import main
 from nc_lightning.cli import report as nc_report
 from nc_lightning.sweeps import command as nc_sweep
-from tests.browser import tensorboard_page
-from tests.browser.tensorboard_page import Tab, browser, colours, tensorboard, when_loaded
+from tests.browser.tensorboard_page import Tab, colours, tensorboard, when_loaded
 
 pytestmark = pytest.mark.browser
 FIGURES = {"cosines", "spectrum", "plane", "similarities", "trajectory"}
 OBJECTIVES = ("scl", "hscl")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """Need a browser: in CI its absence is a failure, elsewhere a skip."""
-    reason = None
-    if tensorboard_page.CHROMIUM is None:
-        reason = "there is no chromium"
-    try:
-        import playwright.sync_api  # noqa: F401
-    except ImportError as error:
-        reason = f"playwright cannot be imported: {error}"
-    if reason is not None:
-        if os.environ.get("NC_REQUIRE"):
-            pytest.fail(f"{reason}, and NC_REQUIRE is set")
-        pytest.skip(f"{reason}: the dashboard was not looked at")
-    with browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,40 @@
+"""The page of logged keys names what training logs, and nothing else."""
+
+import re
+import sys
+
+import pytest
+
+from nc_lightning.cli import main
+from nc_lightning.geometry import MEASURES
+
+SHORT = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
+
+
+@pytest.fixture
+def rows(repository):
+    """The keys of the page, as patterns."""
+    text = (repository / "docs" / "reference" / "logged-keys.md").read_text()
+    return re.findall(r"^\| `([\w/<>]+)` \|", text, re.MULTILINE)
+
+
+def logged_by(config):
+    trainer = main(["fit", "--config", config, *SHORT, "--geometry.every_n_epochs=1"]).trainer
+    return set(trainer.callback_metrics) | set(trainer.logged_metrics)
+
+
+@pytest.mark.slow
+def test_each_key_is_logged_and_each_logged_key_is_there(rows, in_tmp, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nc-train"])
+    hscl, hucl = logged_by("hscl.yaml"), logged_by("hucl.yaml")
+    measures = "|".join(map(re.escape, MEASURES))
+    patterns = {row: re.escape(row).replace("<measure>", f"({measures})") for row in rows}
+    assert len(patterns) > 12
+    named = {key for pattern in patterns.values() for key in hscl | hucl if re.fullmatch(pattern, key)}
+    assert named == (hscl | hucl) - {"epoch"}
+    unseen = {row for row, pattern in patterns.items() if not any(re.fullmatch(pattern, key) for key in hscl)}
+    assert unseen == {"loss/neural_collapse", "negatives/false_share", "loss/skipped_steps"}
+    assert {"loss/neural_collapse", "negatives/false_share"} <= hucl
+    for split in ("train", "val"):
+        keys = {f"geometry/{split}/{key}" for key, measure in MEASURES.items() if measure.of != "loss"}
+        assert keys <= hscl
