@@ -35,6 +35,8 @@ def tiled_distributed_loss(
 ) -> Tensor:
     """Return what `nc_lightning.losses.engines.tiled.tiled_loss` does of the batch of all processes, on each of them.
 
+    Equation 19.
+
     Args:
         z: (n, d) features of this process.
         batch: Whole batch, sorted.
@@ -76,6 +78,8 @@ def tiled_distributed_loss(
 def _anchor_values(mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce: InfoNCETerms) -> Tensor:
     """Return what others need of each anchor (2 + kinds, n).
 
+    Equation 20.
+
     The loss of its pairs, that of a block being at its first anchor; what its positives are compared with; and the
     logarithm to base 2 of what each kind of its terms is to be multiplied by, the signs of which are + and -.
     """
@@ -96,7 +100,7 @@ def _anchor_values(mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce
 def _gradient(
     mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce: InfoNCETerms, values: Tensor, all_values: Tensor
 ) -> Tensor:
-    """Return the gradient with respect to ``mine``, times the number of pairs and the temperature."""
+    """Return the gradient with respect to ``mine``, times the number of pairs and the temperature (Equation 21)."""
     n, columns = all_values.shape[1], slice(0, len(everyone))
     gradient, height = torch.empty_like(mine), max(1, tile_sizes(mine).row_block // len(everyone))
     memory = mine.new_empty(3 * min(height, len(mine)) * len(everyone))
