@@ -35,8 +35,6 @@ def tiled_distributed_loss(
 ) -> Tensor:
     """Return what `nc_lightning.losses.engines.tiled.tiled_loss` does of the batch of all processes, on each of them.
 
-    Equation 19.
-
     Args:
         z: (n, d) features of this process.
         batch: Whole batch, sorted.
@@ -51,7 +49,7 @@ def tiled_distributed_loss(
 
     Returns:
         0-dimensional loss in nats, whose gradient is the share of this process in one that is averaged over processes.
-        First derivatives only.
+        First derivatives only. Equation 19.
     """
     infonce = InfoNCETerms(link, beta, temperature, differentiate)
 
