@@ -110,7 +110,7 @@ def equations_of_functions(page):
     return {name: [int(number) for number in numbers.split(",")] for name, numbers in rows}
 
 
-def test_equations_are_numbered_as_labelled(repository):
+def test_equations_are_numbered_in_order(repository):
     labels = re.findall(r"^\$\$ \(exact-(\d+)\)$", (repository / PAGE).read_text(), flags=re.MULTILINE)
     assert [int(label) for label in labels] == list(range(1, len(labels) + 1))
 
