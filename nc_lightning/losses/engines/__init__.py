@@ -1,1 +1,4 @@
-"""How the losses are computed: autograd for any link, tiles for the exact InfoNCE, and drawn negatives."""
+"""How the losses are computed: autograd for any link, tiles for the exact InfoNCE, and drawn negatives.
+
+Equations are those of docs/explanations/exact-loss.md.
+"""

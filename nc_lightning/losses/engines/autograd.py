@@ -28,6 +28,8 @@ def general_loss(
 ) -> Tensor:
     """Sum over all (anchor, positive) pairs of psi, in expectation over the batch's negatives.
 
+    Equation 23.
+
     InfoNCE needs of the negatives one number for each anchor. Other links need every triple of anchor, positive and
     negative; these are computed in chunks, and again for the gradient, so that memory stays O(N^2).
 
@@ -71,6 +73,8 @@ def general_loss(
 
 def debias(log_mean: Tensor, positive: Tensor, temperature: float | Tensor, tau_plus: float) -> Tensor:
     """Take the anchor's own class out of a mean over negatives: log max((u - tau_plus) / (1 - tau_plus), u_smallest).
+
+    Equation 24.
 
     A negative of the anchor's class is as similar as its positive, so it adds e^0 with probability ``tau_plus``. On the
     unit sphere u is at least e^{(-1 - s_positive) / temperature}.

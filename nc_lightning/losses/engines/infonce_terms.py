@@ -48,7 +48,10 @@ class InfoNCETerms(NamedTuple):
         return self.beta / (self.beta + 1 / self.temperature)
 
     def terms(self, exponents: Tensor, smallest: float | None = None) -> Tensor:
-        """Turn (kinds, rows, columns), of which the first holds the exponents of its kind, into terms, in place."""
+        """Turn (kinds, rows, columns), of which the first holds the exponents of its kind, into terms, in place.
+
+        Equation 14.
+        """
         if len(exponents) > 1:
             torch.mul(exponents[0], self.share_of_weights, out=exponents[1])
         if smallest is not None:
@@ -60,7 +63,7 @@ class InfoNCETerms(NamedTuple):
         return z.new_zeros(self.kinds_summed, len(z))
 
     def of_negatives(self, sums: Tensor, batch: SortedBatch, rows: slice = slice(None)) -> Tensor:
-        """Return what a positive is compared with, L_i - log alpha, from the sums of these anchors."""
+        """Return what a positive is compared with, L_i - log alpha, from the sums of these anchors (Equation 3)."""
         weights = sums[1] if len(sums) > 1 else batch.negative_counts[rows]
         negative = (sums[0] / weights).log_()
         if self.link.alpha != 1:
@@ -70,7 +73,7 @@ class InfoNCETerms(NamedTuple):
         return negative
 
     def pushes(self, push: Tensor, sums: Tensor) -> Tensor:
-        """Share each anchor's push (N,) among its terms: (kinds, N), what each is to be multiplied by."""
+        """Share each anchor's push (N,) among its terms: (kinds, N), what each is to be multiplied by (Equation 6)."""
         shares = push / sums[: self.kinds_pushed]
         if self.kinds_pushed > 1:
             # The weights' own derivative: beta times (share of the hardened terms - share of the weights alone).
@@ -80,7 +83,7 @@ class InfoNCETerms(NamedTuple):
         return shares
 
     def gradient_of_temperature(self, gradient: Tensor, z: Tensor) -> Tensor:
-        """Return the derivative of the loss by the temperature from that by the features (N, d)."""
+        """Return the derivative of the loss by the temperature from that by the features (N, d) (Equation 9)."""
         # Similarities enter divided by the temperature, and each reaches two rows.
         derivative: Tensor = -torch.linalg.vecdot(gradient, z).sum() / (2 * self.temperature)
         return derivative

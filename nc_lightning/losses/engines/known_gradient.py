@@ -19,6 +19,8 @@ Compute = Callable[[Tensor, bool, bool], Result]
 def with_known_gradient(compute: Compute, z: Tensor, temperature: float | Tensor | None = None) -> Tensor:
     """Compute a value and its gradient at once, without a graph between them.
 
+    Equation 11.
+
     Args:
         compute: Computes the value and its gradients without autograd.
         z: (n, d) features.
@@ -54,6 +56,8 @@ def sum_over_processes(
     z: Tensor, temperature: float | Tensor, shares: Shares, part: Callable[[Tensor, float | Tensor], Tensor]
 ) -> Tensor:
     """Add up what each process computes of a sum over the whole batch; the gradient is for averaging over processes.
+
+    Equation 22.
 
     DistributedDataParallel averages the gradients of W processes, and the gradient of a loss l of the whole batch is
     the sum over processes of what reaches the parameters through the share z_r of each. Each process therefore sends

@@ -44,6 +44,8 @@ def row_blocks(
 ) -> Iterator[RowBlock]:
     """Yield all anchors (N, d) in blocks with everyone (M, d), and add their pairs' losses to ``loss``.
 
+    Equation 16.
+
     The caller may write into a block; the next one overwrites it.
     """
     columns, height = slice(0, len(everyone)), max(1, tile_sizes(z).row_block // len(everyone))
@@ -62,7 +64,10 @@ def row_blocks(
 
 
 def softplus(margin: Tensor, negative: Tensor, batch: SortedBatch, rows: slice, loss: Tensor) -> Tensor:
-    """Add the softplus of negative - margin of all positives to ``loss``; return its derivatives in place of margin."""
+    """Add the softplus of negative - margin of all positives to ``loss``; return its derivatives in place of margin.
+
+    Equation 5.
+    """
     margin.sub_(negative[:, None]).masked_fill_(batch.no_positive(rows), torch.inf)
     loss -= logsigmoid(margin).sum()
     return margin.neg_().sigmoid_()

@@ -31,6 +31,8 @@ def sampled_loss(
 ) -> Tensor:
     """Sum over all (anchor, positive) pairs of psi over k negatives drawn from the hardened weights.
 
+    Equation 25.
+
     No gradient flows through the draws. Random numbers are drawn for all pairs of the batch, whichever anchors are
     looked at: several processes that share a batch, and the state of their generators, draw what one would.
 
@@ -91,6 +93,8 @@ def sampled_loss(
 def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:
     """Draw columns of the rows ``drawers`` (D,), one for each of ``uniform`` (D, k): by their cumulative weights.
 
+    Equation 26.
+
     All rows are one ascending sequence, each lifted by its number, so that weights are not copied for every pair of an
     anchor. It takes float64: float32 has too few digits for a number of a row and a weight.
     """
@@ -103,7 +107,10 @@ def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _draw_without_replacement(log_weights: Tensor, k: int, uniform: Tensor, fewer_if_scarce: bool = False) -> Tensor:
-    """Draw k different columns of each row: the largest of log-weight plus Gumbel noise, which no weight underflows."""
+    """Draw k different columns of each row: the largest of log-weight plus Gumbel noise, which no weight underflows.
+
+    Equation 27.
+    """
     available = (log_weights > torch.finfo(log_weights.dtype).min / 2).sum(1)
     fewest = int(available.min()) if len(available) > 0 else k
     if fewest < k and not fewer_if_scarce:

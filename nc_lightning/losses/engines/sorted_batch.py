@@ -152,6 +152,8 @@ def sort_batch(
 ) -> SortedBatch | None:
     """Sort a batch and what is past; the host waits for the device once, for all that it has to know.
 
+    Equations 12 and 13.
+
     Args:
         labels: (N,) integers; equal labels are positives of each other.
         negatives: ``other_classes`` or ``all`` other samples.

@@ -36,6 +36,8 @@ def tiled_loss(
 ) -> Tensor:
     """Mean over all (anchor, positive) pairs of log(alpha + sum_n w_n e^{t_n}), t_n = (s_in - s_ij) / temperature.
 
+    Equations 4 and 8.
+
     With L_i = log sum_n w_n e^{s_in / temperature} the loss of a pair is log alpha + softplus(L_i - log alpha -
     s_ij / temperature). Value and gradient are formed together, in memory of O(N d). Small batches are a single tile;
     exponents that could overflow are taken relative to each anchor's largest.
@@ -88,7 +90,7 @@ Engine = Callable[[Tensor, Tensor, SortedBatch, InfoNCETerms, bool], tuple[Tenso
 def _engine(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, normalization: Normalization
 ) -> Engine:
-    """Return the fastest engine that exponents and number of pairs allow."""
+    """Return the fastest engine that exponents and number of pairs allow (Equation 15)."""
     largest = 1.0
     if normalization == "none":
         # To read it would make the host wait for a device, where whole rows cost little more.
@@ -106,7 +108,7 @@ def _engine(
 def _square(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Look at a small batch as a single tile, and at its pairs one by one."""
+    """Look at a small batch as a single tile, and at its pairs one by one (Equation 7)."""
     rows, past = slice(0, len(z)), slice(len(z), len(everyone))
     tiles = z.new_empty(infonce.kinds_summed, len(z), len(everyone))
     torch.mm(z * infonce.exponent, everyone.T, out=tiles[0])
@@ -146,7 +148,10 @@ def _mirror(pushes: Tensor, columns: int) -> Tensor:
 def _triangle(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Sum the negatives of each anchor in a sweep over tiles; weigh them by what positives leave in a second one."""
+    """Sum the negatives of each anchor in a sweep over tiles; weigh them by what positives leave in a second one.
+
+    Equations 17 and 18.
+    """
     sizes, n, gradient = tile_sizes(z), len(z), torch.zeros_like(z) if with_gradient else None
     tile, num_tiled = 2 * sizes.rows * sizes.columns, n * (n // 2 + sizes.rows + len(everyone) - n)
     room = 0 if gradient is None else min(sizes.cache, infonce.kinds_pushed * num_tiled)
@@ -197,7 +202,10 @@ def _weigh(tiles: Tensor, weights: Tensor) -> Tensor:
 def _pull(
     z: Tensor, batch: SortedBatch, infonce: InfoNCETerms, negative: Tensor, loss: Tensor, gradient: Tensor | None
 ) -> Tensor:
-    """Add the pairs' losses to ``loss`` and what positives pull to ``gradient``; return what negatives are to push."""
+    """Add the pairs' losses to ``loss`` and what positives pull to ``gradient``; return what negatives are to push.
+
+    Equation 5.
+    """
     push, sizes = torch.zeros_like(negative), tile_sizes(z)
     # Rows of the classes of some anchors reach over both ends of these by a class at most.
     widest = sizes.positive_rows + 2 * batch.windows.largest_class
@@ -215,7 +223,7 @@ def _pull(
 def _row_blocks(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Sweep once over blocks of whole rows, for exponents of any size."""
+    """Sweep once over blocks of whole rows, for exponents of any size (Equation 7)."""
     n, loss, gradient = len(z), z.new_zeros(()), torch.zeros_like(z) if with_gradient else None
     for block in row_blocks(z, everyone, batch, infonce, loss):
         if gradient is not None:

@@ -35,7 +35,7 @@ def tiled_distributed_loss(
 
     Returns:
         0-dimensional loss in nats, whose gradient is the share of this process in one that is averaged over processes.
-        First derivatives only.
+        First derivatives only. Equation 19.
     """
 
     def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
@@ -61,6 +61,8 @@ def tiled_distributed_loss(
 def _anchor_values(mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce: InfoNCETerms) -> Tensor:
     """Return what others need of each anchor (2 + kinds, n).
 
+    Equation 20.
+
     The loss of its pairs, that of a block being at its first anchor; what its positives are compared with; and the
     logarithm to base 2 of what each kind of its terms is to be multiplied by, the signs of which are + and -.
     """
@@ -81,7 +83,7 @@ def _anchor_values(mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce
 def _gradient(
     mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce: InfoNCETerms, values: Tensor, all_values: Tensor
 ) -> Tensor:
-    """Return the gradient with respect to ``mine``, times the number of pairs and the temperature."""
+    """Return the gradient with respect to ``mine``, times the number of pairs and the temperature (Equation 21)."""
     n, columns = all_values.shape[1], slice(0, len(everyone))
     gradient, height = torch.empty_like(mine), max(1, tile_sizes(mine).row_block // len(everyone))
     memory = mine.new_empty(3 * min(height, len(mine)) * len(everyone))
