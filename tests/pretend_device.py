@@ -28,7 +28,7 @@ from benchmarks.work import is_kernel
 
 NAME = "pretend"
 HOOK = "_setup_privateuseone_for_python_backend"
-"""What torch calls its private way to make a device in Python; `test_the_hook_of_torch` asks for it."""
+"""What torch calls its private way to make a device in Python; `test_torch_has_the_hook` asks for it."""
 PACKAGE = os.path.dirname(nc_lightning.__file__) + os.sep
 
 # On CUDA the size of their result, or an error, is read back from the device.

@@ -80,7 +80,7 @@ def copy(tmp_path, repository):
 
 
 @pytest.mark.slow
-def test_one_of_each_is_added_by_one_file(copy):
+def test_one_file_adds_each_kind_of_part(copy):
     command = [
         *(sys.executable, "-m", "nc_lightning", "fit", "--config", "hscl.yaml", "--trainer.max_epochs=2"),
         *("--model.link=nc_lightning.losses.links.Half", "--model.encoder=nc_lightning.encoders.one_layer.OneLayer"),
@@ -101,7 +101,7 @@ def test_one_of_each_is_added_by_one_file(copy):
     assert b"largest norm of a class mean (ideal 1)" in events, "a chart of the dashboard"
 
 
-def test_contributing_names_what_is_there(repository):
+def test_contributing_names_existing_files(repository):
     text = (repository / "CONTRIBUTING.md").read_text()
     for name in re.findall(r"`((?:\w+/)+(?:\w+\.py)?|\w+\.py)`", text):
         assert (PACKAGE / name).exists() or (repository / name).exists(), name

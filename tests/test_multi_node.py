@@ -75,7 +75,7 @@ def alone(in_tmp, tmp_path_factory, monkeypatch):
 
 @pytest.mark.some(1)
 @pytest.mark.slow
-def test_a_rank_that_dies_is_restarted_and_the_run_ends_as_that_of_one_process(gloo, alone, repository, free_port):
+def test_a_dead_rank_is_restarted_and_the_run_ends_like_that_of_one_process(gloo, alone, repository, free_port):
     killed = [
         "--trainer.callbacks+=tests.faults.faults.KilledOnce",
         "--trainer.callbacks.step=8",
@@ -107,7 +107,7 @@ def test_without_restarts_a_death_ends_all_with_one_line(gloo, in_tmp, repositor
 
 @pytest.mark.some(1)
 @pytest.mark.slow
-def test_slurm_on_two_nodes(gloo, alone, repository, free_port):
+def test_a_slurm_job_runs_on_two_nodes(gloo, alone, repository, free_port):
     job = {
         "JOB_ID": "7",
         "JOB_NAME": "nc",
@@ -139,18 +139,18 @@ def _meet(rank, port, device_of_rank_1):
     return ""
 
 
-def test_cpus_and_gpus_together_are_refused_on_all_before_they_wait(gloo, free_port):
+def test_mixed_cpus_and_gpus_are_refused_on_every_process_without_a_hang(gloo, free_port):
     for line in on_processes(2, _meet, free_port, "cuda:0"):
         assert line.startswith(
             "--trainer.accelerator: got cpu on rank 0 and cuda on rank 1, expected the same on all pro"
         )
 
 
-def test_devices_of_one_kind_meet(gloo, free_port):
+def test_devices_of_one_kind_are_accepted(gloo, free_port):
     assert on_processes(2, _meet, free_port, "cpu") == ["", ""]
 
 
-def test_a_process_alone_or_started_by_lightning_is_not_asked(monkeypatch):
+def test_a_single_process_or_one_started_by_lightning_is_not_checked(monkeypatch):
     assert check_same_device(Trainer(accelerator="cpu", devices=1, logger=False)) is None
     assert check_same_device(Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)) is None
     monkeypatch.setenv("LOCAL_RANK", "1")

@@ -49,7 +49,7 @@ def fit(precision, folder, resume=None, **options):
 
 
 @pytest.mark.parametrize("precision", CLOSE)
-def test_a_run_is_near_that_of_float32_and_predicts(tmp_path, precision):
+def test_a_run_is_close_to_that_in_float32_and_predicts(tmp_path, precision):
     plain, (model, data, trainer) = fit("32-true", tmp_path)[2], fit(precision, tmp_path)
     loss, norm = CLOSE[precision]
     for key, tolerance in {"loss/train": loss, "loss/val": loss, "geometry/val/unit_norm": norm}.items():
@@ -65,7 +65,7 @@ def test_a_run_is_near_that_of_float32_and_predicts(tmp_path, precision):
     assert path.stat().st_size > 0
 
 
-def test_16_mixed_with_a_gradient_scaler_of_the_cpu(tmp_path):
+def test_16_mixed_works_with_the_gradient_scaler_of_the_cpu(tmp_path):
     """As on a GPU but for the device: autocast to float16, and losses scaled so that gradients do not vanish."""
     plain = fit("32-true", tmp_path)[2]
     plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
@@ -76,7 +76,7 @@ def test_16_mixed_with_a_gradient_scaler_of_the_cpu(tmp_path):
         assert float(mixed.callback_metrics[key]) == pytest.approx(expected, abs=tolerance), key
 
 
-def test_16_mixed_on_a_cpu_is_bf16_mixed(tmp_path):
+def test_16_mixed_on_a_cpu_becomes_bf16_mixed(tmp_path):
     with pytest.warns(
         UserWarning, match="AMP with fp16 is not supported on CPU. Using `precision='bf16-mixed'` instead"
     ):

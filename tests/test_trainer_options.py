@@ -251,7 +251,7 @@ def marked(row):
 
 @pytest.mark.some(12)
 @pytest.mark.parametrize(("option", "setting", "outcome"), [marked(row) for row in ROWS])
-def test_it_works_or_is_refused(option, setting, outcome, capsys):
+def test_every_option_works_or_is_refused(option, setting, outcome, capsys):
     arguments = arguments_of(option, setting)
     if isinstance(outcome, Refused):
         with pytest.raises(SystemExit) as ended:
@@ -271,7 +271,7 @@ def test_it_works_or_is_refused(option, setting, outcome, capsys):
             assert distance(reached, expected) <= outcome.within * distance(expected, weights_of(*NO_STEP))
 
 
-def test_another_run_is_told_apart():
+def test_the_comparison_distinguishes_another_run():
     assert any(not torch.equal(value, weights_of(*ENDS)[key]) for key, value in weights_of().items())
     assert distance(weights_of(), weights_of(*NO_STEP)) > 0.05
 
@@ -289,7 +289,7 @@ def test_every_option_callback_logger_precision_and_strategy_is_in_the_table():
     assert settings["strategy"] >= {n for n in StrategyRegistry.available_strategies() if not n.startswith(started)}
 
 
-def test_the_documentation_has_the_same_rows(repository):
+def test_the_documentation_has_the_same_rows_as_the_tests(repository):
     text = (repository / "docs" / "trainer_options.md").read_text()
     written = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (works|refused)", text, re.MULTILINE)
     ours = [(option, setting, outcome.words) for option, setting, outcome in ROWS]

@@ -35,7 +35,7 @@ def dataset(loader):
     return torch.cat(x), torch.cat(labels)
 
 
-def test_values_are_those_of_all_features_at_once(tmp_path):
+def test_batched_values_equal_those_of_all_features_at_once(tmp_path):
     monitor, module, data = GeometryMonitor(), model(), LatentClassDataModule(noise=2.0)
     fit = trainer(tmp_path, monitor)
     fit.fit(module, data)
@@ -54,7 +54,7 @@ def test_values_are_those_of_all_features_at_once(tmp_path):
         )
 
 
-def test_the_end_is_measured_also_in_mid_epoch(tmp_path):
+def test_the_end_of_training_is_measured_even_in_mid_epoch(tmp_path):
     monitor, logger = GeometryMonitor(every_n_epochs=10), CSVLogger(tmp_path)
     fit = trainer(tmp_path, monitor, max_epochs=-1, max_steps=17, logger=logger)
     fit.fit(model(), LatentClassDataModule())
@@ -80,7 +80,7 @@ def test_kept_features_give_the_same_values(tmp_path, monkeypatch, data):
         assert run() == kept
 
 
-def test_what_is_kept_is_within_its_budget(monkeypatch):
+def test_kept_features_stay_within_the_memory_budget(monkeypatch):
     monkeypatch.setattr(measurement_file, "KEPT_BYTES", 1000)
 
     def batches(count):
@@ -110,7 +110,7 @@ class Listener(Callback):
         self.heard.append((trainer.global_step, monitor.results["train"]["nc1"], stats.num_samples, sample))
 
 
-def test_others_are_told_of_a_measurement_with_its_statistics_and_a_sample(tmp_path):
+def test_callbacks_receive_each_measurement_with_statistics_and_a_sample(tmp_path):
     listener, monitor, module, data = Listener(), GeometryMonitor(every_n_epochs=2), model(), LatentClassDataModule()
     trainer(tmp_path, listener, monitor, max_epochs=5).fit(module, data)
     assert [step for step, *_ in listener.heard] == [24, 48, 60]
@@ -126,7 +126,7 @@ def test_others_are_told_of_a_measurement_with_its_statistics_and_a_sample(tmp_p
     assert monitor.statistics["val"].num_samples == 200
 
 
-def test_without_a_request_nothing_is_kept(tmp_path):
+def test_no_sample_is_kept_without_a_request(tmp_path):
     monitor = GeometryMonitor()
     trainer(tmp_path, monitor).fit(model(), LatentClassDataModule())
     assert monitor.sample is None
@@ -144,7 +144,7 @@ class Watched(MLP):
         return super().forward(x)
 
 
-def test_an_epoch_that_is_not_due_costs_nothing(tmp_path, monkeypatch):
+def test_an_epoch_without_a_measurement_costs_nothing(tmp_path, monkeypatch):
     def evaluated(*callbacks):
         encoder = Watched()
         trainer(tmp_path, *callbacks, max_epochs=5, num_sanity_val_steps=0).fit(
@@ -163,7 +163,7 @@ def test_an_epoch_that_is_not_due_costs_nothing(tmp_path, monkeypatch):
     assert evaluated(GeometryMonitor(every_n_epochs=2)) == without + 6 * measurement  # each set is read twice
 
 
-def test_training_is_not_disturbed(tmp_path):
+def test_measuring_does_not_change_training(tmp_path):
     class Dropping(MLP):
         def __init__(self):
             super().__init__((32,), (24,))
@@ -193,7 +193,7 @@ def test_training_is_not_disturbed(tmp_path):
     assert with_monitor[3:] == without[3:]
 
 
-def test_modes_are_restored_at_once(tmp_path):
+def test_train_and_eval_modes_are_restored_immediately(tmp_path):
     class Spy(GeometryMonitor):
         def on_train_epoch_end(self, trainer, pl_module):
             before = [m.training for m in pl_module.modules()]
@@ -217,7 +217,7 @@ def test_a_checkpoint_can_be_chosen_by_geometry(tmp_path):
     assert list(tmp_path.glob("*.ckpt"))
 
 
-def test_other_loggers_get_the_values(tmp_path):
+def test_every_logger_gets_the_values(tmp_path):
     logger = CSVLogger(tmp_path)
     trainer(tmp_path, GeometryMonitor(), logger=logger).fit(model(), LatentClassDataModule())
     header = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[0]
@@ -242,7 +242,7 @@ class TheirModule(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_somebody_else_s_module_and_a_shuffled_loader_without_validation(tmp_path):
+def test_a_third_party_module_with_a_shuffled_loader_and_no_validation_is_measured(tmp_path):
     x, y = torch.randn(43, 32), torch.randint(3, (43,))
     monitor, module = GeometryMonitor(num_classes=3), TheirModule()
     loader = DataLoader(TensorDataset(x, y), batch_size=10, shuffle=True, drop_last=True)
@@ -253,7 +253,7 @@ def test_somebody_else_s_module_and_a_shuffled_loader_without_validation(tmp_pat
     assert set(monitor.results) == {"train"}
 
 
-def test_bad_input(tmp_path):
+def test_bad_input_is_refused(tmp_path):
     x, y = torch.randn(40, 32), torch.arange(10).repeat(4)
 
     def fit(x, y, module, monitor):
@@ -278,7 +278,7 @@ def test_bad_input(tmp_path):
         GeometryMonitor(every_n_epochs=0)
 
 
-def test_a_monitor_knows_nothing_of_an_earlier_fit(tmp_path):
+def test_a_monitor_keeps_nothing_from_an_earlier_fit(tmp_path):
     def run(monitor, classes, width, fn="fit"):
         torch.manual_seed(0)
         module = HSCL(encoder=MLP((32,), (24,)), num_classes=classes, feature_dim=width)
@@ -310,7 +310,7 @@ def test_a_monitor_knows_nothing_of_an_earlier_fit(tmp_path):
         ({"max_steps": 17}, False),
     ],
 )
-def test_a_loss_of_other_weights_is_none_of_a_measurement(tmp_path, options, fresh):
+def test_a_measurement_does_not_include_a_loss_of_other_weights(tmp_path, options, fresh):
     monitor, module, data = GeometryMonitor(), model(), LatentClassDataModule()
     fit = trainer(tmp_path, monitor, **{"max_epochs": 3, **options})
     fit.fit(module, data)
@@ -346,7 +346,7 @@ def _measure(rank, world_size, data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["module", "loaders"])
-def test_several_processes_measure_what_one_does(gloo, data):
+def test_several_processes_measure_the_same_as_one(gloo, data):
     (one,) = on_processes(1, _measure, 1, data)
     assert set(one) == {"train", "val"}
     assert {"nc1", "nc3", "nc4", "ncc_accuracy", "within_class_variation"} <= set(one["train"])

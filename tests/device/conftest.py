@@ -9,9 +9,9 @@ from tests.pretend_device import DEVICE, Generator
 
 @pytest.fixture(autouse=True)
 def _pretend(monkeypatch):
-    """Generators of the pretend device; without torch's hook, `test_the_hook_of_torch` fails for all of these."""
+    """Generators of the pretend device; without torch's hook, `test_torch_has_the_hook` fails for all of these."""
     if DEVICE is None:
-        pytest.skip("this torch has no device made in Python: see test_the_hook_of_torch")
+        pytest.skip("this torch has no device made in Python: see test_torch_has_the_hook")
     monkeypatch.setattr(torch, "Generator", Generator)
     # A DataLoader pins memory in a thread, where no device is entered.
     monkeypatch.setattr(torch.utils.data._utils.pin_memory, "pin_memory", lambda data, device=None: data)

@@ -90,7 +90,7 @@ def leaves(value):
 @pytest.mark.parametrize("float64", [True, False])
 @pytest.mark.parametrize("use", [moved_first, moved_between, called, merged, in_a_collection])
 @pytest.mark.parametrize("name", metrics.__all__)
-def test_values_are_those_of_the_cpu(name, use, float64):
+def test_values_equal_those_of_the_cpu(name, use, float64):
     (cpu, device), _ = on_both(lambda: lambda *x: use(name, *x), Z, LABELS, gradient=False, float64=float64)
     assert {value.dtype for value in cpu} == {torch.float64}
     torch.testing.assert_close(device, cpu, rtol=0, atol=0, equal_nan=True)
@@ -98,7 +98,7 @@ def test_values_are_those_of_the_cpu(name, use, float64):
 
 @pytest.mark.parametrize(("float64", "place"), [(True, NAME), (False, "cpu")])
 @pytest.mark.parametrize("name", metrics.__all__)
-def test_states_are_where_there_is_float64(name, float64, place):
+def test_metric_states_are_kept_where_float64_exists(name, float64, place):
     with Machine(float64):
         metric = make(name, NAME).to(NAME)
         metric.update(Z.to(NAME), LABELS.to(NAME))
@@ -124,7 +124,7 @@ MAY_WAIT = {
 
 
 @pytest.mark.parametrize("name", metrics.__all__)
-def test_waits_of_an_update(name):
+def test_an_update_synchronizes_as_often_as_documented(name):
     with Machine() as machine:
         metric, z, labels = make(name, NAME).to(NAME), Z.to(NAME), LABELS.to(NAME)
         metric.update(z[:20], labels[:20])
@@ -186,7 +186,7 @@ def fit(device, float64):
 
 
 @pytest.mark.parametrize("float64", [True, False])
-def test_values_are_where_the_metric_is(float64):
+def test_metric_values_are_on_the_device_of_the_metric(float64):
     """Or processes could not average them: NCCL knows no CPU."""
     with Machine(float64):
         z, labels = torch.randn(20, 9).to(NAME), (torch.arange(20) % 10).to(NAME)
@@ -196,7 +196,7 @@ def test_values_are_where_the_metric_is(float64):
 
 
 @pytest.mark.parametrize("float64", [True, False])
-def test_a_module_with_metrics(float64):
+def test_a_module_may_log_metrics_on_the_device(float64):
     values = fit(NAME, float64)
     assert set(values) == {"nc1", "step", "uniformity", "EffectiveRank", *metrics.NC2.keys}
     assert values == pytest.approx(fit("cpu", True), rel=1e-6)

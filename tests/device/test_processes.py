@@ -123,7 +123,7 @@ def test_batch_norm(gloo):
     ("backends", "by_torch"),
     [("nccl", True), ("gloo", False), ("cpu:gloo,cuda:nccl", True), ("xpu:xccl", True), ("cpu:gloo,cuda:gloo", False)],
 )
-def test_on_gpus_batch_norm_is_torch_s(monkeypatch, backends, by_torch):
+def test_on_gpus_batch_norm_sync_is_that_of_torch(monkeypatch, backends, by_torch):
     """As Lightning asks: while parameters are still on the CPU."""
     with monkeypatch.context() as patch:
         patch.setattr(torch.distributed, "is_initialized", lambda: True)
@@ -214,7 +214,7 @@ def _stop(rank, folder):
     return codes
 
 
-def test_they_stop_after_the_same_step(gloo, tmp_path):
+def test_processes_stop_after_the_same_step(gloo, tmp_path):
     assert on_processes(2, _stop, str(tmp_path), backend=BACKEND) == [[143, 143]] * 2
     saved = [next(tmp_path.joinpath(place).rglob("interrupted-*")).name for place in ("backward", "end")]
     assert saved == ["interrupted-epoch=0-step=3.ckpt", "interrupted-epoch=0-step=4.ckpt"]

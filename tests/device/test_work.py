@@ -54,7 +54,7 @@ def row(n):
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_the_table_of_the_docs_is_what_is_counted(repository, n):
+def test_the_table_in_the_docs_equals_the_counted_work(repository, n):
     lines = (repository / "docs" / "gpus.md").read_text().splitlines()
     (written,) = (line for line in lines if line.startswith(f"| {n:,} | "))
     numbers = [float(cell.replace(",", "")) for cell in written.strip("| ").split(" | ")]
@@ -63,7 +63,7 @@ def test_the_table_of_the_docs_is_what_is_counted(repository, n):
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_less_is_moved_and_held_than_by_automatic_differentiation(n):
+def test_the_loss_moves_and_holds_less_than_automatic_differentiation(n):
     ours, peak = work_of(HSCLLoss(beta=BETA, temperature=TEMPERATURE), n)
     peer, its_peak = work_of(naive, n)
     assert ours.bytes < 0.6 * peer.bytes

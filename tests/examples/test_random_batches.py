@@ -2,7 +2,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_neural_collapse_is_the_minimum_of_balanced_batches_alone():
+def test_neural_collapse_is_the_minimum_only_of_balanced_batches():
     from examples.paper import random_batches
 
     found = random_batches.main(batches=25)

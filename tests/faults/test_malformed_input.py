@@ -145,7 +145,7 @@ def _tell():
 
 
 @EXAMPLES
-def test_malformed_configs(examples):
+def test_malformed_configs_are_refused_or_run(examples):
     @settings(OF_EACH, max_examples=examples)
     @given(config=CONFIGS)
     @example(config=b"a: &a [*a]\n")
@@ -248,7 +248,7 @@ def feature_files(draw):
 
 
 @EXAMPLES
-def test_malformed_feature_files(examples):
+def test_malformed_feature_files_are_refused_or_measured(examples):
     @settings(OF_EACH, max_examples=examples)
     @given(files=feature_files(), normalization=st.sampled_from(["none", "unit_ball", "unit_sphere"]))
     def run(files, normalization):

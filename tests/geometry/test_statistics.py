@@ -42,7 +42,7 @@ def assert_same(actual, expected, tolerance=1e-12):
     offset=st.sampled_from([0.0, 5.0, 1e3]),
     cuts=st.lists(st.integers(1, 59), max_size=5),
 )
-def test_any_split_in_any_order_is_the_two_pass_truth(seed, log_noise, offset, cuts):
+def test_any_split_in_any_order_equals_the_two_pass_result(seed, log_noise, offset, cuts):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(5, (60,), generator=generator)
     noise = torch.randn(60, 6, generator=generator, dtype=torch.float64)
@@ -103,7 +103,7 @@ def test_empty_batches_and_absent_classes_are_neutral():
     assert stats.present.tolist() == [False, False, True, False]
 
 
-def test_nothing_is_added_by_a_bad_batch():
+def test_a_bad_batch_changes_nothing():
     stats = ClassStatistics(2, 2).update(torch.ones(1, 2), torch.tensor([0]))
     bad = [
         (torch.ones(1, 3), torch.tensor([0]), "z: got feature dimension 3, expected feature_dim = 2"),
@@ -116,12 +116,12 @@ def test_nothing_is_added_by_a_bad_batch():
     assert stats.num_samples == 1
 
 
-def test_merge_refuses_another_shape():
+def test_merging_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"other: got statistics of \(num_classes, feature_dim\) = \(3, 2\)"):
         ClassStatistics(2, 2).merge(ClassStatistics(3, 2))
 
 
-def test_a_wrong_label_is_noticed():
+def test_a_wrong_label_is_detected():
     labels = torch.arange(3).repeat(4)
     z = simplex_etf(3, 2)[labels]
     wrong = labels.clone()

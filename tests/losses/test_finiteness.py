@@ -71,7 +71,7 @@ def agree(got, expected, name, dtype):
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_exact_losses_are_those_of_float64(loss, link, normalization):
+def test_exact_losses_equal_those_in_float64(loss, link, normalization):
     exact = make(loss, link=LINKS[link], normalization=normalization)
     negatives, beta = exact.negatives, exact.beta
     for name, features, labels in batches(normalization):
@@ -90,7 +90,7 @@ def test_exact_losses_are_those_of_float64(loss, link, normalization):
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_sampled_losses_are_those_of_float64_with_the_same_draws(loss, link, normalization, monkeypatch):
+def test_sampled_losses_equal_those_in_float64_with_the_same_draws(loss, link, normalization, monkeypatch):
     draw = torch.multinomial
     monkeypatch.setattr(torch, "multinomial", lambda weights, *args, **kwargs: draw(weights.float(), *args, **kwargs))
     for options in ({"num_negatives": 5}, {"num_negatives": 5, "share_draws": True}):
@@ -111,7 +111,7 @@ def test_sampled_losses_are_those_of_float64_with_the_same_draws(loss, link, nor
 @pytest.mark.parametrize("options", [{}, {"num_negatives": 4}, {"num_negatives": 4, "replacement": False}], ids=str)
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_of_features_that_are_not_finite_the_loss_is_not_finite_and_no_error(loss, link, options, normalization):
+def test_non_finite_features_give_a_non_finite_loss_without_an_error(loss, link, options, normalization):
     unusual = make(loss, link=LINKS[link], normalization=normalization, **options)
     for bad in (math.nan, math.inf, -math.inf):
         for rows in (0, slice(None)):

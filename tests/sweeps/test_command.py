@@ -46,7 +46,7 @@ def rows():
 
 
 @pytest.mark.slow
-def test_a_grid_is_trained_gathered_and_not_trained_again(capfd):
+def test_a_sweep_trains_a_grid_gathers_results_and_skips_finished_cells(capfd):
     write(seeds=[0, 1], cells=[{"objective": "scl.yaml"}, {"objective": "hscl.yaml", "model.beta": [5]}])
     assert nc_sweep.main(["mine.yaml", "--jobs", "2", "--data.batch_size", "250"]) == Path("sweeps/mine")
     said = capfd.readouterr().out
@@ -85,7 +85,7 @@ def test_a_grid_is_trained_gathered_and_not_trained_again(capfd):
 
 
 @pytest.mark.slow
-def test_a_config_that_has_changed_is_noticed(capfd):
+def test_a_changed_config_is_detected(capfd):
     Path("own.yaml").write_text("trainer: {max_epochs: 1}")
     write(objective="scl.yaml", overlays="own.yaml")
     nc_sweep.main(["mine.yaml"])
@@ -96,7 +96,7 @@ def test_a_config_that_has_changed_is_noticed(capfd):
 
 
 @pytest.mark.slow
-def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(capfd):
+def test_a_failed_cell_is_reported_and_the_others_run(capfd):
     write(objective="hscl.yaml", all={"model.temperature": [-1, 0.5]})
     for _ in range(2):
         with pytest.raises(SystemExit) as exit_:
@@ -110,7 +110,7 @@ def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(capfd):
 
 
 @pytest.mark.slow
-def test_a_cell_that_was_killed_goes_on_and_ends_as_one_that_was_not(capfd):
+def test_a_killed_cell_resumes_to_the_same_result(capfd):
     killed = {"class_path": "tests.faults.faults.KilledOnce", "init_args": {"step": 13, "file": "was-killed"}}
     write(objective="hscl.yaml", all={"trainer.max_epochs": 4, "trainer.callbacks": killed})
     with pytest.raises(SystemExit) as exit_:
@@ -154,7 +154,7 @@ def started(*arguments):
 @pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_sweep_that_is_stopped_goes_on(number, code):
+def test_a_stopped_sweep_resumes(number, code):
     write(objective=["scl.yaml", "hscl.yaml"], all={"trainer.max_epochs": 2000, "geometry.every_n_epochs": 1000})
     with started("mine.yaml") as sweep:
         sweep.send_signal(number)
@@ -168,7 +168,7 @@ def test_a_sweep_that_is_stopped_goes_on(number, code):
 
 
 @pytest.mark.slow
-def test_what_another_process_is_at_is_left_alone(capfd):
+def test_a_cell_run_by_another_process_is_skipped(capfd):
     write(objective="scl.yaml")
     folder = CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0])
     folder.claim()
@@ -192,7 +192,7 @@ def test_several_processes_can_train_a_cell(capfd):
     assert "All distributed processes registered. Starting with 2 processes" in log
 
 
-def test_of_the_processes_of_a_cluster_s_job_the_first_one_takes_notes(monkeypatch):
+def test_only_rank_0_of_a_cluster_job_records_the_cell(monkeypatch):
     write(objective="scl.yaml")
     folder = CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0])
     folder.claim()
@@ -213,7 +213,7 @@ def test_of_the_processes_of_a_cluster_s_job_the_first_one_takes_notes(monkeypat
     assert len(seen) == 2, "what is done is left alone"
 
 
-def test_a_job_that_is_submitted_again_has_not_ended(monkeypatch):
+def test_a_requeued_job_has_not_ended(monkeypatch):
     write(objective="scl.yaml")
     folder = CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0])
     folder.claim()
@@ -245,7 +245,7 @@ def test_the_cells_can_be_listed(capsys):
         (["lost.yaml"], "--config: got 'nowhere.yaml', expected a file that exists"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, refusal):
+def test_bad_input_prints_one_line_and_exits_with_code_2(arguments, message, refusal):
     write(objective="scl.yaml")
     Path("bad.yaml").write_text("trainer: {}")
     Path("lost.yaml").write_text("objective: nowhere.yaml")
@@ -253,7 +253,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, refusal):
     assert not list(Path().rglob("log.txt"))
 
 
-def test_settings_of_nc_train_may_be_in_two_words(capsys):
+def test_options_of_nc_train_may_be_separated_from_their_value(capsys):
     write(objective="scl.yaml")
     with pytest.MonkeyPatch.context() as patch:
         seen = []
@@ -277,7 +277,7 @@ echo "Submitted batch job 7"
 
 
 @pytest.mark.slow
-def test_a_cluster_is_given_an_array_of_jobs(in_tmp, monkeypatch, capfd):
+def test_a_sweep_is_submitted_as_a_job_array(in_tmp, monkeypatch, capfd):
     """SLURM's commands have stand-ins here, which run the jobs at once."""
     for name, text in STAND_INS.items():
         (in_tmp / name).write_text(text)
@@ -303,7 +303,7 @@ def test_a_cluster_is_given_an_array_of_jobs(in_tmp, monkeypatch, capfd):
     ("cluster", "message"),
     [({}, "--submit: got a machine without SLURM"), ({"pets": 3}, "cluster: ")],
 )
-def test_what_a_cluster_cannot_do(cluster, message, in_tmp, monkeypatch, refusal):
+def test_unsupported_cluster_options_are_refused(cluster, message, in_tmp, monkeypatch, refusal):
     if cluster:
         (in_tmp / "srun").touch(mode=0o755)
         monkeypatch.setenv("PATH", f"{in_tmp}{os.pathsep}{os.environ['PATH']}")
@@ -311,7 +311,7 @@ def test_what_a_cluster_cannot_do(cluster, message, in_tmp, monkeypatch, refusal
     assert refusal(nc_sweep.main, ["mine.yaml", "--submit"]).startswith(f"nc-sweep: error: {message}")
 
 
-def test_without_submitit_it_says_what_to_install(monkeypatch, refusal):
+def test_a_missing_submitit_is_reported(monkeypatch, refusal):
     monkeypatch.setitem(sys.modules, "submitit", None)
     write(objective="scl.yaml")
     assert "pip install 'nc-lightning[slurm]'" in refusal(nc_sweep.main, ["mine.yaml", "--submit"])

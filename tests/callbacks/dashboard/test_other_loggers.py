@@ -85,7 +85,7 @@ class Theirs(Logger):
         pass
 
 
-def test_every_logger_has_all_under_its_prefix(tmp_path):
+def test_every_logger_gets_everything_under_its_prefix(tmp_path):
     loggers = [
         TensorBoardLogger(tmp_path / "plain"),
         TensorBoardLogger(tmp_path / "prefix", prefix="exp"),
@@ -109,7 +109,7 @@ class Silent(Logger):
         pass
 
 
-def test_loggers_without_charts_are_one_line(tmp_path, caplog):
+def test_a_logger_without_charts_is_one_warning(tmp_path, caplog):
     caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
     fit(tmp_path, CSVLogger(tmp_path), Silent(), max_epochs=1)
     lines = [record.getMessage() for record in caplog.records if "TensorBoardDashboard" in record.getMessage()]
@@ -119,7 +119,7 @@ def test_loggers_without_charts_are_one_line(tmp_path, caplog):
     assert "TensorBoardDashboard" not in caplog.text
 
 
-def test_all_that_is_lent_is_given_back(tmp_path):
+def test_borrowed_attributes_are_restored(tmp_path):
     board, off = TensorBoardLogger(tmp_path / "on"), TensorBoardLogger(tmp_path / "off", default_hp_metric=False)
     trainer, module, dashboard = fit(tmp_path, board, off, max_epochs=1)
     (monitor,) = (c for c in trainer.callbacks if isinstance(c, GeometryMonitor))
@@ -155,7 +155,7 @@ def twin(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_under_the_trainer_of_the_twin_package(twin, tmp_path):
+def test_it_works_with_the_trainer_of_pytorch_lightning(twin, tmp_path):
     class Module(twin.LightningModule):
         num_classes = 4
 

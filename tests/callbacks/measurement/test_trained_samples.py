@@ -129,7 +129,7 @@ def fit(loader, *callbacks):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [*LOADERS, *FIRST, *WHOLE])
-def test_samples_that_training_sees_are_measured_once_each(name):
+def test_each_training_sample_is_measured_once(name):
     monitor = GeometryMonitor(num_classes=4)
     kept = KEPT if name in LOADERS else list(range(40 if name in FIRST else N))
     loaders = LOADERS | FIRST | WHOLE
@@ -140,7 +140,7 @@ def test_samples_that_training_sees_are_measured_once_each(name):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")
-def test_a_sampler_that_cannot_be_copied_is_said():
+def test_a_sampler_that_cannot_be_copied_is_reported():
     class Locked(Own):
         def __deepcopy__(self, memo):
             raise TypeError("no")

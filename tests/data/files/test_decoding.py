@@ -70,7 +70,7 @@ def tiff(path, data, bits, photometric=1, order="<", sample_format=1, more=()):
     return path
 
 
-def test_tiffs_of_12_and_16_bits(tmp_path):
+def test_tiffs_of_12_and_16_bits_are_scaled_by_their_depth(tmp_path):
     packed = np.rint(RAMP * 4095).astype(int).reshape(-1, 2)
     data = b"".join(bytes((a >> 4, (a & 15) << 4 | b >> 8, b & 255)) for a, b in packed.tolist())
     assert np.abs(read(tiff(tmp_path / "12.tif", data, 12)).astype(int) - grey(RAMP)).max() <= 1
@@ -82,7 +82,7 @@ def test_tiffs_of_12_and_16_bits(tmp_path):
     assert np.abs(read(inverted).astype(int) - grey(1 - RAMP)).max() <= 1
 
 
-def test_floats_are_shares_or_refused(tmp_path):
+def test_floats_outside_0_to_1_are_refused(tmp_path):
     Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "x.tiff")
     assert np.array_equal(read(tmp_path / "x.tiff"), grey(RAMP.astype(np.float32)))
     for bad, message in (
@@ -105,7 +105,7 @@ def test_integers_without_a_depth_are_refused(tmp_path, dtype):
         read(path)
 
 
-def test_integers_of_32_bits_are_named_as_they_are(tmp_path):
+def test_integers_of_32_bits_are_named_in_the_error(tmp_path):
     data = np.full(RAMP.shape, 2**32 - 3, dtype=np.uint32).tobytes()
     with pytest.raises(ValueError, match=r"image: got .*x.tif: integers from 4294967293 to 4294967293 without a decl"):
         ImageFiles([tiff(tmp_path / "x.tif", data, 32)], torch.zeros(1)).decode(0)
@@ -119,7 +119,7 @@ def test_signed_bytes_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("tag", [281, 341])
-def test_a_largest_sample_declares_a_depth(tmp_path, tag):
+def test_the_largest_sample_value_declares_the_depth(tmp_path, tag):
     for largest, dtype in ((1023, "<u2"), (4095, "<u2"), (2**20 - 1, "<u4"), (4095, "<i2"), (4095, "<f4")):
         samples = np.rint(RAMP * largest).astype(dtype)
         options = {"sample_format": {"u": 1, "i": 2, "f": 3}[dtype[1]], "more": [(tag, 4, largest)]}
@@ -133,7 +133,7 @@ def test_a_largest_sample_declares_a_depth(tmp_path, tag):
         read(path)
 
 
-def test_a_depth_of_colours_that_is_not_that_of_the_file_is_refused(tmp_path):
+def test_a_declared_depth_that_differs_from_the_color_depth_is_refused(tmp_path):
     """Pillow keeps the upper 8 bits of 16: of 12 that are used, four would be left."""
     height, width = RAMP.shape
     data = np.repeat(np.rint(RAMP * 4095).astype("<u2")[..., None], 3, axis=2).tobytes()
@@ -153,7 +153,7 @@ def test_a_depth_of_colours_that_is_not_that_of_the_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-def test_pngs_of_any_depth_and_colour(tmp_path, depth):
+def test_pngs_of_any_depth_and_color_type_are_read(tmp_path, depth):
     rng = np.random.default_rng(0)
     top = 2**depth - 1
     for color, channels in ((0, 1), (2, 3), (4, 2), (6, 4)):
@@ -196,7 +196,7 @@ def test_the_picture_is_upright(tmp_path, ending, orientation):
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_an_uncompressed_grey_tiff_is_upright(tmp_path, dtype, orientation):
+def test_an_uncompressed_gray_tiff_is_upright(tmp_path, dtype, orientation):
     stored = np.tile(np.arange(16, dtype=np.uint8) * 16, (8, 1))
     stored[:2] = 255
     turned = {5: stored.T, 6: np.rot90(stored, -1), 7: np.rot90(stored, 2).T, 8: np.rot90(stored)}[orientation]
@@ -208,12 +208,12 @@ def test_an_uncompressed_grey_tiff_is_upright(tmp_path, dtype, orientation):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_damaged_exif_says_nothing(tmp_path):
+def test_damaged_exif_is_ignored(tmp_path):
     Image.new("RGB", (8, 6), (1, 2, 3)).save(tmp_path / "x.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert (read(tmp_path / "x.png") == (1, 2, 3)).all()
 
 
-def test_what_looks_alike_is_alike(tmp_path):
+def test_images_that_look_alike_are_equal(tmp_path):
     """Hide different colours below transparent pixels, in every way that Pillow writes."""
     alpha = np.zeros((6, 8), dtype=np.uint8)
     alpha[:3] = 255
@@ -253,7 +253,7 @@ def test_what_looks_alike_is_alike(tmp_path):
 
 @pytest.mark.parametrize("depth", [2, 4])
 @pytest.mark.parametrize("hidden", [0, 1, 2])
-def test_transparent_grey_of_few_bits(tmp_path, depth, hidden):
+def test_transparent_gray_of_few_bits_is_white(tmp_path, depth, hidden):
     samples = np.arange(8) % 2**depth
     packed = np.packbits([int(bit) for sample in samples for bit in f"{sample:0{depth}b}"])[None]
     path = png(tmp_path / "x.png", packed, depth, 0, struct.pack(">H", hidden), width=8)
@@ -262,7 +262,7 @@ def test_transparent_grey_of_few_bits(tmp_path, depth, hidden):
 
 
 @pytest.mark.parametrize("hidden", [(300, 300, 300), (1, 200, 7), (511, 256, 65535)])
-def test_transparent_colours_of_16_bits_are_compared_in_all_bits(tmp_path, hidden):
+def test_transparent_16_bit_colors_are_compared_in_all_bits(tmp_path, hidden):
     samples = np.array([[hidden, [sample ^ 1 for sample in hidden], [sample ^ 256 for sample in hidden], (9, 9, 9)]])
     path = png(tmp_path / "x.png", samples, 16, 2, struct.pack(">HHH", *hidden))
     picture = read(path)
@@ -276,7 +276,7 @@ def test_half_transparent_pixels_are_mixed_with_white(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "RGBA"])
-def test_ordinary_images_are_converted_as_before(tmp_path, mode):
+def test_ordinary_images_are_converted_as_by_pillow(tmp_path, mode):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8)).convert(mode)
     path = tmp_path / ("x.tiff" if mode == "CMYK" else "x.png")

@@ -111,7 +111,7 @@ def assert_equal(actual, expected, relative, rounding=0.0, note=None):
 @pytest.mark.some(6)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_value_and_gradient_are_those_of_the_dense_engine(small_tiles, layout, path):
+def test_value_and_gradient_equal_those_of_the_dense_engine(small_tiles, layout, path):
     small_tiles(path)
     z, labels = batch(layout)
     for o in settings():
@@ -125,7 +125,7 @@ def test_value_and_gradient_are_those_of_the_dense_engine(small_tiles, layout, p
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", ["mixed", "two classes"])
 @pytest.mark.parametrize("normalization", ["unit_ball", "unit_sphere"])
-def test_normalization_is_part_of_the_gradient(small_tiles, layout, path, normalization):
+def test_the_gradient_includes_the_normalization(small_tiles, layout, path, normalization):
     small_tiles(path)
     z, labels = batch(layout)
     z *= torch.linspace(0, 3.1, len(z))[:, None]  # a zero row, rows inside and outside of the ball
@@ -141,7 +141,7 @@ def test_normalization_is_part_of_the_gradient(small_tiles, layout, path, normal
 @pytest.mark.some(4)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("link", [InfoNCE("sum"), InfoNCE("mean", 0.3), InfoNCE("sum", 2.0)], ids=str)
-def test_the_sum_form_and_other_weights_of_the_positive(small_tiles, path, link):
+def test_the_sum_form_and_other_positive_weights_equal_the_dense_engine(small_tiles, path, link):
     small_tiles(path)
     z, labels = batch("mixed")
     for o in settings():
@@ -155,7 +155,7 @@ def test_the_sum_form_and_other_weights_of_the_positive(small_tiles, path, link)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", ["one class", "all distinct", "mixed", "whole tiles"])
 @pytest.mark.parametrize("past_size", [1, 7, 20])
-def test_past_features_are_negatives_of_other_classes_without_a_gradient(small_tiles, path, layout, past_size):
+def test_past_features_are_negatives_without_a_gradient(small_tiles, path, layout, past_size):
     small_tiles(path)
     z, labels = batch(layout)
     past = torch.nn.functional.normalize(torch.randn(past_size, 5, dtype=torch.float64)).requires_grad_()
@@ -183,7 +183,7 @@ def test_float32_is_close_to_float64(small_tiles, layout, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_features_of_norm_twelve(small_tiles, path):
+def test_features_of_norm_twelve_do_not_overflow(small_tiles, path):
     small_tiles(path)
     z, labels = batch("mixed", norm=12.0)
     for o in settings():
@@ -196,7 +196,7 @@ def test_features_of_norm_twelve(small_tiles, path):
 @pytest.mark.parametrize("size", [255, 2048, 2305])
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("beta", [5.0, 1000.0])
-def test_tiles_of_full_size(size, negatives, beta):
+def test_tiles_of_full_size_equal_the_dense_engine(size, negatives, beta):
     labels = torch.randint(30, (size,))
     z = torch.nn.functional.normalize(torch.randn(size, 8, dtype=torch.float64))
     o = options(beta, 0.5, negatives, differentiate=True)
@@ -205,7 +205,7 @@ def test_tiles_of_full_size(size, negatives, beta):
     assert_equal(ours, dense, 1e-10)
 
 
-def test_row_blocks_are_for_exponents_that_could_overflow(monkeypatch):
+def test_row_blocks_are_used_where_exponents_could_overflow(monkeypatch):
     taken = []
     monkeypatch.setattr(tile_sizes, "CPU", tile_sizes.CPU._replace(square=0))
     for name in ("_triangle", "_row_blocks"):
@@ -219,7 +219,7 @@ def test_row_blocks_are_for_exponents_that_could_overflow(monkeypatch):
 
 
 @pytest.mark.parametrize("mistake", ["label", "swapped rows", "beta", "temperature", "a tile left out"])
-def test_a_deliberate_mistake_is_caught_by_the_comparison(small_tiles, monkeypatch, mistake):
+def test_the_comparison_detects_a_deliberate_mistake(small_tiles, monkeypatch, mistake):
     small_tiles("triangle")
     z, labels = batch("mixed")
     dense = value_and_gradient(lambda z: dense_loss(z, labels, **options()), z)
@@ -255,7 +255,7 @@ def test_gradcheck(small_tiles, path, negatives, differentiate):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_backward_twice_and_no_second_derivative(small_tiles, path):
+def test_backward_runs_twice_and_a_second_derivative_is_refused(small_tiles, path):
     small_tiles(path)
     z, labels = batch("mixed")
     z.requires_grad_()
@@ -275,7 +275,7 @@ def test_backward_twice_and_no_second_derivative(small_tiles, path):
 @pytest.mark.parametrize("include_self", [False, True])
 @pytest.mark.parametrize("past", [None, [], [0], [0, 4]], ids=str)
 @pytest.mark.parametrize("labels", [[], [0], [0, 1], [0, 0], [0, 0, 1], [2, 2, 2, 5, 5]], ids=str)
-def test_a_batch_is_sorted_where_the_masks_have_a_usable_anchor(labels, past, negatives, include_self):
+def test_sorting_finds_the_same_usable_anchors_as_masks(labels, past, negatives, include_self):
     labels = torch.tensor(labels, dtype=torch.long)
     past = None if past is None else torch.tensor(past, dtype=torch.long)
     pairs = label_pairs(labels, negatives, include_self, past)
@@ -319,7 +319,7 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("beta", [5.0, 80.0])
 @pytest.mark.parametrize("num_classes", [2, 100, 8192])
-def test_no_tensor_is_nearly_as_large_as_the_square_of_the_batch(beta, num_classes):
+def test_no_tensor_approaches_the_square_of_the_batch(beta, num_classes):
     n = 8192
     z, labels = torch.nn.functional.normalize(torch.randn(n, 64)).requires_grad_(), torch.arange(n) % num_classes
     with LargestTensor() as largest:
@@ -328,7 +328,7 @@ def test_no_tensor_is_nearly_as_large_as_the_square_of_the_batch(beta, num_class
     assert largest.elements < n * n / 8
 
 
-def test_the_dense_engine_does_hold_the_square_or_the_test_above_shows_nothing():
+def test_the_dense_engine_holds_the_square_of_the_batch():
     z, labels = torch.randn(64, 4, requires_grad=True), torch.arange(64) % 3
     with LargestTensor() as largest:
         dense_loss(z, labels, **options()).backward()
@@ -336,7 +336,7 @@ def test_the_dense_engine_does_hold_the_square_or_the_test_above_shows_nothing()
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_without_a_gradient_there_is_no_work_for_it(small_tiles, path):
+def test_without_a_gradient_no_work_is_done_for_it(small_tiles, path):
     small_tiles(path)
     z, labels = batch("mixed")
     products = []
