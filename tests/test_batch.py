@@ -1,4 +1,4 @@
-"""Every usual form of a batch is the same batch; others are one line."""
+"""Every usual form of a batch is read as the same batch; others are refused in one line."""
 
 from collections import UserDict, namedtuple
 

@@ -1,4 +1,4 @@
-"""To add a measure, a link, an encoder or a data set, one file is edited, as CONTRIBUTING.md says."""
+"""A measure, link, encoder or data set is added by editing one file, as CONTRIBUTING.md says."""
 
 import json
 import os
@@ -67,7 +67,7 @@ class Corners(LatentClassDataModule):
 
 @pytest.fixture
 def copy(tmp_path, repository):
-    """A copy of the package in which one of each was added."""
+    """A copy of the package with one part of each kind added."""
     shutil.copytree(PACKAGE, tmp_path / "nc_lightning", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(repository / "configs", tmp_path / "configs")
     measures = tmp_path / "nc_lightning" / "geometry" / "measures.py"

@@ -93,13 +93,13 @@ def test_bad_arguments_are_refused(make, message):
 
 
 def test_gray_images_are_converted_to_gray_rgb():
-    grey = torch.rand(2, 1, 32, 32)
+    gray = torch.rand(2, 1, 32, 32)
     torch.manual_seed(1)
-    colour = TorchvisionEncoder("resnet18").eval()
+    color = TorchvisionEncoder("resnet18").eval()
     torch.manual_seed(1)
     ours = TorchvisionEncoder("resnet18", input_shape=(1, 32, 32)).eval()
     assert ours.layers.conv1.weight.shape[1] == 1
-    assert torch.allclose(ours(grey), colour(grey.expand(-1, 3, -1, -1)), atol=1e-5)
+    assert torch.allclose(ours(gray), color(gray.expand(-1, 3, -1, -1)), atol=1e-5)
     assert TorchvisionEncoder("resnet18", input_shape=(3, 32, 32)).training
 
 

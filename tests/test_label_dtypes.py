@@ -1,4 +1,4 @@
-"""Labels of any integer type give what int64 ones give; others are refused in one line."""
+"""Labels of any integer type give the results of int64 labels; others are refused in one line."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""What a resumed run takes from the configuration, and what from the checkpoint."""
+"""A resumed run takes some settings from the config and some state from the checkpoint."""
 
 import math
 
@@ -27,7 +27,7 @@ PER_EPOCH = 4
 
 
 class Rates(Callback):
-    """The step size of every step, as the optimizer has it."""
+    """Record the step size of the optimizer at every step."""
 
     def __init__(self):
         self.seen = []

@@ -1,4 +1,4 @@
-"""Private names of Lightning, torch and jsonargparse: each is there, and does what we use it for."""
+"""Each private name of Lightning, torch and jsonargparse that we use exists and does what we need."""
 
 import ast
 import importlib
@@ -141,7 +141,7 @@ def test_a_metric_computes_again():
         (mean,) = of_lightning.epoch_results(trainer).values()
         before = float(mean.compute())
         mean.value = mean.value + 6
-        assert float(mean.compute()) == before, "else there is no need of it"
+        assert float(mean.compute()) == before, "else the workaround is no longer needed"
         of_lightning.forget_computed(mean)
         found.append(float(mean.compute()) - before)
 
@@ -154,7 +154,7 @@ def test_restarting_can_be_unset_in_all_loops():
     trainer = fit(max_epochs=-1, max_steps=3)
     trainer.fit_loop.epoch_loop.restarting = True
     trainer.fit_loop.restarting = False
-    assert trainer.fit_loop.restarting, "else there is no need of it"
+    assert trainer.fit_loop.restarting, "else the workaround is no longer needed"
     of_lightning.unset_restarting(trainer)
     assert not trainer.fit_loop.restarting
     assert not trainer.fit_loop.epoch_loop.restarting
@@ -221,7 +221,7 @@ def test_objects_attached_in_a_fit_have_the_private_names_we_use():
 
 
 def test_borrowed_attributes_exist(tmp_path):
-    """Setting one that is not there would do nothing, in silence."""
+    """Setting a missing attribute would silently do nothing."""
     assert getattr(TensorBoardLogger(tmp_path, default_hp_metric=False), of_lightning.HP_METRIC) is False
     stopping = EarlyStopping("x", check_on_train_epoch_end=True)
     assert getattr(stopping, of_lightning.STOP_AT_EPOCH_END) is True
@@ -344,7 +344,7 @@ def test_a_summary_is_written_unchanged(tmp_path):
 
 
 def classes_with_private_names_of_a_base():
-    """(class, private names of its bases outside of the package that its body defines or uses)."""
+    """Yield (class, private names that its body uses or defines and that belong to bases outside the package)."""
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
@@ -369,18 +369,18 @@ def names_of_foreign_bases(cls):
     names = set()
     for base in cls.__mro__[:-1]:
         if base.__module__.partition(".")[0] in ("lightning", "torch", "torchmetrics"):
-            with suppress(OSError):  # parts of torch are no Python
+            with suppress(OSError):  # parts of torch are not written in Python
                 names |= {*vars(base), *re.findall(r"self\.(\w+)", inspect.getsource(base))}
     return {name for name in names if re.fullmatch("_[a-z]\\w*", name)}
 
 
 def test_private_names_of_bases_are_listed():
-    """Where a release drops one, or a class of ours takes another, this says so."""
+    """Fails when a release drops a name or a class of ours uses another one."""
     assert dict(classes_with_private_names_of_a_base()) == INHERITED
 
 
 def test_no_private_name_is_imported_outside_of_the_fence():
-    """Ruff's SLF001 sees attributes, not imports."""
+    """SLF001 of Ruff checks attributes, not imports."""
     found = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")

@@ -1,4 +1,4 @@
-"""Lightning's strategies and torch.compile: the weights and the geometry of the plain run, or one line that refuses."""
+"""Each strategy of Lightning and torch.compile gives the results of the plain run or is refused in one line."""
 
 import json
 import os
@@ -29,7 +29,7 @@ QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summa
 
 
 class End(NamedTuple):
-    """What a training has ended with, as whole tensors."""
+    """The final state of a training, as unsharded tensors."""
 
     weights: dict
     metrics: dict
@@ -150,7 +150,7 @@ def test_the_guard_finds_a_bad_gradient_in_the_share_of_one_process(gloo, in_tmp
 @pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
 def test_processes_can_be_forked_or_spawned_from_python(gloo, repository, strategy):
     expected = on_processes(2, _fit_briefly, "ddp")[0]
-    # In a process of its own: torch refuses to train in a fork of one that has trained.
+    # In a separate process: torch refuses to train in a fork of one that has trained.
     code = "import json; from tests.test_strategies import _fit_briefly as fit; "
     code += f"print(json.dumps(fit(None, {strategy!r})))"
     run = subprocess.run(
@@ -161,7 +161,7 @@ def test_processes_can_be_forked_or_spawned_from_python(gloo, repository, strate
         timeout=300,
     )
     assert run.returncode == 0, run.stderr
-    # Callbacks stay in the processes; metrics come back.
+    # Callbacks stay in the processes; only metrics are returned.
     metrics = json.loads(run.stdout.splitlines()[-1])
     assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5, nan_ok=True)
 
@@ -193,7 +193,7 @@ def test_model_parallelism_of_lightning_is_refused():
 
 
 def test_fsdp2_synchronizes_batch_norm_before_sharding(gloo, monkeypatch):
-    """As on GPUs, where torch's SyncBatchNorm replaces each BatchNorm; its kernels alone are those of a CPU."""
+    """As on GPUs, SyncBatchNorm of torch replaces each BatchNorm; only its kernels are those of a CPU."""
 
     def normalize(self, x):
         return nn.functional.batch_norm(

@@ -1,4 +1,4 @@
-"""Each option and callback of Lightning, from the command line: it works, which the plain run shows, or is refused.
+"""Each option and callback of Lightning works on the command line, compared with the plain run, or is refused.
 
 docs/trainer_options.md is the same table for readers.
 """
@@ -35,7 +35,7 @@ STEPS = 4
 class Works:
     """The weights are those of the run with the arguments ``like``, by default the plain one.
 
-    Or they are near to them: nearer than ``within`` times the way from where training began.
+    Or the distance is less than ``within`` times the distance from the initial weights.
     """
 
     words = "works"
@@ -184,7 +184,7 @@ CALLBACKS = [
     ('GradientAccumulationScheduler --scheduling={"0":2}', Works(*ACCUMULATED)),
     ("LambdaCallback", WORKS),
     ("LearningRateFinder --update_attr=false", WORKS),
-    ("LearningRateFinder --num_training_steps=2", WORKS),  # which are too few to find any other
+    ("LearningRateFinder --num_training_steps=2", WORKS),  # too few to find any other
     ("LearningRateMonitor", WORKS),
     ("LearningRateMonitor --trainer.logger=false", Refused("Cannot use `LearningRateMonitor` callback with")),
     ("ModelCheckpoint --dirpath=mine --monitor=loss/val", WORKS),
@@ -239,7 +239,7 @@ def distance(one, other):
 
 
 def weights(cli):
-    """The weights and the statistics of BatchNorm; not how many batches these are of."""
+    """The weights and the statistics of BatchNorm, without its count of batches."""
     state = cli.model.state_dict().items()
     return {key: value.detach().clone().double() for key, value in state if not key.endswith("num_batches_tracked")}
 

@@ -1,4 +1,4 @@
-"""The default training reaches what the README says of it."""
+"""The default training reaches the results stated in the README."""
 
 import sys
 from pathlib import Path

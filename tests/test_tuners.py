@@ -1,4 +1,4 @@
-"""Lightning's tuners and BackboneFinetuning with all our callbacks: they find, and leave nothing behind."""
+"""Lightning's tuners and BackboneFinetuning work with all our callbacks and leave no trace."""
 
 import sys
 
@@ -81,7 +81,7 @@ def test_training_uses_the_step_size_found(tmp_path):
 
 def test_training_uses_the_batch_size_found(tmp_path):
     found = fit(tmp_path / "a", BatchSizeFinder(init_val=20))
-    assert found[3].batch_size == 160, "the last of 20, 40, 80 and 160 that the 300 samples fill"
+    assert found[3].batch_size == 160, "the largest of 20, 40, 80 and 160 that 300 samples fill"
     assert_same(found, fit(tmp_path / "b", batch_size=160))
 
 

@@ -22,7 +22,7 @@ def measured(rank, num_classes=11, feature_dim=20):
 
 
 def warnings_at(watch, ranks, trainer=TRAINER, **kwargs):
-    """The numbers of the measurements that the watch warns at."""
+    """Return the indices of the measurements at which the watch warns."""
     told = []
     for index, rank in enumerate(ranks):
         with warnings.catch_warnings(record=True) as caught:
@@ -38,7 +38,7 @@ def warnings_at(watch, ranks, trainer=TRAINER, **kwargs):
         ([6.9, 6.9, 6.9, 6.9, 6.9], [2]),  # once
         ([7.0] * 5, []),
         ([6.9, 6.9, 7.1, 6.9, 6.9], []),  # not in a row
-        ([6.9, float("nan"), 6.9, 6.9], [3]),  # undefined is neither
+        ([6.9, float("nan"), 6.9, 6.9], [3]),  # undefined counts as neither
     ],
 )
 def test_it_warns_once_when_the_rank_stays_low(ranks, told):
@@ -61,8 +61,8 @@ def test_the_warning_gives_the_rank_and_the_remedy():
 def test_only_measurements_of_training_count():
     validating = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.VALIDATING), current_epoch=0)
     assert warnings_at(CollapseWatch(patience=1), [1.0], validating) == []
-    unlabelled = SimpleNamespace(results={"train": {"feature_effective_rank": 1.0}}, statistics={})
-    CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, unlabelled)
+    unlabeled = SimpleNamespace(results={"train": {"feature_effective_rank": 1.0}}, statistics={})
+    CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, unlabeled)
     CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, SimpleNamespace(results={}, statistics={}))
 
 

@@ -75,7 +75,7 @@ def test_kept_features_give_the_same_values(tmp_path, monkeypatch, data):
         return repr((monitor.results, monitor.sample.z.tolist(), torch.rand(1)))  # NaN is NaN
 
     kept = run()
-    for size in (0, 100_000):  # too little for any set, and for the training set alone
+    for size in (0, 100_000):  # too small for any set; too small only for the training set
         monkeypatch.setattr(measurement_file, "KEPT_BYTES", size)
         assert run() == kept
 
@@ -91,11 +91,11 @@ def test_kept_features_stay_within_the_memory_budget(monkeypatch):
         assert len(list(kept.passing(batches(count)))) == count
         assert kept.complete == complete
         assert len(kept.batches) == (count if complete else 0)
-        assert all(z.untyped_storage().nbytes() == 120 for z, *_ in kept.batches)  # not what it was a part of
+        assert all(z.untyped_storage().nbytes() == 120 for z, *_ in kept.batches)  # not the tensor it was a slice of
 
 
 class Listener(Callback):
-    """Asks for a sample, and looks at every measurement."""
+    """Asks for a sample and records every measurement."""
 
     def __init__(self):
         self.heard = []
@@ -133,7 +133,7 @@ def test_no_sample_is_kept_without_a_request(tmp_path):
 
 
 class Watched(MLP):
-    """Counts the inputs that it sees in eval mode and in training mode."""
+    """Counts its inputs in eval mode and in training mode."""
 
     def __init__(self):
         super().__init__((32,), (24,))
@@ -167,7 +167,7 @@ def test_measuring_does_not_change_training(tmp_path):
     class Dropping(MLP):
         def __init__(self):
             super().__init__((32,), (24,))
-            self.frozen = nn.BatchNorm1d(24).eval()  # a part that its owner keeps in eval mode
+            self.frozen = nn.BatchNorm1d(24).eval()  # a submodule that its owner keeps in eval mode
 
         def forward(self, x):
             return self.frozen(nn.functional.dropout(super().forward(x), 0.1, self.training))
@@ -226,7 +226,7 @@ def test_every_logger_gets_the_values(tmp_path):
 
 
 class TheirModule(LightningModule):
-    """Somebody else's module: features by forward, no number of classes."""
+    """A third-party module: forward returns features, and there is no number of classes."""
 
     def __init__(self, width=5):
         super().__init__()
@@ -248,7 +248,7 @@ def test_a_third_party_module_with_a_shuffled_loader_and_no_validation_is_measur
     loader = DataLoader(TensorDataset(x, y), batch_size=10, shuffle=True, drop_last=True)
     trainer(tmp_path, monitor).fit(module, loader)
     with torch.no_grad():
-        expected = measure(module(x), y)  # every sample once, also what training drops
+        expected = measure(module(x), y)  # every sample once, including those that training drops
     assert monitor.results["train"] == pytest.approx(expected, rel=1e-5, abs=1e-9)
     assert set(monitor.results) == {"train"}
 
@@ -336,7 +336,7 @@ def _measure(rank, world_size, data):
     sources = {"datamodule": DigitsDataModule()} if data == "module" else sources
     still = functools.partial(torch.optim.SGD, lr=0.0)
     module = HSCL(encoder=MLP((1, 8, 8), [12]), num_classes=10, optimizer=still)
-    module.eval()  # no running statistics: the features are those of any number of processes
+    module.eval()  # without running statistics the features do not depend on the number of processes
     monitor, probe = GeometryMonitor(), OnlineLinearProbe(still)  # zero: nc3 is NaN
     options = {"devices": world_size, "strategy": "ddp", "precision": "64-true", "accelerator": "cpu"}
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}

@@ -121,7 +121,7 @@ def test_beta_comes_from_the_loss_and_its_effect_is_logged(tmp_path):
     metrics = trainer.callback_metrics
     assert metrics["negatives/hardness"] == 4.0
     assert 1 < metrics["negatives/effective"] < 79
-    assert 7 / 79 < metrics["negatives/false_share"] < 1  # hardness finds them more often than chance
+    assert 7 / 79 < metrics["negatives/false_share"] < 1  # hardness picks them more often than chance
 
 
 def test_a_batch_without_a_usable_anchor_does_not_spoil_the_epoch(tmp_path):

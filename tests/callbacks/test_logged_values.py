@@ -1,4 +1,4 @@
-"""No value outlives what it was a value of: whatever changes in mid-run, metrics are those of the last epoch."""
+"""Outdated values are removed: after a change in mid-run, metrics are only those of the last epoch."""
 
 import json
 from collections import defaultdict
@@ -23,7 +23,7 @@ REFERENCES = {"loss/bound", "loss/optimality_gap", "loss/neural_collapse"}
 
 
 class Recorder(CSVLogger):
-    """Keeps the keys that were logged in each epoch."""
+    """Records the keys that were logged in each epoch."""
 
     def __init__(self, folder):
         super().__init__(folder)
@@ -81,7 +81,7 @@ def test_metrics_are_only_those_of_the_last_epoch(change, objective, tmp_path):
     of_last = {key for key in recorder.keys[2] if "/" in key}
     assert {key for key in trainer.callback_metrics if "/" in key} == of_last
     lost = {key for key in recorder.keys[0] if "/" in key} - of_last
-    assert bool(lost) == (change != "nothing"), "or the test shows nothing"
+    assert bool(lost) == (change != "nothing"), "else this test proves nothing"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -103,7 +103,7 @@ def test_the_report_has_validation_losses_only_of_validated_epochs(tmp_path):
 
 
 class BadBatch(Callback):
-    """A batch of the first epoch is not finite."""
+    """Makes one batch of the first epoch non-finite."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.current_epoch == 0 and batch_idx == 0:

@@ -16,7 +16,7 @@ COLLAPSED = {"nc1": 0.002, "equal_inner_product": 0.001, "zero_sum": 0.003, "eff
 
 
 def stopped_at(callback, measurements, num_classes=11, feature_dim=20, fn=TrainerFn.FITTING):
-    """The number of the measurement that training is stopped at, None if at none."""
+    """Return the index of the measurement at which training is stopped, or None."""
     trainer = SimpleNamespace(state=SimpleNamespace(fn=fn), current_epoch=4, should_stop=False)
     statistics = SimpleNamespace(num_classes=num_classes, feature_dim=feature_dim)
     for index, values in enumerate(measurements):

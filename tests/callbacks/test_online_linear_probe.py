@@ -35,7 +35,7 @@ def test_the_probe_learns_the_classes_and_nc3_compares_it_with_the_class_means(t
     for name in ("train", "val"):
         assert 0 <= metrics[f"geometry/{name}/nc4"] < 0.1
         assert 0 < metrics[f"geometry/{name}/nc3"] < 0.5
-    probe.classifier.bias.data[3] += 100  # now it says 3 for everything
+    probe.classifier.bias.data[3] += 100  # now it predicts 3 for every sample
     trainer.validate(module, LatentClassDataModule(batch_size=80), verbose=False)
     assert monitor.results["train"]["nc4"] > 0.5
 
@@ -62,7 +62,7 @@ def test_a_resumed_run_restores_the_probe_and_a_checkpoint_without_one_loads(tmp
     fit(tmp_path, resumed, epochs=4, ckpt_path=tmp_path / "half.ckpt")
     assert torch.equal(resumed.classifier.weight, whole.classifier.weight)
     assert not torch.equal(resumed.classifier.weight, half.classifier.weight)
-    fit(tmp_path, epochs=4, ckpt_path=tmp_path / "half.ckpt")  # the probe of the checkpoint is left alone
+    fit(tmp_path, epochs=4, ckpt_path=tmp_path / "half.ckpt")  # the probe of the checkpoint is ignored
     trainer, _ = fit(tmp_path, epochs=2)
     trainer.save_checkpoint(tmp_path / "none.ckpt")
     fit(tmp_path, late, epochs=4, ckpt_path=tmp_path / "none.ckpt")
@@ -78,7 +78,7 @@ def test_a_new_fit_resets_the_probe(tmp_path):
 
 
 class Plain(LightningModule):
-    """A module that is not ours; it returns what it is told to."""
+    """A third-party module whose step returns a given output."""
 
     def __init__(self, returned):
         super().__init__()

@@ -1,4 +1,4 @@
-"""last.ckpt is the last state of training, whatever else is saved, and the summary's checkpoint is the table's."""
+"""last.ckpt is the last state of training, and the checkpoint in the summary gives the values of the table."""
 
 import re
 import time
@@ -77,8 +77,8 @@ def test_last_ckpt_is_the_last_state_with_every_checkpoint_option(tmp_path, savi
     assert Path(checkpoint.last_model_path) == tmp_path / "last.ckpt"
     if checkpoint.best_model_path and checkpoint.monitor and "every_n_train_steps" not in SAVING[saving]:
         best = torch.load(checkpoint.best_model_path, weights_only=True)
-        assert best["global_step"] == 4, "the best is the first epoch's, under a name of its own"
-    assert all(path.parent == tmp_path for path in tmp_path.rglob("*")), "file names have no slashes"
+        assert best["global_step"] == 4, "the best checkpoint is that of the first epoch, under its own name"
+    assert all(path.parent == tmp_path for path in tmp_path.rglob("*")), "file names contain no slashes"
 
 
 @pytest.mark.parametrize("saving", ["default", "monitor", "every 5 steps"])
@@ -181,7 +181,7 @@ OPTIONS = {
 
 
 def table(output):
-    """The printed values by set and measure, as they stand there."""
+    """The printed values by set and measure, as strings."""
     values = {}
     for line in output.partition("Geometry of")[2].partition("checkpoint: ")[0].splitlines():
         row = line.split()
@@ -209,7 +209,7 @@ def test_validating_the_printed_checkpoint_repeats_the_printed_table(in_tmp, cap
     assert all(Path(path).is_file() for path in best)
     cli = main(["validate", *short, f"--ckpt_path={checkpoint}"])
     after = table(capsys.readouterr().out)
-    of_callbacks = ("nc3", "nc4") if option == "save_weights_only" else ()  # which such a checkpoint does not hold
+    of_callbacks = ("nc3", "nc4") if option == "save_weights_only" else ()  # not in checkpoints saved before validation
     compared = {key for _, key in before if not key.startswith("loss/") and key not in of_callbacks}
     if option != "max_steps":  # where no validation follows the last step
         compared.add("loss/val")
@@ -243,7 +243,7 @@ def test_runs_that_fork_from_one_checkpoint_keep_their_last_states(tmp_path):
     assert [Path(checkpoint.last_model_path).name for _, _, checkpoint in forks] == ["last.ckpt", "last-v1.ckpt"]
     for trainer, model, checkpoint in forks:
         is_last(trainer, model, checkpoint.last_model_path)
-    assert not list(tmp_path.glob(".*")), "claims are given back"
+    assert not list(tmp_path.glob(".*")), "claims are released"
 
 
 def test_a_checkpoint_name_is_claimed_before_the_file_exists(tmp_path):

@@ -1,4 +1,4 @@
-"""The modules of the console scripts are run by ``python -m`` as well."""
+"""The modules of the console scripts also run with ``python -m``."""
 
 import runpy
 import sys

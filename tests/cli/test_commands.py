@@ -1,4 +1,4 @@
-"""The console scripts answer ``--help`` at once, and run what they are called."""
+"""The console scripts answer ``--help`` quickly and run the command of their name."""
 
 import importlib
 import subprocess
@@ -68,4 +68,4 @@ def test_any_module_can_be_an_encoder():
     assert isinstance(torch.nn.Flatten(), Encoder)
     assert issubclass(torch.nn.Linear, Encoder)
     assert not isinstance(3, Encoder)
-    assert not isinstance(torch.nn.Flatten(), MLP), "of other classes, only those that are"
+    assert not isinstance(torch.nn.Flatten(), MLP), "no other class of this name exists"

@@ -1,4 +1,4 @@
-"""``nc-train`` on several processes, however they are started: the geometry is that of one with the same batches."""
+"""``nc-train`` on several processes, started in any way, gives the geometry of one with the same batches."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ wait "${tasks[0]}" && wait "${tasks[1]}"
 
 
 def start(command, **environment):
-    """Run a command that starts processes, none of which may stay behind; return its code and what it has written."""
+    """Run a command that starts processes and must leave none running; return its exit code and its output."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -124,7 +124,7 @@ def test_a_stopped_slurm_job_requeues_itself_and_resumes(gloo, in_tmp, repositor
     assert code == 0
     assert "interrupted-epoch=1-step=7.ckpt" in err
     stopped, resumed = sorted(Path("lightning_logs").iterdir())
-    assert (stopped.name, resumed.name) == ("version_7", "version_7-1")  # Lightning names them by the job
+    assert (stopped.name, resumed.name) == ("version_7", "version_7-1")  # Lightning names them after the job
     assert RunRecord.read(resumed).history[-1]["epoch"] == 4
     assert [path.name for path in (stopped / "checkpoints").glob("interrupted-*")] == [
         "interrupted-epoch=1-step=7.ckpt"

@@ -1,4 +1,4 @@
-"""A checkpoint with other data than those of its run: images are standardised as in training, classes compared."""
+"""A checkpoint used with other data: images are standardized as in training, and classes are compared."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the end of a run prints: only what exists, also where the run was in other processes."""
+"""The summary of a run names only what exists, even when the run was in other processes."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from nc_lightning.io.run_folder import Trainer
 
 @pytest.fixture
 def printed(in_tmp, capsys):
-    """What is printed after a fit in other processes, of which the parent knows the metrics and the folder alone."""
+    """Return the summary of a fit in other processes; the parent knows only its metrics and its folder."""
 
     def call(*loggers, metrics=(), files=()):
         callbacks = [GeometryMonitor(), TensorBoardDashboard(), RunCheckpoint(monitor="loss/val", save_last="link")]

@@ -31,7 +31,7 @@ def _empty_folder(in_tmp, monkeypatch):
 
 @pytest.fixture
 def run():
-    """One short HSCL run: its CLI and its folder."""
+    """The CLI and the folder of a short HSCL run."""
     cli = main(["fit", "--config", "hscl.yaml", *SHORT])
     return cli, Path(cli.trainer.log_dir)
 
@@ -40,12 +40,12 @@ ON_SMALL_IMAGES = ["--data=nc_lightning.data.ArrayDataModule", "--data.path=smal
 
 
 OF_IMAGES = ["cifar100", "paper/official", "paper/cifar10", "paper/tiny_imagenet", "paper/fast_gpu"]
-BEFORE = {"paper/fast_gpu": ["--config", "cifar100.yaml"]}  # a cache is of data modules of images
-ALSO = {"paper/fast_gpu": ["--model.compile=false"]}  # compiling takes a compiler, and minutes
+BEFORE = {"paper/fast_gpu": ["--config", "cifar100.yaml"]}  # only data modules of images have a cache
+ALSO = {"paper/fast_gpu": ["--model.compile=false"]}  # compiling needs a compiler, and minutes
 
 
 def complete(config):
-    """The command line that makes a config complete: an objective stands by itself, an overlay on each of them."""
+    """Return the command line that completes a config: an objective alone, an overlay on an objective."""
     stem = config.removesuffix(".yaml")
     if stem in OBJECTIVES:
         return [["--config", config]]
@@ -57,13 +57,13 @@ def complete(config):
 
 
 def small_images():
-    """Images of a hundred classes in a file, in the place of CIFAR-100."""
+    """Images of a hundred classes in a file, instead of CIFAR-100."""
     images, labels = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8), np.arange(400) % 100
     np.savez("small.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
 
 
 class Sent(pickle.Pickler):
-    """Notes from which packages the objects come that it writes."""
+    """Records the packages of the objects that it pickles."""
 
     def __init__(self):
         super().__init__(io.BytesIO())
@@ -75,7 +75,7 @@ class Sent(pickle.Pickler):
 
 
 def can_be_sent_to_a_process(module):
-    """Neither a copy nor a pickle of a module is one of the command line, its Trainer and their locks."""
+    """Copying or pickling a module does not copy the command line, its Trainer and their locks."""
     sent = Sent()
     sent.dump(module)
     assert "jsonargparse" not in sent.packages
@@ -83,7 +83,7 @@ def can_be_sent_to_a_process(module):
 
 
 def on_all():
-    """Each config on each objective; `make test` runs it on one of them, by turns."""
+    """Each config with each objective; `make test` runs each config with one of them, in rotation."""
     for turn, config in enumerate(CONFIGS):
         lines = complete(config)
         yield from (marked(line, exhaustive=line is not lines[turn % len(lines)]) for line in lines)
@@ -105,7 +105,7 @@ def test_every_config_runs(configs):
     assert cli.trainer.global_step == 2
     assert cli.model.num_classes == cli.datamodule.num_classes
     assert cli.model.feature_dim == cli.datamodule.num_classes - 1
-    assert set(Path.cwd().iterdir()) == before, "fast_dev_run leaves nothing behind"
+    assert set(Path.cwd().iterdir()) == before, "fast_dev_run writes nothing"
     if "fsdp.yaml" not in configs:  # shards belong to their processes
         can_be_sent_to_a_process(cli.model)
 
@@ -247,7 +247,7 @@ def test_a_user_callback_of_the_same_type_replaces_ours():
     kinds = [type(callback).__name__ for callback in cli.trainer.callbacks]
     for name in ("GeometryMonitor", "TensorBoardDashboard", "OnlineLinearProbe"):
         assert kinds.count(name) == 1
-    assert kinds.count("ModelCheckpoint") == kinds.count("RunCheckpoint") == 1  # several of these are of use
+    assert kinds.count("ModelCheckpoint") == kinds.count("RunCheckpoint") == 1  # several of these are useful
     assert named["TensorBoardDashboard"].max_points == 7
     assert named["GeometryMonitor"].every_n_epochs == 2
 
@@ -398,7 +398,7 @@ def test_the_help_and_the_printed_config_of_an_objective_list_every_argument(obj
     with pytest.raises(SystemExit):
         main(["fit", "--config", f"{objective.lower()}.yaml", "--print_config"])
     printed = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
-    assert printed.keys() == expected - {"num_classes"}, "the number of classes is that of the data"
+    assert printed.keys() == expected - {"num_classes"}, "the number of classes comes from the data"
 
 
 @pytest.mark.slow

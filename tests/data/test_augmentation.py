@@ -69,7 +69,7 @@ def test_a_blur_equals_that_of_torchvision_except_at_the_border():
 
 
 def drawn_for(strength, factors, turn=0.0, change=0.0, keep=0.9):
-    """Uniform numbers of one image that stand for factors of brightness, contrast and saturation, and a turn of hue."""
+    """Return the uniform numbers that give these brightness, contrast, saturation and hue changes for one image."""
     strengths = [(f - 1) / (0.8 * strength) / 2 + 0.5 for f in factors] + [turn / (0.2 * strength) / 2 + 0.5]
     return torch.tensor([*strengths, 0.0, 0.0, 0.0, 0.0, change, keep])[:, None]
 
@@ -84,23 +84,23 @@ def test_color_jitter_equals_that_of_torchvision_in_any_order(order):
         expected = change[which](expected, factor[which])
     matrix, offset = mix_colours(drawn_for(1.0, factor), x.mean((1, 2))[None], strength=1.0)
     ours = (matrix[0] @ x.flatten(1) + offset[0][:, None]).view_as(x)
-    assert torch.allclose(ours, expected, atol=2e-3)  # torchvision rounds the weights of grey
+    assert torch.allclose(ours, expected, atol=2e-3)  # torchvision rounds the weights of the gray conversion
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_the_order_of_color_changes_does_not_matter(order):
-    """Each change as a step of its own, hue turned in YIQ, one after another: the slow way."""
+    """The slow reference: each change is a separate step, with the hue rotated in YIQ."""
     brightness, contrast, saturation, turn = 0.7, 1.3, 0.6, 0.1
     x = torch.rand(3, 50, dtype=torch.float64, generator=generator())
-    grey = torch.tensor(GREY, dtype=torch.float64)
-    yiq = torch.stack([grey, *torch.tensor([(0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64)])
+    gray = torch.tensor(GREY, dtype=torch.float64)
+    yiq = torch.stack([gray, *torch.tensor([(0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64)])
     angle = torch.tensor(2 * math.pi * turn, dtype=torch.float64)
     rotation = torch.eye(3, dtype=torch.float64)
     rotation[1:, 1:] = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
     steps = [
         lambda c: brightness * c,
-        lambda c: contrast * c + (1 - contrast) * (grey @ c).mean(),
-        lambda c: saturation * c + (1 - saturation) * (grey @ c),
+        lambda c: contrast * c + (1 - contrast) * (gray @ c).mean(),
+        lambda c: saturation * c + (1 - saturation) * (gray @ c),
         lambda c: torch.linalg.inv(yiq) @ rotation @ yiq @ c,
     ]
     expected = x
@@ -121,17 +121,17 @@ def test_unjittered_images_keep_their_colors_and_grayscale_loses_them():
 
 
 def test_turning_the_hue_keeps_luma_and_saturation_and_is_reversible():
-    def turned_by(turn, colour):
-        return mix_colours(drawn_for(1.0, (1.0, 1.0, 1.0), turn), torch.rand(1, 3), strength=1.0)[0][0] @ colour
+    def turned_by(turn, color):
+        return mix_colours(drawn_for(1.0, (1.0, 1.0, 1.0), turn), torch.rand(1, 3), strength=1.0)[0][0] @ color
 
-    grey = torch.tensor(GREY)
-    colour = torch.rand(3, 50, generator=generator())
-    turned = turned_by(0.15, colour)
-    assert not torch.allclose(turned, colour, atol=0.1)
-    assert torch.allclose(grey @ turned, grey @ colour, atol=1e-5)
+    gray = torch.tensor(GREY)
+    color = torch.rand(3, 50, generator=generator())
+    turned = turned_by(0.15, color)
+    assert not torch.allclose(turned, color, atol=0.1)
+    assert torch.allclose(gray @ turned, gray @ color, atol=1e-5)
     chroma = torch.tensor([(0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
-    assert torch.allclose((chroma @ turned).norm(dim=0), (chroma @ colour).norm(dim=0), atol=1e-5)
-    assert torch.allclose(turned_by(-0.15, turned), colour, atol=1e-5)
+    assert torch.allclose((chroma @ turned).norm(dim=0), (chroma @ color).norm(dim=0), atol=1e-5)
+    assert torch.allclose(turned_by(-0.15, turned), color, atol=1e-5)
 
 
 def test_jitter_and_grayscale_have_the_configured_frequencies():

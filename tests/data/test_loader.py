@@ -66,7 +66,7 @@ def test_the_loader_resumes_in_mid_epoch(stop):
     assert same(list(resumed), whole[stop:])
     resumed.sampler.set_epoch(4)
     assert same(list(resumed), later)
-    # An epoch may be over before its last batch, by limit_train_batches: the next one is a whole one.
+    # limit_train_batches may end an epoch before its last batch; the next epoch is complete.
     over = loader(epoch=4)
     over.load_state_dict(begun.state_dict())
     assert same(list(over), later)
@@ -171,7 +171,7 @@ def test_two_processes_share_the_batches_of_one(gloo):
     alone.setup()
     for a, b, (x, labels) in zip(first["train"], second["train"], alone.train_dataloader(), strict=True):
         assert len(a[1]) == len(b[1]) == 100
-        # Batches are dealt out in turn, so that both hold every class equally often.
+        # Batches are distributed round-robin, so that both processes get every class equally often.
         assert torch.equal(torch.stack([a[0], b[0]], 1).flatten(0, 1), x)
         assert torch.equal(torch.stack([a[1], b[1]], 1).flatten(), labels)
         assert a[1].bincount().tolist() == b[1].bincount().tolist() == [10] * 10

@@ -1,4 +1,4 @@
-"""Recipes of augmentation: views differ, come from one image, and are standardised once."""
+"""Augmentation recipes: views differ, come from one image, and are standardized once."""
 
 import functools
 import random
@@ -42,7 +42,7 @@ def arrays(folder, **kwargs):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_views_differ_with_every_kind_of_loader(recipe):
-    random.seed(0)  # of the recipe that draws from there: two of its factors may be close by chance
+    random.seed(0)  # for the recipe that draws from it: two of its factors may be close by chance
     augmentation = RECIPES[recipe]
     labels = torch.arange(6)
     views = Views(2, augmentation)

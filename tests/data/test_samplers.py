@@ -16,7 +16,7 @@ def test_each_balanced_batch_holds_every_class_equally_often(sizes, copies, seed
         assert labels[batch].bincount(minlength=len(sizes)).tolist() == [copies] * len(sizes)
     for c, n in enumerate(sizes):
         seen = [i for batch in batches for i in batch if labels[i] == c]
-        for start in range(0, len(seen) - n + 1, n):  # a class is walked through before any of it comes again
+        for start in range(0, len(seen) - n + 1, n):  # a class is used up before any of its samples repeats
             assert len(set(seen[start : start + n])) == n
 
 

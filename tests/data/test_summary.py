@@ -26,8 +26,8 @@ def test_a_summary_describes_every_split():
     passed_over.add("hidden", "a")
     passed_over.add("linked again", "b", 3)
     passed_over.add("unreadable", "c", 0)
-    unlabelled = LabelledTensors(torch.zeros(4, 1), torch.full((4,), -1))
-    splits = {"train": images(3, 5), "val": images(2, 2), "test": images(0, 1), "more": unlabelled}
+    unlabeled = LabelledTensors(torch.zeros(4, 1), torch.full((4,), -1))
+    splits = {"train": images(3, 5), "val": images(2, 2), "test": images(0, 1), "more": unlabeled}
     text = summarize(splits, ["ant", "bee"], {"val": "there"}, passed_over)
     assert text.splitlines() == [
         "data: 2 classes, 'ant' to 'bee'",

@@ -1,4 +1,4 @@
-"""Every callback on the pretend device: the CPU's values, and nothing that stays on the wrong device."""
+"""Every callback on the pretend device: the values of the CPU, and no tensor on the wrong device."""
 
 import os
 import signal
@@ -43,11 +43,11 @@ DEVICES = ("cpu", NAME)
 
 @pytest.fixture(autouse=True)
 def _empty_folder(in_tmp):
-    """For what callbacks write without a logger."""
+    """Run in a temporary folder, for files that callbacks write without a logger."""
 
 
 def everything(schedule="adaptive"):
-    """All callbacks but for `InitialWeights`, by their names."""
+    """All callbacks except `InitialWeights`, by name."""
     callbacks = [
         HardNegativeSampler(schedule=schedule, queue_size=300, queue_warmup=0),
         TensorBoardDashboard(),
@@ -114,7 +114,7 @@ def test_callbacks_in_training_give_the_values_of_the_cpu(tmp_path):
 
 
 class Sends(Callback):
-    """SIGTERM after step 3 of epoch 0."""
+    """Sends SIGTERM after step 3 of epoch 0."""
 
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == 3:
@@ -152,7 +152,7 @@ def test_predictions_and_initial_weights_equal_those_of_the_cpu(tmp_path):
 
 
 class Poisoned(DigitsDataModule):
-    """Training batch 1 has a NaN."""
+    """Puts a NaN into training batch 1."""
 
     count = 0
 
@@ -191,7 +191,7 @@ def test_the_guard_sees_every_bad_value(dtype):
         assert len(ends(tensors)) == 20
         assert machine.launches_in("call") == 1
         assert not machine.waits_in("call")
-        assert all(torch.isfinite(end).item() for (end,) in ends(tensors))  # no square is formed, which would overflow
+        assert all(torch.isfinite(end).item() for (end,) in ends(tensors))  # squares would overflow
         for bad in (torch.nan, torch.inf, -torch.inf):
             tensors[7][2] = bad
             assert [torch.isfinite(end).item() for (end,) in ends(tensors)].index(False) == 7
@@ -226,7 +226,7 @@ def test_the_random_states_of_a_device_are_restored(monkeypatch):
 
 
 def test_random_states_of_an_older_cuda_checkpoint_are_restored(monkeypatch):
-    """A checkpoint has them under the name of the device."""
+    """A checkpoint stores them under the name of the device."""
     drawn = []
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: drawn.append((state, device)))
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: None)
@@ -240,7 +240,7 @@ def test_random_states_of_an_older_cuda_checkpoint_are_restored(monkeypatch):
 
 
 def test_values_reduced_over_processes_are_on_the_device(monkeypatch, in_tmp):
-    """It is reduced where it is, and NCCL knows no CPU."""
+    """A value is reduced on its own device, and NCCL does not support CPUs."""
     update, places = _ResultMetric.update, {}
 
     def noted(self, value, batch_size):
@@ -249,11 +249,11 @@ def test_values_reduced_over_processes_are_on_the_device(monkeypatch, in_tmp):
         update(self, value, batch_size)
 
     monkeypatch.setattr(_ResultMetric, "update", noted)
-    monkeypatch.setattr(_AcceleratorConnector, "is_distributed", True)  # else Lightning forgets what is to be reduced
+    monkeypatch.setattr(_AcceleratorConnector, "is_distributed", True)  # else Lightning drops the values to reduce
     with pytest.raises(Interrupted):
         run(NAME, [*everything().values(), Sends()])
     callbacks = everything()
-    # So that all sums of the checkpoint are logged at the end of the epoch, as those of what is not logged any more.
+    # All sums of the checkpoint must be logged at the end of the epoch, including those of keys no longer logged.
     callbacks["ResumedEpoch"].on_train_batch_end = lambda *_: None
     run(NAME, callbacks.values(), ckpt_path=next(in_tmp.rglob("interrupted-*.ckpt")))
     run(NAME, everything().values(), does="test")
@@ -297,6 +297,6 @@ def test_labels_may_stay_on_the_cpu(name, options):
 @pytest.mark.parametrize("name", ["HSCL", "HUCL"])
 def test_statistics_of_negatives_need_no_synchronization(name):
     loss = LOSSES[name]()
-    labels = torch.cat([LABELS[:-1], torch.tensor([9])])  # one anchor is of no use
+    labels = torch.cat([LABELS[:-1], torch.tensor([9])])  # one anchor is unusable
     machine = same_on_both(lambda: loss.negative_statistics, Z, labels, gradient=False)
     assert not [key for key in machine.waits_in("call") if "hardness" in key[1]]

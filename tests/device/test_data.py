@@ -1,4 +1,4 @@
-"""Views and batches on the device are those of the CPU, made without a wait and of few kernels."""
+"""Views and batches on the device equal those on the CPU and need no host wait and few kernels."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ RECIPES = {
     "none": None,
     "SimCLR": SimCLR(),
     "blurred": SimCLR(strength=1.0, blur=0.5),
-    "colours as they are": SimCLR(strength=0),
+    "unchanged colors": SimCLR(strength=0),
     "torchvision": v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(11)]),
 }
 
@@ -47,9 +47,8 @@ def test_views_equal_those_of_the_cpu(recipe, channels, size):
         assert not torch.equal(cpu[0], cpu[1])
 
 
-# Kernels of a view of square images, two of them its standardisation; the two by which bytes become float are of the
-# batch.
-MOST_KERNELS = {"none": 2, "colours as they are": 38, "SimCLR": 54, "blurred": 62}
+# Kernels for a view of square images, two of them for standardization; two more per batch convert bytes to float.
+MOST_KERNELS = {"none": 2, "unchanged colors": 38, "SimCLR": 54, "blurred": 62}
 
 
 @pytest.mark.parametrize("recipe", MOST_KERNELS)
@@ -113,7 +112,7 @@ def folders(tmp_path, **kwargs):
     return data_modules.ImageFolderDataModule(str(tmp_path / "tree"), **kwargs)
 
 
-def unlabelled(tmp_path, **kwargs):
+def unlabeled(tmp_path, **kwargs):
     draw_images(tmp_path / "tree", "a", 24)
     return data_modules.ImageFolderDataModule(str(tmp_path / "tree"), labels="none", **kwargs | {"batches": "random"})
 
@@ -127,7 +126,7 @@ def tiny(tmp_path, **kwargs):
 
 
 def of_torchvision(name):
-    """A set of torchvision with 9 images of each of four classes."""
+    """A torchvision data set with 9 images of each of four classes."""
 
     def make(tmp_path, **kwargs):
         cls = getattr(data_modules, name)
@@ -148,7 +147,7 @@ CACHED = {
     "ArrayDataModule": arrays,
     "vectors": vectors,
     "ImageFolderDataModule": folders,
-    "unlabelled": unlabelled,
+    "unlabelled": unlabeled,
     "TinyImageNetDataModule": tiny,
     **{name: of_torchvision(name) for name in data_modules.__all__ if name in SETS_OF_TORCHVISION},
 }
@@ -167,7 +166,7 @@ def _four_classes(monkeypatch):
 
 
 def attach(module, device):
-    """Let a trainer's place of training be known."""
+    """Attach a trainer, which determines the device of training."""
     place = DEVICE if device == NAME else torch.device(device)
     module.trainer = SimpleNamespace(
         strategy=SimpleNamespace(root_device=place), overfit_batches=0, state=SimpleNamespace(status=None)
@@ -176,7 +175,7 @@ def attach(module, device):
 
 
 def batches(module, machine):
-    """All tensors of two epochs of training, and of a second look at the other sets."""
+    """All tensors of two training epochs and of two passes over the other sets."""
     module.setup()
     flat, train = [], module.train_dataloader()
     others = [getattr(module, f"{name}_dataloader")() for name in ("geometry", "val", "test")]
@@ -245,7 +244,7 @@ def test_a_cache_that_does_not_fit_is_refused_before_reading(tmp_path, name, mon
     with Machine():
         module = attach(CACHED[name](tmp_path, cache="device"), NAME)
         needed = module.num_bytes()
-        if name not in SETS_OF_TORCHVISION:  # of these, fewer images than the real sets have are here
+        if name not in SETS_OF_TORCHVISION:  # these stand-ins have fewer images than the real sets
             assert needed == sum(split.x.nbytes for split in module.read() if split)
         monkeypatch.setattr(Backend, "memory", needed - 1)
         expected = r"^cache: got device for [\d,]+ MiB of images, expected at most [\d,]+ MiB, as is free on pretend:0"

@@ -1,4 +1,4 @@
-"""Every encoder and head gives on the device what it gives on the CPU, forward and backward, and waits for nothing."""
+"""Every encoder and head equals its CPU result on the device, forward and backward, without a host wait."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Every function of geometry gives on the device what the CPU gives, bit for bit, with float64 there or without."""
+"""Every geometry function equals its CPU result on the device bit for bit, with and without float64."""
 
 import inspect
 

@@ -197,7 +197,7 @@ def test_losses_work_on_a_device_without_float64(name, options):
 @pytest.mark.parametrize("options", [{}, {"replacement": False}, {"share_draws": True}], ids=str)
 @pytest.mark.parametrize("name", LOSSES)
 def test_draws_on_a_device_without_float64_have_the_same_mean(name, options):
-    # Other random numbers are drawn: so many that both are close.
+    # The random numbers differ, but there are enough of them for both means to be close.
     loss = LOSSES[name](num_negatives=38 if "replacement" in options else 2000, **options)
     (cpu, device), _ = on_both(lambda: loss, Z, LABELS, float64=False)
     torch.testing.assert_close(device[0], cpu[0], rtol=0.03, atol=0)
@@ -225,7 +225,7 @@ def cost(loss, n, feature_dim=16, num_classes=100):
 )
 @pytest.mark.parametrize("name", LOSSES)
 def test_launches(name, options, n, most):
-    # A kernel costs the host about 5 microseconds, whatever its size.
+    # A kernel of any size costs the host about 5 microseconds.
     assert cost(LOSSES[name](**options), n)[0] <= most
 
 

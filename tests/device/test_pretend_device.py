@@ -1,4 +1,4 @@
-"""The pretend device itself: it refuses what a GPU refuses, and sees what it is there to see."""
+"""The pretend device itself: it refuses what a GPU refuses and counts waits and launches."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from tests.pretend_device import HOOK, NAME, Generator, Machine
 
 @pytest.fixture
 def _pretend():
-    """Not the fixture of all others: this must fail, not skip, where the hook is gone."""
+    """Replace the fixture of the other tests: this file must fail, not skip, when the hook is missing."""
 
 
 def test_torch_has_the_hook():

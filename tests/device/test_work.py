@@ -1,4 +1,4 @@
-"""What the loss asks of a device, counted: the table of docs/gpus.md; and the benchmarks run on any device."""
+"""The counted work of the loss equals the table of docs/gpus.md, and the benchmarks run on any device."""
 
 import importlib
 import sys
@@ -58,7 +58,7 @@ def test_the_table_in_the_docs_equals_the_counted_work(repository, n):
     lines = (repository / "docs" / "gpus.md").read_text().splitlines()
     (written,) = (line for line in lines if line.startswith(f"| {n:,} | "))
     numbers = [float(cell.replace(",", "")) for cell in written.strip("| ").split(" | ")]
-    # Other versions of torch may run a kernel more or less.
+    # Other versions of torch may run one kernel more or less.
     assert numbers == pytest.approx(row(n), rel=0.1, abs=0.006)
 
 

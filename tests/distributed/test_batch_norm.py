@@ -11,7 +11,7 @@ DEALS = {2: [5, 7], 3: [1, 11, 0]}
 
 
 def step(kind, options, synced, deal=None, rank=0):
-    """Two steps in training, one in evaluation: outputs, gradients and running statistics."""
+    """Return outputs, gradients and running statistics of two training steps and one evaluation step."""
     generator = torch.Generator().manual_seed(1)
     model = nn.Sequential(kind(3, **options)).double()
     model = BatchNormSync().apply(model) if synced else model
@@ -45,8 +45,8 @@ CASES = [(kind, {}) for kind in SHAPES] + [
 
 
 def same(found, deal, expected):
-    """Whether what all processes have is what one has: shares side by side, gradients of parameters added up."""
-    for i in range(3 if expected[3] else 2):  # without running statistics, evaluation is of each batch
+    """Return whether the processes together equal one: shares concatenated, parameter gradients summed."""
+    for i in range(3 if expected[3] else 2):  # without running statistics, evaluation normalizes each batch by itself
         if not torch.allclose(torch.cat([f[0][i] for f in found]), expected[0][i], rtol=0, atol=1e-12):
             return False
     for i in range(2):

@@ -1,4 +1,4 @@
-"""Devices that are not there, and checkpoints from other ones."""
+"""Missing devices, and checkpoints from other devices."""
 
 import re
 import sys
@@ -78,7 +78,7 @@ def fit(resume=None, epochs=1, callbacks=()):
 
 @pytest.fixture
 def from_gpu(tmp_path, monkeypatch):
-    """A checkpoint all of whose tensors say that they were on a GPU, with the state of the GPU's generator."""
+    """A checkpoint whose tensors were all saved on a GPU, with the state of the GPU's generator."""
     with monkeypatch.context() as patch:
         states = RandomStates.state_dict
         patch.setattr(RandomStates, "state_dict", lambda self: on_gpu(states(self)))
@@ -131,7 +131,7 @@ def test_cpu_random_states_are_restored_on_a_gpu(monkeypatch):
     ids=str,
 )
 def test_a_job_with_another_number_of_processes_is_refused(refusal, monkeypatch, slurm, options, message):
-    """Of which some would wait for others that never come."""
+    """Otherwise some processes would wait for others that never start."""
     job = {"JOB_ID": "5", "JOB_NAME": "nc", "PROCID": "0", "LOCALID": "0", "NODEID": "0", **slurm}
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)

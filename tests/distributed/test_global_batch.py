@@ -1,4 +1,4 @@
-"""Losses of a batch that several processes share: value and parameter gradients are those of one process."""
+"""The loss of a batch shared by several processes has the value and parameter gradients of one process."""
 
 import pytest
 import torch
@@ -68,7 +68,7 @@ LOSSES = {
     "ucl, views, triplet": lambda: UCLLoss(positives="view", link=Triplet()),
     "hscl, unknown labels": lambda: HSCLLoss(5.0),
 }
-# How a batch is dealt out: with unequal numbers of samples and pairs, without positives, or none on a process.
+# How a batch is split: unequal numbers of samples and pairs, without positives, or an empty process.
 DEALS = {
     1: {"all": [18]},
     2: {"even": [9, 9], "uneven": [13, 5], "nothing": [18, 0]},
@@ -91,7 +91,7 @@ def with_queue(loss):
 
 
 class Model(nn.Module):
-    """A network and, for a temperature that is learnt, its loss."""
+    """A network and, for a learned temperature, its loss."""
 
     def __init__(self, loss):
         super().__init__()
@@ -110,7 +110,7 @@ def batch(name, labels):
     labels = torch.tensor(LABELS[labels])
     if "unknown" in name:
         labels[::3] = -1
-    # Views lie side by side, so that a deal may part a few: those are only compared on one process.
+    # Views are concatenated, so a split may separate a few; these are compared only on one process.
     return x, labels, torch.arange(18) // 2
 
 

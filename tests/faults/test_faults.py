@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, cut short and left without room: each is to end in good order and to go on."""
+"""Runs that are killed, stopped, truncated or out of disk space must end cleanly and resume."""
 
 import os
 import random
@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a run that nothing has disturbed, with a checkpoint of every epoch."""
+    """The folder of an undisturbed run, with a checkpoint of every epoch."""
     folder = tmp_path_factory.mktemp("whole")
     assert run(folder, ALONE, "--checkpoint.save_top_k=-1").code == 0
     assert end_of(folder)["step"] == STEPS
@@ -45,7 +45,7 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_end(tmp_path, whole, savin
         fault = {"step": step, "place": draw.choice(places)}
         assert run(tmp_path, ALONE, *saving, "--ckpt_path=last", fault=fault).code == -9, fault
     assert run(tmp_path, ALONE, *saving, "--ckpt_path=last").code == 0
-    # What is resumed from the last step of an epoch goes on with the next, past the validation and its measurement.
+    # A run resumed at the last step of an epoch starts the next one and skips the validation and its measurement.
     measured = ("/callbacks/TensorBoardDashboard/history", "/callbacks/CollapseWatch/") if saving else ()
     assert not [path for path in differences(end_of(whole), end_of(tmp_path)) if not path.startswith(measured)]
 
@@ -83,7 +83,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(tmp_path, whole)
 
 @pytest.fixture
 def little_room(tmp_path):
-    """A file system of 200 kB as the folder of runs; where none can be mounted, a limit for files, on the same path."""
+    """Mount a 200 kB file system as the folder of runs; if that is not possible, limit the size of files there."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True).returncode:
@@ -103,7 +103,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_previous_checkpoint(tmp_path, lit
     (error,) = [line for line in ended.stderr.splitlines() if line.startswith("nc-train: error: ")]
     last = checkpoints(disk)[-1]
     assert "epoch" in read_checkpoint(last)
-    assert not [path for path in disk.rglob(".*") if path.is_file()], "what was half written is gone"
+    assert not [path for path in disk.rglob(".*") if path.is_file()], "half-written files are removed"
     assert f"the last whole one is '{last.relative_to(tmp_path)}'; once there is room, go on with --ckpt_p" in error
     assert "No space left on device" in error or file_limit
     if file_limit is None:
@@ -146,7 +146,7 @@ def test_a_run_with_max_steps_resumes_to_the_same_end(tmp_path, place):
     assert run(folders[1], ALONE, *steps, "--ckpt_path=last").code == 0
     ends = [end_of(folder) for folder in folders]
     for end in ends:
-        # Measured in an epoch before the checkpoint, and never again: Lightning keeps no metrics of earlier epochs.
+        # Measured only in an epoch before the checkpoint: Lightning keeps no metrics of earlier epochs.
         end["metrics"] = {key: value for key, value in end["metrics"].items() if not key.startswith("geometry/val")}
     assert not list(differences(*ends))
 

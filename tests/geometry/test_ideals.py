@@ -1,4 +1,4 @@
-"""Ideals and their tolerances: met at neural collapse, and by nothing that is none, in any number of dimensions."""
+"""Ideals and their tolerances are met at neural collapse and nowhere else, in any number of dimensions."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_dimensional_collapse_meets_no_ideal_of_class_means(size, share, seed):
     means[:, :used] = torch.randn(num_classes, used, generator=generator, dtype=torch.float64)
     means /= means.norm(dim=1, keepdim=True)
     if used == 1:
-        means *= torch.linspace(0.5, 1, num_classes, dtype=torch.float64)[:, None]  # in one dimension, norms are even
+        means *= torch.linspace(0.5, 1, num_classes, dtype=torch.float64)[:, None]  # norms are equal in one dimension
     z = means.repeat(10, 1) + 1e-4 * torch.randn(10 * num_classes, dim, generator=generator, dtype=torch.float64)
     labels = torch.arange(num_classes).repeat(10)
     assert not met(z, labels, num_classes, set(OF_CLASS_MEANS) - {"nc2_equinorm"})

@@ -145,7 +145,7 @@ def test_dimension_measures_are_ordered(seed, num_classes, dim, n):
     assert g["nc2_tight_frame"] == pytest.approx(tight, abs=1e-7)
     for key in ("nc2_equiangular", "nc2_etf", "nc2_tight_frame", "nc2_max_cosine"):
         goal = ideal(key, num_classes, dim)
-        if goal is not None and key != "nc2_equiangular":  # whose floor is that of unit vectors that sum to zero
+        if goal is not None and key != "nc2_equiangular":  # its floor holds for unit vectors that sum to zero
             assert g[key] >= goal.value - 1e-9
 
 

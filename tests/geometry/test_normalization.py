@@ -32,7 +32,7 @@ def test_zero_row_has_a_finite_gradient():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_float32(dtype):
-    z = torch.full((2, 64), 250.0, dtype=dtype)  # its norm, 2000, has a square beyond float16
+    z = torch.full((2, 64), 250.0, dtype=dtype)  # the square of its norm, 2000, overflows float16
     for name in ("unit_ball", "unit_sphere", "none"):
         assert normalize(z, name).dtype == torch.float32
     assert torch.allclose(unit_ball(z).norm(dim=1), torch.ones(2))

@@ -32,7 +32,7 @@ def test_at_neural_collapse_every_mean_is_at_its_corner(classes, extra, scale):
 
 def test_the_corners_are_a_regular_polygon_in_the_order_of_the_classes():
     _, corners = simplex_plane(statistics(simplex_etf(5, 4), torch.arange(5), 5))
-    radius = math.sqrt(2 / 4)  # what a plane shows of five unit vectors in four dimensions
+    radius = math.sqrt(2 / 4)  # the projection of five unit vectors in four dimensions onto a plane
     angles = [2 * math.pi * k / 5 for k in range(5)]
     expected = [[radius * math.cos(a), radius * math.sin(a)] for a in angles]
     assert torch.allclose(corners, torch.tensor(expected, dtype=torch.float64))

@@ -9,7 +9,7 @@ from nc_lightning.geometry import ClassStatistics, simplex_etf
 
 
 def two_pass(z, labels, num_classes):
-    """Means first, deviations second, class by class, in float64."""
+    """The two-pass reference: means first, then deviations, class by class, in float64."""
     z = z.double()
     counts = torch.zeros(num_classes, dtype=torch.float64)
     means = torch.zeros(num_classes, z.shape[1], dtype=torch.float64)
@@ -57,14 +57,14 @@ def test_any_split_in_any_order_equals_the_two_pass_result(seed, log_noise, offs
     for part in parts:
         streamed.update(z[part], labels[part])
         merged.merge(ClassStatistics(5, 6).update(z[part], labels[part]))
-    # What the inputs themselves carry: an offset of 1e3 leaves eps * 1e3 of a deviation of 10^log_noise.
+    # The inputs are only this accurate: an offset of 1e3 rounds a deviation of 10^log_noise to eps * 1e3.
     tolerance = max(1e-12, 1e-14 * (1 + offset) / 10.0**log_noise)
     assert_same(state(streamed), truth, tolerance)
     assert_same(state(merged), truth, tolerance)
 
 
 def test_nothing_cancels_near_collapse():
-    # At a relative deviation of 1e-8, raw second moments in float64 have lost everything.
+    # At a relative deviation of 1e-8, raw second moments in float64 have no correct digit.
     labels = torch.arange(10).repeat(40)
     z = simplex_etf(10, 12)[labels] + 5 + 1e-8 * torch.randn(400, 12, dtype=torch.float64)
     stats = ClassStatistics(10, 12)
@@ -74,7 +74,7 @@ def test_nothing_cancels_near_collapse():
     raw = (z.square().sum() - sum(40 * mean @ mean for mean in truth[1])).item()
     expected = truth[3].sum()
     assert abs(stats.traces.sum() - expected) < 1e-6 * expected
-    assert abs(raw - expected) > 0.1 * expected, "the naive formula must fail here, or this test shows nothing"
+    assert abs(raw - expected) > 0.1 * expected, "the naive formula must fail here, else this test proves nothing"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

@@ -112,7 +112,7 @@ FILES = sorted(Path(nc_lightning.__file__).parent.rglob("*.py"))
 
 
 def test_nothing_is_checked_by_assert():
-    """Under ``python -O`` there are none."""
+    """``python -O`` removes asserts."""
     asserts = [
         path for path in FILES if any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text())))
     ]
@@ -125,7 +125,7 @@ def catches_asserts(handler):
 
 
 def test_no_assert_is_caught():
-    """Then it would be control flow."""
+    """Catching an assert would make it control flow."""
     for path in Path(nc_lightning.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Try) and any(map(catches_asserts, node.handlers)):

@@ -17,7 +17,7 @@ SHORT = ["--config=hscl.yaml", "--trainer.max_epochs=1", "--trainer.enable_progr
 
 @pytest.fixture(autouse=True)
 def _empty_folder(in_tmp, monkeypatch):
-    monkeypatch.setenv("NC_LAST_CHECKPOINT", "")  # which it sets: to be taken back
+    monkeypatch.setenv("NC_LAST_CHECKPOINT", "")  # set by the code under test; monkeypatch restores it
     return in_tmp
 
 
@@ -71,7 +71,7 @@ def test_files_that_are_not_checkpoints_of_a_run_are_ignored(name):
     Path("venv/pyvenv.cfg").touch()
     if name.startswith("sweep"):
         Path("sweep/cells/beta=5/cell.json").touch()
-        assert find_last("sweep/cells/beta=5") == str(Path(name).resolve()), "but for the cell itself"
+        assert find_last("sweep/cells/beta=5") == str(Path(name).resolve()), "except for the cell itself"
     assert find_last(None) == older
 
 
@@ -85,7 +85,7 @@ def test_links_are_followed_and_loops_end(tmp_path):
     (outside / "back").symlink_to(root)
     (root / "x.ckpt").symlink_to("x.ckpt")
     assert find_last(str(root)) == newest
-    assert len([path for path in checkpoints_below(root) if path.is_file()]) == 2, "each folder once"
+    assert len([path for path in checkpoints_below(root) if path.is_file()]) == 2, "each folder must be visited once"
 
 
 def test_weights_only_checkpoints_are_skipped_for_resuming_but_not_for_measuring():
@@ -186,7 +186,7 @@ def test_after_a_kill_last_is_the_last_complete_state(tmp_path, layout):
     resumed = nc_train(tmp_path / "here", *arguments, "--ckpt_path=last", "--trainer.max_epochs=2")
     assert resumed.code == 0, resumed.stderr
     (path,) = re.findall(r"Restoring states from the checkpoint path at (.*)", resumed.stderr)
-    assert torch.load(path, weights_only=True)["global_step"] == 4, "of the second epoch, of two steps each"
+    assert torch.load(path, weights_only=True)["global_step"] == 4, "the second epoch, with two steps each"
     assert resumed.stderr.startswith("half.ckpt is damaged, going on from")
 
 

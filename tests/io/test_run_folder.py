@@ -1,4 +1,4 @@
-"""Every run has a folder that no other run shares: with any logger, at the same moment, in the same process."""
+"""Every run has its own folder, with any logger, even when started simultaneously or in the same process."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ SHORT += ["--trainer.enable_model_summary=false", "--data.batch_size=500"]
 
 
 class Wandb(Logger):
-    """As WandbLogger: one save_dir for all runs, and a name that the server gives to each."""
+    """Like WandbLogger: one save_dir for all runs, and a name for each from the server."""
 
     def __init__(self, save_dir: str = "."):
         super().__init__()
@@ -136,7 +136,7 @@ def test_rank_0_claims_the_folder_for_all_processes(monkeypatch):
     monkeypatch.setattr(other.strategy, "broadcast", lambda _: "as the first says")
     with claimed_folder(other):
         assert other.log_dir == "as the first says"
-        assert not list(Path("lightning_logs").iterdir()), "the first one's is gone, none came"
+        assert not list(Path("lightning_logs").iterdir()), "the folder of rank 0 is removed, and no other was made"
 
 
 def test_a_folder_that_cannot_be_created_is_one_line(refusal):
@@ -174,7 +174,7 @@ def test_two_runs_do_not_share_a_file(in_tmp, monkeypatch, arguments):
     for folder in (first, second):
         for name in ("config.yaml", "report.html", "report.json", "checkpoints/last.ckpt"):
             assert (folder / name).is_file()
-        assert not list(folder.glob("*-1.*")), "nothing piles up"
+        assert not list(folder.glob("*-1.*")), "no files accumulate"
     assert first != second
 
 

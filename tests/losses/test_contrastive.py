@@ -36,7 +36,7 @@ def value_and_gradient(function, z):
 @pytest.mark.parametrize("normalization", ["unit_ball", "unit_sphere", "none"])
 def test_value_and_gradient_equal_those_of_loops_over_triples(labels, negatives, beta, temperature, normalization):
     labels = torch.tensor(labels)
-    z = 0.7 * torch.randn(len(labels), 4, dtype=torch.float64)  # some rows inside the ball, some outside
+    z = 0.7 * torch.randn(len(labels), 4, dtype=torch.float64)  # some rows inside the ball, some outside it
     for differentiate in (False, True):
         for include_self in (False, True):
             loss = ContrastiveLoss(negatives, beta, temperature, None, normalization, differentiate, include_self)

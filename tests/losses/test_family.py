@@ -1,4 +1,4 @@
-"""Every link with every hardening, estimator and kind of positive."""
+"""Every link is tested with every hardening, estimator and kind of positive."""
 
 import inspect
 import math
@@ -63,7 +63,7 @@ def test_drawn_negatives_converge_to_the_expectation(link, share_draws):
     k = 4000
     drawn = HSCLLoss(3.0, num_negatives=k, link=OUR_LINKS[link], share_draws=share_draws)
     estimates = [drawn(z, LABELS).item() for _ in range(10)]
-    if "sum" in link:  # k drawn negatives stand for the few of the batch
+    if "sum" in link:  # k drawn negatives represent the few in the batch
         alpha = 0.0 if "alpha 0" in link else 1.0
         exact = HSCLLoss(3.0, link=InfoNCE(alpha=alpha / k))(z, LABELS).item() + math.log(k)
     error = statistics.stdev(estimates) / math.sqrt(10)
@@ -136,7 +136,7 @@ def test_positives_by_view_equal_unknown_labels():
     labels = torch.tensor([0, 0, 1, 2]).repeat(2)
     by_view = SCLLoss(positives="view")(z, labels, instances)
     assert torch.equal(by_view, SCLLoss()(z, instances))
-    # Unknown labels have ids of another order, in which the sums are taken.
+    # Unknown labels get ids in another order, which changes the order of summation.
     unknown = SCLLoss()(z, torch.full_like(labels, -1), instances)
     assert unknown.item() == pytest.approx(by_view.item(), rel=1e-14)
     partly = torch.tensor([0, 0, -1, -1]).repeat(2)

@@ -1,4 +1,4 @@
-"""Losses stay finite and right under half precision, at a low temperature and great hardness; NaN stays NaN."""
+"""Losses stay finite and correct in half precision, at low temperature and high hardness; NaN stays NaN."""
 
 import math
 import warnings
@@ -57,13 +57,13 @@ def agree(got, expected, name, dtype):
     assert math.isfinite(value)
     assert value == pytest.approx(expected_value, rel=1e-4, abs=1e-4)
     assert gradient.dtype == dtype
-    # Beyond 65504 there is no fp16 number: on the sphere a row of norm 1e-8 has such a gradient, but none of norm 0.
+    # fp16 ends at 65504: on the sphere the gradient of a row of norm 1e-8 exceeds it, that of a zero row does not.
     fits = expected_gradient.abs() < torch.finfo(dtype).max
     assert torch.isfinite(gradient[fits]).all()
     assert name == "norm 1e-8" or fits.all()
     tolerance = max(1e-3, 2 * torch.finfo(dtype).eps)
     error = (gradient.double() - expected_gradient)[fits].abs().max()
-    # Terms of size 1 / temperature cancel, where all features are equal to nothing.
+    # Terms of size 1 / temperature cancel to zero where all features are equal.
     assert error <= tolerance * expected_gradient.abs().max() + 1e-6 / TEMPERATURE
 
 

@@ -27,7 +27,7 @@ def test_value_and_gradient_equal_those_of_loops_over_triples(negatives, link, e
     loss = ContrastiveLoss(negatives, temperature=0.5, link=OUR_LINKS[link], hardening=hardening)
     past, past_labels = random_features(6), [0, 1, 5, 5, -1, 2]
     loss.queue = filled(past, past_labels)
-    z = (0.7 * random_features(9)).requires_grad_()  # inside of the ball: on its surface the gradient has two values
+    z = (0.7 * random_features(9)).requires_grad_()  # inside the ball, where the gradient is unique
     value = loss(z, LABELS)
     (gradient,) = torch.autograd.grad(value, z)
     options = {"temperature": 0.5, "link": link, "eta": eta, "past": past, "past_labels": past_labels}
@@ -36,7 +36,7 @@ def test_value_and_gradient_equal_those_of_loops_over_triples(negatives, link, e
     assert value.item() == pytest.approx(expected.item(), rel=1e-12)
     assert (gradient - expected_gradient).abs().max() < 1e-9 * expected_gradient.abs().max()
     wrong = loop_loss(z, LABELS, negatives, **(options | {"past_labels": [1, 0, 5, 5, -1, 2]}))
-    assert (wrong.item() == pytest.approx(value.item(), rel=1e-9)) == (negatives == "all"), "labels must count"
+    assert (wrong.item() == pytest.approx(value.item(), rel=1e-9)) == (negatives == "all"), "labels must matter"
 
 
 def test_drawn_negatives_come_from_the_queue_as_well():
@@ -111,7 +111,7 @@ def test_the_queue_holds_no_gradient():
     assert not queue.features.requires_grad
     loss = UCLLoss()
     loss.queue = queue
-    loss(z, torch.tensor([0, 0, 1])).backward()  # and backward does not reach what was pushed
+    loss(z, torch.tensor([0, 0, 1])).backward()  # backward does not reach the pushed features
 
 
 @pytest.mark.parametrize("new_size", [3, 5, 8])

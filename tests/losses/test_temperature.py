@@ -1,4 +1,4 @@
-"""A temperature that is learnt."""
+"""A learned temperature."""
 
 import pytest
 import torch

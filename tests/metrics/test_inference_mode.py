@@ -1,4 +1,4 @@
-"""State that `torch.inference_mode` has made is updated outside of it, as Lightning's validation and training do."""
+"""State made under `torch.inference_mode` can be updated outside it, as between validation and training."""
 
 import copy
 import inspect

@@ -135,7 +135,7 @@ def test_a_classifier_adds_nc3_and_nc4():
     assert not list(metric.parameters())
     assert metric.state_dict() == single[0].state_dict() == {}
     with torch.no_grad():
-        classifier.weight.copy_(stats.centered_class_means)  # it is looked at when the metric is computed
+        classifier.weight.copy_(stats.centered_class_means)  # the classifier is read when the metric is computed
     single[0].update(z[:0], labels[:0])
     assert single[0].compute() < 1e-6
     with pytest.raises(ValueError, match=r"weight: got shape \(6, 8\), expected \(5, 8\)"):
@@ -158,7 +158,7 @@ def test_only_metrics_with_equal_settings_share_a_state():
     }
     shared = {"nc1": NC1(**sizes), "nc2": NC2(**sizes), "rank": EffectiveRank(**sizes)}
     collection = MetricCollection({**shared, **others})
-    # "sized" has the very statistics of "nc1": a collection that compared these alone would join the two.
+    # "sized" has the same statistics as "nc1": a collection comparing only these would merge the two.
     unit = torch.nn.functional.normalize(z)
     for part in torch.arange(90).split(30):
         collection.update(unit[part], labels[part])
@@ -286,14 +286,14 @@ def test_bad_input_is_refused():
 
 def _values(rank):
     z, labels = features()
-    # Uneven shards, and the second process never sees class 0.
+    # The shards are uneven, and the second process never gets class 0.
     mine = torch.nonzero((labels == 0) | (torch.arange(90) < 25)).squeeze(1)
     mine = mine if rank == 0 else torch.tensor([i for i in range(90) if i not in set(mine.tolist())])
     metric = NeuralCollapse(num_classes=6, feature_dim=8)
     for part in mine.split(11):
         metric.update(z[part], labels[part])
     values = metric.compute()
-    metric.update(z[mine], labels[mine])  # syncing has left the state of this process alone
+    metric.update(z[mine], labels[mine])  # syncing does not change the state of this process
     assert metric.statistics.num_samples == 2 * len(mine)
     padded = list(DistributedSampler(list(range(89)), num_replicas=2, rank=rank, shuffle=False))
     sized, alignment = NeuralCollapse(6, 8, dataset_size=89), Alignment(6, 8, dataset_size=89)

@@ -1,4 +1,4 @@
-"""A checkpoint knows its classes: data whose classes are others are refused."""
+"""A checkpoint stores its class names, and data with other classes are refused."""
 
 import numpy as np
 import pytest
@@ -80,7 +80,7 @@ def test_a_new_fit_uses_its_own_classes(tmp_path):
     run("validate", module, swapped, None)
     state = torch.load(path, weights_only=True)
     torch.save({key: value for key, value in state.items() if key != "class_names"}, path)
-    run("test", module, arrays(tmp_path, ANIMALS), path)  # a checkpoint of an earlier version knows nothing
+    run("test", module, arrays(tmp_path, ANIMALS), path)  # a checkpoint of an earlier version has no class names
     assert module.class_names is None
     run("fit", module, swapped, path)
     assert module.class_names == ANIMALS[::-1]
@@ -97,7 +97,7 @@ def test_custom_data_modules_and_loaders_are_checked(tmp_path):
     module, path = trained(tmp_path, arrays_)
     with pytest.raises(ValueError, match="class_names: got 'eel' for class 3"):
         run("test", model(), Own(), path)
-    Own.class_names = np.array  # of some other meaning
+    Own.class_names = np.array  # with some other meaning
     run("test", model(), Own(), path)
     Trainer(**QUIET).test(module, arrays_.test_dataloader())
 

@@ -225,7 +225,7 @@ def test_weight_decay_excludes_biases_and_norms():
 def trained(precision="32-true", **kwargs):
     """Features and weights after two steps of a ResNet."""
     torch.manual_seed(0)
-    # Not Adam, whose first steps are the signs of gradients, of the smallest as well.
+    # Not Adam: its first steps are the signs of the gradients, even of tiny ones.
     model = HSCL(encoder=ResNet((3, 8, 8)), num_classes=4, optimizer=lambda p: torch.optim.SGD(p, lr=0.01), **kwargs)
     x, labels = torch.randn(16, 3, 8, 8), torch.arange(4).repeat(4)
     trainer = Trainer(max_epochs=2, precision=precision, accelerator="cpu", **QUIET)
@@ -267,7 +267,7 @@ def check_switch(switch, tolerance):
     (expected, plain), (z, switched) = trained(), trained(**switch)
     assert z.dtype == torch.float32
     assert (z - expected).norm() <= tolerance * expected.norm()
-    assert plain.state_dict().keys() == switched.state_dict().keys()  # checkpoints of one load into the other
+    assert plain.state_dict().keys() == switched.state_dict().keys()  # checkpoints of each load into the other
     convolution = switched.encoder.layers.layer1[0].conv1.weight
     assert convolution.is_contiguous(memory_format=torch.channels_last) == switch.get("channels_last", False)
     assert (switched.encoder._compiled_call_impl is not None) == switch.get("compile", False)

@@ -1,4 +1,4 @@
-"""Training on several processes: weights, sampler, queue, probe, losses and geometry are those of one."""
+"""Training on several processes gives the weights, queue, probe, losses and geometry of one process."""
 
 import warnings
 
@@ -42,7 +42,7 @@ def fit(rank, world_size, name, sync="global"):
     model = OBJECTIVES[name](MLP((32,), [16]))
     model.loss.sync = sync
     probe = OnlineLinearProbe()
-    # Two whole batches: of half a batch, those in the queue would depend on its order.
+    # Two whole batches: with half a batch, the content of the queue would depend on the order.
     sampler, seen = HardNegativeSampler(schedule="adaptive", queue_size=2 * GLOBAL_BATCH), Seen()
     samplers = [sampler] if name.startswith("H") else []
     trainer = Trainer(

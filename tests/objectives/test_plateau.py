@@ -1,4 +1,4 @@
-"""ReduceLROnPlateau: what it watches, and when."""
+"""ReduceLROnPlateau: the value it monitors, and the epochs in which it steps."""
 
 import sys
 
@@ -43,7 +43,7 @@ def fit(folder, scheduler, callbacks=(), interval="epoch", **options):
 
 
 def worse(monitor):
-    """Each new value counts as bad and halves the step size."""
+    """Every new value counts as worse and halves the step size."""
     return lambda optimizer: ReduceLROnPlateau(optimizer, monitor, factor=0.5, patience=0, threshold=1e9)
 
 

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the training images go where the encoder goes."""
+"""Mean and standard deviation of the training images are stored with the encoder."""
 
 import re
 
@@ -47,11 +47,11 @@ def test_a_loaded_encoder_gets_the_inputs_of_training(data, tmp_path, averaged):
     loader = data.geometry_dataloader()
     raw = torch.cat([loader.images[batch][0] for batch in loader.sampler])
     assert raw.dtype == torch.uint8
-    standardised = torch.cat([x for x, _ in loader])
-    assert torch.equal(module.preprocess(raw), standardised)
-    assert torch.equal(module.preprocess(raw.float() / 255), standardised)
+    standardized = torch.cat([x for x, _ in loader])
+    assert torch.equal(module.preprocess(raw), standardized)
+    assert torch.equal(module.preprocess(raw.float() / 255), standardized)
     assert module.preprocess(raw.double() / 255).dtype == torch.float64
-    values = raw.double() / 255  # whatever the loader says
+    values = raw.double() / 255  # for any loader
     expected = (values - values.mean((0, 2, 3), keepdim=True)) / values.std((0, 2, 3), keepdim=True)
     assert torch.allclose(module.preprocess(raw).double(), expected, atol=0.02)
 
@@ -98,14 +98,14 @@ def test_checkpoints_of_earlier_versions_load(data, tmp_path):
     seen = []
     module.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     trainer.validate(module, others := other(tmp_path), ckpt_path=tmp_path / "old.ckpt")
-    assert module.preprocess.mean is None  # not that of the fit before
+    assert module.preprocess.mean is None  # not that of the previous fit
     assert torch.equal(seen[0], next(iter(others.val_dataloader()))[0])
     trainer.fit(module, others, ckpt_path=tmp_path / "old.ckpt")
     assert module.preprocess.mean.tolist() == others.mean.tolist()
 
 
 class Own(LightningDataModule):
-    """Somebody else's data module, which standardises by itself."""
+    """A third-party data module that standardizes its images itself."""
 
     num_classes = 4
 
@@ -130,7 +130,7 @@ def test_each_fit_uses_the_mean_and_std_of_its_data(data, tmp_path):
     fit(module, data, tmp_path)
     of_data = data.mean.tolist(), data.std.tolist()
     own = [0.25] * 3, [0.5] * 3
-    for given in (data, data.train_dataloader()):  # our loaders know it too
+    for given in (data, data.train_dataloader()):  # our loaders also have it
         fit(module, Own(torch.full((3,), 0.25), torch.full((3,), 0.5)), tmp_path)
         assert statistics(module) == own
         fit(module, given, tmp_path)
@@ -204,8 +204,8 @@ def other(tmp_path, change=lambda x: x // 2 + 100, name="other"):
     return ArrayDataModule(path=str(tmp_path / f"{name}.npz"), batch_size=20)
 
 
-def standardised(data, mean, std):
-    """All images, which the test set has, by an independent formula."""
+def standardized(data, mean, std):
+    """The features of all images (the test set) by an independent formula."""
     images = data.test_dataloader().images.x.double()
     return (images / 255 - mean.double().view(3, 1, 1)) / std.double().view(3, 1, 1)
 
@@ -234,11 +234,11 @@ def test_other_data_are_standardized_as_in_training(data, tmp_path, command, fro
     mean, std = (others.mean, others.std) if scratch else (data.mean, data.std)
     assert scratch or re.fullmatch(SAID, str(said[0].message))
     assert statistics(module) == (mean.tolist(), std.tolist())
-    expected = standardised(others, mean, std).flatten(1)
+    expected = standardized(others, mean, std).flatten(1)
     got = torch.cat(seen).flatten(1).double()
     nearest = torch.cdist(got, expected).min(1).values
     assert nearest.max() < 1e-3
-    assert others.preprocess().mean.tolist() == others.mean.tolist()  # the next fit is of its own
+    assert others.preprocess().mean.tolist() == others.mean.tolist()  # the next fit uses its own
     recwarn.clear()
     trainer.validate(module, others if scratch else data)
     assert not [w for w in recwarn if "data: got" in str(w.message)]

@@ -66,7 +66,7 @@ def test_cosines_and_their_ideal_share_one_scale(collapsed, scattered):
 
 def test_similar_classes_are_neighbors():
     axes = torch.eye(3)
-    means = torch.cat([axes, axes + 0.01 * torch.randn(3, 3)])  # 0 and 3, 1 and 4, 2 and 5 are alike
+    means = torch.cat([axes, axes + 0.01 * torch.randn(3, 3)])  # 0 and 3, 1 and 4, 2 and 5 are similar
     figure = cosines_figure(statistics(means, torch.arange(6), 6))
     order = [int(text.get_text()) for text in figure.axes[0].get_yticklabels()]
     assert sorted(order) == list(range(6))

@@ -78,7 +78,7 @@ def test_the_report_is_self_contained():
     page = report_html([record(), record("SCL, version_1")])
     assert not re.search(r"https?:|<script|<link|@import|url\(", page)
     images = read(page).images
-    assert len(images) == 3  # one of each run, and the way of both
+    assert len(images) == 3  # one of each run, and the trajectory of both
     assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in images)
 
 
@@ -103,8 +103,8 @@ def test_texts_are_escaped():
 
 def test_records_without_measurements_or_labels_have_a_report():
     assert "not known" in report_html([RunRecord("new", 10, 9)])
-    unlabelled = RunRecord("views", 10, 9, history=[{"epoch": 1.0, "geometry/train/rankme": 3.0}])
-    rows = {row[0][1]: row[1:] for row in read(report_html([unlabelled, record()])).rows}
+    unlabeled = RunRecord("views", 10, 9, history=[{"epoch": 1.0, "geometry/train/rankme": 3.0}])
+    rows = {row[0][1]: row[1:] for row in read(report_html([unlabeled, record()])).rows}
     assert rows["rankme"][0] == [None, "3"]
     assert rows["nc1"][0] == [None, "-"]
     with pytest.raises(ValueError, match="records: got none"):

@@ -33,7 +33,7 @@ def test_a_record_is_read_as_it_was_written(record, tmp_path):
         assert (again.settings, again.config, again.name) == (record.settings, record.config, record.name)
     json.loads(
         (tmp_path / "deep" / "report.json").read_text(), parse_constant=pytest.fail
-    )  # no NaN, which JSON has not
+    )  # no NaN, which JSON does not have
 
 
 def test_a_record_describes_the_last_measurement(record):

@@ -19,7 +19,7 @@ def test_the_table_marks_ideals_at_collapse_and_not_elsewhere():
     bad = measure(torch.randn(30, 4), labels)
     text = render(geometry_table({"train": good, "val": bad}, 5, 4))
     assert " no " not in text
-    assert text.count(" yes ") == len(good) - 1  # nc1_outside_span only informs
+    assert text.count(" yes ") == len(good) - 1  # nc1_outside_span is only informative
     assert " no " in render(geometry_table({"train": bad}, 5, 4))
 
 

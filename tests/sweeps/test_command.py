@@ -52,7 +52,7 @@ def test_a_sweep_trains_a_grid_gathers_results_and_skips_finished_cells(capfd):
     said = capfd.readouterr().out
     assert said.startswith("4 cells in sweeps/mine, 0 of them done before\n[1/4, ")
     assert "\n4 cells: 4 done\n" in said
-    assert "epoch" not in said.lower(), "what the runs print is in their logs"
+    assert "epoch" not in said.lower(), "the output of the runs is in their logs"
     assert "Geometry of 10 classes" in (cell("scl-seed=0") / "log.txt").read_text()
     found = rows()
     assert [(row["objective"], row["beta"], row["seed"], row["status"]) for row in found] == [
@@ -60,7 +60,7 @@ def test_a_sweep_trains_a_grid_gathers_results_and_skips_finished_cells(capfd):
         *(("hscl", "5", "0", "done"), ("hscl", "5", "1", "done")),
     ]
     ranks = [float(row["geometry/train/effective_rank"]) for row in found]
-    assert len(set(ranks)) == 4, "seeds differ, and objectives"
+    assert len(set(ranks)) == 4, "seeds and objectives differ"
     record = json.loads((cell("hscl-beta=5-seed=1") / "lightning_logs/version_0/report.json").read_text())
     assert record["history"][-1]["geometry/train/effective_rank"] == ranks[3]
     assert len(record["spectrum"]) == 9
@@ -104,7 +104,7 @@ def test_a_failed_cell_is_reported_and_the_others_run(capfd):
         assert exit_.value.code == 1
         said = capfd.readouterr().out
         assert "failed: hscl-temperature=-1-seed=0: temperature: got -1" in said
-    assert said.startswith("2 cells in sweeps/mine, 1 of them done before"), "what has failed is tried again"
+    assert said.startswith("2 cells in sweeps/mine, 1 of them done before"), "failed cells are retried"
     assert [row["status"] for row in rows()] == ["failed", "done"]
     assert "- `hscl-temperature=-1-seed=0`: failed, temperature: got -1" in Path("sweeps/mine/results.md").read_text()
 
@@ -121,7 +121,7 @@ def test_a_killed_cell_resumes_to_the_same_result(capfd):
     nc_sweep.main(["mine.yaml"])
     nc_sweep.main(["mine.yaml", "--output", "whole"])
     versions = sorted(path.name for path in cell("hscl-seed=0").glob("lightning_logs/*"))
-    assert versions == ["version_0", "version_1"], "it has gone on, in a new run"
+    assert versions == ["version_0", "version_1"], "it has resumed in a new run"
     resumed, whole = (
         torch.load(next(Path(root).rglob(f"{version}/checkpoints/last.ckpt")), weights_only=True)
         for root, version in (("sweeps/mine", "version_1"), ("whole", "version_0"))
@@ -135,7 +135,7 @@ def test_a_killed_cell_resumes_to_the_same_result(capfd):
 
 @contextmanager
 def started(*arguments):
-    """The command in a process of its own, once its first cell has begun to train; gone at the end, with its cells."""
+    """Start the command and wait until its first cell trains; kill it and its cells at the end."""
     command = "import sys; from nc_lightning.sweeps.command import main; main(sys.argv[1:])"
     sweep = subprocess.Popen([sys.executable, "-c", command, *arguments], stdout=subprocess.PIPE, text=True)
     try:
@@ -147,7 +147,7 @@ def started(*arguments):
         yield sweep
     finally:
         while sweep.poll() is None:
-            sweep.send_signal(signal.SIGINT)  # the second one stops at once
+            sweep.send_signal(signal.SIGINT)  # the second one stops immediately
             time.sleep(2)
 
 
@@ -162,9 +162,9 @@ def test_a_stopped_sweep_resumes(number, code):
     assert sweep.returncode == code
     assert "scl-seed=0: stopped\n" in said
     assert "stopped; go on by the same command\n" in said
-    assert [row["status"] for row in rows()] == ["stopped", "waiting"], "no further cell is begun"
+    assert [row["status"] for row in rows()] == ["stopped", "waiting"], "no further cell is started"
     with CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0]).locked() as mine:
-        assert mine, "nobody is at it any more"
+        assert mine, "no process runs it any more"
 
 
 @pytest.mark.slow
@@ -210,7 +210,7 @@ def test_only_rank_0_of_a_cluster_job_records_the_cell(monkeypatch):
     assert f"--trainer.default_root_dir={folder.path}" in seen[0]
     assert folder.log.read_text() == "hi\n"
     assert run_cell(folder) == 0
-    assert len(seen) == 2, "what is done is left alone"
+    assert len(seen) == 2, "finished cells are not repeated"
 
 
 def test_a_requeued_job_has_not_ended(monkeypatch):
@@ -278,7 +278,7 @@ echo "Submitted batch job 7"
 
 @pytest.mark.slow
 def test_a_sweep_is_submitted_as_a_job_array(in_tmp, monkeypatch, capfd):
-    """SLURM's commands have stand-ins here, which run the jobs at once."""
+    """The commands of SLURM are mocked and run the jobs immediately."""
     for name, text in STAND_INS.items():
         (in_tmp / name).write_text(text)
         (in_tmp / name).chmod(0o755)

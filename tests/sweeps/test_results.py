@@ -38,7 +38,7 @@ def test_only_seeds_are_averaged(results):
         {"objective": "hscl", "beta": 5},
     ]
     assert groups[0].spread(RANK) == (4.0, 3.0, 5.0)
-    assert groups[1].spread(RANK) == (9.0, 9.0, 9.0), "a failed cell is no result"
+    assert groups[1].spread(RANK) == (9.0, 9.0, 9.0), "a failed cell is not a result"
     assert all(map(math.isnan, groups[0].spread(GAP) + groups[2].spread(RANK)))
 
 

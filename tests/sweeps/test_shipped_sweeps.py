@@ -16,7 +16,7 @@ OF_CIFAR = {"--config=paper/official.yaml", "--data=nc_lightning.data.CIFAR100Da
 
 
 def one_of_each_kind(name):
-    """Cells that differ in their configs or in what is set, and not in its values alone."""
+    """Return one cell for each set of configs and option names, not for each value."""
     kinds = {}
     for cell in read_plan(find_config(name)).cells:
         kind = tuple(a if a.startswith("--config") else a.partition("=")[0] for a in cell.arguments)
@@ -32,7 +32,7 @@ def parameters():
 
 @pytest.fixture
 def start(in_tmp):
-    """What initialisation.yaml begins with."""
+    """Write the checkpoints that initialisation.yaml starts from."""
     module = HSCL(encoder=MLP((1, 8, 16), [512, 512]), num_classes=100)
     folder = in_tmp / "sweeps/digit_pairs/cells/hscl-normalization=unit_ball-batches=balanced-beta=10-seed=0"
     folder.mkdir(parents=True)

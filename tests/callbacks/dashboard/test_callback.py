@@ -219,7 +219,7 @@ def test_the_history_holds_only_values_of_its_own_epoch(tmp_path):
 def test_figures_come_every_n_epochs_and_at_the_end(tmp_path):
     def steps(every, measured, **kwargs):
         dashboard = TensorBoardDashboard(every_n_epochs=every)
-        run = trainer(tmp_path, dashboard, GeometryMonitor(every_n_epochs=measured), **kwargs)  # whatever the order
+        run = trainer(tmp_path, dashboard, GeometryMonitor(every_n_epochs=measured), **kwargs)  # in any order
         run.fit(model(), LatentClassDataModule())
         return [image.step // run.num_training_batches for image in events(run.log_dir).Images("figures/cosines")]
 
@@ -238,7 +238,7 @@ def test_the_order_of_callbacks_does_not_matter(tmp_path, order):
 
 
 class TakesImages(Logger):
-    """In the place of W&B's logger."""
+    """Stands in for the logger of W&B."""
 
     def __init__(self):
         self.images, self.scalars = [], {}
@@ -256,7 +256,7 @@ class TakesImages(Logger):
 
 
 class FakeMLFlow(MLFlowLogger):
-    """Without the package and its server."""
+    """Replaces the package and its server."""
 
     def __init__(self):
         self.taken, self.scalars = [], {}
@@ -378,8 +378,6 @@ def test_a_figure_that_fails_is_not_replaced_by_an_older_one(tmp_path, monkeypat
 
 
 def test_a_logger_that_refuses_images_does_not_stop_the_others(tmp_path, monkeypatch):
-    """A logger that refuses images keeps no other from getting them."""
-
     def refuse(self, *args, **kwargs):
         raise ConnectionError("no network")
 
@@ -394,7 +392,7 @@ def test_a_logger_that_refuses_images_does_not_stop_the_others(tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_warning_and_training_continues(tmp_path, monkeypatch):
-    """The file of events stops to take anything in mid-training, as does every other file."""
+    """In the middle of training, writing to the event file and to every other file starts to fail."""
     from tensorboard.compat.tensorflow_stub.io.gfile import GFile
 
     full = {"now": False}
@@ -417,7 +415,7 @@ def test_a_full_disk_is_one_warning_and_training_continues(tmp_path, monkeypatch
 
     dashboard = TensorBoardDashboard(every_n_epochs=1)
     run = trainer(tmp_path, Fill(), dashboard, max_epochs=6)
-    monkeypatch.setattr("threading.excepthook", lambda arguments: None)  # TensorBoard's thread dies aloud
+    monkeypatch.setattr("threading.excepthook", lambda arguments: None)  # TensorBoard's thread raises when it dies
     with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         run.fit(model(), LatentClassDataModule())
@@ -428,7 +426,7 @@ def test_a_full_disk_is_one_warning_and_training_continues(tmp_path, monkeypatch
 
 
 class TheirModule(LightningModule):
-    """Somebody else's module: no loss of ours, no number of classes, no hyper-parameters."""
+    """A third-party module: none of our losses, no number of classes, no hyperparameters."""
 
     def __init__(self):
         super().__init__()
@@ -475,7 +473,7 @@ def test_non_square_images_are_not_cropped_in_the_projector(tmp_path):
     assert len(names.read_text().splitlines()) == 300
     (sprite,) = tmp_path.rglob("sprite.png")
     image = np.asarray(Image.open(sprite))[:16, :16, 0]
-    assert image[:4].max() == image[12:].max() == image.min()  # two digits beside each other, padded above and below
+    assert image[:4].max() == image[12:].max() == image.min()  # two digits side by side, padded above and below
     assert image[4:12].max() > image.min()
 
 

@@ -1,4 +1,4 @@
-"""Charts, figures, projector and table for loggers of every package, under their prefixes; or one line."""
+"""Every logger gets charts, figures, projector and table under its prefix, or there is one warning."""
 
 import importlib
 import re
@@ -44,7 +44,7 @@ def events(folder):
 
 
 def check(folder, prefix=""):
-    """All is there, and every chart and every column of the table has its curve."""
+    """Assert that nothing is missing and that every chart and every column of the table has its curve."""
     log = events(folder)
     scalars = log.Tags()["scalars"]
     (event,) = log.Tensors("custom_scalars__config__")
@@ -69,7 +69,7 @@ class Renamed(TensorBoardLogger):
 
 
 class Theirs(Logger):
-    """Knows nothing of Lightning's logger but the writer."""
+    """A logger that shares only the writer with Lightning's."""
 
     name, version, save_dir, log_dir = "theirs", 0, None, None
 
@@ -141,7 +141,7 @@ def test_borrowed_attributes_are_restored(tmp_path):
 
 @pytest.fixture
 def twin(tmp_path, monkeypatch):
-    """``lightning.pytorch`` a second time under another name, as the package ``pytorch_lightning`` is."""
+    """``lightning.pytorch`` imported a second time under another name, like the package ``pytorch_lightning``."""
     source, copy = Path(lightning.pytorch.__file__).parent, tmp_path / "packages" / "twin_lightning"
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for path in copy.rglob("*.py"):

@@ -36,7 +36,7 @@ class Sends(Callback):
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Those of the signals before: they are to be so again."""
+    """The previous signal handlers, which must be restored."""
     before = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
     yield
     assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == before

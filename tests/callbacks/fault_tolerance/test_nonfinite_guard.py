@@ -26,7 +26,7 @@ QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": 
 
 
 class PoisonedGradient(torch.autograd.Function):
-    """The identity, but for its gradient."""
+    """The identity with a wrong gradient."""
 
     @staticmethod
     def forward(ctx, x):
@@ -131,7 +131,7 @@ def test_non_finite_weights_stop_the_run(tmp_path):
     model = make()
     with torch.no_grad():
         model.projector.weight[0, 0] = torch.nan
-    for on_nonfinite in ("raise", "skip"):  # no step will ever be good again
+    for on_nonfinite in ("raise", "skip"):  # every later step is bad too
         with pytest.raises(ValueError, match=r"features: got NaN or infinite z in batch 0 .* the weight projector"):
             fit(model, loader(), tmp_path, NonFiniteGuard(on_nonfinite))
 
@@ -169,7 +169,7 @@ def test_skip_leaves_weights_and_optimizer_unchanged(where, optimizer, tmp_path)
     assert guard.skipped_steps == len(skipped)
     assert sum("is left out" in str(warning.message) for warning in warned) == 1
     for step, (before, after) in enumerate(zip(watch.before, watch.after, strict=True)):
-        if where == "gradient" and step in skipped:  # the batch was good, and the running statistics may have it
+        if where == "gradient" and step in skipped:  # the batch was good, so the running statistics may include it
             before, after = ({key: state[key] for key, _ in model.named_parameters()} for state in (before, after))
         assert equal(before, after) == (step in skipped), step
         if step in skipped:
@@ -210,7 +210,7 @@ def test_with_accumulated_gradients_the_bad_batch_is_named(tmp_path):
 
 
 class Somebodys(LightningModule):
-    """A classifier that knows nothing of us."""
+    """A classifier that does not use this package."""
 
     def __init__(self, manual=False):
         super().__init__()
@@ -283,7 +283,7 @@ def test_extremes_are_finite_exactly_if_all_values_are():
             good, poisoned = ends([torch.ones(3, dtype=dtype), torch.tensor([1.0, bad, 2.0], dtype=dtype)])
             assert all(torch.isfinite(end) for end in good)
             assert not all(torch.isfinite(end) for end in poisoned)
-        # No square is formed, which would overflow.
+        # Squares would overflow, so none is computed.
         (large,) = ends([torch.full((4,), torch.finfo(dtype).max, dtype=dtype)])
         assert all(torch.isfinite(end) for end in large)
 
@@ -306,7 +306,7 @@ def test_the_guard_can_be_set_from_the_command_line(in_tmp, capsys, monkeypatch)
     monkeypatch.setattr(sys, "argv", ["nc-train"])
 
     def poisoned(self):
-        # In the file itself they would be refused before training.
+        # In the file itself, bad values would be refused before training.
         splits = read(self)
         splits["train"].x[:, 2] = math.nan
         return splits

@@ -14,7 +14,7 @@ from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.private_apis.lightning import dismiss_process_observers
 
-# What happens when a process dies is seen in tests/faults.
+# The death of a process is tested in tests/faults.
 
 
 @pytest.mark.parametrize(

@@ -77,5 +77,5 @@ def test_a_resumed_run_draws_the_same_numbers_and_validation_consumes_none(tmp_p
     _, rest = fit(tmp_path, Draws(True), 3, resumed, tmp_path / "half.ckpt")
     assert first + rest == whole
     assert len(rest) == 2
-    _, anew = fit(tmp_path, Draws(True), 3, resumed)  # a further fit resumes nothing
-    assert anew == whole
+    _, restarted = fit(tmp_path, Draws(True), 3, resumed)  # a further fit resumes nothing
+    assert restarted == whole

@@ -12,7 +12,7 @@ QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": 
 
 
 class Epochs(Callback):
-    """The epoch of each step; and a value that only the first batch of an epoch logs."""
+    """Records the epoch of each step and logs a value in the first batch of each epoch only."""
 
     def __init__(self):
         self.seen = []
@@ -43,7 +43,7 @@ def test_a_resumed_epoch_logs_means_over_the_whole_epoch_and_is_counted_once(tmp
         assert resumed.seen == whole.seen[step:]
         for key in ("loss/train", "first"):
             assert torch.equal(metrics[key], expected[key]), (step, key)
-        folder = tmp_path / str(step)  # the next one resumes what was resumed
+        folder = tmp_path / str(step)  # the next run resumes the resumed one
     assert steps == end.get("max_steps", 12)
 
 
@@ -60,7 +60,7 @@ def test_an_epoch_cut_short_by_max_steps_adds_nothing_to_the_next(tmp_path):
 def test_lightning_alone_loses_the_first_part_of_a_resumed_epoch(tmp_path):
     whole = fit(tmp_path / "whole", Epochs(), max_epochs=1)
     half = fit(tmp_path / "half", Epochs(), max_epochs=1, ckpt_path=tmp_path / "whole" / "step=2.ckpt")
-    assert not torch.equal(half["loss/train"], whole["loss/train"]), "or ResumedEpoch is of no use any more"
+    assert not torch.equal(half["loss/train"], whole["loss/train"]), "else ResumedEpoch is no longer needed"
 
 
 def test_early_stopping_uses_the_patience_of_the_resumed_run(tmp_path):

@@ -1,4 +1,4 @@
-"""Geometry, loss, probe and checkpoint are of the same weights where a callback of Lightning's averages them."""
+"""Under weight averaging, geometry, loss, probe and checkpoint all use the same weights."""
 
 import itertools
 
@@ -57,7 +57,7 @@ def data(validation):
 
 
 class SavesEachEpoch(ModelCheckpoint):
-    """Saves after all others have ended an epoch, and notes what was measured by then."""
+    """Saves after all other callbacks have ended an epoch, and records what was measured by then."""
 
     def __init__(self, folder):
         super().__init__(dirpath=folder, save_top_k=0)
@@ -133,7 +133,7 @@ def test_the_final_measurement_uses_the_weights_of_swa(tmp_path, order, batch_no
     if batch_norm and validation:
         assert monitor.losses(trainer)["loss/val"] == metrics["loss/val"].item()
     else:
-        # What was validated before the weights were replaced is none of this model.
+        # Validation losses from before the weights were replaced do not belong to this model.
         assert "loss/val" not in monitor.losses(trainer)
         assert trainer.callback_metrics.get("loss/val") != metrics["loss/val"]
 

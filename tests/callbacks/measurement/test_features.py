@@ -1,4 +1,4 @@
-"""The features and the classifier that are meant, in modules of all kinds; what cannot be measured, before training."""
+"""The monitor finds features and classifier in modules of all kinds and refuses others before training."""
 
 import dataclasses
 import warnings
@@ -28,7 +28,7 @@ LOADER = DataLoader(TensorDataset(X, Y), 20)
 
 
 class Classifier(LightningModule):
-    """Somebody else's: its forward pass returns logits, and it stands still."""
+    """A third-party module: its forward pass returns logits, and its weights never change."""
 
     def __init__(self):
         super().__init__()
@@ -98,7 +98,7 @@ def test_a_module_may_be_given_instead_of_its_name():
 def test_nc3_and_nc4_use_the_named_classifier(features):
     monitor = GeometryMonitor(num_classes=4, features=features, classifier="fc")
     module = Classifier()
-    # A probe would see the same number of columns, and be none of it.
+    # A probe would have the same number of columns, but is another classifier.
     module.training_step = lambda batch, batch_idx: {
         "loss": (module.fc.weight * 0).sum(),
         "z": module.encoder(batch[0]).detach(),
@@ -125,7 +125,7 @@ class Holder:
 
 
 class Output(OrderedDict):
-    """As transformers has it: a dict whose values are attributes as well."""
+    """An output in the style of transformers: a dict whose values are also attributes."""
 
 
 Z, WIDE, TOKENS = torch.randn(3, 5), torch.randn(3, 9), torch.randn(3, 7, 5)

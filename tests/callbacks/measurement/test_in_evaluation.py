@@ -1,4 +1,4 @@
-"""What is measured where nothing trains: limits, first batches, hooks, and the data of this call and no other."""
+"""Measuring without training: limits, first batches, hooks, and only the data of the current call."""
 
 import pytest
 import torch
@@ -220,7 +220,7 @@ def _measured_by_one_of(rank, world_size, keeps):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_several_processes_measure_the_same_as_one(gloo):
-    keeps = 0, 10**9  # the first process computes features twice, and so does the other one
+    keeps = 0, 10**9  # each process computes features twice
     (one,) = on_processes(1, _measured_by_one_of, 1, keeps[1:])
     for several in on_processes(2, _measured_by_one_of, 2, keeps):
         for (count, results), (expected_count, expected) in zip(several, one, strict=True):

@@ -1,4 +1,4 @@
-"""Each sample once and in order, from every kind of loader."""
+"""Each sample is measured once and in order, with every kind of loader."""
 
 import functools
 
@@ -134,7 +134,7 @@ def fit(loader, val=None, module=None, monitor=None, **options):
 @pytest.mark.parametrize("name", LOADERS)
 def test_each_sample_is_measured_once_and_in_order(name):
     module, monitor = fit(LOADERS[name]())
-    assert torch.equal(torch.cat(module.seen[1:]), X.repeat(2, 1))  # in two epochs, after a look at the first batch
+    assert torch.equal(torch.cat(module.seen[1:]), X.repeat(2, 1))  # in two epochs, after the check of the first batch
     assert monitor.results["train"] == pytest.approx(measure(X, Y), rel=1e-9, abs=1e-12)
 
 
@@ -208,7 +208,7 @@ def test_limits_also_apply_to_a_data_module():
 @pytest.mark.filterwarnings("ignore")
 def test_the_check_of_the_first_batch_consumes_no_training_batch():
     loader = DataLoader(SET, 10, shuffle=True, num_workers=1, persistent_workers=True)
-    module, _ = fit(loader, loader, Validated(), max_epochs=1)  # one loader, of which there is one iterator
+    module, _ = fit(loader, loader, Validated(), max_epochs=1)  # one loader with a single iterator
     assert module.trainer.global_step == 5
 
 

@@ -1,4 +1,4 @@
-"""Who watches a geometry key acts in epochs in which it was measured."""
+"""Callbacks that watch a geometry key act only in epochs in which it was measured."""
 
 import pickle
 import warnings
@@ -40,7 +40,7 @@ def fit(tmp_path, *callbacks, monitor=None, model=None, given=None, **options):
 
 
 class Counts(EarlyStopping):
-    """Never finds an improvement, and notes when it looked."""
+    """Never finds an improvement, and records when it checked."""
 
     def __init__(self, key="geometry/val/nc1", **kwargs):
         super().__init__(key, min_delta=1e9, **kwargs)
@@ -65,13 +65,13 @@ OPTIONS = [
 def test_early_stopping_counts_only_measured_epochs(tmp_path, options):
     stopping, measured = Counts(patience=2), Measured()
     trainer = fit(tmp_path, stopping, measured, max_epochs=20, **options)
-    # The first is the best, two that are none follow.
+    # The first is the best; two without improvement follow.
     assert [epoch for epoch, _ in stopping.seen] == [epoch for epoch, _ in measured.heard] == [3, 6, 9]
     expected = [values["geometry/val/nc1"] for _, values in measured.heard]
     assert [value for _, value in stopping.seen] == pytest.approx(expected, rel=1e-6)
     assert trainer.current_epoch == 9
     assert len({value for _, value in stopping.seen}) == 3
-    assert (stopping.strict, stopping._check_on_train_epoch_end) == (True, options == {})  # as Lightning has set it
+    assert (stopping.strict, stopping._check_on_train_epoch_end) == (True, options == {})  # as set by Lightning
 
 
 class Measured(Callback):

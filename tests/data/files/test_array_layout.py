@@ -68,8 +68,8 @@ def test_binary_inputs_are_0_and_1(tmp_path, dtype, shape):
 def test_black_bytes_are_bytes_and_standardized_images_pass(tmp_path):
     black = ready(tmp_path, np.zeros_like(BYTES), augmentation=SimCLR())
     assert black._splits["train"].x.dtype == torch.uint8
-    standardised = (BYTES - BYTES.mean()) / 20
-    assert ready(tmp_path, standardised)._splits["train"].x.dtype == torch.float32
+    standardized = (BYTES - BYTES.mean()) / 20
+    assert ready(tmp_path, standardized)._splits["train"].x.dtype == torch.float32
 
 
 NOT_SCALED = {
@@ -144,9 +144,9 @@ def test_bytes_of_five_dimensions_are_refused(tmp_path, dtype):
 
 
 def test_integers_without_channels_are_images_and_vectors_are_vectors(tmp_path):
-    grey = ready(tmp_path, BYTES[..., 0].astype(np.int64))
-    assert grey.input_shape == (1, 32, 30)
-    assert torch.equal(grey._splits["train"].x[:, 0], torch.from_numpy(BYTES[..., 0]))
+    gray = ready(tmp_path, BYTES[..., 0].astype(np.int64))
+    assert gray.input_shape == (1, 32, 30)
+    assert torch.equal(gray._splits["train"].x[:, 0], torch.from_numpy(BYTES[..., 0]))
     assert ready(tmp_path, BYTES[..., 0].astype(np.float32)).input_shape == (1, 32, 30)
     vectors = ready(tmp_path, BYTES[:, :, 0, 0].astype(np.int64))
     assert vectors.input_shape == (32,)

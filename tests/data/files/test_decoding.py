@@ -1,4 +1,4 @@
-"""Each picture is drawn by hand and stored in some form; it must come back as a viewer shows it."""
+"""Each image is stored in some form and must be read as a viewer shows it."""
 
 import struct
 import zlib
@@ -19,12 +19,12 @@ def read(path):
     return np.array(read_picture(path))
 
 
-def grey(share):
+def gray(share):
     return np.repeat(np.rint(share * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def png(path, rows, depth, color, extra=b"", width=None):
-    """Write a PNG by hand: Pillow writes neither 16-bit colours nor depths below 8 with transparency."""
+    """Write a PNG without Pillow, which writes neither 16-bit colors nor transparency at depths below 8."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -42,7 +42,7 @@ def png(path, rows, depth, color, extra=b"", width=None):
 def test_16_bits_are_scaled_by_their_depth(tmp_path, ending):
     path = tmp_path / f"x.{ending}"
     Image.fromarray(np.rint(RAMP * 65535).astype(np.uint16)).save(path)
-    assert np.abs(read(path).astype(int) - grey(RAMP)).max() <= 1
+    assert np.abs(read(path).astype(int) - gray(RAMP)).max() <= 1
 
 
 @pytest.mark.parametrize("largest", [1, 100, 255, 1023, 4095, 65535])
@@ -51,11 +51,11 @@ def test_a_pgm_is_scaled_by_its_largest_value(tmp_path, largest):
     (tmp_path / "x.pgm").write_bytes(b"P5 8 6 %d\n" % largest + samples.tobytes())
     (tmp_path / "y.pgm").write_bytes(b"P2 8 6 %d\n" % largest + " ".join(map(str, samples.flatten())).encode())
     for name in ("x.pgm", "y.pgm"):
-        assert np.abs(read(tmp_path / name).astype(int) - grey(samples.astype(float) / largest)).max() <= 1
+        assert np.abs(read(tmp_path / name).astype(int) - gray(samples.astype(float) / largest)).max() <= 1
 
 
 def tiff(path, data, bits, photometric=1, order="<", sample_format=1, more=()):
-    """Write a TIFF of one grey strip by hand."""
+    """Write a TIFF of one gray strip without Pillow."""
     height, width = RAMP.shape
     entries = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8)]
     entries += [(277, 3, 1), (278, 4, height), (279, 4, len(data)), (339, 3, sample_format)]
@@ -73,18 +73,18 @@ def tiff(path, data, bits, photometric=1, order="<", sample_format=1, more=()):
 def test_tiffs_of_12_and_16_bits_are_scaled_by_their_depth(tmp_path):
     packed = np.rint(RAMP * 4095).astype(int).reshape(-1, 2)
     data = b"".join(bytes((a >> 4, (a & 15) << 4 | b >> 8, b & 255)) for a, b in packed.tolist())
-    assert np.abs(read(tiff(tmp_path / "12.tif", data, 12)).astype(int) - grey(RAMP)).max() <= 1
+    assert np.abs(read(tiff(tmp_path / "12.tif", data, 12)).astype(int) - gray(RAMP)).max() <= 1
     samples = np.rint(RAMP * 65535)
     for order, kind in (("<", "<u2"), (">", ">u2")):
         path = tiff(tmp_path / "16.tif", samples.astype(kind).tobytes(), 16, order=order)
-        assert np.array_equal(read(path), grey(RAMP))
+        assert np.array_equal(read(path), gray(RAMP))
     inverted = tiff(tmp_path / "0.tif", samples.astype("<u2").tobytes(), 16, photometric=0)
-    assert np.abs(read(inverted).astype(int) - grey(1 - RAMP)).max() <= 1
+    assert np.abs(read(inverted).astype(int) - gray(1 - RAMP)).max() <= 1
 
 
 def test_floats_outside_0_to_1_are_refused(tmp_path):
     Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "x.tiff")
-    assert np.array_equal(read(tmp_path / "x.tiff"), grey(RAMP.astype(np.float32)))
+    assert np.array_equal(read(tmp_path / "x.tiff"), gray(RAMP.astype(np.float32)))
     for bad, message in (
         (RAMP * 255, r"floats from 0 to 255, expected them in \[0, 1\]"),
         (RAMP - 0.5, r"floats from -0.5 to 0.5, expected them in \[0, 1\]"),
@@ -124,17 +124,17 @@ def test_the_largest_sample_value_declares_the_depth(tmp_path, tag):
         samples = np.rint(RAMP * largest).astype(dtype)
         options = {"sample_format": {"u": 1, "i": 2, "f": 3}[dtype[1]], "more": [(tag, 4, largest)]}
         path = tiff(tmp_path / "x.tif", samples.tobytes(), 8 * samples.itemsize, **options)
-        assert np.array_equal(read(path), grey(samples / largest)), dtype
-    samples = np.rint(RAMP * 3871).astype("<u2")  # the largest sample of the image says nothing of its depth
+        assert np.array_equal(read(path), gray(samples / largest)), dtype
+    samples = np.rint(RAMP * 3871).astype("<u2")  # the largest sample of the image does not determine its depth
     path = tiff(tmp_path / "x.tif", samples.tobytes(), 16, more=[(tag, 4, 3871)])
-    assert np.array_equal(read(path), grey(samples / 65535))
+    assert np.array_equal(read(path), gray(samples / 65535))
     path = tiff(tmp_path / "x.tif", samples.tobytes(), 16, more=[(tag, 4, 1023)])
     with pytest.raises(ValueError, match=r"integers from 0 to 3871, expected them in \[0, 1023\]"):
         read(path)
 
 
 def test_a_declared_depth_that_differs_from_the_color_depth_is_refused(tmp_path):
-    """Pillow keeps the upper 8 bits of 16: of 12 that are used, four would be left."""
+    """Pillow keeps the upper 8 of 16 bits; an image with 12 used bits would keep four."""
     height, width = RAMP.shape
     data = np.repeat(np.rint(RAMP * 4095).astype("<u2")[..., None], 3, axis=2).tobytes()
     bits = struct.pack("<HHH", 16, 16, 16)
@@ -179,7 +179,7 @@ def test_the_picture_is_upright(tmp_path, ending, orientation):
         3: shown[::-1, ::-1],
         4: shown[::-1],
         5: shown.transpose(1, 0, 2),
-        6: np.rot90(shown),  # turned clockwise to be seen
+        6: np.rot90(shown),  # viewers rotate it clockwise
         7: np.rot90(shown, 2).transpose(1, 0, 2),
         8: np.rot90(shown, -1),
     }[orientation]
@@ -202,8 +202,8 @@ def test_an_uncompressed_gray_tiff_is_upright(tmp_path, dtype, orientation):
     turned = {5: stored.T, 6: np.rot90(stored, -1), 7: np.rot90(stored, 2).T, 8: np.rot90(stored)}[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    grey = stored if dtype == "uint8" else stored.astype(np.uint16) * 257
-    Image.fromarray(grey).save(tmp_path / "x.tiff", exif=exif, compression=None)
+    gray = stored if dtype == "uint8" else stored.astype(np.uint16) * 257
+    Image.fromarray(gray).save(tmp_path / "x.tiff", exif=exif, compression=None)
     assert np.array_equal(read(tmp_path / "x.tiff")[..., 0], turned)
 
 
@@ -214,26 +214,26 @@ def test_damaged_exif_is_ignored(tmp_path):
 
 
 def test_images_that_look_alike_are_equal(tmp_path):
-    """Hide different colours below transparent pixels, in every way that Pillow writes."""
+    """Put different colors under transparent pixels, in every form that Pillow writes."""
     alpha = np.zeros((6, 8), dtype=np.uint8)
     alpha[:3] = 255
     seen = []
     for hidden in (0, 200):
-        colour = np.full((6, 8, 3), hidden, dtype=np.uint8)
-        colour[:3] = (90, 90, 90)
-        rgba = Image.fromarray(np.dstack([colour, alpha]))
+        color = np.full((6, 8, 3), hidden, dtype=np.uint8)
+        color[:3] = (90, 90, 90)
+        rgba = Image.fromarray(np.dstack([color, alpha]))
         palette = Image.frombytes("P", (8, 6), (alpha == 0).astype(np.uint8).tobytes())
         palette.putpalette([90, 90, 90, hidden, hidden, hidden])
         files = {
             "rgba.png": (rgba, {}),
             "rgba.webp": (rgba, {"lossless": True, "exact": True}),
             "rgba.tiff": (rgba, {}),
-            "la.png": (Image.merge("LA", [Image.fromarray(colour[..., 0]), Image.fromarray(alpha)]), {}),
+            "la.png": (Image.merge("LA", [Image.fromarray(color[..., 0]), Image.fromarray(alpha)]), {}),
             "palette.png": (palette, {"transparency": 1}),
             "alphas.png": (palette, {"transparency": b"\xff\x00"}),
             "palette.gif": (palette, {"transparency": 1}),
-            "l.png": (Image.fromarray(colour[..., 0]), {"transparency": hidden}),
-            "rgb.png": (Image.fromarray(colour), {"transparency": (hidden,) * 3}),
+            "l.png": (Image.fromarray(color[..., 0]), {"transparency": hidden}),
+            "rgb.png": (Image.fromarray(color), {"transparency": (hidden,) * 3}),
         }
         for name, (image, options) in files.items():
             path = tmp_path / f"{hidden}_{name}"

@@ -113,7 +113,7 @@ def test_bad_tables_are_refused(tmp_path, content, message):
 
 @pytest.mark.parametrize("accent", ["NFC", "NFD"])
 def test_accents_are_read_in_either_unicode_form(tmp_path, accent):
-    """On the disk one way, in the table the other way; the same name in both ways is one class."""
+    """The disk has one Unicode form and the table the other; a name in both forms is one class."""
     other = {"NFC": "NFD", "NFD": "NFC"}[accent]
     rows = []
     for i, label in enumerate(["é", "ñ"] * 4):
@@ -159,7 +159,7 @@ def draw(path):
     return path
 
 
-@pytest.mark.parametrize("column", ["split", "Subset", "usage", "is_test", "whatever"])
+@pytest.mark.parametrize("column", ["split", "Subset", "usage", "is_test", "anything"])
 def test_a_split_column_must_agree_with_the_folders(tmp_path, column):
     def read(folders):
         table = f"file,label,{column}\n"

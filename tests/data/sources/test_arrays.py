@@ -33,7 +33,7 @@ def everything(loader):
     return torch.cat(x), torch.cat(labels)
 
 
-def test_sizes_are_known_before_setup_and_images_are_standardised(tmp_path):
+def test_sizes_are_known_before_setup_and_images_are_standardized(tmp_path):
     data = ArrayDataModule(write(tmp_path), batch_size=16, val_share=0.2)
     assert (data.num_classes, data.input_shape) == (8, (3, 6, 5))
     data.setup()

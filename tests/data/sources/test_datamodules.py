@@ -68,7 +68,7 @@ def test_digits_have_views_only_in_training(make):
     assert first.shape == second.shape == image.shape
     assert not torch.equal(first, second)
     nearest = torch.cdist(first.flatten(1), image.flatten(1)).argmin(1)
-    assert (nearest == torch.arange(len(image))).float().mean() > 0.9, "a view is of its own image"
+    assert (nearest == torch.arange(len(image))).float().mean() > 0.9, "a view comes from its own image"
     for name in ("geometry_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"):
         assert torch.equal(*(epoch(getattr(d, name)())[0] for d in (plain, data)))
 

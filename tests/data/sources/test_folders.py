@@ -1,4 +1,4 @@
-"""Trees of images as people have them: each file must be read, in one split and one class, or be counted or refused."""
+"""Usual trees of images: each file is read into one split and one class, or is counted or refused."""
 
 import itertools
 import os
@@ -38,7 +38,7 @@ def ready(root, **kwargs):
 
 
 def files(data):
-    """Names of the files in each split, by their real paths, so that links show."""
+    """Names of the files in each split by their real paths, which reveals links."""
     return {split: {os.path.realpath(path) for path in images.paths} for split, images in data._splits.items()}
 
 

@@ -68,9 +68,9 @@ def test_a_folder_gives_the_batches_of_the_same_images_in_an_array(tmp_path):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_without_a_cache_images_are_decoded_on_the_fly(tmp_path, num_workers):
     root = tree(tmp_path)
-    cached, anew = ready(root), ready(root, cache="none", num_workers=num_workers)
+    cached, uncached = ready(root), ready(root, cache="none", num_workers=num_workers)
     for name in ("train", "val", "test", "geometry"):
-        pairs = zip(getattr(cached, f"{name}_dataloader")(), getattr(anew, f"{name}_dataloader")(), strict=True)
+        pairs = zip(getattr(cached, f"{name}_dataloader")(), getattr(uncached, f"{name}_dataloader")(), strict=True)
         for (x, labels), (x2, labels2) in pairs:
             assert torch.equal(labels, labels2)
             assert torch.allclose(x, x2, atol=1e-6)  # 27 images: the statistics are of all of them
@@ -143,7 +143,7 @@ def test_damaged_images_are_refused_or_skipped(tmp_path, cache, num_workers, dam
             root, cache=cache, num_workers=num_workers, val_share=0, on_error=on_error, batch_size=6
         )
         if cache == "none":
-            data.setup()  # it takes its statistics from these images
+            data.setup()  # computes its statistics from these images
         broken.write_bytes({"truncated": whole[: len(whole) // 2], "garbage": b"no image", "empty": b""}[damage])
         data.setup()
         return everything(data.geometry_dataloader())
@@ -204,7 +204,7 @@ def tiny(folder, classes=4):
         for index in range(6):
             Image.fromarray(np.full((64, 64, 3), 10 * label, dtype=np.uint8)).save(place / f"{index}.JPEG", quality=100)
         for index in range(2):
-            # Interleaved, so that the order of the files says nothing of the class.
+            # Interleaved, so that the order of the files does not reveal the class.
             file = f"val_{index * classes + label}.JPEG"
             Image.fromarray(np.full((64, 64, 3), 10 * label, dtype=np.uint8)).save(base / "val" / "images" / file)
             lines.append(f"{file}\t{name}\t0\t0\t63\t63\n")

@@ -22,7 +22,7 @@ def md5(path):
 
 @pytest.fixture
 def url(tmp_path):
-    """Address of a server of the files in tmp_path/server."""
+    """Address of a server for the files in tmp_path/server."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *args):
@@ -36,7 +36,7 @@ def url(tmp_path):
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
-    """A CIFAR-10 of 100 training and 20 test images, whose check sums torchvision is told."""
+    """A CIFAR-10 of 100 training and 20 test images, with its checksums patched into torchvision."""
     base = tmp_path / "server" / "cifar-10-batches-py"
     base.mkdir(parents=True)
     for name, count in (("data_batch_1", 100), ("test_batch", 20)):
@@ -65,9 +65,9 @@ def make(root, **kwargs):
 def test_a_set_is_downloaded_from_a_mirror_once(tmp_path, archive, url):
     root = tmp_path / "data"
     data = make(root, download=True, url=f"{url}/{archive.name}")
-    assert [path.name for path in root.iterdir()] == ["cifar-10-batches-py"]  # neither archive nor remains
+    assert [path.name for path in root.iterdir()] == ["cifar-10-batches-py"]  # no archive, no partial files
     archive.unlink()
-    again = make(root, download=True)  # it is there: nothing is looked for
+    again = make(root, download=True)  # it exists, so nothing is downloaded
     x, labels = next(iter(again.train_dataloader()))
     assert x.shape == (20, *again.input_shape)
     assert labels.bincount().tolist() == [2] * 10

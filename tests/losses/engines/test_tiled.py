@@ -30,7 +30,7 @@ PATHS = ["square", "triangle", "triangle, nothing kept", "row blocks"]
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Make a few dozen samples fill many tiles, and return a function that forces one of the paths."""
+    """Shrink the tiles so that a few dozen samples fill many, and return a function that forces one path."""
     sizes = tile_sizes.TileSizes(square=0, rows=4, columns=8, cache=100, row_block=32, positive_rows=3, positives=2**24)
 
     def force(path):
@@ -55,7 +55,7 @@ def tiled_loss(z, labels, past=None, past_labels=None, **o):
 
 
 def dense_loss(z, labels, past=None, past_labels=None, **o):
-    """The loss by automatic differentiation in one matrix."""
+    """The loss from a single matrix, by automatic differentiation."""
     pairs = label_pairs(labels, o["negatives"], o["include_self"], past_labels)
     if not pairs.anchors.any():
         return z.sum() * 0
@@ -118,7 +118,7 @@ def test_value_and_gradient_equal_those_of_the_dense_engine(small_tiles, layout,
         ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
         dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
         assert_equal(ours, dense, 1e-10, rounding=1e-15 / o["temperature"], note=o)
-        assert torch.equal(ours[0], tiled_loss(z, labels, **o)), "the value must not depend on the gradient's being due"
+        assert torch.equal(ours[0], tiled_loss(z, labels, **o)), "requiring a gradient must not change the value"
 
 
 @pytest.mark.some(6)
@@ -128,12 +128,12 @@ def test_value_and_gradient_equal_those_of_the_dense_engine(small_tiles, layout,
 def test_the_gradient_includes_the_normalization(small_tiles, layout, path, normalization):
     small_tiles(path)
     z, labels = batch(layout)
-    z *= torch.linspace(0, 3.1, len(z))[:, None]  # a zero row, rows inside and outside of the ball
+    z *= torch.linspace(0, 3.1, len(z))[:, None]  # a zero row, and rows inside and outside the ball
     for o in settings():
         o = o | {"normalization": normalization}
         ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
         dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
-        # On the sphere a zero row is divided by 1e-12, which its gradient is, too: compared on its own.
+        # On the sphere a zero row and its gradient are divided by 1e-12, so it is compared separately.
         assert_equal((ours[0], ours[1][1:]), (dense[0], dense[1][1:]), 1e-10, rounding=1e-14 / o["temperature"], note=o)
         assert_equal((ours[0], ours[1][:1]), (dense[0], dense[1][:1]), 1e-10, rounding=1e-14, note=o)
 
@@ -249,7 +249,7 @@ def test_gradcheck(small_tiles, path, negatives, differentiate):
     small_tiles(path)
     labels = torch.tensor([0, 0, 1, 1, 2, 2, 1])
     z = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
-    # Weights without hardness are constants: only then may finite differences be compared with detached ones.
+    # Only without hardness are the weights constant, so that finite differences match detached weights.
     o = options(3.0 if differentiate else 0.0, 0.5, negatives, differentiate)
     assert torch.autograd.gradcheck(lambda z: tiled_loss(z, labels, **o), z)
 
@@ -302,7 +302,7 @@ def test_extremes_stay_finite(small_tiles, beta, temperature, norm, negatives):
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remember the most elements that any tensor owned which an operation returned, and how many products ran."""
+    """Record the largest number of elements of any returned tensor and the number of matrix products."""
 
     def __init__(self):
         super().__init__()
