@@ -12,7 +12,7 @@ import torch.multiprocessing as mp
 
 PRELOADED = ["torch", "lightning.pytorch", "nc_lightning.cli"]
 TIMEOUT = timedelta(seconds=60)
-"""A process that waits for another one for so long fails the test."""
+"""A process that waits this long for another one fails the test."""
 
 
 def on_processes(world_size, function, *args, backend="gloo"):

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from tests.pretend_device import DEVICE, NAME, Generator, Machine
 
 BACKEND = f"cpu:gloo,{NAME}:gloo"
-"""Of a process group, which then is like NCCL's: the pretend device refuses its collectives for tensors of CPUs."""
+"""Backend of a process group that behaves like NCCL: the pretend device refuses its collectives for CPU tensors."""
 
 
 def as_process():

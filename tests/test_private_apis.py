@@ -50,7 +50,7 @@ INHERITED = {
     "metrics.base.Float64Metric": {"_apply", "_computed", "_defaults", "_device", "_forward_cache"},
     "strategies.FSDP2Strategy": {"_data_parallel_size", "_layer_sync"},
 }
-"""Private names of a base that a class of ours overrides or uses: lightning 2.6.6, torch 2.14.1, torchmetrics 1.9.0."""
+"""Private names of bases that our classes override or use: lightning 2.6.6, torch 2.14.1, torchmetrics 1.9.0."""
 
 
 class Data(LightningDataModule):

@@ -25,6 +25,8 @@ HABITS = {
     r"\bhave to be told\b|\b(?:is|are|was|were) told\b": "reported, logged, passed",
     r"\bwhatever\b": "name what it is",
     r"\bso many\b": "a number, or as many as",
+    r"\bsomebody(?: else)?(?:'s)?\b": "third-party, any, user",
+    r"\bof one'?s own\b": "custom, user-defined, your own",
 }
 SAMPLES = [
     "        seed: Of the shuffling.",
@@ -45,6 +47,8 @@ SAMPLES = [
     "the first is told",
     "whatever it holds",
     "evaluates so many batches",
+    "the module of somebody else",
+    "links of one's own",
     "def test_a_run_goes_on():",
 ]
 BRITISH = re.compile(

@@ -29,7 +29,7 @@ PLAIN = [
     *("--data.batch_size=16", "--data.samples_per_class=16"),
 ]
 STEPS = 4
-"""Of an epoch of the plain run."""
+"""Number of steps in an epoch of the plain run."""
 
 
 class Works:

@@ -22,7 +22,7 @@ from tests.on_processes import on_processes
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 WORSE = {"monitor": "loss/val", "mode": "max"}
-"""The first epoch is the best by this."""
+"""A monitored value that makes the first epoch the best."""
 
 
 def fit(folder, saving, *callbacks, ckpt_path=None, **options):

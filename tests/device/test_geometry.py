@@ -51,7 +51,7 @@ BY_NAME = {
         for name in ("alignment", "self_cluster")
     },
 }
-"""How to call what is not called by the name of its first argument."""
+"""How to call the functions that `BY_FIRST_ARGUMENT` does not cover."""
 BY_FIRST_ARGUMENT = {
     ("stats",): lambda function, z, labels: function(statistics(z, labels)),
     ("stats", "centered"): lambda function, z, labels: [

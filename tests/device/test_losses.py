@@ -31,7 +31,7 @@ LINKS = [InfoNCE(), InfoNCE("sum"), InfoNCE(alpha=0.0), Logistic(), Triplet(), C
 HARDENINGS = [Polynomial(2.0), Threshold(0.2)]
 
 SORT = {("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1}
-"""What every loss waits for: once, for the windows of the classes and the number of pairs."""
+"""The host wait of every loss: one, for the windows of the classes and the number of pairs."""
 
 
 @pytest.mark.parametrize("normalization", ["unit_ball", "unit_sphere", "none"])

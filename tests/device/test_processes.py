@@ -140,7 +140,7 @@ WAITS = {
     ("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
     ("item", "callbacks/fault_tolerance/nonfinite_guard.py _all_finite"): 1,
 }
-"""What a step waits for, and how often. The word of rank 0 on whether to stop is on its way during the step."""
+"""Host waits of a step by cause. The decision of rank 0 on whether to stop is sent during the step."""
 ADAPTIVE_WAITS = WAITS | {("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1}  # the fraction reached
 
 

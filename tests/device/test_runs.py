@@ -19,7 +19,7 @@ WAITS = {
     ("item", "callbacks/fault_tolerance/nonfinite_guard.py _all_finite"): 1,
     ("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1,  # adaptive.yaml alone: the fraction reached
 }
-"""What a step waits for, and how often."""
+"""Host waits of a step by cause."""
 COMMANDS = ("validate", "test", "predict")
 SHORT = {
     "accelerator": {"class_path": "tests.pretend_run.PretendAccelerator"},

@@ -28,12 +28,12 @@ WAITS = {
     ("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
     ("item", "callbacks/fault_tolerance/nonfinite_guard.py _all_finite"): 1,
 }
-"""What a step waits for, and how often. Neither a progress bar nor a logger adds to it: what is logged of a step is for
-the mean of the epoch, which alone is read."""
+"""Host waits of a step by cause. A progress bar or a logger adds none: values logged in a step only enter the mean of
+the epoch, and only that mean is read."""
 ADAPTIVE_WAITS = WAITS | {("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1}  # the fraction reached
 
 PROBE_OPTIMIZER = functools.partial(torch.optim.Adam, lr=1e-2, weight_decay=5e-3, foreach=True)
-"""That of ``nc-train``; by itself Adam chooses foreach on GPUs, but not for tensors of a device made in Python."""
+"""The optimizer of ``nc-train``. By default Adam uses foreach on GPUs, but not on a device made in Python."""
 
 
 def callbacks(adaptive=False, measured=True):

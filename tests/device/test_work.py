@@ -17,7 +17,7 @@ from tests.pretend_device import NAME, Machine
 SIZES = [512, 1024, 2048, 4096, 8192, 16384]
 FEATURE_DIM, NUM_CLASSES, BETA, TEMPERATURE = 128, 100, 5.0, 0.5
 H100 = Roofline(bytes=3.35e12, flops=67e12, launch=5e-6)
-"""By the maker's sheet, float32 without tensor cores; 5 microseconds for a launch are an estimate."""
+"""From the data sheet, float32 without tensor cores; the 5 microseconds per launch are an estimate."""
 
 
 def naive(z, labels):

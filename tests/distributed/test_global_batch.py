@@ -48,8 +48,8 @@ LOSSES = {
     "hscl, queue": lambda: with_queue(HSCLLoss(5.0)),
     "hucl, queue, differentiated": lambda: with_queue(HUCLLoss(5.0, differentiate_weights=True)),
     "ucl, queue, logistic": lambda: with_queue(UCLLoss(link=Logistic())),
-    "hscl, temperature learnt": lambda: HSCLLoss(5.0, nn.Parameter(torch.tensor(0.4, dtype=torch.float64))),
-    "hucl, temperature learnt, differentiated": lambda: HUCLLoss(
+    "hscl, temperature learned": lambda: HSCLLoss(5.0, nn.Parameter(torch.tensor(0.4, dtype=torch.float64))),
+    "hucl, temperature learned, differentiated": lambda: HUCLLoss(
         5.0, nn.Parameter(torch.tensor(0.4, dtype=torch.float64)), differentiate_weights=True
     ),
     "hscl, decoupled": lambda: HSCLLoss(5.0, link=InfoNCE(alpha=0.0)),

@@ -16,7 +16,7 @@ IN_TWO = [
     *("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"),
 ]
 STEPS = 40
-"""Of a run alone, five an epoch."""
+"""Number of steps of a run on one process, five per epoch."""
 _SAMPLER = "nc_lightning.callbacks.HardNegativeSampler"
 
 

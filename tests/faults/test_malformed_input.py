@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 OF_EACH = settings(suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
 EXAMPLES = pytest.mark.parametrize("examples", [15, pytest.param(130, marks=pytest.mark.exhaustive)])
 SECONDS = 60
-"""Longer than any of these takes: what is still running then hangs."""
+"""Seconds, longer than any case takes: a command still running then hangs."""
 
 
 def outcome(command, main, arguments):

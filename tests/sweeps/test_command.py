@@ -23,7 +23,7 @@ SMALL = {
     "geometry.every_n_epochs": 1,
     "dashboard.every_n_epochs": 9,
 }
-"""Of five steps an epoch."""
+"""Settings of a small cell with five steps per epoch."""
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from nc_lightning.sweeps.plan import read_plan
 
 SWEEPS = [name for name in shipped_configs() if name.startswith("paper/sweeps/")]
 OF_CIFAR = {"--config=paper/official.yaml", "--data=nc_lightning.data.CIFAR100DataModule"}
-"""What is only parsed, as tests download nothing."""
+"""Sweeps that are only parsed, because tests download nothing."""
 
 
 def one_of_each_kind(name):

@@ -171,7 +171,7 @@ def test_charts_follow_the_objective(tmp_path):
         tags = {tag for category in layout.category for chart in category.chart for tag in chart.multiline.tag}
         assert ("^loss/neural_collapse$" in tags) == (objective is HUCL)
     assert titles[SCL] < titles[HSCL] < titles[HUCL]
-    assert not any("NC3" in title for title in titles[HUCL])  # there is no probe
+    assert not any("NC3" in title for title in titles[HUCL])  # without a probe
     assert "share of weight on the own class" in titles[HUCL] - titles[HSCL]
 
 

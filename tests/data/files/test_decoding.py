@@ -12,7 +12,7 @@ from nc_lightning.data.files.decoding import read_picture
 from nc_lightning.data.sources.image_files import ImageFiles
 
 RAMP = np.linspace(0, 1, 48).reshape(6, 8)
-"""Grey values in [0, 1]."""
+"""Gray values in [0, 1]."""
 
 
 def read(path):
