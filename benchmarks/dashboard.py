@@ -1,10 +1,10 @@
-"""What the dashboard costs: the default training with it and without it, and one set of figures.
+"""Cost of the dashboard: the default training with and without it, and the time of one set of figures.
 
 python -m benchmarks.dashboard [--rounds 7] [--classes 100]
 
-Both trainings are whole processes, as `make train` starts them, in alternation; the ratio is of one round, so that a
-busy machine slows both. As the time of a process varies by more than the dashboard takes, the time inside of the
-dashboard is measured as well, as a share of the rest of the same process.
+Both trainings are whole processes, as `make train` starts them, in alternation. The ratio is taken within a round, so
+that a busy machine slows both. Because the time of a process varies by more than the cost of the dashboard, the time
+inside the dashboard is also measured, as a share of the rest of the same process.
 """
 
 import argparse
@@ -53,7 +53,7 @@ print("inside", sum(inside) / (time.perf_counter() - start - sum(inside)))
 
 
 def train(dashboard: str, epochs: int | None) -> tuple[float, float, int]:
-    """Wall time of a training, start of Python included, share inside of the dashboard, and bytes of events."""
+    """Return wall time including the start of Python, share inside the dashboard, and bytes of events."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", TRAIN, dashboard, "fit", "--config", "hscl.yaml"]
         command += [f"--trainer.default_root_dir={folder}"]
@@ -67,7 +67,7 @@ def train(dashboard: str, epochs: int | None) -> tuple[float, float, int]:
 
 
 def figure_set_seconds(classes: int) -> float:
-    """Time to draw all figures of a measurement of 100 samples a class in C - 1 dimensions."""
+    """Time to draw all figures of a measurement with 100 samples per class in C - 1 dimensions."""
     labels = torch.arange(classes).repeat(100)
     z = unit_ball(torch.randn(len(labels), classes - 1))
     monitor = GeometryMonitor()
@@ -91,7 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     sets = sorted(figure_set_seconds(options.classes) for _ in range(options.rounds + 1))
     print(f"a set of figures, C = {options.classes}: {statistics.median(sets):.2f} s (at most {sets[-1]:.2f})")
-    train("with", 1)  # fills caches of files
+    train("with", 1)  # fills the file caches
     ratios, shares = [], []
     for number in range(options.rounds):
         order = ("with", "without") if number % 2 else ("without", "with")

@@ -1,4 +1,4 @@
-"""What benchmarks need of a device: its precisions, its own timer, its waits, its memory and its limits."""
+"""Device utilities of the benchmarks: precision, timer, host waits, memory and limits."""
 
 import argparse
 import statistics
@@ -16,27 +16,27 @@ DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat1
 
 
 def add_arguments(parser: argparse.ArgumentParser, precision: bool = True) -> None:
-    """Let a command be given a device, and a precision of features and of matrix products."""
+    """Add command-line options for the device and for the precision of features and matrix products."""
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu, cuda, cuda:1, mps, ...")
     if precision:
         parser.add_argument("--precision", choices=list(DTYPES), default="float32")
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """Return the dtype of features, and let matrix products of float32 be as precise as said."""
+    """Return the dtype of the features, and set the precision of float32 matrix products."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     return DTYPES[precision]
 
 
 def name_of(device: torch.device) -> str:
-    """Return what to call the device in a table."""
+    """Return the name of the device for a table."""
     if device.type == "cpu":
         return f"{torch.get_num_threads()} CPU threads"
     return str(getattr(torch.get_device_module(device), "get_device_name", lambda _: device)(device))
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for all work of the device."""
+    """Wait until the device has finished all work."""
     if device.type == "mps":
         torch.mps.synchronize()
     elif device.type != "cpu":
@@ -44,7 +44,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds(call: Callable[[], object], device: torch.device, at_least: float = 0.05) -> float:
-    """Median seconds of a call by the device's own timer, repeated for at least as long as said."""
+    """Return the median seconds of a call, by the timer of the device, repeated for at least ``at_least``."""
     times = [_elapsed(call, device)]
     while sum(times) < at_least:
         times.append(_elapsed(call, device))
@@ -66,7 +66,7 @@ def _elapsed(call: Callable[[], object], device: torch.device) -> float:
 
 
 def waits(call: Callable[[], object], device: torch.device) -> int | None:
-    """Number of times that a call waits for the device; None where torch cannot tell, which is all but CUDA."""
+    """Return how often a call waits for the device; None except on CUDA, where torch reports it."""
     if device.type != "cuda":
         return None
     mode = torch.cuda.get_sync_debug_mode()
@@ -81,7 +81,7 @@ def waits(call: Callable[[], object], device: torch.device) -> int | None:
 
 
 def extra_memory(call: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that a call takes at its peak beyond what is there before; None where the device does not count them."""
+    """Return the peak of the additional bytes of a call; None if the device does not count them."""
     module: Any = torch.get_device_module(device)
     if not hasattr(module, "reset_peak_memory_stats"):
         return None
@@ -94,7 +94,7 @@ def extra_memory(call: Callable[[], object], device: torch.device) -> int | None
 
 
 def roofline(device: torch.device, dtype: torch.dtype) -> Roofline:
-    """Measure the limits of a device by a copy and by a matrix product, as large as they have to be."""
+    """Measure the limits of a device with a copy and a matrix product that are large enough."""
     on_cpu = device.type == "cpu"
     size, side = (2**26, 1024) if on_cpu else (2**28, 8192)
     source = torch.zeros(size, dtype=torch.uint8, device=device)

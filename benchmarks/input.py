@@ -1,15 +1,15 @@
-"""Images per second of the cached input path, beside torchvision's usual one and beside kornia's augmentation.
+"""Compare images per second of the cached input path with the usual torchvision loader and with kornia.
 
     python -m benchmarks.input [--images 10000] [--batch_size 512] [--rounds 5] [--device cuda]
 
-All work on the same random images of 32x32 and end in standardised float batches. They are timed in turns, round by
-round, an epoch of each after one that is not counted; reported are medians over rounds, and the medians of the ratios
-to ours. Views are the unit where there is an augmentation: two of each image. With a device, batches end there; ours
-and kornia augment there as well.
+All read the same random 32x32 images and return standardized float batches. They alternate round by round, one epoch
+each after an epoch of warm-up; medians over rounds and the medians of the ratios to ours are reported. With an
+augmentation the unit is views, two of each image. With a device, batches end there, and ours and kornia also augment
+there.
 
     ours          ArrayDataModule, one process, all threads
-    torchvision   a DataLoader with 2 workers, that stay, over torchvision.transforms.v2 of PIL images
-    kornia        ours with kornia's augmentations in the place of SimCLR; only if kornia is there
+    torchvision   a DataLoader with 2 persistent workers and torchvision.transforms.v2 on PIL images
+    kornia        ours with the augmentations of kornia instead of SimCLR; only if kornia is installed
 """
 
 import argparse
@@ -36,7 +36,7 @@ MEAN, STD = [0.5] * 3, [0.25] * 3
 
 
 class PILImages(Dataset[Any]):
-    """Images as torchvision's CIFAR hands them out: an array of bytes, a PIL image made of each, then transforms."""
+    """Images in the form of torchvision's CIFAR: an array of bytes, each converted to PIL and then transformed."""
 
     def __init__(self, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], transform: Any, views: int) -> None:
         self.images, self.labels, self.transform, self.views = images, labels, transform, views
@@ -51,7 +51,7 @@ class PILImages(Dataset[Any]):
 
 
 class Kornia:
-    """SimCLR's recipe for whole batches by kornia."""
+    """The SimCLR recipe for whole batches, with kornia."""
 
     def __init__(self) -> None:
         import kornia.augmentation as K  # noqa: N812, PLC0415 - optional
@@ -70,7 +70,7 @@ class Kornia:
 
 
 class KorniaInOurPlace(SimCLR):
-    """Take the batches that `SimCLR` would get."""
+    """Receive the batches that `SimCLR` would receive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def our_loader(path: Path, batch_size: int, augmentation: Augmentation | None, d
 
 
 def rate(loader: Iterable[Any], device: torch.device) -> float:
-    """Return views per second over an epoch, until they are on the device."""
+    """Return views per second over an epoch, including the transfer to the device."""
     start, views = time.perf_counter(), 0
     for x, labels in loader:
         made = [view.to(device, non_blocking=True) for view in (x if isinstance(x, (tuple, list)) else [x])]
@@ -145,7 +145,7 @@ def main() -> None:
 
 
 def compare(title: str, loaders: dict[str, Callable[[], Iterable[Any]]], rounds: int, device: torch.device) -> None:
-    """Time all loaders in turns."""
+    """Time all loaders in alternation."""
     made: dict[str, Iterable[Any]] = {}
     for name, make in loaders.items():
         try:

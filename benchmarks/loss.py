@@ -1,25 +1,25 @@
-"""Time the exact HSCL loss, forward and backward, beside others of its kind and beside what it cannot do without.
+"""Time the exact HSCL loss, forward and backward, against other contrastive losses and a lower limit.
 
     pip install pytorch-metric-learning lightly
     python -m benchmarks.loss [--sizes 512 4096 16384] [--feature_dim 128] [--num_classes 100] [--rounds 7]
     python -m benchmarks.loss --device cuda --precision tf32 --sizes 512 1024 2048 4096 8192 16384 65536
 
-All are timed in turns, round by round, and reported as multiples of the floor of the same round, with the median over
-rounds: absolute times of a shared machine mean little. The floor is the matrix products of plain automatic
-differentiation, 2 N^2 d forward and 4 N^2 d backward, on a CPU in strips of 256 rows. Compared are:
+All are timed in alternation and reported as multiples of the floor of the same round, with the median over rounds,
+because absolute times on a shared machine mean little. The floor is the time of the matrix products of plain automatic
+differentiation, 2 N^2 d forward and 4 N^2 d backward, on a CPU in strips of 256 rows. The losses are:
 
     ours        HSCLLoss
-    naive       the same by automatic differentiation of its expression
-    pml         SupConLoss of pytorch-metric-learning: no hardness, and the other positives are in its denominator
+    naive       the same, by automatic differentiation of its expression
+    pml         SupConLoss of pytorch-metric-learning: no hardness, and its denominator includes the other positives
     lightly     NTXentLoss of lightly: no labels, N / 2 pairs of views
     paper       the method of the paper's public code, a loop over anchors that draws 256 negatives for each pair
 
-Below each row stands what ours asks of the device: kernels, bytes moved, operations of its products, the least time
-that these allow (its roofline, of a copy and of a product measured here), memory beyond the features, and how often the
+Below each row is the work of our loss on the device: kernels, bytes moved, operations of its matrix products, the least
+possible time (the roofline, from a copy and a product measured here), memory beyond the features, and the number of
 host waits; more than one wait is an error.
 
-Where all compute the same, for pairs of views without hardness, they are first seen to agree. Some are left out where
-they would take too long or too much memory, or are not installed.
+For pairs of views without hardness all losses compute the same value, and this is checked first. A loss is left out if
+it would take too long or too much memory, or is not installed.
 """
 
 import argparse
@@ -44,7 +44,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def paper_loop(z: Tensor, labels: Tensor, beta: float, temperature: float = 1.0, num_negatives: int = 256) -> Tensor:
-    """HSCL by the method of the paper's public code: a Python loop over anchors, negatives drawn by NumPy.
+    """HSCL as in the paper's public code: a Python loop over anchors, with negatives drawn by NumPy.
 
     For each anchor, ``num_negatives`` negatives are drawn for each of its positives from the hardened weights, and the
     pair's loss is -log(e^{s+} / (e^{s+} + mean e^{s-})). An anchor is its own positive there.
@@ -81,7 +81,7 @@ def pml(z: Tensor, labels: Tensor) -> Tensor:
 
 
 def lightly(z: Tensor, labels: Tensor) -> Tensor:
-    """Contrastive loss of lightly, for which the second half of the rows are other views of the first."""
+    """Contrastive loss of lightly; the second half of the rows holds other views of the first."""
     from lightly.loss import NTXentLoss  # noqa: PLC0415 - optional
 
     loss: Tensor = NTXentLoss(temperature=TEMPERATURE)(*z.chunk(2))
@@ -95,7 +95,7 @@ def peers() -> dict[str, Loss]:
 
 
 def check_agreement(device: torch.device) -> None:
-    """Raise unless all are equal where they compute the same."""
+    """Raise unless all losses agree where they compute the same value."""
     z, labels = torch.randn(64, 8, device=device), torch.arange(32, device=device).repeat(2)
     ours = SCLLoss(temperature=TEMPERATURE, link=InfoNCE("sum"), normalization="unit_sphere")
     for peer in peers().values():
@@ -103,7 +103,7 @@ def check_agreement(device: torch.device) -> None:
 
 
 def floor(z: Tensor) -> None:
-    """The matrix products that plain automatic differentiation needs, and nothing else."""
+    """Only the matrix products that plain automatic differentiation needs."""
     gradient, height = torch.zeros_like(z), 256 if z.device.type == "cpu" else len(z)
     for start in range(0, len(z), height):
         rows = z[start : start + height]
@@ -113,7 +113,7 @@ def floor(z: Tensor) -> None:
 
 
 def forward_backward(loss: Loss, z: Tensor, labels: Tensor) -> Callable[[], None]:
-    """Return a call that does both passes on a fresh leaf."""
+    """Return a call that runs both passes on a fresh leaf tensor."""
 
     def call() -> None:
         leaf = z.clone().requires_grad_()
@@ -123,7 +123,7 @@ def forward_backward(loss: Loss, z: Tensor, labels: Tensor) -> Callable[[], None
 
 
 def contenders(n: int) -> dict[str, Loss]:
-    """What is compared at a batch size, ours first."""
+    """The losses compared at a batch size, ours first."""
     losses: dict[str, Loss] = {"ours": HSCLLoss(beta=BETA, temperature=TEMPERATURE)}
     if n <= 16384:
         losses |= {"naive": naive, **peers()}
@@ -139,7 +139,7 @@ def batch(n: int, feature_dim: int, num_classes: int) -> tuple[Tensor, Tensor]:
 
 
 def work_of(call: Callable[[], None], device: torch.device, limits: Roofline, took: float) -> str:
-    """Describe what a call asks of the device, and raise if it waits for it more than once."""
+    """Describe the work of a call on the device, and raise if the host waits more than once."""
     with Work(device) as work:
         call()
     least = work.least_seconds(limits)

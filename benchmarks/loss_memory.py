@@ -4,9 +4,9 @@
     python -m benchmarks.loss_memory [--sizes 4096 16384 65536] [--feature_dim 128] [--num_classes 100]
     python -m benchmarks.loss_memory --device cuda --precision bf16
 
-Each loss of `benchmarks/loss.py` runs in a process of its own, after a small batch has made it allocate what it always
-needs. Printed is by how much the largest resident memory of one forward and backward exceeds that before; the gradient
-of the features is part of it. A GPU counts what it has allocated by itself.
+Each loss of `benchmarks/loss.py` runs in its own process, after a small batch has allocated what the loss always needs.
+The result is the peak of resident memory in one forward and backward pass, minus the memory before; it includes the
+gradient of the features. A GPU counts its own allocations.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks.loss import batch, contenders, forward_backward
 def extra_mebibytes(
     name: str, n: int, feature_dim: int, num_classes: int, device: torch.device, dtype: torch.dtype
 ) -> float:
-    """Peak of memory during one call, less what was there before."""
+    """Peak memory during one call, minus the memory before."""
     loss = contenders(n)[name]
 
     def moved(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,7 @@ def extra_mebibytes(
     if device.type != "cpu":
         extra = of_device.extra_memory(lambda: loss(leaf, labels).backward(), device)
         return float("nan") if extra is None else extra / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the resident memory
     before = _resident("VmRSS")
     loss(leaf, labels).backward()
     return _resident("VmHWM") - before

@@ -1,14 +1,14 @@
-"""Time all geometry measures of 50,000 features in batches beside two passes, and beside what they cannot do without.
+"""Time all geometry measures of 50,000 features in batches against two passes and against a lower limit.
 
     python -m benchmarks.metrics [--samples 50000] [--feature_dim 512] [--num_classes 100] [--rounds 5] [--device cuda]
 
-All are timed in turns, round by round; reported is the median over rounds of the ratio to ours. The features are in
-memory as float32 and come in batches of 512.
+All are timed in alternation, and the median over rounds of the ratio to ours is reported. The features are in memory as
+float32 and are read in batches of 512.
 
     ours       NeuralCollapse: one update for each batch, then compute
-    two-pass   the method of public toolkits: class means in a first pass, in a second one the covariances, sample by
-               sample of each class in float64; then NC1 by the pseudo-inverse and NC2, no other measure
-    product    the scatter's product alone, one float64 product of each batch with itself, and its conversion
+    two-pass   the method of public toolkits: class means in a first pass, covariances in a second one, sample by
+               sample of each class in float64; then only NC1, with the pseudo-inverse, and NC2
+    product    only the product of the scatter: one float64 product of each batch with itself, and its conversion
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""What a measurement of the geometry costs, in epochs of training, with features kept and with two passes over a set.
+"""Cost of a geometry measurement in epochs of training, with features kept and with two passes over a set.
 
     python -m benchmarks.monitor [--images 1000] [--rounds 3] [--views 1]
 
-HSCL with `SmallCNN` on random images of 32x32 is trained for three epochs in turns, round by round, and measured after
-each; the first one is not counted. Reported are the medians over rounds of the ratio of a measurement of the training
-set, and of a held-out set of a quarter of its size, to the epoch before it.
+HSCL with `SmallCNN` on random 32x32 images is trained for three epochs in alternation, and measured after each epoch;
+the first one is not counted. The result is the median over rounds of the time of a measurement of the training set and
+of a held-out set of a quarter of its size, divided by the time of the epoch before it.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from nc_lightning.encoders import SmallCNN
 
 
 class Timed(GeometryMonitor):
-    """Notes how many epochs a measurement takes."""
+    """Records the time of each measurement in epochs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Timed(GeometryMonitor):
         self.start = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note when an epoch begins."""
+        """Record the start of an epoch."""
         super().on_train_epoch_start(trainer, pl_module)
         self.start = time.perf_counter()
 
@@ -63,7 +63,7 @@ def ratio(path: Path, views: int) -> float:
 
 
 def main() -> None:
-    """Print a line for each way."""
+    """Print a line for each variant."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,12 +1,12 @@
-"""Seconds of a training step and of an epoch, with our loss and with the paper's loop over anchors in its place.
+"""Seconds of a training step and of an epoch, with our loss and with the paper's loop over anchors instead.
 
     python -m benchmarks.training [--steps 20] [--rounds 3] --config hscl.yaml --config paper/short.yaml
     python -m benchmarks.training --config hscl.yaml --config paper/official.yaml --config paper/fast_gpu.yaml
 
-All other arguments go to `nc-train fit`, such as `--trainer.accelerator gpu` and `--trainer.precision bf16-mixed`, and
-all but the loss is as there. Both are trained in turns, round by round; a step lasts from the end of one batch to the
-end of the next on the device, data and callbacks included. The first five of each
-training are not counted. Reported are the medians over rounds of each one's median step, and the ratio of a round.
+All other arguments, such as `--trainer.accelerator gpu` and `--trainer.precision bf16-mixed`, are passed to
+`nc-train fit`; everything except the loss is the same. Both are trained in alternation. A step lasts from the end of
+one batch to the end of the next on the device, including data and callbacks; the first five of each training are not
+counted. The results are the medians over rounds of the median step of each, and the ratio within a round.
 """
 
 import argparse
@@ -28,7 +28,7 @@ WARM_UP = 5
 
 
 class Steps(Callback):
-    """Notes when each batch has ended, on the device as well."""
+    """Records when each batch has ended, also on the device."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -36,19 +36,19 @@ class Steps(Callback):
         self.device = torch.device("cpu")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Wait for the device, and note the time."""
+        """Wait for the device, and record the time."""
         of_device.synchronize(pl_module.device)
         self.device = pl_module.device
         self.ends.append(time.perf_counter())
         self.per_epoch = int(trainer.num_training_batches)
 
     def seconds(self) -> float:
-        """Median of the steps that count."""
+        """Median of the steps after the warm-up."""
         return statistics.median(b - a for a, b in zip(self.ends[WARM_UP:], self.ends[WARM_UP + 1 :], strict=False))
 
 
 def by_the_paper(loss: ContrastiveLoss) -> None:
-    """Have a loss computed by the loop over anchors."""
+    """Replace the computation of a loss with the loop over anchors."""
 
     def compute(z: Tensor, labels: Tensor, instances: Tensor | None = None) -> LossResult:
         with torch.autocast(z.device.type, enabled=False):
@@ -79,7 +79,7 @@ def train(arguments: list[str], steps: int, loop: bool) -> Steps:
 
 
 def main() -> None:
-    """Print a row for each of the two, and their ratio."""
+    """Print a row for each loss, and their ratio."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

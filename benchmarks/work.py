@@ -1,4 +1,4 @@
-"""Count what a computation asks of a device: kernels, bytes moved, floating-point operations, and the least time."""
+"""Count the work of a computation on a device: kernels, bytes moved, floating-point operations, least time."""
 
 import math
 from collections.abc import Callable
@@ -19,9 +19,9 @@ class Roofline(NamedTuple):
     """The limits of a device.
 
     Attributes:
-        bytes: Bytes it moves in a second.
-        flops: Floating-point operations of a matrix product in a second.
-        launch: Seconds that the host takes for a kernel.
+        bytes: Bytes moved per second.
+        flops: Floating-point operations per second of a matrix product.
+        launch: Seconds of host time per kernel launch.
     """
 
     bytes: float
@@ -30,7 +30,7 @@ class Roofline(NamedTuple):
 
 
 def is_kernel(func: Any) -> bool:
-    """Return whether an operation of torch runs a kernel at least: sorts and decompositions run several.
+    """Return whether an operation of torch runs at least one kernel: sorts and decompositions run several.
 
     Example:
         >>> is_kernel(torch.ops.aten.add.Tensor), is_kernel(torch.ops.aten.view.default)
@@ -40,15 +40,15 @@ def is_kernel(func: Any) -> bool:
 
 
 class Work(TorchDispatchMode):
-    """The work of all operations on a device while this is entered.
+    """The work of all operations on a device inside this context.
 
-    Bytes are those of every input and output of every kernel once, as if nothing stayed in a cache between two kernels.
+    Bytes count every input and output of every kernel once, as if no cache kept anything between kernels.
 
     Args:
-        device: Whose operations are counted.
+        device: Device of the counted operations.
 
     Attributes:
-        each: Bytes and floating-point operations of each kernel; the latter of matrix products and convolutions alone.
+        each: Bytes and floating-point operations of each kernel; the latter only for matrix products and convolutions.
 
     Example:
         >>> with Work() as work:
@@ -74,22 +74,22 @@ class Work(TorchDispatchMode):
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of matrix products and convolutions, a multiplication and an addition each."""
+        """Floating-point operations of matrix products and convolutions; a multiply-add counts as two."""
         return sum(flops for _, flops in self.each)
 
     def least_seconds(self, limits: Roofline) -> float:
-        """Seconds that the kernels take one after another where each reaches a limit of the device."""
+        """Seconds of the kernels in sequence if each reaches a limit of the device."""
         of_kernels = sum(max(moved / limits.bytes, flops / limits.flops) for moved, flops in self.each)
         return max(of_kernels, self.kernels * limits.launch)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run an operation and add up what it takes."""
+        """Run an operation and count its work."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if is_kernel(func) and self._is_there((args, kwargs, result)):
             formula: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
             flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
-            # An output that is also an input, as of an operation in place, is read and written.
+            # An output that is also an input, as in an in-place operation, is read and written.
             self.each.append((_bytes((args, kwargs)) + _bytes(result), flops))
         return result
 
@@ -102,7 +102,7 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _bytes(values: Any) -> int:
-    """Bytes of all different tensors in a structure; an expanded one is as large as what it repeats."""
+    """Bytes of all distinct tensors in a structure; an expanded tensor counts only its stored elements."""
     different = {id(tensor): tensor for tensor in _tensors(values)}
     return sum(t.element_size() * math.prod(_sizes(t)) for t in different.values())
 

@@ -1,4 +1,4 @@
-"""Train SCL and HSCL with one recipe, and draw the cosines of their class means beside each other and the ideal.
+"""Train SCL and HSCL with one recipe, and plot the cosines of their class means side by side with the ideal.
 
 python examples/compare_geometry.py cosines.png [SETTING ...]
 """
@@ -13,7 +13,7 @@ from nc_lightning.plots import cosines_figure, to_png
 
 
 def main(picture: str, *settings: str) -> dict[str, float]:
-    """Draw the picture, and return the effective rank that each objective has reached."""
+    """Save the picture, and return the effective rank that each objective reached."""
     if Path(picture).exists():
         raise SystemExit(f"{picture} exists: name a new file")
     statistics, ranks = {}, {}

@@ -1,4 +1,4 @@
-"""Drop HSCL into a Lightning pipeline of your own: your encoder, your loader, your Trainer.
+"""Use HSCL in your own Lightning pipeline, with your encoder, loader and Trainer.
 
 python examples/drop_in.py [EPOCHS]
 """

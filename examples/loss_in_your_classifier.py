@@ -1,4 +1,4 @@
-"""Add HSCLLoss to a LightningModule that is there already: three lines of this classifier are new.
+"""Add HSCLLoss to an existing LightningModule: three lines of this classifier are new.
 
 python examples/loss_in_your_classifier.py [EPOCHS]
 """

@@ -1,4 +1,4 @@
-"""A plain PyTorch loop, without Lightning: the loss, the balanced batches and the metrics by themselves.
+"""A plain PyTorch loop without Lightning, which uses only the loss, the balanced batches and the metrics.
 
 python examples/plain_pytorch.py [EPOCHS]
 """

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Train on two machines of a SLURM cluster with four GPUs each, one task for each GPU:
+# Train on two nodes of a SLURM cluster with four GPUs each, one task per GPU:
 #   sbatch examples/slurm.sh --config hscl.yaml --config cifar100.yaml --data.batch_size 60
-# Two minutes before its time is up every task is told to stop: they save a checkpoint and end with code 143, and the job
-# is put into the queue again. So it is by SLURM when it was preempted or a machine failed. It goes on from the newest
-# whole checkpoint by --ckpt_path last, which starts anew where there is none. Give each job a folder of its own.
+# Two minutes before the time limit SLURM signals every task: the run saves a checkpoint and exits with code 143, and
+# the job is requeued. SLURM itself requeues it after preemption or a node failure. With --ckpt_path last the run resumes
+# from the newest undamaged checkpoint, or starts from scratch if there is none. Give each job its own folder.
 #SBATCH --job-name=nc-train
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4

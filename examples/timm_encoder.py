@@ -1,4 +1,4 @@
-"""HSCL around an encoder of timm: pip install 'nc-lightning[timm]'.
+"""HSCL with an encoder from timm: pip install 'nc-lightning[timm]'.
 
 python examples/timm_encoder.py [EPOCHS]
 """

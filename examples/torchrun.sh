@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Train on several processes of this machine, one for each GPU or, by ACCELERATOR=cpu, on its CPUs:
+# Train with several processes on this machine, one per GPU, or on its CPUs with ACCELERATOR=cpu:
 #   PROCESSES=2 ACCELERATOR=cpu examples/torchrun.sh --config hscl.yaml --data.batch_size 125
-# A run that was stopped resumes with --ckpt_path last. On several machines, replace --standalone by
+# A stopped run resumes with --ckpt_path last. On several machines, replace --standalone by
 # --nnodes 2 --rdzv_backend c10d --rdzv_endpoint HOST:29500 --max-restarts 3, and add --trainer.num_nodes 2 and
 # --ckpt_path last: a run that loses a process restarts from its newest checkpoint, in a folder that all machines share.
 set -euo pipefail

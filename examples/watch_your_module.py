@@ -1,4 +1,4 @@
-"""Measure the geometry of somebody else's LightningModule, with a linear probe: two callbacks, no change to the module.
+"""Measure the geometry of any LightningModule with a linear probe: two callbacks, no change to the module.
 
 python examples/watch_your_module.py [EPOCHS]
 """
@@ -16,7 +16,7 @@ from nc_lightning.data import load_digits
 
 
 class Autoencoder(LightningModule):
-    """Called, it returns features; its steps hand them out beside the labels, which is all that a probe needs."""
+    """An autoencoder whose forward returns features and whose steps return them with the labels, for the probe."""
 
     def __init__(self) -> None:
         super().__init__()

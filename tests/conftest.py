@@ -9,27 +9,27 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from tests.tiers import mark_cases
 
-collect_ignore = ["pretend_device.py"]  # torch knows a device of that name once; for doctests it would be read again
+collect_ignore = ["pretend_device.py"]  # torch registers a device name only once
 
-# The machine may be busy, and a failure must be the same one again.
+# The machine may be busy, and failures must be reproducible.
 settings.register_profile("nc", deadline=None, derandomize=True)
 settings.load_profile("nc")
 
 
-# Tensors here are tiny: a second thread only waits, for very long where another process needs the core.
+# Tensors here are tiny: a second thread only waits, and very long if another process needs the core.
 THREADS = max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects
+@pytest.hookimpl(tryfirst=True)  # before -m selects tests
 def pytest_collection_modifyitems(items):
-    """Begin with whole trainings: at the end, one of them would keep the other workers waiting."""
+    """Run whole trainings first: at the end, a single one would keep the other workers waiting."""
     mark_cases(items)
     items.sort(key=lambda item: item.path.name != "test_training.py")
 
 
 def pytest_runtest_setup(item):
-    """Skip tests of lightning-bolts where it is not installed; `make test-bolts` says that it has to be."""
+    """Skip tests of lightning-bolts where it is not installed; `make test-bolts` requires it."""
     if item.get_closest_marker("bolts") is not None:
         try:
             with warnings.catch_warnings():
@@ -43,7 +43,7 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture
 def all_threads():
-    """Use every core that is this worker's share, for tests that train for real."""
+    """Use all cores of this worker's share, for tests that really train."""
     torch.set_num_threads(THREADS)
     yield
     torch.set_num_threads(1)
@@ -56,34 +56,34 @@ def _seed():
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
-    """Leave no process group behind, and neither the variables nor the threads that Lightning sets for one."""
+    """Remove the process group and reset the variables and the number of threads that Lightning sets for it."""
     for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else Lightning sets another number of threads, for all that follows
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # else Lightning changes the number of threads for all later tests
     yield
     torch.set_num_threads(1)
-    rank_zero_only.rank = 0  # which a Trainer sets, and which decides who warns
+    rank_zero_only.rank = 0  # set by a Trainer; it decides which process warns
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 @pytest.fixture
 def in_tmp(tmp_path, monkeypatch):
-    """Run in an empty folder, as a user does who has nothing but the package."""
+    """Run in an empty folder, as a user does who has only the package."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def repository():
-    """The checkout, for what is not in the installed package."""
+    """The checkout, for files that are not part of the installed package."""
     return Path(__file__).parent.parent
 
 
 @pytest.fixture
 def refusal(capsys):
-    """Call a command that refuses its arguments: it ends with code 2, and one line on stderr, which is returned."""
+    """Call a command that refuses its arguments; assert exit code 2 and return its one line on stderr."""
 
     def call(command, arguments):
         with pytest.raises(SystemExit) as exit_:

@@ -1,4 +1,4 @@
-"""Computes on the CPU and on the pretend device, and compares."""
+"""Computation on the CPU and on the pretend device, and a comparison of both."""
 
 import torch
 
@@ -35,7 +35,7 @@ def on_both(make, *inputs, gradient=True, float64=True):
 
 
 def same_on_both(make, *inputs, **options):
-    """Assert that both devices give the same, to rounding; return the machine."""
+    """Assert that both devices give the same up to rounding; return the machine."""
     (cpu, device), machine = on_both(make, *inputs, **options)
     for a, b in zip(cpu, device, strict=True):
         torch.testing.assert_close(b, a, rtol=2e-6 if options.get("float64", True) else 1e-4, atol=1e-6, equal_nan=True)

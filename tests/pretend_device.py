@@ -1,14 +1,14 @@
-"""A pretend accelerator: shows without a GPU what would break, wait or launch too much on one.
+"""A pretend accelerator shows without a GPU what would break, wait or launch too many kernels on one.
 
-torch's backend for devices of one's own (PrivateUse1) is filled from Python. A tensor says that it is on ``pretend:0``,
-holds real values, and each operation is computed on the CPU. As on a GPU, an operation on tensors of both devices
-raises, and so does a generator of the wrong device, or a tensor of the CPU in a collective (NCCL's rule). What makes
-the host wait for the device (a value read, a blocking copy, a size that depends on values) is noted with the line of
-the package that asked for it, and every operation that runs a kernel at least is counted. Ask for a `Machine` without
-float64 for Apple's devices, and for one without values to count the kernels of sizes that nobody could compute here.
+The backend of torch for custom devices (PrivateUse1) is implemented in Python. A tensor reports the device
+``pretend:0`` and holds real values, and each operation is computed on the CPU. As on a GPU, an operation on tensors of
+both devices raises, and so does a generator of the wrong device, or a CPU tensor in a collective (NCCL's rule). Each
+host wait (a value read, a blocking copy, a size that depends on values) is recorded with the line of the package that
+caused it, and every operation that runs at least one kernel is counted. Use a `Machine` without float64 for Apple's
+devices, and one without values to count the kernels of sizes too large to compute here.
 
-Not covered: speed and memory of real kernels, numbers of CUDA's own random streams, its autocast lists and its
-nondeterminism, torch.compile for a GPU, streams, and NCCL itself. A random number drawn on the device is the CPU's.
+Not covered: speed and memory of real kernels, CUDA's own random streams, its autocast lists and its nondeterminism,
+torch.compile for a GPU, streams, and NCCL itself. Random numbers drawn on the device are those of the CPU.
 """
 
 import collections
@@ -28,10 +28,10 @@ from benchmarks.work import is_kernel
 
 NAME = "pretend"
 HOOK = "_setup_privateuseone_for_python_backend"
-"""What torch calls its private way to make a device in Python; `test_the_hook_of_torch` asks for it."""
+"""Private function of torch that makes a device in Python; `test_torch_has_the_hook` checks that it exists."""
 PACKAGE = os.path.dirname(nc_lightning.__file__) + os.sep
 
-# On CUDA the size of their result, or an error, is read back from the device.
+# CUDA reads the size of their result, or an error, back from the device.
 READ_BACK = {
     "nonzero",
     "masked_select",
@@ -44,16 +44,16 @@ READ_BACK = {
 READ_BACK |= {"equal", "histc", "_linalg_check_errors"}
 STAGED = 2**16
 """Bytes of the CPU's usual memory that CUDA copies without making the host wait; more has to be pinned."""
-# Those that raise on CUDA under torch.use_deterministic_algorithms, as far as a network or a loss may use them.
+# Operations that raise on CUDA under torch.use_deterministic_algorithms and that a network or loss may use.
 NOT_DETERMINISTIC = {"histc", "put_", "median.dim", "kthvalue", "_adaptive_avg_pool2d_backward", "nll_loss2d_forward"}
 NOT_DETERMINISTIC |= {"adaptive_max_pool2d_backward", "upsample_bilinear2d_backward", "reflection_pad2d_backward"}
 
 
 class Backend:
-    """What torch asks of a device's module, as `torch.cuda` is."""
+    """The interface that torch requires of a device module such as `torch.cuda`."""
 
     is_initialized = staticmethod(lambda: True)
-    # Only where a test has entered it: other tests of the same process have no accelerator.
+    # Available only inside a `Machine`: other tests of the same process have no accelerator.
     is_available = staticmethod(lambda: Machine.now is not None)
     current_device = staticmethod(lambda: 0)
     set_device = staticmethod(lambda device: None)
@@ -83,7 +83,7 @@ class Backend:
         Machine.now.peak = Machine.now.memory
 
     class Event:
-        """An event on a device that has finished whatever it was asked for."""
+        """An event on a device that has already finished all its work."""
 
         def __init__(self, enable_timing=False): ...
         def record(self):
@@ -150,18 +150,18 @@ class Generator(torch.Generator):
 
 
 class Machine(TorchDispatchMode):
-    """The device, while this is entered, and what it has seen.
+    """The device, while this context is entered, and its records.
 
     Args:
-        float64: Whether it has float64; Apple's devices do not.
-        values: Whether floating-point tensors have values; without, they and matrices of bool have shapes alone.
+        float64: Whether the device has float64; Apple's devices do not.
+        values: Whether floating-point tensors have values; without, they and bool matrices have only shapes.
 
     Attributes:
         phase: Set by tests; everything is counted under the phase it happens in.
-        waits: How often each place of the package made the host wait, by (phase, what, "file function").
-        launches: Operations that run a kernel at least, by (phase, "file function").
-        memory: Without values, bytes of all tensors that are on the device, and were made while this was entered.
-        peak: The most that this has been; tests may set it back.
+        waits: Number of host waits by (phase, what, "file function") of the package.
+        launches: Number of operations that run at least one kernel, by (phase, "file function").
+        memory: Without values, bytes of all tensors on the device that were made while this was entered.
+        peak: Maximum of `memory`; tests may reset it.
     """
 
     now = None
@@ -174,7 +174,7 @@ class Machine(TorchDispatchMode):
 
     def __enter__(self):
         self.before = torch._C._only_lift_cpu_tensors(), Machine.now
-        torch._C._set_only_lift_cpu_tensors(True)  # otherwise torch.tensor(..., device=) would not ask this device
+        torch._C._set_only_lift_cpu_tensors(True)  # otherwise torch.tensor(..., device=) would bypass this device
         Machine.now = self
         return super().__enter__()
 
@@ -185,7 +185,7 @@ class Machine(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if torch.is_inference_mode_enabled() and func._can_decompose():
-            super().__enter__()  # autograd, which takes operations apart, is left out in inference mode
+            super().__enter__()  # inference mode skips autograd, which decomposes operations
             try:
                 return func.decompose(*args, **(kwargs or {}))
             finally:
@@ -193,16 +193,16 @@ class Machine(TorchDispatchMode):
         return _compute(func, args, kwargs or {})
 
     def waits_in(self, phase):
-        """Waits of a phase, by (what, place)."""
+        """Waits of a phase by (what, place)."""
         return {(what, place): n for (p, what, place), n in self.waits.items() if p == phase}
 
     def launches_in(self, phase, *files):
-        """Number of launches of a phase, of all places or of those in some files of the package."""
+        """Number of launches in a phase, in total or from some files of the package."""
         chosen = (n for (p, place), n in self.launches.items() if p == phase and place.startswith(files or ""))
         return sum(chosen)
 
     def hold(self, held):
-        """Count the memory of a tensor as long as it is there; views share it."""
+        """Count the memory of a tensor during its lifetime; views share it."""
         storage = held.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if self._users[key] == 0:
@@ -229,7 +229,7 @@ class Machine(TorchDispatchMode):
 
 @functools.cache
 def _what_is(func):
-    """Name space and name of an operation, and whether it runs a kernel."""
+    """Namespace and name of an operation, and whether it runs a kernel."""
     space, _, name = func._schema.name.partition("::")
     return space, name, is_kernel(func)
 
@@ -256,7 +256,7 @@ def _compute(func, args, kwargs):
         pinned = args[0].clone()
         pinned.pinned = True
         return pinned
-    given = {id(t.held): t for t in ours}  # to be found again in results of operations in place, and out=
+    given = {id(t.held): t for t in ours}  # found again in the results of in-place operations and out=
     args, kwargs = _map((args, kwargs), OnDevice, lambda t: t.held)
     if machine is not None and not machine.values and place.type == NAME:
         args, kwargs, given = _without_values(args, kwargs, given)
@@ -279,7 +279,7 @@ def _compute(func, args, kwargs):
 
 
 def _map(values, kind, function):
-    """Apply a function to what is of a kind in nested lists, tuples and dictionaries."""
+    """Apply a function to all objects of a type in nested lists, tuples and dictionaries."""
     if isinstance(values, kind):
         return function(values)
     if isinstance(values, (list, tuple)):
@@ -292,7 +292,7 @@ def _is_mask(t):
 
 
 def _without_values(args, kwargs, given):
-    """Move all operands to meta where one of them has a shape alone."""
+    """Move all operands to meta if one of them has only a shape."""
     tensors = []
     _map((args, kwargs), torch.Tensor, tensors.append)
     if not any(t.is_meta for t in tensors):
@@ -305,7 +305,7 @@ def _without_values(args, kwargs, given):
 
 
 def _refuse(func, space, name, args, kwargs, ours, theirs, place):
-    """Raise what a GPU raises."""
+    """Raise the errors that a GPU raises."""
     if space == "c10d" and theirs:
         raise RuntimeError("No backend type associated with device type cpu")
     if ours and theirs and name not in ("_to_copy", "copy_"):
@@ -345,7 +345,7 @@ def _what_waits(name, args, kwargs, ours, theirs, asked):
 
 
 def _place():
-    """The innermost function of the package that is being run, as "file function"."""
+    """The innermost running function of the package, as "file function"."""
     frame = sys._getframe(2)
     while frame is not None:
         path = frame.f_code.co_filename

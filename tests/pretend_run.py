@@ -11,11 +11,11 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from tests.pretend_device import DEVICE, NAME, Generator, Machine
 
 BACKEND = f"cpu:gloo,{NAME}:gloo"
-"""Of a process group, which then is like NCCL's: the pretend device refuses its collectives for tensors of CPUs."""
+"""Backend of a process group that behaves like NCCL: the pretend device refuses its collectives for CPU tensors."""
 
 
 def as_process():
-    """Make this process one whose group is of `BACKEND`; objects travel as tensors of the device, as by NCCL."""
+    """Join this process to a group of `BACKEND`; objects are sent as tensors on the device, as with NCCL."""
     torch.Generator = Generator
     torch.distributed.distributed_c10d._get_object_coll_device = lambda group=None: NAME
 
@@ -51,17 +51,17 @@ class PretendDDP(DDPStrategy):
         super().__init__(process_group_backend=BACKEND, **options)
 
     def determine_ddp_device_ids(self):
-        """None, for whatever is no CUDA."""
+        """Return None, as for any device other than CUDA."""
 
     def reduce(self, tensor, group=None, reduce_op="mean"):
-        """Average integers as well, as NCCL does and gloo does not."""
+        """Average integers too, as NCCL does and gloo does not."""
         if not isinstance(tensor, torch.Tensor) or tensor.is_floating_point() or reduce_op not in ("mean", "avg"):
             return super().reduce(tensor, group, reduce_op)
         return tensor.copy_(super().reduce(tensor, group, "sum") / self.world_size)
 
 
 class Begin(Callback):
-    """Before all others: what comes now is a step."""
+    """The first callback: marks the beginning of a step."""
 
     def on_train_batch_start(self, *_):
         if Machine.now is not None:
@@ -69,7 +69,7 @@ class Begin(Callback):
 
 
 class End(Checkpoint):
-    """After all others: a `Checkpoint` as `GracefulStop`, which Lightning moves behind all that are none."""
+    """The last callback: a `Checkpoint` like `GracefulStop`, since Lightning moves these behind all others."""
 
     def on_train_batch_end(self, *_):
         if Machine.now is not None:
@@ -77,7 +77,7 @@ class End(Checkpoint):
 
 
 def fit(device, model, data, callbacks=(), float64=True, does="fit", ckpt_path=None, **options):
-    """Train, or whatever else a Trainer does, on the CPU or the pretend device.
+    """Run a method of a Trainer, by default fit, on the CPU or the pretend device.
 
     Returns:
         The Trainer and the machine, whose phase is "step" in steps of training.

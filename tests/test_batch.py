@@ -1,4 +1,4 @@
-"""Every usual form of a batch is the same batch; others are one line."""
+"""Every usual form of a batch is read as the same batch; others are refused in one line."""
 
 from collections import UserDict, namedtuple
 
@@ -42,14 +42,14 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_usual_forms(form):
+def test_the_usual_forms_of_a_batch_are_read(form):
     x, labels, instances = concatenate_views(FORMS[form])
     assert x is X
     assert labels.tolist() == Y.tolist()
     assert instances.tolist() == [0, 1, 2, 3]
 
 
-def test_views_in_any_form():
+def test_views_are_read_in_any_form():
     for batch in (((X, X + 1), ONE_HOT), {"image": [X, X + 1], "y": Y}, ((X, X + 1), Y, torch.arange(4))):
         x, labels, instances = concatenate_views(batch)
         assert torch.equal(x, torch.cat([X, X + 1]))
@@ -102,7 +102,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("form", REFUSED)
-def test_others_are_one_line(form):
+def test_other_forms_are_refused_in_one_line(form):
     batch, message = REFUSED[form]
     with pytest.raises(ValueError, match=message) as error:
         read_batch(batch)
@@ -114,7 +114,7 @@ def test_advice_names_the_argument_where_there_is_one():
         Measured().read((X, DOMAINS, Y))
 
 
-def test_labels_of_somebody_else_s_step():
+def test_labels_in_the_output_of_a_third_party_step_are_found():
     assert step_features({"z": X, "labels": ONE_HOT}).labels.tolist() == Y.tolist()
 
 

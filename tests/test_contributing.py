@@ -1,4 +1,4 @@
-"""To add a measure, a link, an encoder or a data set, one file is edited, as CONTRIBUTING.md says."""
+"""A measure, link, encoder or data set is added by editing one file, as CONTRIBUTING.md says."""
 
 import json
 import os
@@ -67,7 +67,7 @@ class Corners(LatentClassDataModule):
 
 @pytest.fixture
 def copy(tmp_path, repository):
-    """A copy of the package in which one of each was added."""
+    """A copy of the package with one part of each kind added."""
     shutil.copytree(PACKAGE, tmp_path / "nc_lightning", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(repository / "configs", tmp_path / "configs")
     measures = tmp_path / "nc_lightning" / "geometry" / "measures.py"
@@ -80,7 +80,7 @@ def copy(tmp_path, repository):
 
 
 @pytest.mark.slow
-def test_one_of_each_is_added_by_one_file(copy):
+def test_one_file_adds_each_kind_of_part(copy):
     command = [
         *(sys.executable, "-m", "nc_lightning", "fit", "--config", "hscl.yaml", "--trainer.max_epochs=2"),
         *("--model.link=nc_lightning.losses.links.Half", "--model.encoder=nc_lightning.encoders.one_layer.OneLayer"),
@@ -101,7 +101,7 @@ def test_one_of_each_is_added_by_one_file(copy):
     assert b"largest norm of a class mean (ideal 1)" in events, "a chart of the dashboard"
 
 
-def test_contributing_names_what_is_there(repository):
+def test_contributing_names_existing_files(repository):
     text = (repository / "CONTRIBUTING.md").read_text()
     for name in re.findall(r"`((?:\w+/)+(?:\w+\.py)?|\w+\.py)`", text):
         assert (PACKAGE / name).exists() or (repository / name).exists(), name

@@ -25,7 +25,7 @@ from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, TimmEnc
         (TimmEncoder("vit_tiny_patch16_224", options={"img_size": 32, "patch_size": 8}), (3, 32, 32)),
     ],
 )
-def test_out_features_is_true(encoder, shape):
+def test_out_features_is_correct(encoder, shape):
     assert encoder(torch.randn(2, *shape)).shape == (2, encoder.out_features)
 
 
@@ -87,23 +87,23 @@ def test_every_parameter_gets_a_gradient():
         (lambda: TimmEncoder("vit_tiny_patch16_224"), "name: got 'vit_tiny_patch16_224' for images .3, 32, 32.: Input"),
     ],
 )
-def test_bad_arguments(make, message):
+def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_grey_images_are_seen_as_grey_colours():
-    grey = torch.rand(2, 1, 32, 32)
+def test_gray_images_are_converted_to_gray_rgb():
+    gray = torch.rand(2, 1, 32, 32)
     torch.manual_seed(1)
-    colour = TorchvisionEncoder("resnet18").eval()
+    color = TorchvisionEncoder("resnet18").eval()
     torch.manual_seed(1)
     ours = TorchvisionEncoder("resnet18", input_shape=(1, 32, 32)).eval()
     assert ours.layers.conv1.weight.shape[1] == 1
-    assert torch.allclose(ours(grey), colour(grey.expand(-1, 3, -1, -1)), atol=1e-5)
+    assert torch.allclose(ours(gray), color(gray.expand(-1, 3, -1, -1)), atol=1e-5)
     assert TorchvisionEncoder("resnet18", input_shape=(3, 32, 32)).training
 
 
-def test_weights_that_cannot_be_downloaded(monkeypatch):
+def test_weights_that_cannot_be_downloaded_are_one_line(monkeypatch):
     def fail(*_, **__):
         raise OSError("no network\nhere")
 
@@ -133,7 +133,7 @@ FIT = ["fit", "--config", "hscl.yaml", "--trainer.fast_dev_run", "1", "--trainer
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["NoArguments", "OtherArguments"])
-def test_encoders_of_ones_own_without_a_shape(in_tmp, monkeypatch, name):
+def test_custom_encoders_need_no_input_shape(in_tmp, monkeypatch, name):
     cli = main([*FIT, f"--model.encoder=tests.test_encoders.{name}"])
     assert type(cli.model.encoder).__name__ == name
     assert "input_shape" not in cli.model.hparams["encoder"].get("init_args", {})
@@ -141,7 +141,7 @@ def test_encoders_of_ones_own_without_a_shape(in_tmp, monkeypatch, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MLP", "SmallCNN", "TorchvisionEncoder"])
-def test_encoders_that_take_the_shape_are_given_it(in_tmp, name):
+def test_encoders_with_an_input_shape_argument_receive_it(in_tmp, name):
     options = ["--model.encoder.name=mobilenet_v3_small"] if name == "TorchvisionEncoder" else []
     cli = main([*FIT, f"--model.encoder=nc_lightning.encoders.{name}", *options])
     assert cli.model.hparams["encoder"]["class_path"] == f"nc_lightning.encoders.{name}"

@@ -1,4 +1,4 @@
-"""Labels of any integer type give what int64 ones give; others are refused in one line."""
+"""Labels of any integer type give the results of int64 labels; others are refused in one line."""
 
 import inspect
 
@@ -41,7 +41,7 @@ def metrics(labels):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_any_integer_type_is_as_good(dtype):
+def test_any_integer_type_gives_the_values_of_int64(dtype):
     given, views = LABELS.to(dtype), VIEWS.to(dtype)
     assert list(losses(given, views)) == list(losses(LABELS, VIEWS))
     assert list(metrics(given)) == list(metrics(LABELS))
@@ -59,13 +59,13 @@ def test_any_integer_type_is_as_good(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32])
-def test_unknown_labels_too(dtype):
+def test_unknown_labels_may_have_any_integer_type(dtype):
     unknown = torch.where(LABELS == 3, -1, LABELS)
     assert list(losses(unknown.to(dtype), VIEWS.to(torch.uint8))) == list(losses(unknown, VIEWS))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
-def test_others_are_one_line(dtype):
+def test_other_forms_are_refused_in_one_line(dtype):
     _, labels, _ = concatenate_views((Z, LABELS.to(dtype)))
     for call in (lambda: SCLLoss()(Z, labels), lambda: measure(Z, labels), lambda: list(metrics(labels))):
         with pytest.raises(TypeError, match=rf"labels: got {dtype}, expected an integer tensor of shape \(N,\)"):
@@ -73,7 +73,7 @@ def test_others_are_one_line(dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint64])
-def test_files_too(tmp_path, dtype, capsys):
+def test_files_may_hold_labels_of_any_integer_type(tmp_path, dtype, capsys):
     outputs = []
     for kind in (dtype, np.int64):
         np.savez(tmp_path / "features.npz", features=Z.numpy(), labels=LABELS.numpy().astype(kind))

@@ -1,4 +1,4 @@
-"""Two machines, as two agents of torchrun or two tasks of SLURM on this one; and processes that do not match."""
+"""Two nodes, simulated by two torchrun agents or two SLURM tasks; and processes that do not match."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ NODE = ["--trainer.accelerator=cpu", "--trainer.num_nodes=2", "--trainer.devices
 
 
 def on_two_nodes(repository, commands, environments=({}, {})):
-    """Run a command on each node to its end; return the codes and what both have written to stderr."""
+    """Run a command on each node to its end; return the exit codes and the stderr of both."""
     both = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
     with ExitStack() as stack:
         nodes = []
@@ -66,7 +66,7 @@ def free_port():
 
 @pytest.fixture
 def alone(in_tmp, tmp_path_factory, monkeypatch):
-    """The last measurement of one process with the same batches; not below the folder in which others resume."""
+    """The last measurement of one process with the same batches, outside the folder in which others resume."""
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     root = tmp_path_factory.mktemp("alone")
     main(["fit", "--config=hscl.yaml", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={root}", *SETTINGS])
@@ -75,13 +75,13 @@ def alone(in_tmp, tmp_path_factory, monkeypatch):
 
 @pytest.mark.some(1)
 @pytest.mark.slow
-def test_a_rank_that_dies_is_restarted_and_the_run_ends_as_that_of_one_process(gloo, alone, repository, free_port):
+def test_a_dead_rank_is_restarted_and_the_run_ends_like_that_of_one_process(gloo, alone, repository, free_port):
     killed = [
         "--trainer.callbacks+=tests.faults.faults.KilledOnce",
         "--trainer.callbacks.step=8",
         "--trainer.callbacks.file=killed",
     ]
-    # Agents that notice a death at different times may need more than one restart.
+    # Agents that detect a death at different times may need more than one restart.
     codes, err = torchrun(repository, free_port, "--ckpt_path=last", *killed, restarts=5)
     assert codes == [0, 0], err
     assert Path("killed").exists()
@@ -102,12 +102,12 @@ def test_without_restarts_a_death_ends_all_with_one_line(gloo, in_tmp, repositor
     (line,) = [line for line in err.splitlines() if line.startswith("nc-train: error:")]
     assert "process of rank 0 (pid " in line
     assert "has lost another one in epoch 1; its last checkpoint is lightning_logs/version_0/checkpoints/" in line
-    assert "nc_lightning/callbacks" not in err, "no traceback of ours"
+    assert "nc_lightning/callbacks" not in err, "our code prints no traceback"
 
 
 @pytest.mark.some(1)
 @pytest.mark.slow
-def test_slurm_on_two_nodes(gloo, alone, repository, free_port):
+def test_a_slurm_job_runs_on_two_nodes(gloo, alone, repository, free_port):
     job = {
         "JOB_ID": "7",
         "JOB_NAME": "nc",
@@ -134,23 +134,23 @@ def _meet(rank, port, device_of_rank_1):
         store = check_same_device(SimpleNamespace(strategy=strategy, num_devices=1, num_nodes=2))
     except ValueError as error:
         return str(error)
-    torch.distributed.barrier()  # the store is there until both have met
+    torch.distributed.barrier()  # the store exists until both have joined
     assert store is not None
     return ""
 
 
-def test_cpus_and_gpus_together_are_refused_on_all_before_they_wait(gloo, free_port):
+def test_mixed_cpus_and_gpus_are_refused_on_every_process_without_a_hang(gloo, free_port):
     for line in on_processes(2, _meet, free_port, "cuda:0"):
         assert line.startswith(
             "--trainer.accelerator: got cpu on rank 0 and cuda on rank 1, expected the same on all pro"
         )
 
 
-def test_devices_of_one_kind_meet(gloo, free_port):
+def test_devices_of_one_kind_are_accepted(gloo, free_port):
     assert on_processes(2, _meet, free_port, "cpu") == ["", ""]
 
 
-def test_a_process_alone_or_started_by_lightning_is_not_asked(monkeypatch):
+def test_a_single_process_or_one_started_by_lightning_is_not_checked(monkeypatch):
     assert check_same_device(Trainer(accelerator="cpu", devices=1, logger=False)) is None
     assert check_same_device(Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)) is None
     monkeypatch.setenv("LOCAL_RANK", "1")

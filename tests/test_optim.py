@@ -1,4 +1,4 @@
-"""What a resumed run takes from the configuration, and what from the checkpoint."""
+"""A resumed run takes some settings from the config and some state from the checkpoint."""
 
 import math
 
@@ -27,7 +27,7 @@ PER_EPOCH = 4
 
 
 class Rates(Callback):
-    """The step size of every step, as the optimizer has it."""
+    """Record the step size of the optimizer at every step."""
 
     def __init__(self):
         self.seen = []
@@ -67,7 +67,7 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_new_step_size_holds_and_the_schedule_is_where_it_was(tmp_path, name, interval):
+def test_a_new_step_size_is_used_at_the_same_place_of_the_schedule(tmp_path, name, interval):
     schedule, common = SCHEDULES[name], {"interval": interval}
     fit(tmp_path, schedule=schedule, epochs=2, max_steps=-1, **common)
     *_, expected = fit(tmp_path / "whole", optimizer=adam(0.05), schedule=schedule, epochs=8, **common)
@@ -77,7 +77,7 @@ def test_a_new_step_size_holds_and_the_schedule_is_where_it_was(tmp_path, name, 
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_with_the_same_settings_it_is_the_uninterrupted_run(tmp_path, name):
+def test_a_resumed_run_with_the_same_settings_equals_the_uninterrupted_one(tmp_path, name):
     schedule = SCHEDULES[name]
     whole = fit(tmp_path / "whole", schedule=schedule, interval="step", epochs=8)
 
@@ -94,7 +94,7 @@ def test_with_the_same_settings_it_is_the_uninterrupted_run(tmp_path, name):
         assert torch.equal(on[0].state_dict()[key], value), key
 
 
-def test_new_settings_hold_and_moments_stay(tmp_path, caplog):
+def test_new_settings_are_used_and_moments_are_kept(tmp_path, caplog):
     fit(tmp_path, epochs=2)
     before = torch.load(tmp_path / "end.ckpt", weights_only=True)["optimizer_states"][0]["state"][0]
 
@@ -114,14 +114,14 @@ def test_new_settings_hold_and_moments_stay(tmp_path, caplog):
         assert change in line.replace("0.0 ->", "0 ->"), line
 
 
-def test_the_same_settings_are_not_worth_a_line(tmp_path, caplog):
+def test_unchanged_settings_are_not_reported(tmp_path, caplog):
     fit(tmp_path, schedule=SCHEDULES["OneCycleLR"], epochs=2)
     fit(tmp_path, tmp_path / "end.ckpt", schedule=SCHEDULES["OneCycleLR"], epochs=4)
     assert not any("new settings" in record.message for record in caplog.records)
 
 
 @pytest.mark.parametrize(("first", "then"), [("StepLR", "SequentialLR"), ("SequentialLR", "OneCycleLR")])
-def test_another_schedule_takes_over(tmp_path, first, then):
+def test_another_schedule_replaces_that_of_the_checkpoint(tmp_path, first, then):
     fit(tmp_path, schedule=SCHEDULES[first], epochs=2)
     *_, expected = fit(tmp_path / "whole", schedule=SCHEDULES[then], epochs=8)
     *_, seen = fit(tmp_path / "on", tmp_path / "end.ckpt", schedule=SCHEDULES[then], epochs=8)
@@ -129,7 +129,7 @@ def test_another_schedule_takes_over(tmp_path, first, then):
 
 
 @pytest.mark.parametrize("first", [None, "HoldThenDecay"])
-def test_a_schedule_comes_or_goes(tmp_path, first):
+def test_a_schedule_may_be_added_or_removed(tmp_path, first):
     then = SCHEDULES["HoldThenDecay"] if first is None else None
     fit(tmp_path, schedule=SCHEDULES.get(first), epochs=2)
     *_, seen = fit(tmp_path / "on", tmp_path / "end.ckpt", schedule=then, epochs=3)
@@ -137,7 +137,7 @@ def test_a_schedule_comes_or_goes(tmp_path, first):
     assert seen == pytest.approx([1e-3 * share] * PER_EPOCH)
 
 
-def test_a_finished_run_that_gets_more_epochs_does_not_stand_still_in_the_first_of_them(tmp_path):
+def test_an_extended_run_trains_in_its_first_additional_epoch(tmp_path):
     schedule = SCHEDULES["HoldThenDecay"]
     fit(tmp_path, schedule=schedule, epochs=4)
     *_, seen = fit(tmp_path / "on", tmp_path / "end.ckpt", schedule=schedule, epochs=8)
@@ -154,13 +154,13 @@ def test_another_number_of_steps_per_epoch_still_ends_at_zero(tmp_path):
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0
 
 
-def test_another_class_is_refused(tmp_path):
+def test_another_optimizer_class_is_refused(tmp_path):
     fit(tmp_path, epochs=2)
     with pytest.raises(ValueError, match="optimizer: got SGD for a checkpoint that was trained with Adam, expected"):
         fit(tmp_path / "on", tmp_path / "end.ckpt", optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
 
 
-def test_the_probe_s_settings_hold_as_well(tmp_path):
+def test_new_settings_of_the_probe_are_used(tmp_path):
     def probe(make):
         return [OnlineLinearProbe(make)]
 
@@ -177,7 +177,7 @@ def plateau(**settings):
     return lambda o: ReduceLROnPlateau(o, "loss/train", mode="max", patience=0, **{"factor": 0.5, **settings})
 
 
-def test_a_plateau_is_remembered_and_its_settings_hold(tmp_path):
+def test_a_plateau_schedule_keeps_its_state_and_uses_new_settings(tmp_path):
     _, trainer, _ = fit(tmp_path, schedule=plateau(), epochs=4)
     reduced = trainer.optimizers[0].param_groups[0]["lr"]
     assert reduced < 1e-3

@@ -1,4 +1,4 @@
-"""Every precision of Lightning that a CPU has: the values of float32 to its accuracy, and what resumes with another."""
+"""Every precision that Lightning supports on a CPU is close to float32 and can resume with another."""
 
 import sys
 import warnings
@@ -34,7 +34,7 @@ def trainer_of(precision, folder, epochs=2, **more):
 
 def fit(precision, folder, resume=None, **options):
     torch.manual_seed(0)
-    # 16-true takes an eps that is more than 0 in it.
+    # 16-true needs an eps that does not round to 0.
     model = HUCL(encoder=MLP((32,), [16]), num_classes=10, optimizer=lambda p: torch.optim.Adam(p, lr=1e-2, eps=1e-4))
     data, trainer = (
         LatentClassDataModule(batch_size=120, samples_per_class=50),
@@ -49,7 +49,7 @@ def fit(precision, folder, resume=None, **options):
 
 
 @pytest.mark.parametrize("precision", CLOSE)
-def test_a_run_is_near_that_of_float32_and_predicts(tmp_path, precision):
+def test_a_run_is_close_to_that_in_float32_and_predicts(tmp_path, precision):
     plain, (model, data, trainer) = fit("32-true", tmp_path)[2], fit(precision, tmp_path)
     loss, norm = CLOSE[precision]
     for key, tolerance in {"loss/train": loss, "loss/val": loss, "geometry/val/unit_norm": norm}.items():
@@ -65,8 +65,8 @@ def test_a_run_is_near_that_of_float32_and_predicts(tmp_path, precision):
     assert path.stat().st_size > 0
 
 
-def test_16_mixed_with_a_gradient_scaler_of_the_cpu(tmp_path):
-    """As on a GPU but for the device: autocast to float16, and losses scaled so that gradients do not vanish."""
+def test_16_mixed_works_with_the_gradient_scaler_of_the_cpu(tmp_path):
+    """As on a GPU: autocast to float16, and losses are scaled so that gradients do not vanish."""
     plain = fit("32-true", tmp_path)[2]
     plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
     mixed = fit(None, tmp_path, plugins=[plugin])[2]
@@ -76,7 +76,7 @@ def test_16_mixed_with_a_gradient_scaler_of_the_cpu(tmp_path):
         assert float(mixed.callback_metrics[key]) == pytest.approx(expected, abs=tolerance), key
 
 
-def test_16_mixed_on_a_cpu_is_bf16_mixed(tmp_path):
+def test_16_mixed_on_a_cpu_becomes_bf16_mixed(tmp_path):
     with pytest.warns(
         UserWarning, match="AMP with fp16 is not supported on CPU. Using `precision='bf16-mixed'` instead"
     ):

@@ -1,4 +1,4 @@
-"""Private names of Lightning, torch and jsonargparse: each is there, and does what we use it for."""
+"""Each private name of Lightning, torch and jsonargparse that we use exists and does what we need."""
 
 import ast
 import importlib
@@ -50,7 +50,7 @@ INHERITED = {
     "metrics.base.Float64Metric": {"_apply", "_computed", "_defaults", "_device", "_forward_cache"},
     "strategies.FSDP2Strategy": {"_data_parallel_size", "_layer_sync"},
 }
-"""Private names of a base that a class of ours overrides or uses: lightning 2.6.6, torch 2.14.1, torchmetrics 1.9.0."""
+"""Private names of bases that our classes override or use: lightning 2.6.6, torch 2.14.1, torchmetrics 1.9.0."""
 
 
 class Data(LightningDataModule):
@@ -93,7 +93,7 @@ def fit(*callbacks, **options):
     return trainer
 
 
-def test_a_fit_that_may_stop_early():
+def test_loops_that_may_stop_early_have_the_private_names_we_use():
     found = []
     trainer = fit(Look(lambda trainer: found.append(of_lightning.can_stop_early(trainer))), min_epochs=0, min_steps=3)
     assert found == [False, False, True]
@@ -141,7 +141,7 @@ def test_a_metric_computes_again():
         (mean,) = of_lightning.epoch_results(trainer).values()
         before = float(mean.compute())
         mean.value = mean.value + 6
-        assert float(mean.compute()) == before, "else there is no need of it"
+        assert float(mean.compute()) == before, "else the workaround is no longer needed"
         of_lightning.forget_computed(mean)
         found.append(float(mean.compute()) - before)
 
@@ -150,11 +150,11 @@ def test_a_metric_computes_again():
     assert found == [1.0]
 
 
-def test_restarting_is_unset_in_all_loops():
+def test_restarting_can_be_unset_in_all_loops():
     trainer = fit(max_epochs=-1, max_steps=3)
     trainer.fit_loop.epoch_loop.restarting = True
     trainer.fit_loop.restarting = False
-    assert trainer.fit_loop.restarting, "else there is no need of it"
+    assert trainer.fit_loop.restarting, "else the workaround is no longer needed"
     of_lightning.unset_restarting(trainer)
     assert not trainer.fit_loop.restarting
     assert not trainer.fit_loop.epoch_loop.restarting
@@ -169,7 +169,7 @@ def test_training_data_are_loaded_again():
     fit(Look(look, "on_train_end"))
 
 
-def test_loaders_that_are_given_and_asked_for():
+def test_given_loaders_are_found():
     def look(trainer):
         found.append(len(of_lightning.requested_loader(trainer)))
         found.append(len(of_lightning.loader_from_hook(trainer.datamodule, "other_dataloader")))
@@ -199,13 +199,13 @@ def test_loaders_are_prepared():
     assert len(of_lightning.prepare_loader(one_of_two, loader, RunningStage.VALIDATING).sampler) == 3
 
 
-def test_the_sampler_that_is_wrapped():
+def test_a_wrapped_sampler_is_found():
     sampler = RandomSampler(range(4))
     assert of_lightning.wrapped_sampler(DistributedSamplerWrapper(sampler, num_replicas=2, rank=0)) is sampler
     assert of_lightning.wrapped_sampler(sampler) is None
 
 
-def test_what_is_attached_in_a_fit():
+def test_objects_attached_in_a_fit_have_the_private_names_we_use():
     def look(trainer):
         module = trainer.lightning_module
         assert of_lightning.attached_datamodule(trainer) is trainer.datamodule
@@ -220,8 +220,8 @@ def test_what_is_attached_in_a_fit():
     assert of_lightning.attached_datamodule(Trainer(logger=False, accelerator="cpu")) is None
 
 
-def test_attributes_that_are_lent(tmp_path):
-    """Setting one that is not there would do nothing, in silence."""
+def test_borrowed_attributes_exist(tmp_path):
+    """Setting a missing attribute would silently do nothing."""
     assert getattr(TensorBoardLogger(tmp_path, default_hp_metric=False), of_lightning.HP_METRIC) is False
     stopping = EarlyStopping("x", check_on_train_epoch_end=True)
     assert getattr(stopping, of_lightning.STOP_AT_EPOCH_END) is True
@@ -233,7 +233,7 @@ def test_attributes_that_are_lent(tmp_path):
     ]
 
 
-def test_lightning_saves_the_best_by_the_method_that_is_lent(tmp_path):
+def test_lightning_saves_the_best_checkpoint_by_the_borrowed_method(tmp_path):
     checkpoint, called = ModelCheckpoint(tmp_path, monitor="x"), []
     setattr(checkpoint, of_lightning.SAVE_BEST, lambda trainer, candidates: called.append(float(candidates["x"])))
     fit(checkpoint, enable_checkpointing=True)
@@ -249,7 +249,7 @@ def test_checkpoints(tmp_path):
     assert of_lightning.latest_checkpoint(checkpoint) == (str(tmp_path / "epoch=0-step=3.ckpt"), 3)
 
 
-def test_the_search_for_a_batch_size():
+def test_the_batch_size_finder_has_the_private_names_we_use():
     finder = BatchSizeFinder(mode="binsearch", init_val=4, max_trials=9, max_val=100)
     assert of_lightning.size_search(finder) == ("binsearch", 4, 100)
     of_lightning.limit_trials(finder, 3)
@@ -336,7 +336,7 @@ def test_schedules():
     assert set(of_torch.SCHEDULE_RESULTS) <= vars(OneCycleLR(optimizer, 0.1, total_steps=9)).keys()
 
 
-def test_a_summary_is_written_as_it_is(tmp_path):
+def test_a_summary_is_written_unchanged(tmp_path):
     with SummaryWriter(tmp_path) as writer:
         of_torch.add_summary(writer, Summary(value=[Summary.Value(tag="mine", simple_value=2.0)]), 5)
     events = EventAccumulator(str(tmp_path)).Reload()
@@ -344,7 +344,7 @@ def test_a_summary_is_written_as_it_is(tmp_path):
 
 
 def classes_with_private_names_of_a_base():
-    """(class, private names of its bases outside of the package that its body defines or uses)."""
+    """Yield (class, private names that its body uses or defines and that belong to bases outside the package)."""
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
@@ -369,18 +369,18 @@ def names_of_foreign_bases(cls):
     names = set()
     for base in cls.__mro__[:-1]:
         if base.__module__.partition(".")[0] in ("lightning", "torch", "torchmetrics"):
-            with suppress(OSError):  # parts of torch are no Python
+            with suppress(OSError):  # parts of torch are not written in Python
                 names |= {*vars(base), *re.findall(r"self\.(\w+)", inspect.getsource(base))}
     return {name for name in names if re.fullmatch("_[a-z]\\w*", name)}
 
 
 def test_private_names_of_bases_are_listed():
-    """Where a release drops one, or a class of ours takes another, this says so."""
+    """Fails when a release drops a name or a class of ours uses another one."""
     assert dict(classes_with_private_names_of_a_base()) == INHERITED
 
 
 def test_no_private_name_is_imported_outside_of_the_fence():
-    """Ruff's SLF001 sees attributes, not imports."""
+    """SLF001 of Ruff checks attributes, not imports."""
     found = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")

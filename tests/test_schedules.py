@@ -24,13 +24,13 @@ def rates(total_steps, steps, state=None):
     return seen, schedule
 
 
-def test_holds_then_falls_to_zero():
+def test_the_step_size_is_held_and_then_falls_to_zero():
     seen, schedule = rates(total_steps=8, steps=8)
     assert seen == pytest.approx([2, 2, 2, 2, 2, 1.5, 1, 0.5])
     assert schedule.get_last_lr() == [0]
 
 
-def test_a_longer_training_can_take_over():
+def test_a_longer_training_can_resume_the_schedule():
     _, schedule = rates(total_steps=4, steps=4)
     seen, _ = rates(total_steps=8, steps=4, state=schedule.state_dict())
     assert seen[1:] == pytest.approx([1.5, 1, 0.5])
@@ -40,12 +40,12 @@ def test_a_longer_training_can_take_over():
     ("arguments", "message"),
     [((0.5, 0), "total_steps: got 0"), ((1.0,), "hold: got 1.0, expected a share"), ((-1,), "hold: got -1")],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         HoldThenDecay(torch.optim.SGD([torch.zeros(1)], lr=1.0), *arguments)
 
 
-def test_nobody_told_the_length():
+def test_a_schedule_of_unknown_length_is_refused():
     with pytest.raises(ValueError, match="total_steps: got None outside of an objective"):
         rates(total_steps=None, steps=1)
 
@@ -106,7 +106,7 @@ def test_max_time_alone_is_no_length(tmp_path, interval):
         fit(tmp_path, {"max_time": "00:01:00:00"}, interval)
 
 
-def test_parts_of_a_sequence_have_their_own_lengths(tmp_path):
+def test_the_parts_of_a_sequence_have_their_own_lengths(tmp_path):
     def schedule(optimizer):
         return SequentialLR(optimizer, [LinearLR(optimizer, 0.1, total_iters=5), HoldThenDecay(optimizer, 0.5)], [5])
 
@@ -118,11 +118,11 @@ def test_parts_of_a_sequence_have_their_own_lengths(tmp_path):
 @pytest.mark.parametrize(
     "schedule", [lambda o: CosineAnnealingLR(o, 10), lambda o: OneCycleLR(o, 0.1, 30), lambda o: PolynomialLR(o, 5)]
 )
-def test_a_schedule_with_an_end_of_its_own_elsewhere_is_told(tmp_path, schedule):
+def test_a_schedule_that_does_not_end_with_training_is_reported(tmp_path, schedule):
     with pytest.warns(UserWarning, match=r"lr_scheduler: got \w+ with \w+ = \d+ for a training of 18 steps"):
         fit(tmp_path, {"max_epochs": 3}, "step", schedule)
 
 
-def test_torch_s_schedules_that_end_with_training_need_no_word(tmp_path, recwarn):
+def test_schedules_of_torch_that_end_with_training_are_not_reported(tmp_path, recwarn):
     fit(tmp_path, {"max_steps": 14}, "step", lambda o: CosineAnnealingLR(o, 14))
     assert not any("lr_scheduler" in str(warning.message) for warning in recwarn)

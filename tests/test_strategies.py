@@ -1,4 +1,4 @@
-"""Lightning's strategies and torch.compile: the weights and the geometry of the plain run, or one line that refuses."""
+"""Each strategy of Lightning and torch.compile gives the results of the plain run or is refused in one line."""
 
 import json
 import os
@@ -29,7 +29,7 @@ QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summa
 
 
 class End(NamedTuple):
-    """What a training has ended with, as whole tensors."""
+    """The final state of a training, as unsharded tensors."""
 
     weights: dict
     metrics: dict
@@ -85,7 +85,7 @@ def _fit_cases(rank, strategy):
 
 
 @pytest.mark.slow
-def test_fsdp2_is_ddp(gloo):
+def test_fsdp2_equals_ddp(gloo):
     ddp, fsdp2 = (on_processes(2, _fit_cases, strategy) for strategy in ("ddp", "fsdp2"))
     for name in CASES:
         assert not ddp[0][name].is_sharded
@@ -104,7 +104,7 @@ def _exchange(rank, folder):
 
 
 @pytest.mark.exhaustive
-def test_a_checkpoint_of_either_is_resumed_by_the_other_and_by_one_process(gloo, tmp_path):
+def test_checkpoints_resume_under_ddp_fsdp2_and_one_process(gloo, tmp_path):
     ends = on_processes(2, _exchange, str(tmp_path))[0]
     for pair in ends:
         assert_same(ends["ddp", "ddp"], ends[pair])
@@ -112,7 +112,7 @@ def test_a_checkpoint_of_either_is_resumed_by_the_other_and_by_one_process(gloo,
     assert_same(*alone)
 
 
-def test_states_of_parameters_are_matched_by_their_places_in_the_groups():
+def test_optimizer_states_are_matched_by_position_in_the_groups():
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     weights, biases = ([getattr(layer, name) for layer in model] for name in ("weight", "bias"))
     optimizer = torch.optim.Adam([{"params": weights}, {"params": biases}])
@@ -148,9 +148,9 @@ def test_the_guard_finds_a_bad_gradient_in_the_share_of_one_process(gloo, in_tmp
 @pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
-def test_from_python_processes_can_be_forked_or_spawned(gloo, repository, strategy):
+def test_processes_can_be_forked_or_spawned_from_python(gloo, repository, strategy):
     expected = on_processes(2, _fit_briefly, "ddp")[0]
-    # In a process of its own: torch refuses to train in a fork of one that has trained.
+    # In a separate process: torch refuses to train in a fork of one that has trained.
     code = "import json; from tests.test_strategies import _fit_briefly as fit; "
     code += f"print(json.dumps(fit(None, {strategy!r})))"
     run = subprocess.run(
@@ -161,7 +161,7 @@ def test_from_python_processes_can_be_forked_or_spawned(gloo, repository, strate
         timeout=300,
     )
     assert run.returncode == 0, run.stderr
-    # Callbacks stay in the processes; metrics come back.
+    # Callbacks stay in the processes; only metrics are returned.
     metrics = json.loads(run.stdout.splitlines()[-1])
     assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-5, nan_ok=True)
 
@@ -179,21 +179,21 @@ def _fit_briefly(rank, strategy):
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed", "deepspeed_stage_2"])
-def test_a_strategy_under_which_a_run_would_not_be_right_is_refused(in_tmp, refusal, strategy):
+def test_an_unsupported_strategy_is_refused(in_tmp, refusal, strategy):
     line = refusal(main, ["fit", "--config=hscl.yaml", f"--trainer.strategy={strategy}"])
     assert line.startswith(f"nc-train: error: --trainer.strategy: got {strategy}, expected ddp")
     assert not list(Path().iterdir())
 
 
-def test_lightnings_own_model_parallelism_is_refused():
+def test_model_parallelism_of_lightning_is_refused():
     model = HSCL(encoder=MLP((32,), [16]), num_classes=10)
     trainer = Trainer(strategy=ModelParallelStrategy(), devices=1, max_epochs=1, enable_checkpointing=False, **QUIET)
     with pytest.raises(ValueError, match="strategy: got ModelParallelStrategy, expected ddp, or"):
         trainer.fit(model, LatentClassDataModule(batch_size=60, samples_per_class=50))
 
 
-def test_under_fsdp2_batch_norm_is_synchronised_before_weights_are_sharded(gloo, monkeypatch):
-    """As on GPUs, where torch's SyncBatchNorm replaces each BatchNorm; its kernels alone are those of a CPU."""
+def test_fsdp2_synchronizes_batch_norm_before_sharding(gloo, monkeypatch):
+    """As on GPUs, SyncBatchNorm of torch replaces each BatchNorm; only its kernels are those of a CPU."""
 
     def normalize(self, x):
         return nn.functional.batch_norm(
@@ -212,7 +212,7 @@ def test_under_fsdp2_batch_norm_is_synchronised_before_weights_are_sharded(gloo,
     assert torch.isfinite(trainer.callback_metrics["loss/train"])
 
 
-def test_fsdp2_is_refused_with_a_learnt_temperature():
+def test_fsdp2_is_refused_with_a_learned_temperature():
     model = HSCL(encoder=MLP((32,), [16]), num_classes=10)
     model.loss = nn.Linear(1, 1)
     model._device_mesh = {"data_parallel": None}
@@ -242,7 +242,7 @@ def test_an_encoder_compiles_into_one_graph(dynamo, name):
     assert (explained.graph_count, explained.graph_break_count) == (1, 0)
 
 
-def test_a_compiled_step_leaves_the_loss_as_a_whole(dynamo):
+def test_a_compiled_step_does_not_split_the_loss(dynamo):
     model = HSCL(encoder=MLP((1, 8, 8), [16]), num_classes=10)
     model._log_epoch = lambda *_, **__: None
     batch = torch.rand(20, 1, 8, 8), torch.arange(10).repeat(2)
@@ -253,7 +253,7 @@ def test_a_compiled_step_leaves_the_loss_as_a_whole(dynamo):
 
 
 @pytest.mark.exhaustive
-def test_a_compiled_training_is_the_plain_one(dynamo):
+def test_a_compiled_training_equals_the_plain_one(dynamo):
     metrics = []
     for compiled in (False, True):
         torch.manual_seed(0)
@@ -272,7 +272,7 @@ def test_a_compiled_training_is_the_plain_one(dynamo):
     assert metrics[0] == metrics[1]
 
 
-def test_the_overlay_runs_on_one_process(in_tmp, monkeypatch):
+def test_the_fsdp_overlay_runs_on_one_process(in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     quick = ["--trainer.fast_dev_run=1", "--trainer.accelerator=cpu", "--trainer.devices=1"]
     cli = main(["fit", "--config=hscl.yaml", "--config=fsdp.yaml", *quick, "--trainer.enable_progress_bar=false"])

@@ -1,4 +1,4 @@
-"""The house: small modules, no circles, a core without Lightning; pyproject's contracts say who may import whom."""
+"""Package structure: small modules, no cycles, a core without Lightning; the import contracts are in pyproject."""
 
 import ast
 import subprocess
@@ -19,7 +19,7 @@ def module_name(path):
 
 
 def imports(path):
-    """Modules of ours that a file imports when it is loaded."""
+    """Modules of the package that a file imports at load time."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "nc_lightning":
             for alias in node.names:
@@ -27,9 +27,9 @@ def imports(path):
                 yield f"{node.module}.{alias.name}" if module.exists() else node.module
 
 
-def test_no_module_imports_itself_through_others():
+def test_there_are_no_import_cycles():
     graph = {module_name(path): set(imports(path)) for path in PACKAGE.rglob("*.py")}
-    assert graph["nc_lightning.losses.links"] & graph.keys(), "or the test below shows nothing"
+    assert graph["nc_lightning.losses.links"] & graph.keys(), "else the test below proves nothing"
     list(TopologicalSorter(graph).static_order())
 
 
@@ -44,7 +44,7 @@ def test_the_functional_core_does_not_load_lightning():
     assert not loads("nc_lightning.losses", "lightning")
     assert not loads("nc_lightning.geometry", "torchmetrics")
     assert not loads("nc_lightning.private_apis.torch", "lightning")
-    assert loads("nc_lightning.objectives", "lightning"), "or the test above shows nothing"
+    assert loads("nc_lightning.objectives", "lightning"), "else the test above proves nothing"
 
 
 CONTRACT = {

@@ -5,7 +5,7 @@ from tests.tiers import left_out
 pytest_plugins = ["pytester"]
 
 
-def test_as_many_cases_as_are_asked_for_stay_and_always_the_same_ones():
+def test_a_fixed_choice_of_the_requested_number_of_cases_is_kept():
     cases = list(range(48))
     for count in (1, 12, 48, 100):
         out = left_out("a test", cases, count)

@@ -1,4 +1,4 @@
-"""Each option and callback of Lightning, from the command line: it works, which the plain run shows, or is refused.
+"""Each option and callback of Lightning works on the command line, compared with the plain run, or is refused.
 
 docs/reference/trainer-options.md is the same table for readers.
 """
@@ -29,13 +29,13 @@ PLAIN = [
     *("--data.batch_size=16", "--data.samples_per_class=16"),
 ]
 STEPS = 4
-"""Of an epoch of the plain run."""
+"""Number of steps in an epoch of the plain run."""
 
 
 class Works:
     """The weights are those of the run with the arguments ``like``, by default the plain one.
 
-    Or they are near to them: nearer than ``within`` times the way from where training began.
+    Or the distance is less than ``within`` times the distance from the initial weights.
     """
 
     words = "works"
@@ -184,7 +184,7 @@ CALLBACKS = [
     ('GradientAccumulationScheduler --scheduling={"0":2}', Works(*ACCUMULATED)),
     ("LambdaCallback", WORKS),
     ("LearningRateFinder --update_attr=false", WORKS),
-    ("LearningRateFinder --num_training_steps=2", WORKS),  # which are too few to find any other
+    ("LearningRateFinder --num_training_steps=2", WORKS),  # too few to find any other
     ("LearningRateMonitor", WORKS),
     ("LearningRateMonitor --trainer.logger=false", Refused("Cannot use `LearningRateMonitor` callback with")),
     ("ModelCheckpoint --dirpath=mine --monitor=loss/val", WORKS),
@@ -239,7 +239,7 @@ def distance(one, other):
 
 
 def weights(cli):
-    """The weights and the statistics of BatchNorm; not how many batches these are of."""
+    """The weights and the statistics of BatchNorm, without its count of batches."""
     state = cli.model.state_dict().items()
     return {key: value.detach().clone().double() for key, value in state if not key.endswith("num_batches_tracked")}
 
@@ -251,7 +251,7 @@ def marked(row):
 
 @pytest.mark.some(12)
 @pytest.mark.parametrize(("option", "setting", "outcome"), [marked(row) for row in ROWS])
-def test_it_works_or_is_refused(option, setting, outcome, capsys):
+def test_every_option_works_or_is_refused(option, setting, outcome, capsys):
     arguments = arguments_of(option, setting)
     if isinstance(outcome, Refused):
         with pytest.raises(SystemExit) as ended:
@@ -271,7 +271,7 @@ def test_it_works_or_is_refused(option, setting, outcome, capsys):
             assert distance(reached, expected) <= outcome.within * distance(expected, weights_of(*NO_STEP))
 
 
-def test_another_run_is_told_apart():
+def test_the_comparison_distinguishes_another_run():
     assert any(not torch.equal(value, weights_of(*ENDS)[key]) for key, value in weights_of().items())
     assert distance(weights_of(), weights_of(*NO_STEP)) > 0.05
 
@@ -289,7 +289,7 @@ def test_every_option_callback_logger_precision_and_strategy_is_in_the_table():
     assert settings["strategy"] >= {n for n in StrategyRegistry.available_strategies() if not n.startswith(started)}
 
 
-def test_the_documentation_has_the_same_rows(repository):
+def test_the_documentation_has_the_same_rows_as_the_tests(repository):
     text = (repository / "docs" / "reference" / "trainer-options.md").read_text()
     written = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (works|refused)", text, re.MULTILINE)
     ours = [(option, setting, outcome.words) for option, setting, outcome in ROWS]

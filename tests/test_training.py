@@ -1,4 +1,4 @@
-"""The default training reaches what the README says of it."""
+"""The default training reaches the results stated in the README."""
 
 import sys
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_hscl_on_digits_reaches_neural_collapse():
 
 
 @pytest.mark.exhaustive
-def test_hscl_on_digit_pairs_reaches_neural_collapse_in_short():
+def test_hscl_on_digit_pairs_reaches_neural_collapse_in_a_short_run():
     train, _, _ = geometry("--config", "hscl.yaml", "--config", "paper/short.yaml")
     assert train["effective_rank"] >= 98.5
 
@@ -65,6 +65,6 @@ def test_scl_on_digit_pairs_stays_in_dimensional_collapse():
 @pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["hscl.yaml", "hucl.yaml"])
-def test_adaptive_hardness_on_digit_pairs_needs_no_search(config):
+def test_adaptive_hardness_on_digit_pairs_needs_no_tuning(config):
     train, _, _ = geometry("--config", config, "--config", "digit_pairs.yaml", "--config", "adaptive.yaml")
     assert train["effective_rank"] >= 98.5

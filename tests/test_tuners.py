@@ -1,4 +1,4 @@
-"""Lightning's tuners and BackboneFinetuning with all our callbacks: they find, and leave nothing behind."""
+"""Lightning's tuners and BackboneFinetuning work with all our callbacks and leave no trace."""
 
 import sys
 
@@ -68,35 +68,35 @@ def assert_same(one, other):
         assert torch.equal(metrics[key].nan_to_num(-7), value.nan_to_num(-7)), key
 
 
-def test_a_search_that_changes_nothing_leaves_nothing_behind(tmp_path):
+def test_a_search_without_an_update_leaves_no_trace(tmp_path):
     assert_same(fit(tmp_path / "a", LearningRateFinder(update_attr=False)), fit(tmp_path / "b"))
 
 
-def test_the_step_size_found_is_the_one_that_training_has(tmp_path):
+def test_training_uses_the_step_size_found(tmp_path):
     found = fit(tmp_path / "a", LearningRateFinder(num_training_steps=25))
     assert found[0].lr != 1e-3
     assert_same(found, fit(tmp_path / "b", lr=found[0].lr))
     assert found[1].lr_scheduler_configs[0].scheduler.base_lrs == [found[0].lr] * 2
 
 
-def test_the_batch_size_found_is_the_one_that_training_has(tmp_path):
+def test_training_uses_the_batch_size_found(tmp_path):
     found = fit(tmp_path / "a", BatchSizeFinder(init_val=20))
-    assert found[3].batch_size == 160, "the last of 20, 40, 80 and 160 that the 300 samples fill"
+    assert found[3].batch_size == 160, "the largest of 20, 40, 80 and 160 that 300 samples fill"
     assert_same(found, fit(tmp_path / "b", batch_size=160))
 
 
-def test_tuners_may_follow_each_other(tmp_path):
+def test_both_tuners_can_run_in_sequence(tmp_path):
     found = fit(tmp_path / "a", BatchSizeFinder(init_val=20), LearningRateFinder(num_training_steps=25))
     assert_same(found, fit(tmp_path / "b", batch_size=160, lr=found[0].lr))
 
 
-def test_an_attribute_that_is_not_there_is_one_line(in_tmp, refusal):
+def test_a_missing_attribute_is_refused_in_one_line(in_tmp, refusal):
     finder = ["--trainer.callbacks+=LearningRateFinder", "--trainer.callbacks.attr_name=nope"]
     assert "nope" in refusal(main, ["fit", "--config=hscl.yaml", *finder])
 
 
 @pytest.mark.parametrize("mode", ["power", "binsearch"])
-def test_sizes_of_random_batches_end_with_the_data_set(tmp_path, mode):
+def test_the_search_over_random_batches_ends_at_the_size_of_the_data_set(tmp_path, mode):
     data = LatentClassDataModule(batch_size=40, samples_per_class=30, batches="random")
     finder = BatchSizeFinder(mode, init_val=20)
     trainer = Trainer(default_root_dir=tmp_path, callbacks=[finder], enable_checkpointing=False, max_epochs=1, **QUIET)
@@ -112,7 +112,7 @@ def test_sizes_of_random_batches_end_with_the_data_set(tmp_path, mode):
         ({"init_val": 20, "mode": "binsearch"}, "mode: got binsearch with balanced batches, expected power"),
     ],
 )
-def test_sizes_that_batches_cannot_have_are_refused(tmp_path, arguments, message):
+def test_impossible_batch_sizes_are_refused(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=f"BatchSizeFinder: {message}"):
         fit(tmp_path, BatchSizeFinder(**arguments))
 
@@ -124,7 +124,7 @@ def test_a_resumed_run_is_not_tuned(tmp_path, tuner):
         fit(tmp_path / "on", tuner, ckpt=tmp_path / "end.ckpt")
 
 
-def test_lr_is_what_the_optimizer_is_made_with():
+def test_lr_is_the_step_size_of_the_optimizer():
     model = HSCL(encoder=MLP((32,), [8]), num_classes=10, optimizer=lambda p: torch.optim.SGD(p, lr=0.3))
     assert model.lr == 0.3
     model.lr = 0.7
@@ -133,7 +133,7 @@ def test_lr_is_what_the_optimizer_is_made_with():
         model.lr = 0
 
 
-def test_the_backbone_waits_and_follows_in_a_resumed_run_as_well(tmp_path):
+def test_backbone_finetuning_also_works_in_a_resumed_run(tmp_path):
     whole = fit(tmp_path / "a", BackboneFinetuning(unfreeze_backbone_at_epoch=1, backbone_initial_lr=1e-5))
     rates = whole[2].rates
     assert [len(groups) for groups in rates[::7]] == [2, 3, 3, 3]
@@ -158,7 +158,7 @@ SHORT = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--mod
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_on_the_command_line(in_tmp, monkeypatch, callback):
+def test_it_works_from_the_command_line(in_tmp, monkeypatch, callback):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     cli = main(["fit", "--config=hscl.yaml", *SHORT, f"--trainer.callbacks+={callback[0]}", *callback[1:]])
     assert cli.trainer.current_epoch == 2

@@ -1,4 +1,4 @@
-"""What `make test` runs of a test with many cases; the mark `exhaustive` leaves the others to `make test-all`."""
+"""The cases of a large test that `make test` runs; the mark `exhaustive` leaves the others to `make test-all`."""
 
 import random
 from itertools import groupby
@@ -7,7 +7,7 @@ import pytest
 
 
 def mark_cases(items):
-    """Mark the cases that the mark `some` leaves out."""
+    """Mark the cases that the marker `some` leaves out as exhaustive."""
     for name, cases in groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
         cases = list(cases)
         some = cases[0].get_closest_marker("some")
@@ -17,6 +17,6 @@ def mark_cases(items):
 
 
 def left_out(name, cases, count):
-    """Return all cases of a test except as many as count, drawn by the name of the test."""
+    """Return all cases of a test except ``count`` ones, drawn with the name of the test as seed."""
     kept = random.Random(name).sample(range(len(cases)), min(count, len(cases)))
     return [case for index, case in enumerate(cases) if index not in kept]

@@ -1,11 +1,11 @@
-"""Why balanced batches: neural collapse minimises the loss of every one of them, and of no random one.
+"""Why balanced batches: neural collapse minimizes the loss of every balanced batch, but of no random batch.
 
     python examples/paper/random_batches.py
 
-At neural collapse a random batch has the same loss as a balanced one, and on average over batches it is a minimum. But
-its own minimum lies elsewhere, below the bound: there the classes that it holds often are far from each other at the
-expense of those that it holds rarely. So its gradient does not vanish at neural collapse, as that of a balanced one
-does: it is noise, which steps of a fixed size never settle.
+At neural collapse a random batch has the same loss as a balanced one, and the average loss over batches has its minimum
+there. But the minimum of a single random batch lies elsewhere, below the bound: its frequent classes are further apart,
+at the expense of its rare ones. So its gradient does not vanish at neural collapse, unlike that of a balanced batch.
+This gradient is noise, and with a constant step size training never settles.
 """
 
 import warnings
@@ -19,14 +19,14 @@ CLASSES, DIM, BATCH = 100, 99, 500
 
 
 def batch_labels(balanced: bool, generator: torch.Generator) -> torch.Tensor:
-    """Labels of a batch of digit pairs: five of each class, or whatever comes from 30 of each class."""
+    """Labels of a batch of digit pairs: five of each class, or a random draw from 30 of each class."""
     if balanced:
         return torch.arange(CLASSES).repeat_interleave(BATCH // CLASSES)
     return torch.arange(CLASSES).repeat_interleave(30)[torch.randperm(30 * CLASSES, generator=generator)[:BATCH]]
 
 
 def gradient_at_collapse(loss: HSCLLoss, labels: torch.Tensor) -> torch.Tensor:
-    """Gradient of a batch's loss by the class means (C, d), at the simplex, along the sphere."""
+    """Gradient of the loss of a batch with respect to the class means (C, d) at the simplex, along the sphere."""
     means = simplex_etf(CLASSES, DIM).double().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(means[labels], labels), means)
     along = (gradient * means).sum(1, keepdim=True) * means
@@ -34,7 +34,7 @@ def gradient_at_collapse(loss: HSCLLoss, labels: torch.Tensor) -> torch.Tensor:
 
 
 def minimum(loss: HSCLLoss, labels: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Smallest loss of a batch over all class means in the unit ball, from the simplex on, and those means."""
+    """Minimize the loss of a batch over class means in the unit ball, starting at the simplex; return both."""
     means = (simplex_etf(CLASSES, DIM).double() + 1e-3 * torch.randn(CLASSES, DIM).double()).requires_grad_()
     optimizer = torch.optim.LBFGS([means], max_iter=500, line_search_fn="strong_wolfe", tolerance_change=1e-14)
 
@@ -49,7 +49,7 @@ def minimum(loss: HSCLLoss, labels: torch.Tensor) -> tuple[float, torch.Tensor]:
 
 
 def main(batches: int = 100) -> dict[str, float]:
-    """Print, and return, what is said above in numbers."""
+    """Print and return the numbers behind the text above."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     found: dict[str, float] = {}

@@ -50,9 +50,9 @@ def browser():
 
 @contextmanager
 def tensorboard(logdir):
-    """The real server, and the address it answers at."""
+    """The real server and its address."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0"]
-    # It says which port it has got once it answers.
+    # It prints its port once it is ready.
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
@@ -72,7 +72,7 @@ def tensorboard(logdir):
 
 
 def when_loaded(address, runs):
-    """Wait until the server has read all runs: what it has not read, pages do not show."""
+    """Wait until the server has read all runs, because pages do not show a run before that."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         with urllib.request.urlopen(f"{address}/data/runs", timeout=PATIENCE) as answer:
@@ -90,11 +90,11 @@ class Tab:
         self.page.goto(f"{address}/#{name}", timeout=1000 * PATIENCE)
 
     def text(self):
-        """All text of the page, also of frames and of shadow trees."""
+        """All text of the page, including frames and shadow trees."""
         return "\n".join(frame.evaluate(DEEP_TEXT) for frame in self.page.frames)
 
     def locate(self, selector):
-        """All elements of the page and its frames that a CSS selector finds."""
+        """All elements of the page and its frames that match a CSS selector."""
         return [element for frame in self.page.frames for element in frame.locator(selector).all()]
 
     def wait_until(self, condition, what):
@@ -115,6 +115,6 @@ class Tab:
         return Image.open(BytesIO((element or self.page).screenshot(timeout=1000 * PATIENCE))).convert("RGB")
 
 
-def colours(picture):
-    """Number of different colours."""
+def colors(picture):
+    """Number of different colors."""
     return len(picture.getcolors(2**24))

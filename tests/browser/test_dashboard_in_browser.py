@@ -10,7 +10,7 @@ from PIL import Image
 from nc_lightning.cli import main
 from nc_lightning.cli import report as nc_report
 from nc_lightning.sweeps import command as nc_sweep
-from tests.browser.tensorboard_page import Tab, colours, tensorboard, when_loaded
+from tests.browser.tensorboard_page import Tab, colors, tensorboard, when_loaded
 
 pytestmark = pytest.mark.browser
 FIGURES = {"cosines", "spectrum", "plane", "similarities", "trajectory"}
@@ -19,7 +19,7 @@ OBJECTIVES = ("scl", "hscl")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two short runs of the command line, and the folder that holds both."""
+    """The folder of two short runs of the command line."""
     folder = tmp_path_factory.mktemp("dashboard")
     before, sys.argv = sys.argv, ["nc-train"]
     options = ["--trainer.max_epochs=6", "--geometry.every_n_epochs=1", "--dashboard.every_n_epochs=3"]
@@ -53,7 +53,7 @@ def open_tab(chromium, address):
 
 
 def curves(tab, selector):
-    """How many curves with more than one point there are."""
+    """Number of curves with more than one point."""
     return sum("L" in (line.get_attribute("d") or "") for line in tab.locate(selector))
 
 
@@ -62,7 +62,7 @@ def test_scalars(open_tab):
     tab = open_tab("scalars")
     tab.wait_for_text("geometry/train/cdnv", "version_0", "version_1")
     tab.wait_until(lambda tab: curves(tab, "tf-scalar-card path") >= 4, "curves")
-    assert colours(tab.picture()) > 100
+    assert colors(tab.picture()) > 100
 
 
 def test_custom_scalars(open_tab):
@@ -70,11 +70,11 @@ def test_custom_scalars(open_tab):
     tab.wait_for_text("Neural collapse", "The paper's conditions", "Dimensions", "Loss", "Negatives")
     tab.wait_for_text("NC1, within over between classes (ideal 0)", "NC2, distance to the simplex (ideal 0)")
     tab.wait_for_text("NC3, classifier and class means (ideal 0)", "NC4, classifier against nearest class mean")
-    # Both runs, training beside validation, in one chart.
+    # Both runs share one chart, with training and validation.
     tab.wait_for_text(*(f"geometry/{s}/nc1 (version_{run})" for s in ("train", "val") for run in (0, 1)))
     tab.wait_until(lambda tab: curves(tab, "tf-custom-scalar-multi-line-chart-card path.line") >= 20, "curves")
     for card in tab.locate("tf-custom-scalar-multi-line-chart-card")[:6]:
-        assert colours(tab.picture(card)) > 20
+        assert colors(tab.picture(card)) > 20
 
 
 def test_images(open_tab):
@@ -91,8 +91,8 @@ def test_images(open_tab):
         source = image.evaluate("image => image.src")
         picture = Image.open(BytesIO(tab.page.request.get(source).body()))
         assert picture.width > 400
-        assert colours(picture.convert("RGB")) > 10
-        assert colours(tab.picture(image)) > 10
+        assert colors(picture.convert("RGB")) > 10
+        assert colors(tab.picture(image)) > 10
 
 
 def test_projector(open_tab):
@@ -101,7 +101,7 @@ def test_projector(open_tab):
     tab.wait_for_text("Points:\n1259\nDimension:\n9")
 
     def drawn(tab):
-        # The images of digits are black, the axes are thin lines in colours.
+        # The images of digits are black, the axes are thin colored lines.
         canvases = [canvas for canvas in tab.locate("#scatter canvas") if canvas.is_visible()]
         return any(sum(tab.picture(canvas).convert("L").histogram()[:40]) > 1000 for canvas in canvases)
 
@@ -134,7 +134,7 @@ def test_report(chromium, runs, tmp_path, monkeypatch, which):
     assert figures.count() == (len(FIGURES) if which == "one run" else 2 * len(FIGURES) + 1)
     for figure in figures.all():
         assert figure.evaluate("image => image.complete && image.naturalWidth > 400")
-        assert colours(Image.open(BytesIO(figure.screenshot())).convert("RGB")) > 10
+        assert colors(Image.open(BytesIO(figure.screenshot())).convert("RGB")) > 10
     assert not page.locator("pre").first.is_visible()
     page.locator("summary").first.click()
     assert re.search(r"class_path: nc_lightning.H?SCL", page.locator("pre").first.inner_text())
@@ -158,7 +158,7 @@ def test_report_of_a_sweep(chromium, tmp_path, monkeypatch):
     assert figures.count() == 14
     for figure in figures.all():
         assert figure.evaluate("image => image.complete && image.naturalWidth > 400")
-        assert colours(Image.open(BytesIO(figure.screenshot())).convert("RGB")) > 10
+        assert colors(Image.open(BytesIO(figure.screenshot())).convert("RGB")) > 10
     page.set_viewport_size({"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "on a phone"
     page.get_by_text("hscl-batches=balanced-seed=0: done").click()

@@ -22,7 +22,7 @@ def measured(rank, num_classes=11, feature_dim=20):
 
 
 def warnings_at(watch, ranks, trainer=TRAINER, **kwargs):
-    """The numbers of the measurements that the watch warns at."""
+    """Return the indices of the measurements at which the watch warns."""
     told = []
     for index, rank in enumerate(ranks):
         with warnings.catch_warnings(record=True) as caught:
@@ -38,19 +38,19 @@ def warnings_at(watch, ranks, trainer=TRAINER, **kwargs):
         ([6.9, 6.9, 6.9, 6.9, 6.9], [2]),  # once
         ([7.0] * 5, []),
         ([6.9, 6.9, 7.1, 6.9, 6.9], []),  # not in a row
-        ([6.9, float("nan"), 6.9, 6.9], [3]),  # undefined is neither
+        ([6.9, float("nan"), 6.9, 6.9], [3]),  # undefined counts as neither
     ],
 )
-def test_it_warns_once_of_ranks_that_stay_low(ranks, told):
+def test_it_warns_once_when_the_rank_stays_low(ranks, told):
     assert warnings_at(CollapseWatch(share=0.7, patience=3), ranks) == told
 
 
-def test_the_ideal_is_what_the_dimension_allows():
+def test_the_ideal_rank_is_limited_by_the_dimension():
     assert warnings_at(CollapseWatch(patience=1), [3.0], num_classes=11, feature_dim=4) == []
     assert warnings_at(CollapseWatch(patience=1), [3.0], num_classes=11, feature_dim=5) == [0]
 
 
-def test_the_message_says_how_low_and_what_helps():
+def test_the_warning_gives_the_rank_and_the_remedy():
     with pytest.warns(UserWarning, match="dimensional collapse") as caught:
         CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, measured(2.04))
     text = str(caught[0].message)
@@ -58,11 +58,11 @@ def test_the_message_says_how_low_and_what_helps():
         assert part in text
 
 
-def test_only_training_counts():
+def test_only_measurements_of_training_count():
     validating = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.VALIDATING), current_epoch=0)
     assert warnings_at(CollapseWatch(patience=1), [1.0], validating) == []
-    unlabelled = SimpleNamespace(results={"train": {"feature_effective_rank": 1.0}}, statistics={})
-    CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, unlabelled)
+    unlabeled = SimpleNamespace(results={"train": {"feature_effective_rank": 1.0}}, statistics={})
+    CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, unlabeled)
     CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, SimpleNamespace(results={}, statistics={}))
 
 
@@ -76,7 +76,7 @@ def test_the_count_survives_a_checkpoint():
     assert warnings_at(again, [1.0] * 4) == []
 
 
-def test_in_a_run_that_collapses():
+def test_a_run_that_collapses_is_warned_about():
     data = DigitsDataModule(batch_size=100)
     model = SCL(encoder=MLP(data.input_shape, [8]), num_classes=10, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_in_a_run_that_collapses():
 
 
 @pytest.mark.slow
-def test_nc_train_has_one_and_it_is_silent_in_a_good_run(in_tmp):
+def test_nc_train_watches_for_collapse_and_is_silent_in_a_good_run(in_tmp):
     options = ["--trainer.max_epochs=6", "--geometry.every_n_epochs=2", "--trainer.enable_progress_bar=false"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -106,6 +106,6 @@ def test_nc_train_has_one_and_it_is_silent_in_a_good_run(in_tmp):
         ({"patience": 0}, "patience: got 0, expected an integer >= 1"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         CollapseWatch(**arguments)

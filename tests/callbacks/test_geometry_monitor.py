@@ -35,7 +35,7 @@ def dataset(loader):
     return torch.cat(x), torch.cat(labels)
 
 
-def test_values_are_those_of_all_features_at_once(tmp_path):
+def test_batched_values_equal_those_of_all_features_at_once(tmp_path):
     monitor, module, data = GeometryMonitor(), model(), LatentClassDataModule(noise=2.0)
     fit = trainer(tmp_path, monitor)
     fit.fit(module, data)
@@ -54,7 +54,7 @@ def test_values_are_those_of_all_features_at_once(tmp_path):
         )
 
 
-def test_the_end_is_measured_also_in_mid_epoch(tmp_path):
+def test_the_end_of_training_is_measured_even_in_mid_epoch(tmp_path):
     monitor, logger = GeometryMonitor(every_n_epochs=10), CSVLogger(tmp_path)
     fit = trainer(tmp_path, monitor, max_epochs=-1, max_steps=17, logger=logger)
     fit.fit(model(), LatentClassDataModule())
@@ -75,12 +75,12 @@ def test_kept_features_give_the_same_values(tmp_path, monkeypatch, data):
         return repr((monitor.results, monitor.sample.z.tolist(), torch.rand(1)))  # NaN is NaN
 
     kept = run()
-    for size in (0, 100_000):  # too little for any set, and for the training set alone
+    for size in (0, 100_000):  # too small for any set; too small only for the training set
         monkeypatch.setattr(measurement_file, "KEPT_BYTES", size)
         assert run() == kept
 
 
-def test_what_is_kept_is_within_its_budget(monkeypatch):
+def test_kept_features_stay_within_the_memory_budget(monkeypatch):
     monkeypatch.setattr(measurement_file, "KEPT_BYTES", 1000)
 
     def batches(count):
@@ -91,11 +91,11 @@ def test_what_is_kept_is_within_its_budget(monkeypatch):
         assert len(list(kept.passing(batches(count)))) == count
         assert kept.complete == complete
         assert len(kept.batches) == (count if complete else 0)
-        assert all(z.untyped_storage().nbytes() == 120 for z, *_ in kept.batches)  # not what it was a part of
+        assert all(z.untyped_storage().nbytes() == 120 for z, *_ in kept.batches)  # not the tensor it was a slice of
 
 
 class Listener(Callback):
-    """Asks for a sample, and looks at every measurement."""
+    """Asks for a sample and records every measurement."""
 
     def __init__(self):
         self.heard = []
@@ -110,7 +110,7 @@ class Listener(Callback):
         self.heard.append((trainer.global_step, monitor.results["train"]["nc1"], stats.num_samples, sample))
 
 
-def test_others_are_told_of_a_measurement_with_its_statistics_and_a_sample(tmp_path):
+def test_callbacks_receive_each_measurement_with_statistics_and_a_sample(tmp_path):
     listener, monitor, module, data = Listener(), GeometryMonitor(every_n_epochs=2), model(), LatentClassDataModule()
     trainer(tmp_path, listener, monitor, max_epochs=5).fit(module, data)
     assert [step for step, *_ in listener.heard] == [24, 48, 60]
@@ -126,14 +126,14 @@ def test_others_are_told_of_a_measurement_with_its_statistics_and_a_sample(tmp_p
     assert monitor.statistics["val"].num_samples == 200
 
 
-def test_without_a_request_nothing_is_kept(tmp_path):
+def test_no_sample_is_kept_without_a_request(tmp_path):
     monitor = GeometryMonitor()
     trainer(tmp_path, monitor).fit(model(), LatentClassDataModule())
     assert monitor.sample is None
 
 
 class Watched(MLP):
-    """Counts the inputs that it sees in eval mode and in training mode."""
+    """Counts its inputs in eval mode and in training mode."""
 
     def __init__(self):
         super().__init__((32,), (24,))
@@ -144,7 +144,7 @@ class Watched(MLP):
         return super().forward(x)
 
 
-def test_an_epoch_that_is_not_due_costs_nothing(tmp_path, monkeypatch):
+def test_an_epoch_without_a_measurement_costs_nothing(tmp_path, monkeypatch):
     def evaluated(*callbacks):
         encoder = Watched()
         trainer(tmp_path, *callbacks, max_epochs=5, num_sanity_val_steps=0).fit(
@@ -163,11 +163,11 @@ def test_an_epoch_that_is_not_due_costs_nothing(tmp_path, monkeypatch):
     assert evaluated(GeometryMonitor(every_n_epochs=2)) == without + 6 * measurement  # each set is read twice
 
 
-def test_training_is_not_disturbed(tmp_path):
+def test_measuring_does_not_change_training(tmp_path):
     class Dropping(MLP):
         def __init__(self):
             super().__init__((32,), (24,))
-            self.frozen = nn.BatchNorm1d(24).eval()  # a part that its owner keeps in eval mode
+            self.frozen = nn.BatchNorm1d(24).eval()  # a submodule that its owner keeps in eval mode
 
         def forward(self, x):
             return self.frozen(nn.functional.dropout(super().forward(x), 0.1, self.training))
@@ -193,7 +193,7 @@ def test_training_is_not_disturbed(tmp_path):
     assert with_monitor[3:] == without[3:]
 
 
-def test_modes_are_restored_at_once(tmp_path):
+def test_train_and_eval_modes_are_restored_immediately(tmp_path):
     class Spy(GeometryMonitor):
         def on_train_epoch_end(self, trainer, pl_module):
             before = [m.training for m in pl_module.modules()]
@@ -217,7 +217,7 @@ def test_a_checkpoint_can_be_chosen_by_geometry(tmp_path):
     assert list(tmp_path.glob("*.ckpt"))
 
 
-def test_other_loggers_get_the_values(tmp_path):
+def test_every_logger_gets_the_values(tmp_path):
     logger = CSVLogger(tmp_path)
     trainer(tmp_path, GeometryMonitor(), logger=logger).fit(model(), LatentClassDataModule())
     header = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text().splitlines()[0]
@@ -226,7 +226,7 @@ def test_other_loggers_get_the_values(tmp_path):
 
 
 class TheirModule(LightningModule):
-    """Somebody else's module: features by forward, no number of classes."""
+    """A third-party module: forward returns features, and there is no number of classes."""
 
     def __init__(self, width=5):
         super().__init__()
@@ -242,18 +242,18 @@ class TheirModule(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_somebody_else_s_module_and_a_shuffled_loader_without_validation(tmp_path):
+def test_a_third_party_module_with_a_shuffled_loader_and_no_validation_is_measured(tmp_path):
     x, y = torch.randn(43, 32), torch.randint(3, (43,))
     monitor, module = GeometryMonitor(num_classes=3), TheirModule()
     loader = DataLoader(TensorDataset(x, y), batch_size=10, shuffle=True, drop_last=True)
     trainer(tmp_path, monitor).fit(module, loader)
     with torch.no_grad():
-        expected = measure(module(x), y)  # every sample once, also what training drops
+        expected = measure(module(x), y)  # every sample once, including those that training drops
     assert monitor.results["train"] == pytest.approx(expected, rel=1e-5, abs=1e-9)
     assert set(monitor.results) == {"train"}
 
 
-def test_bad_input(tmp_path):
+def test_bad_input_is_refused(tmp_path):
     x, y = torch.randn(40, 32), torch.arange(10).repeat(4)
 
     def fit(x, y, module, monitor):
@@ -278,7 +278,7 @@ def test_bad_input(tmp_path):
         GeometryMonitor(every_n_epochs=0)
 
 
-def test_a_monitor_knows_nothing_of_an_earlier_fit(tmp_path):
+def test_a_monitor_keeps_nothing_from_an_earlier_fit(tmp_path):
     def run(monitor, classes, width, fn="fit"):
         torch.manual_seed(0)
         module = HSCL(encoder=MLP((32,), (24,)), num_classes=classes, feature_dim=width)
@@ -310,7 +310,7 @@ def test_a_monitor_knows_nothing_of_an_earlier_fit(tmp_path):
         ({"max_steps": 17}, False),
     ],
 )
-def test_a_loss_of_other_weights_is_none_of_a_measurement(tmp_path, options, fresh):
+def test_a_measurement_does_not_include_a_loss_of_other_weights(tmp_path, options, fresh):
     monitor, module, data = GeometryMonitor(), model(), LatentClassDataModule()
     fit = trainer(tmp_path, monitor, **{"max_epochs": 3, **options})
     fit.fit(module, data)
@@ -336,7 +336,7 @@ def _measure(rank, world_size, data):
     sources = {"datamodule": DigitsDataModule()} if data == "module" else sources
     still = functools.partial(torch.optim.SGD, lr=0.0)
     module = HSCL(encoder=MLP((1, 8, 8), [12]), num_classes=10, optimizer=still)
-    module.eval()  # no running statistics: the features are those of any number of processes
+    module.eval()  # without running statistics the features do not depend on the number of processes
     monitor, probe = GeometryMonitor(), OnlineLinearProbe(still)  # zero: nc3 is NaN
     options = {"devices": world_size, "strategy": "ddp", "precision": "64-true", "accelerator": "cpu"}
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "logger": False}
@@ -346,7 +346,7 @@ def _measure(rank, world_size, data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["module", "loaders"])
-def test_several_processes_measure_what_one_does(gloo, data):
+def test_several_processes_measure_the_same_as_one(gloo, data):
     (one,) = on_processes(1, _measure, 1, data)
     assert set(one) == {"train", "val"}
     assert {"nc1", "nc3", "nc4", "ncc_accuracy", "within_class_variation"} <= set(one["train"])

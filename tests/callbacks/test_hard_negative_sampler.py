@@ -28,12 +28,12 @@ class Recorder(Callback):
 @pytest.mark.parametrize(
     ("schedule", "expected"), [("constant", [8] * 5), ("linear", [2, 5, 8, 8, 8]), ("cosine", [2, 5, 8, 8, 8])]
 )
-def test_schedules(schedule, expected):
+def test_schedules_give_the_expected_hardness(schedule, expected):
     sampler = HardNegativeSampler(beta=8.0, schedule=schedule, start=2.0, duration=0.5)
     assert [sampler.hardness(p) for p in (0, 0.25, 0.5, 0.75, 1)] == pytest.approx(expected)
 
 
-def test_cosine_starts_and_ends_gently():
+def test_the_cosine_schedule_is_flat_at_both_ends():
     sampler = HardNegativeSampler(beta=1.0, schedule="cosine")
     assert sampler.hardness(0.1) < 0.1
     assert sampler.hardness(0.9) > 0.9
@@ -51,7 +51,7 @@ def test_hardness_follows_the_schedule_in_training(tmp_path):
 
 @pytest.mark.parametrize("averaged", [False, True])
 @pytest.mark.parametrize("schedule", ["linear", "adaptive"])
-def test_a_checkpoint_has_the_loss_that_training_had_with_the_hardness_it_had_reached(schedule, averaged, tmp_path):
+def test_a_loaded_checkpoint_has_the_hardness_and_the_loss_of_training(schedule, averaged, tmp_path):
     def trainer(*callbacks):
         average = [EMAWeightAveraging(decay=0.5, update_every_n_steps=1)] if averaged else []
         return Trainer(max_epochs=2, callbacks=[*callbacks, *average], default_root_dir=tmp_path, **QUIET)
@@ -91,7 +91,7 @@ def test_one_module_evaluates_checkpoints_of_different_hardness(tmp_path):
     assert loss(last) == (fit.callback_metrics["loss/val"].item(), 8.0)
 
 
-def test_a_checkpoint_in_the_middle_of_an_average_has_the_hardness_of_training(tmp_path):
+def test_a_checkpoint_saved_during_weight_averaging_has_the_hardness_of_training(tmp_path):
     class Save(Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             trainer.save_checkpoint(tmp_path / "middle.ckpt")
@@ -106,7 +106,7 @@ def test_a_checkpoint_in_the_middle_of_an_average_has_the_hardness_of_training(t
     assert loaded.loss.beta == save.beta > 10
 
 
-def test_a_constant_hardness_is_no_state_and_the_constructor_decides(tmp_path):
+def test_a_constant_hardness_is_not_saved_and_the_constructor_decides(tmp_path):
     module = HSCL(beta=3.0, encoder=MLP((32,)), num_classes=10)
     trainer = Trainer(max_epochs=1, callbacks=[HardNegativeSampler()], default_root_dir=tmp_path, **QUIET)
     trainer.fit(module, LatentClassDataModule())
@@ -121,7 +121,7 @@ def test_beta_comes_from_the_loss_and_its_effect_is_logged(tmp_path):
     metrics = trainer.callback_metrics
     assert metrics["negatives/hardness"] == 4.0
     assert 1 < metrics["negatives/effective"] < 79
-    assert 7 / 79 < metrics["negatives/false_share"] < 1  # hardness finds them more often than chance
+    assert 7 / 79 < metrics["negatives/false_share"] < 1  # hardness picks them more often than chance
 
 
 def test_a_batch_without_a_usable_anchor_does_not_spoil_the_epoch(tmp_path):
@@ -136,7 +136,7 @@ def test_a_batch_without_a_usable_anchor_does_not_spoil_the_epoch(tmp_path):
     assert sampler.hardness(1.0) > 0
 
 
-def test_a_hardening_without_a_beta(tmp_path):
+def test_a_hardening_without_beta_is_refused(tmp_path):
     def fit_threshold(*callbacks):
         trainer = Trainer(max_epochs=1, callbacks=list(callbacks), default_root_dir=tmp_path, **QUIET)
         module = HSCL(encoder=MLP((32,)), num_classes=10, hardening=Threshold(0.1))
@@ -150,7 +150,7 @@ def test_a_hardening_without_a_beta(tmp_path):
         fit_threshold(HardNegativeSampler(beta=3.0))
 
 
-def test_a_module_without_a_contrastive_loss(tmp_path):
+def test_a_module_without_a_contrastive_loss_is_refused(tmp_path):
     class Other(LightningModule):
         loss = torch.nn.MSELoss()
 
@@ -194,7 +194,7 @@ def test_adaptive_hardness_holds_the_fraction_of_effective_negatives(tmp_path, o
     assert constant["negatives/fraction"].item() != pytest.approx(0.4, abs=0.05)
 
 
-def test_where_all_negatives_are_equally_hard_hardness_rises_to_its_largest():
+def test_hardness_rises_to_its_maximum_when_all_negatives_are_equally_hard():
     sampler = HardNegativeSampler(schedule="adaptive", max_beta=10.0)
     assert sampler.hardness(0.0) == 10.0
     assert HardNegativeSampler(beta=5.0, schedule="linear").hardness(0.0) == 0.0
@@ -205,7 +205,7 @@ def test_where_all_negatives_are_equally_hard_hardness_rises_to_its_largest():
     assert sampler._adapt(8.0, reached=float("nan")) == 8.0
 
 
-def test_the_queue_is_filled_used_after_the_warmup_and_not_in_validation(tmp_path):
+def test_the_queue_is_used_after_the_warmup_and_not_in_validation(tmp_path):
     class Watch(Callback):
         train, val = [], []
 
@@ -237,7 +237,7 @@ def test_past_features_change_the_loss(tmp_path):
     assert with_queue.callback_metrics["negatives/effective"] > 2 * without.callback_metrics["negatives/effective"]
 
 
-def test_a_resumed_run_goes_on_with_the_hardness_and_the_features(tmp_path):
+def test_a_resumed_run_restores_the_hardness_and_the_queue(tmp_path):
     def sampler():
         return HardNegativeSampler(schedule="adaptive", fraction=0.4, max_beta=99, queue_size=300, queue_warmup=1)
 
@@ -253,7 +253,7 @@ def test_a_resumed_run_goes_on_with_the_hardness_and_the_features(tmp_path):
         assert torch.equal(a, b)
 
 
-def test_a_checkpoint_without_a_queue_loads_into_a_sampler_with_one_and_back(tmp_path):
+def test_checkpoints_load_with_and_without_a_queue(tmp_path):
     plain, _ = fit(tmp_path, HardNegativeSampler(), epochs=1)
     plain.save_checkpoint(tmp_path / "plain.ckpt")
     queued, _ = fit(tmp_path, HardNegativeSampler(queue_size=100), epochs=2, ckpt_path=tmp_path / "plain.ckpt")
@@ -261,7 +261,7 @@ def test_a_checkpoint_without_a_queue_loads_into_a_sampler_with_one_and_back(tmp
     fit(tmp_path, HardNegativeSampler(), epochs=3, ckpt_path=tmp_path / "queued.ckpt")
 
 
-def test_a_new_fit_starts_anew(tmp_path):
+def test_a_new_fit_starts_from_scratch(tmp_path):
     sampler = HardNegativeSampler(schedule="adaptive", queue_size=5000, queue_warmup=0)
     fit(tmp_path, sampler, epochs=1)
     once = len(sampler.queue)
@@ -269,7 +269,7 @@ def test_a_new_fit_starts_anew(tmp_path):
     assert len(sampler.queue) == once
 
 
-def test_a_training_step_that_returns_only_a_loss(tmp_path):
+def test_a_training_step_may_return_only_a_loss(tmp_path):
     class Bare(HSCL):
         def training_step(self, batch, batch_idx):
             return super().training_step(batch, batch_idx)["loss"]
@@ -280,7 +280,7 @@ def test_a_training_step_that_returns_only_a_loss(tmp_path):
             fit(tmp_path, sampler, Bare, epochs=1)
 
 
-def test_a_checkpoint_with_features_of_another_dimension_stops_before_anything_is_updated(tmp_path):
+def test_past_features_of_another_dimension_are_refused_before_any_update(tmp_path):
     trainer, _ = fit(tmp_path, HardNegativeSampler(queue_size=100, queue_warmup=0), epochs=1)
     trainer.save_checkpoint(tmp_path / "nine.ckpt")
     sampler = HardNegativeSampler(queue_size=100, queue_warmup=0)
@@ -316,12 +316,12 @@ def test_adaptive_needs_a_hardness(tmp_path):
         ({"queue_warmup": -1}, "queue_warmup: got -1"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         HardNegativeSampler(**arguments)
 
 
-def test_how_often_a_sample_meets_itself_in_the_queue():
+def test_the_queue_warns_when_samples_meet_their_own_past_features():
     rng, n = np.random.default_rng(0), 200
     for epochs in (0.1, 0.5, 1.0, 1.5, 2.0, 3.0):
         found = 0
@@ -341,7 +341,7 @@ def test_how_often_a_sample_meets_itself_in_the_queue():
         (HSCL, 960, None),
     ],
 )
-def test_a_queue_that_is_too_large_for_the_data_is_said_once(objective, queue_size, words, tmp_path):
+def test_a_queue_too_large_for_the_data_is_warned_about_once(objective, queue_size, words, tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(tmp_path, HardNegativeSampler(queue_size=queue_size), objective=objective, epochs=2)

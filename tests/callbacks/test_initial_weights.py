@@ -41,7 +41,7 @@ def weights(module):
 
 
 @pytest.mark.parametrize("given", ["runs/version_0/checkpoints/some.ckpt", "runs"])
-def test_another_objective_begins_where_a_training_has_ended(trained, given):
+def test_another_objective_starts_from_the_weights_of_a_finished_training(trained, given):
     module = model()
     fit = trainer(InitialWeights(given), steps=0)
     fit.fit(module, DigitsDataModule())
@@ -53,14 +53,14 @@ def test_another_objective_begins_where_a_training_has_ended(trained, given):
     assert torch.equal(module.eval()(x), trained.eval()(x))
 
 
-def test_the_newest_whole_checkpoint_is_taken(trained):
+def test_the_newest_undamaged_checkpoint_is_used(trained):
     Path("runs/later.ckpt").write_bytes(b"cut off")
     module = model()
     trainer(InitialWeights("runs"), steps=0).fit(module, DigitsDataModule())
     torch.testing.assert_close(weights(module), weights(trained), rtol=0, atol=0)
 
 
-def test_a_training_that_is_resumed_goes_on_from_its_own(trained):
+def test_a_resumed_training_ignores_the_initial_weights(trained):
     module = model()
     fit = trainer(InitialWeights("runs"))
     fit.fit(module, DigitsDataModule())
@@ -78,7 +78,7 @@ def test_a_training_that_is_resumed_goes_on_from_its_own(trained):
         (8, "runs", r"InitialWeights: got \(16, 64\) for encoder.layers.1.weight in 'runs/.*', expected \(8, 64\)"),
     ],
 )
-def test_what_does_not_fit_is_refused(trained, width, given, message):
+def test_weights_that_do_not_fit_are_refused(trained, width, given, message):
     with pytest.raises((FileNotFoundError, ValueError), match=message):
         trainer(InitialWeights(given)).fit(model(width=width), DigitsDataModule())
 

@@ -1,4 +1,4 @@
-"""No value outlives what it was a value of: whatever changes in mid-run, metrics are those of the last epoch."""
+"""Outdated values are removed: after a change in mid-run, metrics are only those of the last epoch."""
 
 import json
 from collections import defaultdict
@@ -23,7 +23,7 @@ REFERENCES = {"loss/bound", "loss/optimality_gap", "loss/neural_collapse"}
 
 
 class Recorder(CSVLogger):
-    """Keeps the keys that were logged in each epoch."""
+    """Records the keys that were logged in each epoch."""
 
     def __init__(self, folder):
         super().__init__(folder)
@@ -76,16 +76,16 @@ CHANGES = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("objective", [HSCL, HUCL])
 @pytest.mark.parametrize("change", CHANGES)
-def test_metrics_are_those_of_the_last_epoch(change, objective, tmp_path):
+def test_metrics_are_only_those_of_the_last_epoch(change, objective, tmp_path):
     trainer, recorder = fit(tmp_path, objective, *CHANGES[change]())
     of_last = {key for key in recorder.keys[2] if "/" in key}
     assert {key for key in trainer.callback_metrics if "/" in key} == of_last
     lost = {key for key in recorder.keys[0] if "/" in key} - of_last
-    assert bool(lost) == (change != "nothing"), "or the test shows nothing"
+    assert bool(lost) == (change != "nothing"), "else this test proves nothing"
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_with_a_queue_there_is_no_bound_in_table_and_report(tmp_path):
+def test_with_a_queue_table_and_report_have_no_bound(tmp_path):
     sampler = HardNegativeSampler(queue_size=20, queue_warmup=2)
     trainer, recorder = fit(tmp_path, HUCL, sampler, TensorBoardDashboard(), epochs=4)
     assert recorder.keys[1] >= REFERENCES
@@ -96,14 +96,14 @@ def test_with_a_queue_there_is_no_bound_in_table_and_report(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_report_has_validation_losses_of_validated_epochs_alone(tmp_path):
+def test_the_report_has_validation_losses_only_of_validated_epochs(tmp_path):
     fit(tmp_path, HSCL, TensorBoardDashboard(), every=1, check_val_every_n_epoch=2)
     history = json.loads(next(tmp_path.rglob("report.json")).read_text())["history"]
     assert ["loss/val" in row for row in history] == [False, True, False]
 
 
 class BadBatch(Callback):
-    """A batch of the first epoch is not finite."""
+    """Makes one batch of the first epoch non-finite."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.current_epoch == 0 and batch_idx == 0:
@@ -111,7 +111,7 @@ class BadBatch(Callback):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_steps_that_another_fit_skipped_are_not_logged(tmp_path):
+def test_skipped_steps_of_an_earlier_fit_are_not_logged(tmp_path):
     trainer, _ = fit(tmp_path, HSCL, BadBatch(), NonFiniteGuard("skip"), epochs=2)
     assert trainer.callback_metrics["loss/skipped_steps"] == 1
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, BadBatch)]

@@ -16,7 +16,7 @@ COLLAPSED = {"nc1": 0.002, "equal_inner_product": 0.001, "zero_sum": 0.003, "eff
 
 
 def stopped_at(callback, measurements, num_classes=11, feature_dim=20, fn=TrainerFn.FITTING):
-    """The number of the measurement that training is stopped at, None if at none."""
+    """Return the index of the measurement at which training is stopped, or None."""
     trainer = SimpleNamespace(state=SimpleNamespace(fn=fn), current_epoch=4, should_stop=False)
     statistics = SimpleNamespace(num_classes=num_classes, feature_dim=feature_dim)
     for index, values in enumerate(measurements):
@@ -27,7 +27,7 @@ def stopped_at(callback, measurements, num_classes=11, feature_dim=20, fn=Traine
     return None
 
 
-def test_it_stops_where_all_are_met_in_a_row():
+def test_training_stops_once_all_measures_are_met_several_times_in_a_row():
     far = COLLAPSED | {"nc1": 0.02}
     assert stopped_at(NeuralCollapseReached(), [far, COLLAPSED, COLLAPSED, COLLAPSED]) == 2
     assert stopped_at(NeuralCollapseReached(), [COLLAPSED, far] * 3) is None
@@ -44,20 +44,20 @@ def test_it_stops_where_all_are_met_in_a_row():
         ("nc1", float("nan")),
     ],
 )
-def test_each_measure_has_a_say(key, value):
+def test_each_measure_can_prevent_the_stop(key, value):
     assert stopped_at(NeuralCollapseReached(patience=1), [COLLAPSED | {key: value}]) is None
     wider = NeuralCollapseReached(**{key: 0.2}, patience=1)
     assert (stopped_at(wider, [COLLAPSED | {key: value}]) is None) == (value != value)
     assert stopped_at(NeuralCollapseReached(**{key: 0.0}, patience=1), [COLLAPSED]) is None
 
 
-def test_without_room_for_a_simplex_equal_inner_products_are_not_asked_for():
+def test_equal_inner_products_are_not_required_where_the_simplex_does_not_fit():
     values = COLLAPSED | {"equal_inner_product": 0.5, "effective_rank": 4.0}
     assert stopped_at(NeuralCollapseReached(patience=1), [values], num_classes=11, feature_dim=4) == 0
     assert stopped_at(NeuralCollapseReached(patience=1), [values], num_classes=5, feature_dim=4) is None
 
 
-def test_only_training_is_stopped():
+def test_only_measurements_of_training_stop_the_run():
     assert stopped_at(NeuralCollapseReached(patience=1), [COLLAPSED], fn=TrainerFn.VALIDATING) is None
 
 
@@ -68,7 +68,7 @@ def test_the_count_survives_a_checkpoint():
     assert stopped_at(resumed, [COLLAPSED]) == 0
 
 
-def test_it_ends_a_run_and_says_when_and_where(caplog, tmp_path):
+def test_it_ends_a_run_and_reports_the_epoch_and_the_measures(caplog, tmp_path):
     reached = NeuralCollapseReached(nc1=2.0, equal_inner_product=2.0, zero_sum=2.0, effective_rank=9.0)
     data = DigitsDataModule(batch_size=100)
     model = HSCL(encoder=MLP(data.input_shape, [8]), num_classes=10)
@@ -117,6 +117,6 @@ def test_two_processes_stop_together(gloo, tmp_path):
         ({"patience": 0}, "patience: got 0, expected an integer >= 1"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         NeuralCollapseReached(**arguments)

@@ -25,7 +25,7 @@ def fit(tmp_path, *callbacks, epochs=3, objective=HSCL, ckpt_path=None):
     return trainer, module
 
 
-def test_it_learns_the_classes_and_is_compared_with_the_class_means(tmp_path):
+def test_the_probe_learns_the_classes_and_nc3_compares_it_with_the_class_means(tmp_path):
     probe, monitor = OnlineLinearProbe(FAST), GeometryMonitor()
     trainer, module = fit(tmp_path, probe, monitor, epochs=12)
     metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
@@ -35,18 +35,18 @@ def test_it_learns_the_classes_and_is_compared_with_the_class_means(tmp_path):
     for name in ("train", "val"):
         assert 0 <= metrics[f"geometry/{name}/nc4"] < 0.1
         assert 0 < metrics[f"geometry/{name}/nc3"] < 0.5
-    probe.classifier.bias.data[3] += 100  # now it says 3 for everything
+    probe.classifier.bias.data[3] += 100  # now it predicts 3 for every sample
     trainer.validate(module, LatentClassDataModule(batch_size=80), verbose=False)
     assert monitor.results["train"]["nc4"] > 0.5
 
 
-def test_without_a_probe_there_is_no_nc3(tmp_path):
+def test_nc3_is_absent_without_a_probe(tmp_path):
     monitor = GeometryMonitor()
     fit(tmp_path, monitor, epochs=1)
     assert not {"nc3", "nc4"} & set(monitor.results["train"])
 
 
-def test_training_is_the_same_with_a_probe_as_without(tmp_path):
+def test_the_probe_does_not_change_training(tmp_path):
     _, alone = fit(tmp_path)
     _, probed = fit(tmp_path, OnlineLinearProbe())
     for a, b in zip(alone.parameters(), probed.parameters(), strict=True):
@@ -54,7 +54,7 @@ def test_training_is_the_same_with_a_probe_as_without(tmp_path):
     assert not any("classifier" in name for name, _ in probed.named_parameters())
 
 
-def test_a_resumed_run_goes_on_and_a_checkpoint_without_a_probe_loads(tmp_path):
+def test_a_resumed_run_restores_the_probe_and_a_checkpoint_without_one_loads(tmp_path):
     whole, half, resumed, late = (OnlineLinearProbe(FAST) for _ in range(4))
     fit(tmp_path, whole, epochs=4)
     trainer, _ = fit(tmp_path, half, epochs=2)
@@ -62,14 +62,14 @@ def test_a_resumed_run_goes_on_and_a_checkpoint_without_a_probe_loads(tmp_path):
     fit(tmp_path, resumed, epochs=4, ckpt_path=tmp_path / "half.ckpt")
     assert torch.equal(resumed.classifier.weight, whole.classifier.weight)
     assert not torch.equal(resumed.classifier.weight, half.classifier.weight)
-    fit(tmp_path, epochs=4, ckpt_path=tmp_path / "half.ckpt")  # the probe of the checkpoint is left alone
+    fit(tmp_path, epochs=4, ckpt_path=tmp_path / "half.ckpt")  # the probe of the checkpoint is ignored
     trainer, _ = fit(tmp_path, epochs=2)
     trainer.save_checkpoint(tmp_path / "none.ckpt")
     fit(tmp_path, late, epochs=4, ckpt_path=tmp_path / "none.ckpt")
     assert late.classifier.weight.abs().sum() > 0
 
 
-def test_a_new_fit_begins_anew(tmp_path):
+def test_a_new_fit_resets_the_probe(tmp_path):
     probe, other = OnlineLinearProbe(), OnlineLinearProbe()
     fit(tmp_path, probe, epochs=2)
     fit(tmp_path, probe, epochs=1)
@@ -78,7 +78,7 @@ def test_a_new_fit_begins_anew(tmp_path):
 
 
 class Plain(LightningModule):
-    """A module that is not ours; it returns what it is told to."""
+    """A third-party module whose step returns a given output."""
 
     def __init__(self, returned):
         super().__init__()
@@ -94,7 +94,7 @@ class Plain(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_any_module_that_exposes_features(tmp_path):
+def test_any_module_that_returns_features_can_be_probed(tmp_path):
     labels = torch.tensor([0, 1, 2, -1] * 5)
     loader = DataLoader(TensorDataset(torch.randn(20, 4), labels), batch_size=10)
     probe = OnlineLinearProbe(num_classes=3)
@@ -111,7 +111,7 @@ def test_any_module_that_exposes_features(tmp_path):
         trainer.fit(Plain(("loss",)), loader)
 
 
-def test_no_known_label_is_no_step_and_no_error(tmp_path):
+def test_a_batch_without_known_labels_is_skipped(tmp_path):
     loader = DataLoader(TensorDataset(torch.randn(8, 4), torch.full((8,), -1)), batch_size=4)
     probe = OnlineLinearProbe(num_classes=3)
     trainer = Trainer(max_epochs=1, callbacks=[probe], default_root_dir=tmp_path, **QUIET)
@@ -119,7 +119,7 @@ def test_no_known_label_is_no_step_and_no_error(tmp_path):
     assert torch.equal(probe.classifier.weight, torch.zeros(3, 3))
 
 
-def test_another_dimension_is_refused():
+def test_features_of_another_dimension_are_refused():
     probe = OnlineLinearProbe(num_classes=3)
     probe._make(torch.zeros(1, 4))
     with pytest.raises(ValueError, match="OnlineLinearProbe: got features of 5 dimensions, expected 4 as before"):
@@ -148,14 +148,14 @@ def _classifier(rank, deal):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("deal", [[4, 4], [7, 1], [8, 0]])
-def test_two_processes_have_the_classifier_of_one(gloo, deal):
+def test_two_processes_train_the_same_classifier_as_one(gloo, deal):
     one = steps(OnlineLinearProbe(FAST, num_classes=4), PARTS).state_dict()
     for found in on_processes(2, _classifier, deal):
         for key, value in found.items():
             assert torch.allclose(value, one[key], atol=1e-6)
 
 
-def test_it_works_for_an_objective_without_hardness(tmp_path):
+def test_the_probe_works_for_an_objective_without_hardness(tmp_path):
     probe = OnlineLinearProbe()
     fit(tmp_path, probe, objective=SCL, epochs=1)
     assert probe.classifier.weight.shape == (10, 9)

@@ -23,7 +23,7 @@ def predictions(folder, data, **kwargs):
 
 
 def tree(root):
-    """Each image has the grey of its own number, by which its features know it."""
+    """Each image has its own gray level, so that its features identify it."""
     for number in range(24):
         path = root / "train" / ("ant", "bee")[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def tree(root):
 @pytest.mark.parametrize("limit", [1.0, 2])
 @pytest.mark.parametrize("damaged", [False, True])
 @pytest.mark.filterwarnings("ignore:left out")
-def test_names_and_paths_are_those_of_the_features(tmp_path, options, limit, damaged):
+def test_names_and_paths_match_the_features(tmp_path, options, limit, damaged):
     data = ImageFolderDataModule(tree(tmp_path / "tree"), val_share=0.25, batch_size=4, on_error="skip", **options)
     if damaged:
         (tmp_path / "tree" / "train" / "bee" / "3.png").write_bytes(b"")
@@ -45,12 +45,12 @@ def test_names_and_paths_are_those_of_the_features(tmp_path, options, limit, dam
     assert len(paths) == len(features) > 4
     numbers = [int(path.rpartition("/")[2].removesuffix(".png")) for path in paths]
     assert [path.split("/")[-2] for path in paths] == [names[label] for label in labels]
-    greys = np.array([10 * number / 255 for number in numbers])
+    grays = np.array([10 * number / 255 for number in numbers])
     mean, std = float(data.mean[0]), float(data.std[0])
-    np.testing.assert_allclose(features[:, 0], (greys - mean) / std, atol=1e-5)
+    np.testing.assert_allclose(features[:, 0], (grays - mean) / std, atol=1e-5)
 
 
-def test_what_has_no_files_has_no_paths(tmp_path):
+def test_predictions_of_data_without_files_have_no_paths(tmp_path):
     with predictions(tmp_path, DigitsDataModule()) as file:
         assert sorted(file.files) == ["features", "labels"]
         assert torch.from_numpy(file["labels"]).bincount().numel() == 10

@@ -1,4 +1,4 @@
-"""last.ckpt is the last state of training, whatever else is saved, and the summary's checkpoint is the table's."""
+"""last.ckpt is the last state of training, and the checkpoint in the summary gives the values of the table."""
 
 import re
 import time
@@ -22,7 +22,7 @@ from tests.on_processes import on_processes
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 WORSE = {"monitor": "loss/val", "mode": "max"}
-"""The first epoch is the best by this."""
+"""A monitored value that makes the first epoch the best."""
 
 
 def fit(folder, saving, *callbacks, ckpt_path=None, **options):
@@ -71,19 +71,19 @@ TRAINING = {
 
 
 @pytest.mark.parametrize("saving", SAVING)
-def test_last_is_the_last_state_whatever_is_saved(tmp_path, saving):
+def test_last_ckpt_is_the_last_state_with_every_checkpoint_option(tmp_path, saving):
     trainer, model, checkpoint = fit(tmp_path, SAVING[saving])
     is_last(trainer, model, tmp_path / "last.ckpt")
     assert Path(checkpoint.last_model_path) == tmp_path / "last.ckpt"
     if checkpoint.best_model_path and checkpoint.monitor and "every_n_train_steps" not in SAVING[saving]:
         best = torch.load(checkpoint.best_model_path, weights_only=True)
-        assert best["global_step"] == 4, "the best is the first epoch's, under a name of its own"
-    assert all(path.parent == tmp_path for path in tmp_path.rglob("*")), "file names have no slashes"
+        assert best["global_step"] == 4, "the best checkpoint is that of the first epoch, under its own name"
+    assert all(path.parent == tmp_path for path in tmp_path.rglob("*")), "file names contain no slashes"
 
 
 @pytest.mark.parametrize("saving", ["default", "monitor", "every 5 steps"])
 @pytest.mark.parametrize("options", TRAINING)
-def test_last_is_the_last_state_however_training_ends(tmp_path, options, saving):
+def test_last_ckpt_is_the_last_state_however_training_ends(tmp_path, options, saving):
     saving = SAVING[saving] if options != "no validation" or saving != "monitor" else {"monitor": "loss/train"}
     trainer, model, _ = fit(tmp_path, saving, **TRAINING[options])
     is_last(trainer, model, tmp_path / "last.ckpt")
@@ -97,7 +97,7 @@ class Stop(Callback):
 @pytest.mark.parametrize(
     "stop", [Stop(), EarlyStopping("loss/val", mode="max", patience=1)], ids=["in mid-epoch", "early"]
 )
-def test_last_is_the_last_state_of_a_training_that_is_stopped(tmp_path, stop):
+def test_last_ckpt_is_the_last_state_of_a_stopped_training(tmp_path, stop):
     trainer, model, _ = fit(tmp_path, WORSE, stop, max_epochs=9)
     assert trainer.current_epoch < 9
     is_last(trainer, model, tmp_path / "last.ckpt")
@@ -114,7 +114,7 @@ class Signal(Callback):
 
 
 @pytest.mark.parametrize("step", [6, 8], ids=["in mid-epoch", "at its end"])
-def test_last_is_what_an_interruption_has_saved(tmp_path, step):
+def test_last_ckpt_is_the_checkpoint_that_an_interruption_saved(tmp_path, step):
     stop = GracefulStop()
     signal = Signal(stop, step)
     with pytest.raises(Interrupted):
@@ -123,13 +123,13 @@ def test_last_is_what_an_interruption_has_saved(tmp_path, step):
     assert (tmp_path / "last.ckpt").resolve().name == f"interrupted-epoch=1-step={step}.ckpt"
 
 
-def test_a_save_does_not_go_through_the_link_to_the_best(tmp_path):
+def test_saving_does_not_write_through_the_link_to_the_best_checkpoint(tmp_path):
     _, _, checkpoint = fit(tmp_path, WORSE)
     assert torch.load(checkpoint.best_model_path, weights_only=True)["epoch"] == 0
     assert not (tmp_path / "last.ckpt").is_symlink()
 
 
-def test_another_run_in_the_same_folder_has_a_last_of_its_own(tmp_path):
+def test_another_run_in_the_same_folder_has_its_own_last_ckpt(tmp_path):
     fit(tmp_path, WORSE)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     trainer, model, checkpoint = fit(tmp_path, WORSE, max_epochs=2)
@@ -138,7 +138,7 @@ def test_another_run_in_the_same_folder_has_a_last_of_its_own(tmp_path):
     is_last(trainer, model, checkpoint.last_model_path)
 
 
-def test_a_run_that_resumes_in_the_same_folder_has_the_same_last(tmp_path):
+def test_a_run_resumed_in_the_same_folder_keeps_its_last_ckpt(tmp_path):
     fit(tmp_path, WORSE)
     trainer, model, checkpoint = fit(tmp_path, WORSE, max_epochs=4, ckpt_path=tmp_path / "last.ckpt")
     assert trainer.current_epoch == 4
@@ -146,7 +146,7 @@ def test_a_run_that_resumes_in_the_same_folder_has_the_same_last(tmp_path):
     is_last(trainer, model, tmp_path / "last.ckpt")
 
 
-def test_none_if_it_is_not_wanted_and_none_in_a_dry_run(tmp_path):
+def test_there_is_no_last_ckpt_if_it_is_off_or_in_a_dry_run(tmp_path):
     fit(tmp_path, {"save_last": None})
     assert [path.name for path in tmp_path.iterdir()] == ["epoch=2-step=12.ckpt"]
     fit(tmp_path / "dry", {}, fast_dev_run=True)
@@ -181,7 +181,7 @@ OPTIONS = {
 
 
 def table(output):
-    """The printed values by set and measure, as they stand there."""
+    """The printed values by set and measure, as strings."""
     values = {}
     for line in output.partition("Geometry of")[2].partition("checkpoint: ")[0].splitlines():
         row = line.split()
@@ -195,7 +195,7 @@ def table(output):
 @pytest.mark.some(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
-def test_validate_of_the_printed_checkpoint_repeats_the_printed_table(in_tmp, capsys, option):
+def test_validating_the_printed_checkpoint_repeats_the_printed_table(in_tmp, capsys, option):
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--data.batch_size=500"]
     quiet.append("--geometry.measures=all")
     short = ["--config=hscl.yaml", *quiet, "--probe.optimizer.init_args.lr=0.1", "--trainer.max_epochs=3"]
@@ -209,7 +209,7 @@ def test_validate_of_the_printed_checkpoint_repeats_the_printed_table(in_tmp, ca
     assert all(Path(path).is_file() for path in best)
     cli = main(["validate", *short, f"--ckpt_path={checkpoint}"])
     after = table(capsys.readouterr().out)
-    of_callbacks = ("nc3", "nc4") if option == "save_weights_only" else ()  # which such a checkpoint does not hold
+    of_callbacks = ("nc3", "nc4") if option == "save_weights_only" else ()  # not in checkpoints saved before validation
     compared = {key for _, key in before if not key.startswith("loss/") and key not in of_callbacks}
     if option != "max_steps":  # where no validation follows the last step
         compared.add("loss/val")
@@ -224,7 +224,7 @@ def test_validate_of_the_printed_checkpoint_repeats_the_printed_table(in_tmp, ca
 
 
 @pytest.mark.parametrize("save_last", ["link", True])
-def test_checkpoints_that_are_written_later_end_with_the_last_state(save_last, tmp_path):
+def test_asynchronous_checkpoints_end_with_the_last_state(save_last, tmp_path):
     class Slow(AtomicCheckpointIO):
         def save_checkpoint(self, *args, **kwargs):
             time.sleep(0.2)
@@ -243,10 +243,10 @@ def test_runs_that_fork_from_one_checkpoint_keep_their_last_states(tmp_path):
     assert [Path(checkpoint.last_model_path).name for _, _, checkpoint in forks] == ["last.ckpt", "last-v1.ckpt"]
     for trainer, model, checkpoint in forks:
         is_last(trainer, model, checkpoint.last_model_path)
-    assert not list(tmp_path.glob(".*")), "claims are given back"
+    assert not list(tmp_path.glob(".*")), "claims are released"
 
 
-def test_a_name_is_claimed_before_it_is_there(tmp_path):
+def test_a_checkpoint_name_is_claimed_before_the_file_exists(tmp_path):
     names = []
 
     class Other(Callback):
@@ -266,13 +266,13 @@ TABLE = [
 
 
 @pytest.mark.parametrize("save_last", ["true", "link"])
-def test_the_summary_names_our_last_state_whatever_a_callback_of_the_user_saves(save_last, in_tmp, capsys):
+def test_the_summary_names_our_last_state_with_any_user_checkpoint_callback(save_last, in_tmp, capsys):
     own = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=mine"]
     own += [f"--trainer.callbacks.save_last={save_last}", "--trainer.callbacks.every_n_epochs=2"]
     main([*TABLE, *own])
     assert "checkpoint: lightning_logs/version_0/checkpoints/last.ckpt" in capsys.readouterr().out
 
 
-def test_without_last_the_summary_names_the_newest_and_its_step(in_tmp, capsys):
+def test_without_last_ckpt_the_summary_names_the_newest_checkpoint_and_its_step(in_tmp, capsys):
     main([*TABLE, "--checkpoint.save_last=false", "--checkpoint.every_n_train_steps=2"])
     assert re.search(r"checkpoint of step \d+: lightning_logs/version_0/checkpoints/epoch=", capsys.readouterr().out)

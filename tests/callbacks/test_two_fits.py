@@ -1,4 +1,4 @@
-"""Every callback through two different fits: the second is as if there had been no first."""
+"""Every callback runs two different fits; the second does not depend on the first."""
 
 import copy
 import pickle
@@ -24,7 +24,7 @@ CALLBACKS = {
     "HardNegativeSampler, adaptive": lambda: HardNegativeSampler(schedule="adaptive", max_beta=3.0),
     "HardNegativeSampler, linear": lambda: HardNegativeSampler(schedule="linear"),
     "HardNegativeSampler, queue": lambda: HardNegativeSampler(queue_size=50, queue_warmup=0),
-    "InitialWeights": None,  # takes the weights of one checkpoint, which fit one module alone
+    "InitialWeights": None,  # loads the weights of one checkpoint, which fit only one module
     "NeuralCollapseReached": lambda: ours.NeuralCollapseReached(1e9, 1e9, 1e9, 1e9, patience=2),
     "NonFiniteGuard": lambda: NonFiniteGuard("skip"),
     "OnlineLinearProbe": OnlineLinearProbe,
@@ -37,7 +37,7 @@ CALLBACKS = {
 }
 
 
-def test_every_callback_is_there():
+def test_every_callback_is_tested():
     assert {name.partition(",")[0] for name in CALLBACKS} == set(ours.__all__)
 
 
@@ -68,12 +68,12 @@ def fit(callback, module, datamodule, folder):
 @pytest.mark.some(5)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [name for name, make in CALLBACKS.items() if make is not None])
-def test_the_second_fit_is_as_if_there_had_been_no_first(name, tmp_path):
+def test_the_second_fit_does_not_depend_on_the_first(name, tmp_path):
     used, fresh = CALLBACKS[name](), CALLBACKS[name]()
     first = objective(HUCL, 3, beta=2.0, feature_dim=5)
     fit(used, first, data(3), tmp_path / "first")
     if name == "NonFiniteGuard":
-        used.skipped_steps = 3  # as by a bad batch, of which the monitor would not measure the set
+        used.skipped_steps = 3  # as after a bad batch; the monitor would not measure a set with a real one
     results = []
     for callback in (used, fresh):
         module = objective(HSCL, 4, beta=7.0)
@@ -114,7 +114,7 @@ def test_the_probe_forgets_a_classifier_of_another_module(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name, make in CALLBACKS.items() if make is not None])
 @pytest.mark.filterwarnings("ignore")
-def test_after_a_fit_a_callback_can_be_copied_and_sent_to_a_process(name, tmp_path):
+def test_a_callback_can_be_copied_and_pickled_after_a_fit(name, tmp_path):
     callback = CALLBACKS[name]()
     module = objective(HSCL, 3)
     fit(callback, module, data(3), tmp_path)

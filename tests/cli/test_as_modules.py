@@ -1,4 +1,4 @@
-"""The modules of the console scripts are run by ``python -m`` as well."""
+"""The modules of the console scripts also run with ``python -m``."""
 
 import runpy
 import sys
@@ -24,7 +24,7 @@ def test_a_module_runs_as_a_command(name, module, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("name", "module"), SCRIPTS)
-def test_bad_input_is_no_success(name, module, monkeypatch, capsys):
+def test_bad_input_has_a_nonzero_exit_code(name, module, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "nothing/of/this/name"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(module, run_name="__main__")

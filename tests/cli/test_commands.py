@@ -1,4 +1,4 @@
-"""The console scripts answer ``--help`` at once, and run what they are called."""
+"""The console scripts answer ``--help`` quickly and run the command of their name."""
 
 import importlib
 import subprocess
@@ -20,7 +20,7 @@ def scripts(repository):
     return tomllib.loads((repository / "pyproject.toml").read_text())["project"]["scripts"]
 
 
-def test_the_four_commands_are_there(repository):
+def test_all_four_commands_are_installed(repository):
     for path in scripts(repository).values():
         module, _, function = path.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
@@ -36,7 +36,7 @@ def test_help_loads_nothing_heavy(name):
     assert run.stdout.splitlines()[-1] == "[]"
 
 
-def test_normalizations_are_those_of_geometry():
+def test_the_normalizations_of_the_help_are_those_of_geometry():
     assert get_args(Normalization) == NORMALIZATIONS
 
 
@@ -64,8 +64,8 @@ def test_the_help_of_an_objective_is_readable(capsys, monkeypatch, name):
     assert all(f"--model.{option} " in text for option in ("temperature", "encoder", "optimizer", "positives"))
 
 
-def test_any_module_is_an_encoder():
+def test_any_module_can_be_an_encoder():
     assert isinstance(torch.nn.Flatten(), Encoder)
     assert issubclass(torch.nn.Linear, Encoder)
     assert not isinstance(3, Encoder)
-    assert not isinstance(torch.nn.Flatten(), MLP), "of other classes, only those that are"
+    assert not isinstance(torch.nn.Flatten(), MLP), "no other class of this name exists"

@@ -18,7 +18,7 @@ def run_in_a_thread(error):
     thread.join()
 
 
-def test_of_a_full_disk_in_a_writer_s_thread_nothing_is_printed(monkeypatch):
+def test_a_full_disk_in_a_writer_thread_prints_nothing(monkeypatch):
     shown = []
     monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_type))
     before = threading.excepthook
@@ -33,7 +33,7 @@ def test_of_a_full_disk_in_a_writer_s_thread_nothing_is_printed(monkeypatch):
     assert threading.excepthook is before
 
 
-def test_threads_are_left_alone_after_an_error(monkeypatch):
+def test_the_thread_hook_is_restored_after_an_error(monkeypatch):
     monkeypatch.delenv("NC_DEBUG", raising=False)
     before = threading.excepthook
     with pytest.raises(SystemExit), errors_on_one_line("nc-train"):
@@ -43,7 +43,7 @@ def test_threads_are_left_alone_after_an_error(monkeypatch):
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize(("lines", "unbuffered"), [(1, ""), (10_000, "1")])
-def test_a_reader_that_has_left_is_no_error(lines, unbuffered):
+def test_a_closed_output_pipe_is_not_an_error(lines, unbuffered):
     read, write = os.pipe()
     os.close(read)
     imported = "from nc_lightning.cli.errors import errors_on_one_line"
@@ -56,14 +56,14 @@ def test_a_reader_that_has_left_is_no_error(lines, unbuffered):
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
-def test_another_broken_pipe_is_one(capsys):
+def test_any_other_broken_pipe_is_an_error(capsys):
     with pytest.raises(SystemExit) as ended, errors_on_one_line("nc-train"):
         raise BrokenPipeError(32, "Broken pipe")
     assert ended.value.code == 2
     assert "Broken pipe" in capsys.readouterr().err
 
 
-def test_lightnings_refusals_are_the_users_and_other_runtime_errors_ours():
+def test_refusals_by_lightning_are_user_errors_and_other_runtime_errors_are_bugs():
     def raised_in(module):
         scope = {"__name__": module}
         try:
@@ -77,7 +77,7 @@ def test_lightnings_refusals_are_the_users_and_other_runtime_errors_ours():
 
 
 @pytest.mark.parametrize(("kind", "ours"), [("ValueError", False), ("RuntimeError", True), ("KeyError", True)])
-def test_an_error_of_a_spawned_process(capsys, monkeypatch, kind, ours):
+def test_an_error_in_a_spawned_process_is_shown_as_its_own(capsys, monkeypatch, kind, ours):
     monkeypatch.delenv("NC_DEBUG", raising=False)
     text = f"\n\n-- Process 1 terminated with the following error:\nTraceback:\n  x\n{kind}: beta: got 1"
     with pytest.raises(ProcessRaisedException if ours else SystemExit), errors_on_one_line("nc-train"):

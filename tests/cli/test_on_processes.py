@@ -1,4 +1,4 @@
-"""``nc-train`` on several processes, however they are started: the geometry is that of one with the same batches."""
+"""``nc-train`` on several processes, started in any way, gives the geometry of one with the same batches."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ wait "${tasks[0]}" && wait "${tasks[1]}"
 
 
 def start(command, **environment):
-    """Run a command that starts processes, none of which may stay behind; return its code and what it has written."""
+    """Run a command that starts processes and must leave none running; return its exit code and its output."""
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -52,7 +52,7 @@ def start(command, **environment):
 
 
 @pytest.mark.exhaustive
-def test_two_processes_reach_the_geometry_of_one(gloo, in_tmp, repository, monkeypatch):
+def test_two_processes_reach_the_same_geometry_as_one(gloo, in_tmp, repository, monkeypatch):
     two = [*TWO, "--config", "ddp.yaml", "--trainer.devices=2"]
     assert start([sys.executable, "-m", "nc_lightning", "fit", *two])[0] == 0
     assert start([repository / "examples" / "torchrun.sh", *TWO], ACCELERATOR="cpu")[0] == 0
@@ -69,7 +69,7 @@ def test_two_processes_reach_the_geometry_of_one(gloo, in_tmp, repository, monke
 
 
 @pytest.mark.exhaustive
-def test_spawned_and_forked_processes_bring_back_what_others_leave(gloo, in_tmp):
+def test_spawned_and_forked_processes_return_the_same_results_as_others(gloo, in_tmp):
     tiny = ["--trainer.max_epochs=1", "--model.encoder.hidden_features=[8]", "--trainer.devices=2"]
     tables, weights = [], []
     for i, strategy in enumerate(["ddp", "ddp_spawn", "ddp_fork"]):
@@ -99,7 +99,7 @@ def test_an_error_in_a_spawned_process_is_one_line(gloo, in_tmp):
 
 
 @pytest.mark.exhaustive
-def test_a_slurm_job_that_is_stopped_puts_itself_into_the_queue_and_goes_on(gloo, in_tmp, repository):
+def test_a_stopped_slurm_job_requeues_itself_and_resumes(gloo, in_tmp, repository):
     for name, text in {"srun": SRUN, "scontrol": 'echo "$@" > scontrol-was-told\n'}.items():
         Path(name).write_text(f"#!/usr/bin/env bash\n{text}")
         Path(name).chmod(0o755)
@@ -124,7 +124,7 @@ def test_a_slurm_job_that_is_stopped_puts_itself_into_the_queue_and_goes_on(gloo
     assert code == 0
     assert "interrupted-epoch=1-step=7.ckpt" in err
     stopped, resumed = sorted(Path("lightning_logs").iterdir())
-    assert (stopped.name, resumed.name) == ("version_7", "version_7-1")  # Lightning names them by the job
+    assert (stopped.name, resumed.name) == ("version_7", "version_7-1")  # Lightning names them after the job
     assert RunRecord.read(resumed).history[-1]["epoch"] == 4
     assert [path.name for path in (stopped / "checkpoints").glob("interrupted-*")] == [
         "interrupted-epoch=1-step=7.ckpt"

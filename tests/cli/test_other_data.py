@@ -1,4 +1,4 @@
-"""A checkpoint with other data than those of its run: images are standardised as in training, classes compared."""
+"""A checkpoint used with other data: images are standardized as in training, and classes are compared."""
 
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ def features(cli):
         return file["features"]
 
 
-def test_the_same_images_get_the_same_features_among_others(ckpt, capsys):
+def test_an_image_has_the_same_features_whichever_images_surround_it(ckpt, capsys):
     write("other.npz", np.concatenate([IMAGES[:40], IMAGES[40:] // 4]))
     keep_all = ["--data.val_share=0"]
     mine = features(again("predict", ckpt, *keep_all))
@@ -49,7 +49,7 @@ def test_the_same_images_get_the_same_features_among_others(ckpt, capsys):
 
 @pytest.mark.some(3)
 @pytest.mark.parametrize("command", ["validate", "test", "predict", "fit"])
-def test_another_order_of_the_classes_is_one_line(ckpt, capsys, command):
+def test_another_order_of_the_classes_is_refused_in_one_line(ckpt, capsys, command):
     longer = ["--trainer.max_epochs=2"] if command == "fit" else []
     with pytest.raises(SystemExit) as exit_:
         again(command, ckpt, "--data.classes=[bee,ant]", *longer)

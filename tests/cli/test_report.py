@@ -13,7 +13,7 @@ def _runs(in_tmp):
         RunRecord(f"HSCL, {Path(name).name}", 10, 9, history=history).write(Path(name) / "report.json")
 
 
-def test_the_report_of_a_run_is_made_again(capsys):
+def test_nc_report_rebuilds_the_report_of_a_run(capsys):
     path = nc_report.main(["a/version_0"])
     assert path == Path("a/version_0/report.html")
     assert "0.125" in path.read_text()
@@ -23,7 +23,7 @@ def test_the_report_of_a_run_is_made_again(capsys):
     assert "0.125" in path.read_text()
 
 
-def test_several_runs_have_one_of_their_own_that_overwrites_nothing():
+def test_the_report_of_several_runs_overwrites_nothing():
     assert nc_report.main(["a/version_0", "a/version_1"]) == Path("comparison.html")
     assert nc_report.main(["a/version_0", "b/version_0"]) == Path("comparison-1.html")
     assert "HSCL, version_0 (b/version_0)" in Path("comparison-1.html").read_text()
@@ -44,7 +44,7 @@ def test_the_output_can_be_chosen():
         (["a/version_0", "--output", "there.html"], "nc-report: error: --output: got 'there.html', which exists"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, refusal):
+def test_bad_input_prints_one_line_and_exits_with_code_2(arguments, message, refusal):
     Path("broken.json").write_text("{")
     Path("there.html").write_text("mine")
     assert refusal(nc_report.main, arguments).startswith(message)

@@ -1,4 +1,4 @@
-"""What the end of a run prints: only what exists, also where the run was in other processes."""
+"""The summary of a run names only what exists, even when the run was in other processes."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from nc_lightning.io.run_folder import Trainer
 
 @pytest.fixture
 def printed(in_tmp, capsys):
-    """What is printed after a fit in other processes, of which the parent knows the metrics and the folder alone."""
+    """Return the summary of a fit in other processes; the parent knows only its metrics and its folder."""
 
     def call(*loggers, metrics=(), files=()):
         callbacks = [GeometryMonitor(), TensorBoardDashboard(), RunCheckpoint(monitor="loss/val", save_last="link")]
@@ -33,11 +33,11 @@ def printed(in_tmp, capsys):
     return call
 
 
-def test_nothing_is_printed_of_what_is_not_there(printed):
+def test_the_summary_leaves_out_missing_values(printed):
     assert printed(TensorBoardLogger("."), CSVLogger(".")) == ""
 
 
-def test_a_run_in_other_processes(printed):
+def test_a_run_in_spawned_processes_has_a_summary(printed):
     metrics = {"geometry/train/nc1": 0.25, "geometry/val/nc1": 0.5, "loss/val": 0.75}
     files = ["run/checkpoints/last.ckpt", "run/report.html", "tb/lightning_logs/version_0/events.out.tfevents.1"]
     logger = TensorBoardLogger("tb", version=0)

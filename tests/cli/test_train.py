@@ -31,7 +31,7 @@ def _empty_folder(in_tmp, monkeypatch):
 
 @pytest.fixture
 def run():
-    """One short HSCL run: its CLI and its folder."""
+    """The CLI and the folder of a short HSCL run."""
     cli = main(["fit", "--config", "hscl.yaml", *SHORT])
     return cli, Path(cli.trainer.log_dir)
 
@@ -40,12 +40,12 @@ ON_SMALL_IMAGES = ["--data=nc_lightning.data.ArrayDataModule", "--data.path=smal
 
 
 OF_IMAGES = ["cifar100", "paper/official", "paper/cifar10", "paper/tiny_imagenet", "paper/fast_gpu"]
-BEFORE = {"paper/fast_gpu": ["--config", "cifar100.yaml"]}  # a cache is of data modules of images
-ALSO = {"paper/fast_gpu": ["--model.compile=false"]}  # compiling takes a compiler, and minutes
+BEFORE = {"paper/fast_gpu": ["--config", "cifar100.yaml"]}  # only data modules of images have a cache
+ALSO = {"paper/fast_gpu": ["--model.compile=false"]}  # compiling needs a compiler, and minutes
 
 
 def complete(config):
-    """The command line that makes a config complete: an objective stands by itself, an overlay on each of them."""
+    """Return the command line that completes a config: an objective alone, an overlay on an objective."""
     stem = config.removesuffix(".yaml")
     if stem in OBJECTIVES:
         return [["--config", config]]
@@ -57,13 +57,13 @@ def complete(config):
 
 
 def small_images():
-    """Images of a hundred classes in a file, in the place of CIFAR-100."""
+    """Images of a hundred classes in a file, instead of CIFAR-100."""
     images, labels = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8), np.arange(400) % 100
     np.savez("small.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
 
 
 class Sent(pickle.Pickler):
-    """Notes from which packages the objects come that it writes."""
+    """Records the packages of the objects that it pickles."""
 
     def __init__(self):
         super().__init__(io.BytesIO())
@@ -75,7 +75,7 @@ class Sent(pickle.Pickler):
 
 
 def can_be_sent_to_a_process(module):
-    """Neither a copy nor a pickle of a module is one of the command line, its Trainer and their locks."""
+    """Copying or pickling a module does not copy the command line, its Trainer and their locks."""
     sent = Sent()
     sent.dump(module)
     assert "jsonargparse" not in sent.packages
@@ -83,7 +83,7 @@ def can_be_sent_to_a_process(module):
 
 
 def on_all():
-    """Each config on each objective; `make test` runs it on one of them, by turns."""
+    """Each config with each objective; `make test` runs each config with one of them, in rotation."""
     for turn, config in enumerate(CONFIGS):
         lines = complete(config)
         yield from (marked(line, exhaustive=line is not lines[turn % len(lines)]) for line in lines)
@@ -105,12 +105,12 @@ def test_every_config_runs(configs):
     assert cli.trainer.global_step == 2
     assert cli.model.num_classes == cli.datamodule.num_classes
     assert cli.model.feature_dim == cli.datamodule.num_classes - 1
-    assert set(Path.cwd().iterdir()) == before, "fast_dev_run leaves nothing behind"
+    assert set(Path.cwd().iterdir()) == before, "fast_dev_run writes nothing"
     if "fsdp.yaml" not in configs:  # shards belong to their processes
         can_be_sent_to_a_process(cli.model)
 
 
-def test_there_is_a_config_for_each_objective():
+def test_each_objective_has_a_config():
     ours = {name for name in CONFIGS if "/" not in name}
     assert {
         f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs", "adaptive", "cifar100", "bolts", "ddp", "fsdp")
@@ -133,7 +133,7 @@ def test_a_run_leaves_logs_config_and_checkpoint(run):
     assert "class_path: nc_lightning.HSCL" in (folder / "report.html").read_text()
 
 
-def test_the_end_of_fit_says_what_and_where(capsys):
+def test_fit_ends_with_the_results_and_their_paths(capsys):
     main(["fit", "--config", "hscl.yaml", *SHORT])
     output = capsys.readouterr().out
     for text in ("Geometry of 10 classes in 9 dimensions", "effective_rank", "loss/bound", "ideal"):
@@ -144,7 +144,7 @@ def test_the_end_of_fit_says_what_and_where(capsys):
 
 
 @pytest.mark.slow
-def test_a_second_start_overwrites_nothing(run):
+def test_a_second_run_overwrites_nothing(run):
     _, folder = run
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     main(["fit", "--config", "hscl.yaml", *SHORT])
@@ -153,7 +153,7 @@ def test_a_second_start_overwrites_nothing(run):
 
 
 @pytest.mark.slow
-def test_without_a_logger_each_run_has_its_folder_too(capsys):
+def test_each_run_has_its_own_folder_without_a_logger(capsys):
     for number in range(2):
         main(["fit", "--config", "hscl.yaml", "--trainer.logger=false", *SHORT])
         folder = Path("lightning_logs", f"version_{number}")
@@ -166,7 +166,7 @@ def test_without_a_logger_each_run_has_its_folder_too(capsys):
     assert [path.name for path in Path.cwd().iterdir()] == ["lightning_logs"]
 
 
-def test_a_checkpoint_of_the_command_line_loads_by_itself(run):
+def test_a_checkpoint_of_the_command_line_loads_without_arguments(run):
     cli, folder = run
     loaded = HSCL.load_from_checkpoint(folder / "checkpoints" / "last.ckpt", weights_only=True)
     x = torch.rand(5, 1, 8, 8)
@@ -189,7 +189,7 @@ def test_validate_prints_the_same_table(run, capsys, by_saved_config):
 
 
 @pytest.mark.slow
-def test_test_measures_the_test_set(run, capsys):
+def test_nc_train_test_measures_the_test_set(run, capsys):
     _, folder = run
     main(["test", "--config", "hscl.yaml", "--ckpt_path", str(folder / "checkpoints/last.ckpt"), *SHORT])
     output = capsys.readouterr().out
@@ -210,7 +210,7 @@ def test_predict_writes_the_training_features(run):
     assert np.array_equal(labels, expected.numpy())
 
 
-def test_the_command_line_wins_over_the_checkpoint(run):
+def test_the_command_line_overrides_the_checkpoint(run):
     _, folder = run
     ckpt = str(folder / "checkpoints/last.ckpt")
     cli = main(
@@ -221,7 +221,7 @@ def test_the_command_line_wins_over_the_checkpoint(run):
 
 
 @pytest.mark.slow
-def test_the_user_s_callbacks_join_ours():
+def test_user_callbacks_are_added_to_ours():
     Path("mine.yaml").write_text(
         "trainer:\n  callbacks:\n    - class_path: lightning.pytorch.callbacks.LearningRateMonitor\n"
         "    - class_path: nc_lightning.callbacks.HardNegativeSampler\n      init_args: {beta: 3.0}\n"
@@ -234,7 +234,7 @@ def test_the_user_s_callbacks_join_ours():
 
 
 @pytest.mark.slow
-def test_one_of_the_user_s_takes_the_place_of_ours():
+def test_a_user_callback_of_the_same_type_replaces_ours():
     Path("mine.yaml").write_text(
         "trainer:\n  callbacks:\n"
         "    - class_path: nc_lightning.callbacks.GeometryMonitor\n      init_args: {every_n_epochs: 2}\n"
@@ -247,12 +247,12 @@ def test_one_of_the_user_s_takes_the_place_of_ours():
     kinds = [type(callback).__name__ for callback in cli.trainer.callbacks]
     for name in ("GeometryMonitor", "TensorBoardDashboard", "OnlineLinearProbe"):
         assert kinds.count(name) == 1
-    assert kinds.count("ModelCheckpoint") == kinds.count("RunCheckpoint") == 1  # several of these are of use
+    assert kinds.count("ModelCheckpoint") == kinds.count("RunCheckpoint") == 1  # several of these are useful
     assert named["TensorBoardDashboard"].max_points == 7
     assert named["GeometryMonitor"].every_n_epochs == 2
 
 
-def test_the_user_s_file_goes_before_ours_of_the_same_name():
+def test_a_local_config_takes_precedence_over_a_shipped_one():
     assert Path(find_config("hscl.yaml")).parent == config_folder()
     Path("hscl.yaml").write_text("seed_everything: 7\n")
     assert find_config("hscl.yaml") == "hscl.yaml"
@@ -263,7 +263,7 @@ def test_the_user_s_file_goes_before_ours_of_the_same_name():
     ]
 
 
-def test_a_module_of_one_s_own_needs_no_input_shape():
+def test_a_custom_encoder_needs_no_input_shape():
     Path("theirs.py").write_text(
         "import torch\n"
         "class Encoder(torch.nn.Sequential):\n"
@@ -291,7 +291,7 @@ def test_a_module_of_one_s_own_needs_no_input_shape():
     ],
     ids=lambda arguments: arguments[0].removeprefix("--"),
 )
-def test_parts_can_be_exchanged(arguments):
+def test_every_part_can_be_replaced(arguments):
     cli = main(["fit", "--config=hscl.yaml", "--trainer.fast_dev_run=2", *SHORT, *arguments])
     assert cli.trainer.global_step == 2
 
@@ -319,7 +319,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_one_line_and_exit_code_2(name, capsys):
+def test_bad_input_prints_one_line_and_exits_with_code_2(name, capsys):
     arguments, message = BAD[name]
     Path("corrupt.ckpt").write_bytes(CORRUPT)
     Path("broken.yaml").write_text("model: [1,\n")
@@ -337,7 +337,7 @@ def test_bad_input_is_one_line_and_exit_code_2(name, capsys):
     )
 
 
-def test_checkpoints_that_do_not_fit(run, capsys):
+def test_checkpoints_that_do_not_fit_are_refused(run, capsys):
     _, folder = run
     ckpt = str(folder / "checkpoints/last.ckpt")
     for arguments, message in (
@@ -359,7 +359,7 @@ def test_debug_shows_the_traceback(monkeypatch):
 
 
 @pytest.mark.slow
-def test_as_a_program():
+def test_nc_train_runs_as_a_program():
     def call(*arguments):
         environment = {key: value for key, value in os.environ.items() if key != "NC_DEBUG"}
         return subprocess.run(
@@ -398,11 +398,11 @@ def test_the_help_and_the_printed_config_of_an_objective_list_every_argument(obj
     with pytest.raises(SystemExit):
         main(["fit", "--config", f"{objective.lower()}.yaml", "--print_config"])
     printed = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
-    assert printed.keys() == expected - {"num_classes"}, "the number of classes is that of the data"
+    assert printed.keys() == expected - {"num_classes"}, "the number of classes comes from the data"
 
 
 @pytest.mark.slow
-def test_without_checkpoints(capsys):
+def test_a_run_without_checkpoints_works(capsys):
     cli = main(["fit", "--config", "hscl.yaml", "--trainer.enable_checkpointing=false", *SHORT])
     assert cli.trainer.current_epoch == 2
     assert not list(Path.cwd().rglob("*.ckpt"))
@@ -415,7 +415,7 @@ def test_without_checkpoints(capsys):
 
 
 @pytest.mark.slow
-def test_barebones(capsys):
+def test_a_barebones_run_works(capsys):
     bare = ["fit", "--config", "hscl.yaml", "--trainer.barebones=true", "--trainer.max_epochs=2"]
     weights = main(bare).model.state_dict()
     assert not list(Path.cwd().iterdir())

@@ -29,7 +29,7 @@ def crops_of(count, height, width, smallest):
 
 
 @given(st.integers(2, 24), st.integers(2, 24), st.data())
-def test_a_crop_is_torchvisions(height, width, data):
+def test_a_crop_equals_that_of_torchvision(height, width, data):
     h, w = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
     top, left = data.draw(st.integers(0, height - h)), data.draw(st.integers(0, width - w))
     x = torch.rand(3, height, width, generator=generator())
@@ -41,7 +41,7 @@ def test_a_crop_is_torchvisions(height, width, data):
     assert torch.allclose(rows[0] @ x @ columns[0].T, expected, atol=1e-5)
 
 
-def test_crops_are_drawn_as_by_torchvision():
+def test_crops_are_drawn_from_the_distribution_of_torchvision():
     from torchvision.transforms.v2 import RandomResizedCrop
 
     count = 4000
@@ -60,7 +60,7 @@ def test_crops_are_drawn_as_by_torchvision():
         assert ours.std() == pytest.approx(float(theirs.std()), rel=0.1)
 
 
-def test_a_blur_is_torchvisions_away_from_the_border():
+def test_a_blur_equals_that_of_torchvision_except_at_the_border():
     x = torch.rand(1, 21, 21, generator=generator())
     matrix = blur_matrix(torch.tensor([1.5]), 21)[0]
     expected = tv.gaussian_blur(x, [21, 21], [1.5, 1.5])
@@ -69,13 +69,13 @@ def test_a_blur_is_torchvisions_away_from_the_border():
 
 
 def drawn_for(strength, factors, turn=0.0, change=0.0, keep=0.9):
-    """Uniform numbers of one image that stand for factors of brightness, contrast and saturation, and a turn of hue."""
+    """Return the uniform numbers that give these brightness, contrast, saturation and hue changes for one image."""
     strengths = [(f - 1) / (0.8 * strength) / 2 + 0.5 for f in factors] + [turn / (0.2 * strength) / 2 + 0.5]
     return torch.tensor([*strengths, 0.0, 0.0, 0.0, 0.0, change, keep])[:, None]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
-def test_colours_change_as_in_torchvision_in_any_order(order):
+def test_color_jitter_equals_that_of_torchvision_in_any_order(order):
     x = 0.4 + 0.2 * torch.rand(3, 9, 9, generator=generator())  # nothing is clamped on the way
     factor = [0.7, 1.3, 0.6]
     change = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation]
@@ -84,23 +84,23 @@ def test_colours_change_as_in_torchvision_in_any_order(order):
         expected = change[which](expected, factor[which])
     matrix, offset = mix_colours(drawn_for(1.0, factor), x.mean((1, 2))[None], strength=1.0)
     ours = (matrix[0] @ x.flatten(1) + offset[0][:, None]).view_as(x)
-    assert torch.allclose(ours, expected, atol=2e-3)  # torchvision rounds the weights of grey
+    assert torch.allclose(ours, expected, atol=2e-3)  # torchvision rounds the weights of the gray conversion
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
-def test_the_order_of_changes_makes_no_difference(order):
-    """Each change as a step of its own, hue turned in YIQ, one after another: the slow way."""
+def test_the_order_of_color_changes_does_not_matter(order):
+    """The slow reference: each change is a separate step, with the hue rotated in YIQ."""
     brightness, contrast, saturation, turn = 0.7, 1.3, 0.6, 0.1
     x = torch.rand(3, 50, dtype=torch.float64, generator=generator())
-    grey = torch.tensor(GREY, dtype=torch.float64)
-    yiq = torch.stack([grey, *torch.tensor([(0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64)])
+    gray = torch.tensor(GREY, dtype=torch.float64)
+    yiq = torch.stack([gray, *torch.tensor([(0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64)])
     angle = torch.tensor(2 * math.pi * turn, dtype=torch.float64)
     rotation = torch.eye(3, dtype=torch.float64)
     rotation[1:, 1:] = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
     steps = [
         lambda c: brightness * c,
-        lambda c: contrast * c + (1 - contrast) * (grey @ c).mean(),
-        lambda c: saturation * c + (1 - saturation) * (grey @ c),
+        lambda c: contrast * c + (1 - contrast) * (gray @ c).mean(),
+        lambda c: saturation * c + (1 - saturation) * (gray @ c),
         lambda c: torch.linalg.inv(yiq) @ rotation @ yiq @ c,
     ]
     expected = x
@@ -111,7 +111,7 @@ def test_the_order_of_changes_makes_no_difference(order):
     assert torch.allclose(matrix[0].double() @ x + offset[0].double(), expected, atol=1e-5)
 
 
-def test_colours_that_are_not_changed_or_lost():
+def test_unjittered_images_keep_their_colors_and_grayscale_loses_them():
     mean = torch.rand(1, 3, generator=generator())
     kept = mix_colours(drawn_for(1.0, (0.7, 1.3, 0.6), 0.1, change=0.9), mean, strength=1.0)
     assert torch.equal(kept[0][0], torch.eye(3))
@@ -120,21 +120,21 @@ def test_colours_that_are_not_changed_or_lost():
     assert torch.allclose(lost[0][0], 0.7 * 1.3 * torch.tensor(GREY).expand(3, 3))
 
 
-def test_turning_the_hue_keeps_luma_and_saturation_and_turns_back():
-    def turned_by(turn, colour):
-        return mix_colours(drawn_for(1.0, (1.0, 1.0, 1.0), turn), torch.rand(1, 3), strength=1.0)[0][0] @ colour
+def test_turning_the_hue_keeps_luma_and_saturation_and_is_reversible():
+    def turned_by(turn, color):
+        return mix_colours(drawn_for(1.0, (1.0, 1.0, 1.0), turn), torch.rand(1, 3), strength=1.0)[0][0] @ color
 
-    grey = torch.tensor(GREY)
-    colour = torch.rand(3, 50, generator=generator())
-    turned = turned_by(0.15, colour)
-    assert not torch.allclose(turned, colour, atol=0.1)
-    assert torch.allclose(grey @ turned, grey @ colour, atol=1e-5)
+    gray = torch.tensor(GREY)
+    color = torch.rand(3, 50, generator=generator())
+    turned = turned_by(0.15, color)
+    assert not torch.allclose(turned, color, atol=0.1)
+    assert torch.allclose(gray @ turned, gray @ color, atol=1e-5)
     chroma = torch.tensor([(0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
-    assert torch.allclose((chroma @ turned).norm(dim=0), (chroma @ colour).norm(dim=0), atol=1e-5)
-    assert torch.allclose(turned_by(-0.15, turned), colour, atol=1e-5)
+    assert torch.allclose((chroma @ turned).norm(dim=0), (chroma @ color).norm(dim=0), atol=1e-5)
+    assert torch.allclose(turned_by(-0.15, turned), color, atol=1e-5)
 
 
-def test_frequencies_of_jitter_and_grey():
+def test_jitter_and_grayscale_have_the_configured_frequencies():
     matrix, _ = mix_colours(torch.rand(10, 4000, generator=generator()), torch.rand(4000, 3), 0.5)
     eye = (matrix - torch.eye(3)).abs().amax((1, 2)) < 1e-6
     lost = (matrix - matrix[:, :1]).abs().amax((1, 2)) < 1e-6
@@ -142,7 +142,7 @@ def test_frequencies_of_jitter_and_grey():
     assert lost.float().mean() == pytest.approx(0.2, abs=0.02)
 
 
-def test_each_image_has_its_own_and_a_seed_decides():
+def test_each_image_has_its_own_parameters_and_the_seed_decides_them():
     x = torch.rand(1, 3, 16, 16, generator=generator()).expand(64, 3, 16, 16)
     augment = SimCLR(blur=0.5)
     views = augment(x, generator(1))
@@ -153,7 +153,7 @@ def test_each_image_has_its_own_and_a_seed_decides():
     assert not torch.equal(views, augment(x, generator(2)))
 
 
-def test_a_flip_of_the_whole_image():
+def test_a_flip_mirrors_the_whole_image():
     x = torch.rand(9, 3, 5, 5, generator=generator())
     uniform = torch.rand(2 * TRIES + 3, 9, generator=generator())
     whole = (place_crops(uniform[:-1], 5, 5, 1.0).size == 5).all(0)
@@ -162,12 +162,12 @@ def test_a_flip_of_the_whole_image():
     assert torch.allclose(views[whole], x[whole].flip(3), atol=1e-6)
 
 
-def test_grey_images():
+def test_gray_images_can_be_augmented():
     x = torch.rand(6, 1, 8, 8, generator=generator())
     assert SimCLR(strength=1.0)(x, generator()).shape == x.shape
 
 
-def test_bad_arguments():
+def test_bad_arguments_are_refused():
     for arguments, message in (
         ({"strength": -1}, "strength: got -1"),
         ({"strength": 2}, "strength: got 2, expected at most 1.25"),

@@ -30,7 +30,7 @@ def same(first, second):
     return len(first) == len(second) and all(map(torch.equal, flat(first), flat(second)))
 
 
-def test_workers_load_what_one_process_loads():
+def test_workers_load_the_same_batches_as_one_process():
     assert same(list(loader()), list(loader(num_workers=2)))
 
 
@@ -55,7 +55,7 @@ def test_no_two_batches_of_a_run_share_random_numbers():
 
 
 @pytest.mark.parametrize("stop", [0, 2, 4])
-def test_it_goes_on_in_mid_epoch(stop):
+def test_the_loader_resumes_in_mid_epoch(stop):
     whole, later = list(loader(epoch=3)), list(loader(epoch=4))
     begun = loader(epoch=3)
     iterator = iter(begun)
@@ -66,13 +66,13 @@ def test_it_goes_on_in_mid_epoch(stop):
     assert same(list(resumed), whole[stop:])
     resumed.sampler.set_epoch(4)
     assert same(list(resumed), later)
-    # An epoch may be over before its last batch, by limit_train_batches: the next one is a whole one.
+    # limit_train_batches may end an epoch before its last batch; the next epoch is complete.
     over = loader(epoch=4)
     over.load_state_dict(begun.state_dict())
     assert same(list(over), later)
 
 
-def test_views_of_your_own_transform():
+def test_views_can_be_made_by_a_custom_transform():
     torch.manual_seed(0)
     state = torch.get_rng_state()
     views = Views(2, v2.RandomHorizontalFlip(0.5))
@@ -135,7 +135,7 @@ def test_a_run_stopped_in_mid_epoch_ends_with_the_same_weights(tmp_path, kind):
         assert torch.equal(weight, resumed.state_dict()[name]), name
 
 
-def test_overfitting_repeats_its_batches(tmp_path):
+def test_overfit_batches_repeats_its_batches(tmp_path):
     seen = []
 
     class Recorder(nn.Module):
@@ -165,13 +165,13 @@ def _batches(rank):
 
 
 @pytest.mark.slow
-def test_two_processes_share_what_one_sees(gloo):
+def test_two_processes_share_the_batches_of_one(gloo):
     first, second = on_processes(2, _batches)
     alone = DigitsDataModule(batch_size=200)
     alone.setup()
     for a, b, (x, labels) in zip(first["train"], second["train"], alone.train_dataloader(), strict=True):
         assert len(a[1]) == len(b[1]) == 100
-        # Batches are dealt out in turn, so that both hold every class equally often.
+        # Batches are distributed round-robin, so that both processes get every class equally often.
         assert torch.equal(torch.stack([a[0], b[0]], 1).flatten(0, 1), x)
         assert torch.equal(torch.stack([a[1], b[1]], 1).flatten(), labels)
         assert a[1].bincount().tolist() == b[1].bincount().tolist() == [10] * 10

@@ -1,4 +1,4 @@
-"""Recipes of augmentation: views differ, come from one image, and are standardised once."""
+"""Augmentation recipes: views differ, come from one image, and are standardized once."""
 
 import functools
 import random
@@ -41,8 +41,8 @@ def arrays(folder, **kwargs):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_views_differ_whoever_makes_the_batches(recipe):
-    random.seed(0)  # of the recipe that draws from there: two of its factors may be close by chance
+def test_views_differ_with_every_kind_of_loader(recipe):
+    random.seed(0)  # for the recipe that draws from it: two of its factors may be close by chance
     augmentation = RECIPES[recipe]
     labels = torch.arange(6)
     views = Views(2, augmentation)
@@ -56,7 +56,7 @@ def test_views_differ_whoever_makes_the_batches(recipe):
             assert (first - second).abs().amax((1, 2, 3)).min() > 1e-3
 
 
-def test_a_view_is_the_same_again_after_the_same_seed():
+def test_a_view_is_reproduced_by_the_same_seed():
     state = torch.get_rng_state()
     Views(2, CROP)(IMAGES)
     assert torch.equal(torch.get_rng_state(), state)
@@ -79,7 +79,7 @@ class Seen(LightningModule):
 
 
 @pytest.mark.parametrize("recipe", ["v2", "SimCLR"])
-def test_views_differ_where_batches_are_overfitted(tmp_path, recipe):
+def test_views_differ_under_overfit_batches(tmp_path, recipe):
     data = arrays(tmp_path, views=2, augmentation=RECIPES[recipe])
     model = Seen()
     Trainer(max_epochs=2, overfit_batches=2, limit_val_batches=0, num_sanity_val_steps=0, **QUIET).fit(model, data)
@@ -101,21 +101,21 @@ class HalfInPlace(SimCLR):
 @pytest.mark.filterwarnings("ignore:augmentation. got one that is not random")
 @pytest.mark.parametrize("augmentation", [lambda x: x.mul_(0.5), HalfInPlace()])
 @pytest.mark.parametrize("images", [torch.ones(2, 3, 4, 4), torch.full((2, 3, 4, 4), 255, dtype=torch.uint8)])
-def test_each_view_comes_from_the_same_image(augmentation, images):
+def test_all_views_of_a_sample_come_from_one_image(augmentation, images):
     given = images.clone()
     for view in Views(3, augmentation)(images):
         assert (view == 0.5).all()
     assert torch.equal(images, given)
 
 
-def test_identical_views_are_said(tmp_path):
+def test_identical_views_are_reported(tmp_path):
     with pytest.warns(UserWarning, match="views: got 2 without augmentation, so all views of an input are identical"):
         arrays(tmp_path, views=2).setup()
     with pytest.warns(UserWarning, match="augmentation: got one that is not random, so all views"):
         Views(2, v2.Resize(8))(IMAGES)
 
 
-def test_a_batch_that_repeats_images_says_so(tmp_path):
+def test_a_batch_with_repeated_images_is_warned_about(tmp_path):
     data = arrays(tmp_path, batch_size=40)
     data.setup()
     with pytest.warns(
@@ -125,7 +125,7 @@ def test_a_batch_that_repeats_images_says_so(tmp_path):
 
 
 @pytest.mark.filterwarnings("error:batch_size")
-def test_a_batch_that_repeats_nothing_says_nothing(tmp_path):
+def test_a_batch_without_repeated_images_gives_no_warning(tmp_path):
     data = arrays(tmp_path, batch_size=36)
     data.setup()
     data.train_dataloader()
@@ -211,7 +211,7 @@ IMAGES_AGAIN = {
 
 @pytest.mark.filterwarnings("error:augmentation. got values")
 @pytest.mark.parametrize("recipe", [*RECIPES, *IMAGES_AGAIN])
-def test_other_recipes_are_not_refused_and_draw_nothing_at_setup(tmp_path, recipe):
+def test_other_recipes_are_accepted_and_draw_nothing_at_setup(tmp_path, recipe):
     data = arrays(tmp_path, augmentation={**RECIPES, **IMAGES_AGAIN}[recipe])
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     data.setup()
@@ -239,28 +239,28 @@ def test_views_of_another_shape_than_the_images_are_refused(tmp_path, recipe):
     assert "\n" not in str(error.value)
 
 
-def test_views_of_several_sizes_are_one_line():
+def test_views_of_different_sizes_are_refused_in_one_line():
     with pytest.raises(ValueError, match=r"augmentation: got views of the shapes \[\(3, \d+, \d+\), .*, expected one"):
         Views(1, v2.RandomResize(8, 40))(IMAGES)
 
 
-def test_digits_refuse_it_too():
+def test_digits_also_refuse_a_second_normalization():
     with pytest.raises(ValueError, match="augmentation: got means of -1, 1 and .* for black"):
         DigitsDataModule(views=2, augmentation=v2.Normalize([0.5], [0.5])).setup()
 
 
-def test_a_normalization_that_nothing_names_is_said():
+def test_a_hidden_normalization_is_warned_about():
     views = Views(2, lambda x: (x + 0.1 * torch.rand_like(x) - 0.5) / 0.25, torch.zeros(3), torch.ones(3))
     with pytest.warns(UserWarning, match=r"augmentation: got values from -\S+ to \S+ of images in \[0, 1\]"):
         views(IMAGES)
 
 
-def test_bytes_from_a_recipe_are_shares_again():
+def test_bytes_from_a_recipe_are_scaled_to_0_to_1():
     views = Views(1, v2.ToDtype(torch.uint8, scale=True))
     assert torch.allclose(views(IMAGES), IMAGES / 255)
 
 
-def test_preprocessing_is_what_evaluation_sees(tmp_path):
+def test_preprocess_gives_the_images_of_evaluation(tmp_path):
     data = arrays(tmp_path)
     data.setup()
     loader = data.geometry_dataloader()

@@ -7,7 +7,7 @@ from nc_lightning.data import ClassBalancedBatchSampler, RandomBatchSampler, Str
 
 
 @given(sizes=st.lists(st.integers(1, 30), min_size=2, max_size=6), copies=st.integers(2, 5), seed=st.integers(0, 99))
-def test_every_class_equally_often_in_each_batch(sizes, copies, seed):
+def test_each_balanced_batch_holds_every_class_equally_often(sizes, copies, seed):
     labels = torch.cat([torch.full((n,), c) for c, n in enumerate(sizes)])
     sampler = ClassBalancedBatchSampler(labels, batch_size=copies * len(sizes), seed=seed)
     batches = list(sampler)
@@ -16,7 +16,7 @@ def test_every_class_equally_often_in_each_batch(sizes, copies, seed):
         assert labels[batch].bincount(minlength=len(sizes)).tolist() == [copies] * len(sizes)
     for c, n in enumerate(sizes):
         seen = [i for batch in batches for i in batch if labels[i] == c]
-        for start in range(0, len(seen) - n + 1, n):  # a class is walked through before any of it comes again
+        for start in range(0, len(seen) - n + 1, n):  # a class is used up before any of its samples repeats
             assert len(set(seen[start : start + n])) == n
 
 
@@ -29,7 +29,7 @@ def test_every_class_equally_often_in_each_batch(sizes, copies, seed):
         lambda seed: StratifiedBatchSampler(torch.arange(5).repeat(20), 10, seed),
     ],
 )
-def test_reproducible_and_different_every_epoch_and_seed(make):
+def test_batches_are_reproducible_and_differ_by_epoch_and_seed(make):
     def batches(seed, epoch):
         sampler = make(seed)
         sampler.set_epoch(epoch)
@@ -48,7 +48,7 @@ def test_reproducible_and_different_every_epoch_and_seed(make):
     copies=st.integers(2, 4),
     seed=st.integers(0, 99),
 )
-def test_some_classes_in_each_batch_and_all_equally_often(sizes, wanted, copies, seed):
+def test_batches_of_some_classes_use_all_classes_equally_often(sizes, wanted, copies, seed):
     wanted = min(wanted, len(sizes))
     labels = torch.cat([torch.full((n,), c) for c, n in enumerate(sizes)])
     sampler = ClassBalancedBatchSampler(labels, copies * wanted, seed, classes_per_batch=wanted)
@@ -66,7 +66,7 @@ def test_some_classes_in_each_batch_and_all_equally_often(sizes, wanted, copies,
 
 
 @given(sizes=st.lists(st.integers(1, 60), min_size=2, max_size=9), share=st.integers(1, 8), seed=st.integers(0, 99))
-def test_stratified_batches_hold_each_class_in_its_share(sizes, share, seed):
+def test_stratified_batches_hold_each_class_in_proportion(sizes, share, seed):
     labels = torch.cat([torch.full((n,), c) for c, n in enumerate(sizes)])
     batches = list(StratifiedBatchSampler(labels, -(-len(labels) // share), seed))
     for batch in batches:
@@ -77,7 +77,7 @@ def test_stratified_batches_hold_each_class_in_its_share(sizes, share, seed):
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_processes_share_what_one_process_would_draw(ranks):
+def test_processes_share_the_batches_of_one_process(ranks):
     labels = torch.arange(6).repeat(30)
     for make in (
         lambda size, **kwargs: ClassBalancedBatchSampler(labels, size, **kwargs),
@@ -95,7 +95,7 @@ def test_processes_share_what_one_process_would_draw(ranks):
                 assert all(labels[part].bincount().max() <= 12 for part in parts)
 
 
-def test_batches_from_the_middle_of_an_epoch_on():
+def test_a_sampler_resumes_in_mid_epoch():
     for sampler in (
         ClassBalancedBatchSampler(torch.arange(6).repeat(30), 12, classes_per_batch=3),
         RandomBatchSampler(180, 12),
@@ -110,7 +110,7 @@ def test_random_batches_hold_each_sample_at_most_once():
     assert len(seen) == len(set(seen)) == 100
 
 
-def test_bad_arguments():
+def test_bad_arguments_are_refused():
     labels = torch.arange(10).repeat(3)
     for size in (25, 10):
         with pytest.raises(ValueError, match=f"batch_size: got {size}, expected a multiple of the 10 classes"):

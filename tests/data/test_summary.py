@@ -20,13 +20,13 @@ def images(*counts):
     return LabelledTensors(torch.zeros(len(labels), 1), labels)
 
 
-def test_a_summary_says_what_there_is():
+def test_a_summary_describes_every_split():
     passed_over = PassedOver()
     passed_over.add("hidden", "a")
     passed_over.add("linked again", "b", 3)
     passed_over.add("unreadable", "c", 0)
-    unlabelled = LabelledTensors(torch.zeros(4, 1), torch.full((4,), -1))
-    splits = {"train": images(3, 5), "val": images(2, 2), "test": images(0, 1), "more": unlabelled}
+    unlabeled = LabelledTensors(torch.zeros(4, 1), torch.full((4,), -1))
+    splits = {"train": images(3, 5), "val": images(2, 2), "test": images(0, 1), "more": unlabeled}
     text = summarize(splits, ["ant", "bee"], {"val": "there"}, passed_over)
     assert text.splitlines() == [
         "data: 2 classes, 'ant' to 'bee'",
@@ -50,7 +50,7 @@ OURS = {
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_every_data_set_logs_one_at_setup(name, caplog):
+def test_every_data_set_logs_a_summary_at_setup(name, caplog):
     make, classes, validation = OURS[name]
     data = make()
     with caplog.at_level(logging.INFO, logger="lightning.pytorch.utilities.rank_zero"):
@@ -75,7 +75,7 @@ def test_labels_stand_for_classes_without_names(tmp_path):
     assert val.endswith("(0.1 of the training set, held out)")
 
 
-def test_images_without_labels_are_passed_over(tmp_path, monkeypatch):
+def test_images_without_labels_are_left_out_of_the_class_counts(tmp_path, monkeypatch):
     class Fake:
         def __init__(self, root, split):
             self.data, self.labels = np.zeros((20, 3, 96, 96), dtype=np.uint8), np.arange(20) % 10

@@ -4,7 +4,7 @@ import torch
 from nc_lightning.data import concatenate_views
 
 
-def test_one_view_is_passed_through():
+def test_a_single_view_is_unchanged():
     x, y = torch.randn(4, 2), torch.arange(4)
     for batch in ((x, y), [x, y], ((x,), y)):
         assert concatenate_views(batch)[:2] == (x, y)
@@ -22,6 +22,6 @@ def test_one_view_is_passed_through():
         (((), torch.zeros(2)), "batch: got views of none inputs"),
     ],
 )
-def test_bad_batches(batch, message):
+def test_bad_batches_are_refused(batch, message):
     with pytest.raises(ValueError, match=message):
         concatenate_views(batch)

@@ -9,11 +9,11 @@ from tests.pretend_device import DEVICE, Generator
 
 @pytest.fixture(autouse=True)
 def _pretend(monkeypatch):
-    """Generators of the pretend device; without torch's hook, `test_the_hook_of_torch` fails for all of these."""
+    """Use generators of the pretend device; without torch's hook, only `test_torch_has_the_hook` fails."""
     if DEVICE is None:
-        pytest.skip("this torch has no device made in Python: see test_the_hook_of_torch")
+        pytest.skip("this torch does not support devices made in Python: see test_torch_has_the_hook")
     monkeypatch.setattr(torch, "Generator", Generator)
-    # A DataLoader pins memory in a thread, where no device is entered.
+    # A DataLoader pins memory in a thread, in which no `Machine` is active.
     monkeypatch.setattr(torch.utils.data._utils.pin_memory, "pin_memory", lambda data, device=None: data)
     warnings.filterwarnings("ignore")
     yield
@@ -23,4 +23,4 @@ def _pretend(monkeypatch):
         augmentation._gaussian_exponents,
         augmentation._colour_basis,
     ):
-        cached.cache_clear()  # what a machine without values has made has a shape alone
+        cached.cache_clear()  # tensors of a machine without values have only a shape

@@ -1,4 +1,4 @@
-"""Every callback on the pretend device: the CPU's values, and nothing that stays on the wrong device."""
+"""Every callback on the pretend device: the values of the CPU, and no tensor on the wrong device."""
 
 import os
 import signal
@@ -43,11 +43,11 @@ DEVICES = ("cpu", NAME)
 
 @pytest.fixture(autouse=True)
 def _empty_folder(in_tmp):
-    """For what callbacks write without a logger."""
+    """Run in a temporary folder, for files that callbacks write without a logger."""
 
 
 def everything(schedule="adaptive"):
-    """All callbacks but for `InitialWeights`, by their names."""
+    """All callbacks except `InitialWeights`, by name."""
     callbacks = [
         HardNegativeSampler(schedule=schedule, queue_size=300, queue_warmup=0),
         TensorBoardDashboard(),
@@ -85,12 +85,12 @@ def same(device, cpu):
     torch.testing.assert_close(device, cpu, rtol=0, atol=1e-6)
 
 
-def test_all_of_them_are_looked_at():
+def test_every_callback_is_tested_on_the_device():
     exported = (getattr(nc_lightning.callbacks, name) for name in nc_lightning.callbacks.__all__)
     assert {kind.__name__ for kind in exported if issubclass(kind, Callback)} == {*everything(), "InitialWeights"}
 
 
-def test_in_training(tmp_path):
+def test_callbacks_in_training_give_the_values_of_the_cpu(tmp_path):
     found = {}
     for device in DEVICES:
         callbacks = everything()
@@ -114,7 +114,7 @@ def test_in_training(tmp_path):
 
 
 class Sends(Callback):
-    """SIGTERM after step 3 of epoch 0."""
+    """Sends SIGTERM after step 3 of epoch 0."""
 
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == 3:
@@ -122,7 +122,7 @@ class Sends(Callback):
 
 
 @pytest.mark.parametrize(("start", "end"), [(NAME, NAME), (NAME, "cpu"), ("cpu", NAME)])
-def test_a_run_that_was_stopped_in_mid_epoch_resumes_on_either_device(tmp_path, start, end):
+def test_a_run_stopped_in_mid_epoch_resumes_on_either_device(tmp_path, start, end):
     whole, trainer, _ = run("cpu", everything("constant").values(), default_root_dir=tmp_path / "whole")
     with pytest.raises(Interrupted):
         run(start, [*everything("constant").values(), Sends()], default_root_dir=tmp_path)
@@ -135,7 +135,7 @@ def test_a_run_that_was_stopped_in_mid_epoch_resumes_on_either_device(tmp_path, 
     assert figures(again) == pytest.approx(figures(trainer), rel=1e-5, abs=1e-6, nan_ok=True)
 
 
-def test_predictions_and_initial_weights(tmp_path):
+def test_predictions_and_initial_weights_equal_those_of_the_cpu(tmp_path):
     files = {}
     for device in DEVICES:
         folder = tmp_path / device
@@ -152,7 +152,7 @@ def test_predictions_and_initial_weights(tmp_path):
 
 
 class Poisoned(DigitsDataModule):
-    """Training batch 1 has a NaN."""
+    """Puts a NaN into training batch 1."""
 
     count = 0
 
@@ -165,12 +165,12 @@ class Poisoned(DigitsDataModule):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_guard_raises(device):
+def test_the_guard_stops_at_a_bad_value(device):
     with pytest.raises(ValueError, match=r"data: got NaN or infinite inputs in batch 1 of epoch 0 \(step 1, rank 0\)"):
         run(device, [], data=Poisoned(batch_size=250), max_epochs=1)
 
 
-def test_the_guard_skips():
+def test_the_guard_skips_a_bad_step():
     found = {}
     for device in DEVICES:
         callbacks = everything()
@@ -191,13 +191,13 @@ def test_the_guard_sees_every_bad_value(dtype):
         assert len(ends(tensors)) == 20
         assert machine.launches_in("call") == 1
         assert not machine.waits_in("call")
-        assert all(torch.isfinite(end).item() for (end,) in ends(tensors))  # no square is formed, which would overflow
+        assert all(torch.isfinite(end).item() for (end,) in ends(tensors))  # squares would overflow
         for bad in (torch.nan, torch.inf, -torch.inf):
             tensors[7][2] = bad
             assert [torch.isfinite(end).item() for (end,) in ends(tensors)].index(False) == 7
 
 
-def test_on_a_device_without_float64(tmp_path):
+def test_callbacks_work_on_a_device_without_float64(tmp_path):
     found = []
     for device in DEVICES:
         logger = TensorBoardLogger(tmp_path / device)
@@ -206,7 +206,7 @@ def test_on_a_device_without_float64(tmp_path):
     assert found[1] == pytest.approx(found[0], rel=1e-3, abs=1e-4, nan_ok=True)
 
 
-def test_random_states_of_a_device(monkeypatch):
+def test_the_random_states_of_a_device_are_restored(monkeypatch):
     drawn = []
     monkeypatch.setattr(Backend, "get_rng_state", staticmethod(lambda device: torch.tensor([device.index, 5])))
     monkeypatch.setattr(Backend, "set_rng_state", staticmethod(lambda state, device: drawn.append(state.tolist())))
@@ -225,8 +225,8 @@ def test_random_states_of_a_device(monkeypatch):
     assert drawn == [[0, 5]]
 
 
-def test_states_of_a_cuda_run_of_before(monkeypatch):
-    """A checkpoint has them under the name of the device."""
+def test_random_states_of_an_older_cuda_checkpoint_are_restored(monkeypatch):
+    """A checkpoint stores them under the name of the device."""
     drawn = []
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: drawn.append((state, device)))
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: None)
@@ -239,8 +239,8 @@ def test_states_of_a_cuda_run_of_before(monkeypatch):
     assert "cuda" in states.state_dict()["processes"][0]
 
 
-def test_what_is_logged_for_all_processes_is_on_the_device(monkeypatch, in_tmp):
-    """It is reduced where it is, and NCCL knows no CPU."""
+def test_values_reduced_over_processes_are_on_the_device(monkeypatch, in_tmp):
+    """A value is reduced on its own device, and NCCL does not support CPUs."""
     update, places = _ResultMetric.update, {}
 
     def noted(self, value, batch_size):
@@ -249,11 +249,11 @@ def test_what_is_logged_for_all_processes_is_on_the_device(monkeypatch, in_tmp):
         update(self, value, batch_size)
 
     monkeypatch.setattr(_ResultMetric, "update", noted)
-    monkeypatch.setattr(_AcceleratorConnector, "is_distributed", True)  # else Lightning forgets what is to be reduced
+    monkeypatch.setattr(_AcceleratorConnector, "is_distributed", True)  # else Lightning drops the values to reduce
     with pytest.raises(Interrupted):
         run(NAME, [*everything().values(), Sends()])
     callbacks = everything()
-    # So that all sums of the checkpoint are logged at the end of the epoch, as those of what is not logged any more.
+    # All sums of the checkpoint must be logged at the end of the epoch, including those of keys no longer logged.
     callbacks["ResumedEpoch"].on_train_batch_end = lambda *_: None
     run(NAME, callbacks.values(), ckpt_path=next(in_tmp.rglob("interrupted-*.ckpt")))
     run(NAME, everything().values(), does="test")
@@ -268,7 +268,7 @@ LABELS = torch.arange(24) % 5
 LOSSES = {"SCL": SCLLoss, "HSCL": HSCLLoss, "UCL": UCLLoss, "HUCL": HUCLLoss}
 
 
-def test_a_queue_of_a_checkpoint_goes_to_the_device():
+def test_a_loaded_queue_is_moved_to_the_device():
     for use in ("push", "loss"):
         with Machine() as machine:
             queue, loss, z, labels = FeatureQueue(100), HSCLLoss(), Z.to(NAME), LABELS.to(NAME)
@@ -282,7 +282,7 @@ def test_a_queue_of_a_checkpoint_goes_to_the_device():
 
 @pytest.mark.parametrize("options", [{}, {"link": Logistic()}, {"num_negatives": 8}, {"positives": "view"}], ids=str)
 @pytest.mark.parametrize("name", LOSSES)
-def test_labels_may_be_left_on_the_cpu(name, options):
+def test_labels_may_stay_on_the_cpu(name, options):
     loss, instances = LOSSES[name](**options), torch.arange(24) % 12
 
     def both(z):
@@ -295,8 +295,8 @@ def test_labels_may_be_left_on_the_cpu(name, options):
 
 
 @pytest.mark.parametrize("name", ["HSCL", "HUCL"])
-def test_statistics_of_negatives_do_not_wait(name):
+def test_statistics_of_negatives_need_no_synchronization(name):
     loss = LOSSES[name]()
-    labels = torch.cat([LABELS[:-1], torch.tensor([9])])  # one anchor is of no use
+    labels = torch.cat([LABELS[:-1], torch.tensor([9])])  # one anchor is unusable
     machine = same_on_both(lambda: loss.negative_statistics, Z, labels, gradient=False)
     assert not [key for key in machine.waits_in("call") if "hardness" in key[1]]

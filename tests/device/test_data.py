@@ -1,4 +1,4 @@
-"""Views and batches on the device are those of the CPU, made without a wait and of few kernels."""
+"""Views and batches on the device equal those on the CPU and need no host wait and few kernels."""
 
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ RECIPES = {
     "none": None,
     "SimCLR": SimCLR(),
     "blurred": SimCLR(strength=1.0, blur=0.5),
-    "colours as they are": SimCLR(strength=0),
+    "unchanged colors": SimCLR(strength=0),
     "torchvision": v2.Compose([v2.RandomHorizontalFlip(), v2.RandomCrop(11)]),
 }
 
@@ -34,7 +34,7 @@ def views_of(recipe, channels=3, count=2):
 @pytest.mark.parametrize("size", [(16, 16), (16, 12)])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_views_are_those_of_the_cpu(recipe, channels, size):
+def test_views_equal_those_of_the_cpu(recipe, channels, size):
     views = views_of(recipe, channels)
     x = IMAGES[:, :channels, : size[0], : size[1]]
 
@@ -47,13 +47,12 @@ def test_views_are_those_of_the_cpu(recipe, channels, size):
         assert not torch.equal(cpu[0], cpu[1])
 
 
-# Kernels of a view of square images, two of them its standardisation; the two by which bytes become float are of the
-# batch.
-MOST_KERNELS = {"none": 2, "colours as they are": 38, "SimCLR": 54, "blurred": 62}
+# Kernels for a view of square images, two of them for standardization; two more per batch convert bytes to float.
+MOST_KERNELS = {"none": 2, "unchanged colors": 38, "SimCLR": 54, "blurred": 62}
 
 
 @pytest.mark.parametrize("recipe", MOST_KERNELS)
-def test_a_view_waits_for_nothing_and_has_few_kernels(recipe):
+def test_a_view_needs_no_synchronization_and_few_kernels(recipe):
     views = views_of(recipe)
     with Machine() as machine:
         x = IMAGES.to(NAME)
@@ -63,7 +62,7 @@ def test_a_view_waits_for_nothing_and_has_few_kernels(recipe):
     assert machine.launches_in("later") <= 2 + 2 * MOST_KERNELS[recipe]
 
 
-def test_transforms_draw_from_generators_that_are_put_back(monkeypatch):
+def test_the_random_generators_are_restored_after_transforms(monkeypatch):
     drawn = []
     monkeypatch.setattr(Backend, "get_rng_state", staticmethod(lambda device=None: drawn.append(device) or "before"))
     monkeypatch.setattr(
@@ -76,7 +75,7 @@ def test_transforms_draw_from_generators_that_are_put_back(monkeypatch):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_views_in_one_tensor():
+def test_views_share_one_tensor():
     def make(x, labels):
         return concatenate_views(((x, x + 1), labels))
 
@@ -113,7 +112,7 @@ def folders(tmp_path, **kwargs):
     return data_modules.ImageFolderDataModule(str(tmp_path / "tree"), **kwargs)
 
 
-def unlabelled(tmp_path, **kwargs):
+def unlabeled(tmp_path, **kwargs):
     draw_images(tmp_path / "tree", "a", 24)
     return data_modules.ImageFolderDataModule(str(tmp_path / "tree"), labels="none", **kwargs | {"batches": "random"})
 
@@ -127,7 +126,7 @@ def tiny(tmp_path, **kwargs):
 
 
 def of_torchvision(name):
-    """A set of torchvision with 9 images of each of four classes."""
+    """A torchvision data set with 9 images of each of four classes."""
 
     def make(tmp_path, **kwargs):
         cls = getattr(data_modules, name)
@@ -148,7 +147,7 @@ CACHED = {
     "ArrayDataModule": arrays,
     "vectors": vectors,
     "ImageFolderDataModule": folders,
-    "unlabelled": unlabelled,
+    "unlabelled": unlabeled,
     "TinyImageNetDataModule": tiny,
     **{name: of_torchvision(name) for name in data_modules.__all__ if name in SETS_OF_TORCHVISION},
 }
@@ -167,7 +166,7 @@ def _four_classes(monkeypatch):
 
 
 def attach(module, device):
-    """Let a trainer's place of training be known."""
+    """Attach a trainer, which determines the device of training."""
     place = DEVICE if device == NAME else torch.device(device)
     module.trainer = SimpleNamespace(
         strategy=SimpleNamespace(root_device=place), overfit_batches=0, state=SimpleNamespace(status=None)
@@ -176,7 +175,7 @@ def attach(module, device):
 
 
 def batches(module, machine):
-    """All tensors of two epochs of training, and of a second look at the other sets."""
+    """All tensors of two training epochs and of two passes over the other sets."""
     module.setup()
     flat, train = [], module.train_dataloader()
     others = [getattr(module, f"{name}_dataloader")() for name in ("geometry", "val", "test")]
@@ -189,7 +188,7 @@ def batches(module, machine):
     return flat
 
 
-def test_every_data_module_is_here():
+def test_every_data_module_is_tested_on_the_device():
     names = {name for name in data_modules.__all__ if name.endswith("DataModule")}
     assert names <= {*CACHED, *OTHERS}
 
@@ -198,7 +197,7 @@ MODULES = [(name, cache) for name in CACHED for cache in ("ram", "device")] + [(
 
 
 @pytest.mark.parametrize(("name", "cache"), MODULES)
-def test_batches_are_those_of_the_cpu(tmp_path, name, cache):
+def test_batches_equal_those_of_the_cpu(tmp_path, name, cache):
     flat = {}
     for device in ("cpu", NAME):
         RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
@@ -218,7 +217,7 @@ def test_batches_are_those_of_the_cpu(tmp_path, name, cache):
     assert machine.waits_in("later") == {}
 
 
-def test_files_decoded_by_workers(tmp_path):
+def test_files_may_be_decoded_by_workers(tmp_path):
     draw_images(tmp_path, "abcd")
     seen = []
     for device in ("cpu", NAME):
@@ -241,11 +240,11 @@ def test_large_batches_are_copied_from_pinned_memory():
 
 
 @pytest.mark.parametrize("name", CACHED)
-def test_a_cache_that_does_not_fit_is_refused_before_anything_is_read(tmp_path, name, monkeypatch):
+def test_a_cache_that_does_not_fit_is_refused_before_reading(tmp_path, name, monkeypatch):
     with Machine():
         module = attach(CACHED[name](tmp_path, cache="device"), NAME)
         needed = module.num_bytes()
-        if name not in SETS_OF_TORCHVISION:  # of these, fewer images than the real sets have are here
+        if name not in SETS_OF_TORCHVISION:  # these stand-ins have fewer images than the real sets
             assert needed == sum(split.x.nbytes for split in module.read() if split)
         monkeypatch.setattr(Backend, "memory", needed - 1)
         expected = r"^cache: got device for [\d,]+ MiB of images, expected at most [\d,]+ MiB, as is free on pretend:0"
@@ -257,7 +256,7 @@ def test_a_cache_that_does_not_fit_is_refused_before_anything_is_read(tmp_path, 
         module.setup()
 
 
-def test_a_set_that_stands_for_two_is_there_once(tmp_path, monkeypatch):
+def test_a_set_used_for_two_splits_is_cached_once(tmp_path, monkeypatch):
     with Machine():
         module = attach(arrays(tmp_path, cache="device", val_share=0.0), NAME)
         monkeypatch.setattr(Backend, "memory", module.num_bytes())
@@ -265,7 +264,7 @@ def test_a_set_that_stands_for_two_is_there_once(tmp_path, monkeypatch):
         assert module._splits["val"] is module._splits["test"]
 
 
-def test_sets_that_say_nothing_of_their_size_are_asked_once_they_are_read(tmp_path, monkeypatch):
+def test_sets_of_unknown_size_are_checked_after_reading(tmp_path, monkeypatch):
     with Machine():
         module = attach(arrays(tmp_path, cache="device"), NAME)
         needed = module.num_bytes()
@@ -283,14 +282,14 @@ def test_only_chosen_classes_have_to_fit(tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "images"), [("CIFAR100DataModule", 60_000), ("FashionMNISTDataModule", 70_000)])
-def test_bytes_of_sets_whose_size_is_known(name, images):
+def test_sets_of_known_size_give_their_size_in_bytes(name, images):
     module = getattr(data_modules, name)()
     size = images * np.prod(module.input_shape)
     assert module.num_bytes() == size
     assert getattr(data_modules, name)(classes=[0, 1]).num_bytes() == 2 * size // len(module.names)
 
 
-def test_a_device_that_cannot_tell_is_not_asked(tmp_path, monkeypatch):
+def test_a_device_without_memory_information_is_not_checked(tmp_path, monkeypatch):
     monkeypatch.delattr(Backend, "mem_get_info")
     with Machine():
         attach(arrays(tmp_path, cache="device"), NAME).setup()

@@ -1,4 +1,4 @@
-"""Every encoder and head gives on the device what it gives on the CPU, forward and backward, and waits for nothing."""
+"""Every encoder and head equals its CPU result on the device, forward and backward, without a host wait."""
 
 import copy
 
@@ -21,13 +21,13 @@ MADE = {
 MODULES = {name for name, value in vars(encoders).items() if getattr(value, "__module__", "") == encoders.__name__}
 
 
-def test_every_encoder_is_here():
+def test_every_encoder_is_tested_on_the_device():
     assert {name for name in MODULES if name[0].isupper()} <= {*MADE}
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", MADE)
-def test_values_are_those_of_the_cpu_and_nothing_waits(name, training):
+def test_encoders_give_the_values_of_the_cpu_without_synchronization(name, training):
     make, shape = MADE[name]
     torch.manual_seed(0)
     network = make().train(training)

@@ -1,4 +1,4 @@
-"""Every function of geometry gives on the device what the CPU gives, bit for bit, with float64 there or without."""
+"""Every geometry function equals its CPU result on the device bit for bit, with and without float64."""
 
 import inspect
 
@@ -51,7 +51,7 @@ BY_NAME = {
         for name in ("alignment", "self_cluster")
     },
 }
-"""How to call what is not called by the name of its first argument."""
+"""How to call the functions that `BY_FIRST_ARGUMENT` does not cover."""
 BY_FIRST_ARGUMENT = {
     ("stats",): lambda function, z, labels: function(statistics(z, labels)),
     ("stats", "centered"): lambda function, z, labels: [
@@ -76,7 +76,7 @@ def call(name, z, labels):
     return BY_FIRST_ARGUMENT[tuple(inspect.signature(function).parameters)](function, z, labels)
 
 
-def test_none_that_takes_a_tensor_is_left_out():
+def test_every_function_that_takes_a_tensor_is_tested():
     assert set(geometry.__all__) >= TAKE_NO_TENSOR
     for name in TAKE_NO_TENSOR - {"Normalization", "MEASURES"}:
         assert "Tensor" not in str(inspect.signature(getattr(geometry, name)).parameters)
@@ -84,7 +84,7 @@ def test_none_that_takes_a_tensor_is_left_out():
 
 @pytest.mark.parametrize("float64", [True, False])
 @pytest.mark.parametrize("name", TAKE_TENSORS)
-def test_values_are_those_of_the_cpu(name, float64):
+def test_values_equal_those_of_the_cpu(name, float64):
     (cpu, device), _ = on_both(lambda: lambda *x: call(name, *x), Z, LABELS, gradient=False, float64=float64)
     assert len(cpu) > 0
     torch.testing.assert_close(device, cpu, rtol=0, atol=0, equal_nan=True)
@@ -113,7 +113,7 @@ def test_collapse_is_exactly_zero(float64):
 
 
 @pytest.mark.parametrize(("float64", "place"), [(True, NAME), (False, "cpu")])
-def test_statistics_live_where_there_is_float64(float64, place):
+def test_statistics_are_kept_where_float64_exists(float64, place):
     with Machine(float64):
         assert statistics_device(NAME).type == place
         assert in_float64(torch.ones(2).to(NAME)).device.type == place
@@ -138,7 +138,7 @@ def test_bad_input_is_refused(float64):
             geometry.nc3(stats, torch.full((C, D), torch.inf).to(NAME))
 
 
-def test_waits_of_a_batch():
+def test_a_batch_synchronizes_as_often_as_documented():
     with Machine() as machine:
         z, labels = Z.to(NAME), LABELS.to(NAME)
         stats = ClassStatistics(C, D, NAME).update(z, labels)

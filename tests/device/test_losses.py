@@ -31,7 +31,7 @@ LINKS = [InfoNCE(), InfoNCE("sum"), InfoNCE(alpha=0.0), Logistic(), Triplet(), C
 HARDENINGS = [Polynomial(2.0), Threshold(0.2)]
 
 SORT = {("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1}
-"""What every loss waits for: once, for the windows of the classes and the number of pairs."""
+"""The host wait of every loss: one, for the windows of the classes and the number of pairs."""
 
 
 @pytest.mark.parametrize("normalization", ["unit_ball", "unit_sphere", "none"])
@@ -55,7 +55,7 @@ def test_hardenings(name, hardening):
 
 
 @pytest.mark.parametrize("name", ["HSCL", "HUCL"])
-def test_a_hardening_of_ones_own_is_looked_at_for_nan(name):
+def test_a_custom_hardening_is_checked_for_nan(name):
     machine = same_on_both(lambda: LOSSES[name](hardening=CustomHardening(lambda s: (s + 1) ** 2)), Z, LABELS)
     assert machine.waits_in("call") == SORT | {("item", "losses/hardening.py log_weights"): 1}
 
@@ -77,7 +77,7 @@ def test_estimators(name, options):
 
 
 @pytest.mark.parametrize("share_draws", [False, True])
-def test_draws_without_replacement_ask_whether_there_are_enough(share_draws):
+def test_draws_without_replacement_check_the_number_of_negatives(share_draws):
     options = {"num_negatives": 8, "replacement": False, "share_draws": share_draws}
     machine = same_on_both(lambda: HSCLLoss(beta=2.0, **options), Z, LABELS)
     assert machine.waits_in("call") == SORT | {("item", "losses/engines/sampled.py _draw_without_replacement"): 1}
@@ -96,7 +96,7 @@ def test_views_as_positives(name, link):
 
 
 @pytest.mark.parametrize("link", [InfoNCE(), Logistic()], ids=str)
-def test_labels_and_instances_may_be_left_on_the_cpu(link):
+def test_labels_and_instances_may_stay_on_the_cpu(link):
     loss, instances = HSCLLoss(beta=2.0, link=link), torch.arange(N) % (N // 2)
     same_on_both(lambda: lambda z: loss(z, LABELS, instances), Z)
     same_on_both(lambda: lambda z, i: loss(z, LABELS, i), Z, instances)
@@ -147,7 +147,7 @@ def test_queue(options):
 
 
 @pytest.mark.parametrize("link", [InfoNCE(), Logistic()], ids=str)
-def test_a_learnt_temperature_is_read_once(link):
+def test_a_learned_temperature_is_read_once(link):
     def loss(z, labels, tau):
         tau = tau.detach().requires_grad_()
         value = HSCLLoss(temperature=tau, link=link)(z, labels)
@@ -168,7 +168,7 @@ def test_histograms():
     same_on_both(lambda: lambda *x: similarity_histograms(*x, Exponential(2.0)), Z, LABELS, gradient=False)
 
 
-def test_a_batch_without_a_pair():
+def test_a_batch_without_a_pair_gives_the_values_of_the_cpu():
     machine = same_on_both(lambda: SCLLoss(), Z, torch.arange(N))
     assert machine.waits_in("call") == SORT
 
@@ -190,14 +190,14 @@ def test_deterministic_algorithms(name):
 
 @pytest.mark.parametrize("options", [{}, {"link": Logistic()}], ids=["tiled", "general"])
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_device_without_float64(name, options):
+def test_losses_work_on_a_device_without_float64(name, options):
     same_on_both(lambda: LOSSES[name](**options), Z, LABELS, float64=False)
 
 
 @pytest.mark.parametrize("options", [{}, {"replacement": False}, {"share_draws": True}], ids=str)
 @pytest.mark.parametrize("name", LOSSES)
-def test_draws_on_a_device_without_float64(name, options):
-    # Other random numbers are drawn: so many that both are close.
+def test_draws_on_a_device_without_float64_have_the_same_mean(name, options):
+    # The random numbers differ, but there are enough of them for both means to be close.
     loss = LOSSES[name](num_negatives=38 if "replacement" in options else 2000, **options)
     (cpu, device), _ = on_both(lambda: loss, Z, LABELS, float64=False)
     torch.testing.assert_close(device[0], cpu[0], rtol=0.03, atol=0)
@@ -225,7 +225,7 @@ def cost(loss, n, feature_dim=16, num_classes=100):
 )
 @pytest.mark.parametrize("name", LOSSES)
 def test_launches(name, options, n, most):
-    # A kernel costs the host about 5 microseconds, whatever its size.
+    # A kernel of any size costs the host about 5 microseconds.
     assert cost(LOSSES[name](**options), n)[0] <= most
 
 
@@ -270,7 +270,7 @@ def test_launches_by_number_of_classes(num_classes):
 )
 @pytest.mark.parametrize("temperature", [1.0, 0.01])
 @pytest.mark.parametrize("num_classes", [2, 10, 1000])
-def test_memory_beyond_the_samples_stays_within_the_budget(monkeypatch, num_classes, temperature, n, gibibytes, most):
+def test_memory_beyond_the_features_stays_within_the_budget(monkeypatch, num_classes, temperature, n, gibibytes, most):
     monkeypatch.setattr(Backend, "memory", gibibytes * 2**30)
     loss, feature_dim = HUCLLoss(beta=5.0, temperature=temperature, differentiate_weights=True), 16
     launches, peak = cost(loss, n, feature_dim, num_classes)

@@ -1,4 +1,4 @@
-"""Every metric gives on the device what it gives on the CPU, bit for bit, with float64 there or without."""
+"""Every metric equals its CPU result on the device bit for bit, with and without float64."""
 
 import copy
 
@@ -23,7 +23,7 @@ CENTERS = ClassStatistics(C, D).update(Z, LABELS)
 
 
 def make(name, device="cpu"):
-    """A metric with everything that it can be given; the classifier is on the device, the centers are not."""
+    """A metric with all its arguments; the classifier is on the device, the centers are not."""
     if name == "Uniformity":
         return metrics.Uniformity()
     classifier = nn.Linear(D, C)
@@ -45,7 +45,7 @@ def moved_first(name, z, labels):
 
 
 def moved_between(name, z, labels):
-    """To the device with a state, there and back with a value that is remembered, and on after a reset."""
+    """Move a metric with a state to the device and back, with a cached value, and update it after a reset."""
     metric = make(name, z.device)
     first, *others = parts(z, labels)
     metric.update(first[0].cpu(), first[1].cpu())
@@ -90,7 +90,7 @@ def leaves(value):
 @pytest.mark.parametrize("float64", [True, False])
 @pytest.mark.parametrize("use", [moved_first, moved_between, called, merged, in_a_collection])
 @pytest.mark.parametrize("name", metrics.__all__)
-def test_values_are_those_of_the_cpu(name, use, float64):
+def test_values_equal_those_of_the_cpu(name, use, float64):
     (cpu, device), _ = on_both(lambda: lambda *x: use(name, *x), Z, LABELS, gradient=False, float64=float64)
     assert {value.dtype for value in cpu} == {torch.float64}
     torch.testing.assert_close(device, cpu, rtol=0, atol=0, equal_nan=True)
@@ -98,7 +98,7 @@ def test_values_are_those_of_the_cpu(name, use, float64):
 
 @pytest.mark.parametrize(("float64", "place"), [(True, NAME), (False, "cpu")])
 @pytest.mark.parametrize("name", metrics.__all__)
-def test_states_are_where_there_is_float64(name, float64, place):
+def test_metric_states_are_kept_where_float64_exists(name, float64, place):
     with Machine(float64):
         metric = make(name, NAME).to(NAME)
         metric.update(Z.to(NAME), LABELS.to(NAME))
@@ -109,13 +109,13 @@ def test_states_are_where_there_is_float64(name, float64, place):
         assert metric.device.type == place
 
 
-# Waits of an update with a batch that is sound, beyond the one look at it.
+# Host waits of an update with a valid batch, in addition to the one that validates it.
 ONE_LOOK = ("item", "checks.py check_values")
 MAY_WAIT = {
     ONE_LOOK: 2,
     ("_unique2", "geometry/statistics.py update"): 1,
-    ("item", "metrics/base.py update"): 1,  # how many were offered, with a dataset_size
-    # NC4 and NeuralCollapse look at the classifier, as it is now, and move centers that are elsewhere
+    ("item", "metrics/base.py update"): 1,  # the number of samples offered, with a dataset_size
+    # NC4 and NeuralCollapse read the current classifier and move centers that are on another device
     ("item", "checks.py check_finite"): 2,
     ("item", "geometry/centers.py __init__"): 1,
     ("nonzero", "geometry/centers.py _candidates"): 1,
@@ -124,7 +124,7 @@ MAY_WAIT = {
 
 
 @pytest.mark.parametrize("name", metrics.__all__)
-def test_waits_of_an_update(name):
+def test_an_update_synchronizes_as_often_as_documented(name):
     with Machine() as machine:
         metric, z, labels = make(name, NAME).to(NAME), Z.to(NAME), LABELS.to(NAME)
         metric.update(z[:20], labels[:20])
@@ -138,7 +138,7 @@ def test_waits_of_an_update(name):
 
 
 class WithMetrics(LightningModule):
-    """A user's module: a linear layer, metrics that Lightning logs and resets, and one that is logged by value."""
+    """A user module: a linear layer, metrics that Lightning logs and resets, and one logged by value."""
 
     def __init__(self):
         super().__init__()
@@ -186,8 +186,8 @@ def fit(device, float64):
 
 
 @pytest.mark.parametrize("float64", [True, False])
-def test_values_are_where_the_metric_is(float64):
-    """Or processes could not average them: NCCL knows no CPU."""
+def test_metric_values_are_on_the_device_of_the_metric(float64):
+    """Otherwise processes could not average them, since NCCL does not support CPUs."""
     with Machine(float64):
         z, labels = torch.randn(20, 9).to(NAME), (torch.arange(20) % 10).to(NAME)
         metric, collection = metrics.NC1(10, 9).to(NAME), MetricCollection([metrics.NC2(10, 9)]).to(NAME)
@@ -196,7 +196,7 @@ def test_values_are_where_the_metric_is(float64):
 
 
 @pytest.mark.parametrize("float64", [True, False])
-def test_a_module_with_metrics(float64):
+def test_a_module_may_log_metrics_on_the_device(float64):
     values = fit(NAME, float64)
     assert set(values) == {"nc1", "step", "uniformity", "EffectiveRank", *metrics.NC2.keys}
     assert values == pytest.approx(fit("cpu", True), rel=1e-6)

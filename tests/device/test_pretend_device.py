@@ -1,4 +1,4 @@
-"""The pretend device itself: it refuses what a GPU refuses, and sees what it is there to see."""
+"""The pretend device itself: it refuses what a GPU refuses and counts waits and launches."""
 
 import pytest
 import torch
@@ -9,10 +9,10 @@ from tests.pretend_device import HOOK, NAME, Generator, Machine
 
 @pytest.fixture
 def _pretend():
-    """Not the fixture of all others: this must fail, not skip, where the hook is gone."""
+    """Replace the fixture of the other tests: this file must fail, not skip, when the hook is missing."""
 
 
-def test_the_hook_of_torch():
+def test_torch_has_the_hook():
     assert hasattr(backend_registration, HOOK), (
         f"torch {torch.__version__} has no torch.utils.backend_registration.{HOOK}: nothing in tests/device runs, and "
         "nothing shows what breaks on GPUs. Find what has taken its place, and use it in tests/pretend_device.py"
@@ -32,7 +32,7 @@ def test_operations_on_both_devices_are_refused():
         torch.ones(2).to(NAME) + torch.ones(2)
 
 
-def test_a_number_may_be_of_the_cpu():
+def test_a_number_may_stay_on_the_cpu():
     with Machine():
         assert (torch.ones(2).to(NAME) + torch.tensor(1.0)).tolist() == [2.0, 2.0]
 
@@ -43,7 +43,7 @@ def test_generators_of_the_other_device_are_refused(of, place):
         torch.rand(2, device=place, generator=Generator(of))
 
 
-def test_a_device_without_float64():
+def test_losses_work_on_a_device_without_float64():
     with Machine(float64=False), pytest.raises(TypeError, match="does not support float64"):
         torch.ones(2).to(NAME).double()
 
@@ -65,7 +65,7 @@ def test_a_device_without_float64():
         (lambda x: torch.full((2,), 1.0, device=x.device), None),
     ],
 )
-def test_waits_are_seen(what, wait):
+def test_synchronizations_are_counted(what, wait):
     with Machine() as machine:
         x = torch.ones(2).to(NAME)
         machine.phase = "call"

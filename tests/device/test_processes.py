@@ -58,7 +58,7 @@ def _losses(rank):
         machine.phase = ""
         for name, options in CASES:
             loss, z, instances = LOSSES[name](**options), Z[share].to(NAME), torch.arange(N)[share] // 2
-            # Labels that are left on the CPU are of use in each collective.
+            # Labels left on the CPU must work in every collective.
             found.append(value_and_gradient(loss, z, LABELS[share], instances))
             statistics = loss.negative_statistics(z, LABELS[share], instances)
             found[-1] += ({key: value.cpu() for key, value in statistics.items()},)
@@ -123,8 +123,8 @@ def test_batch_norm(gloo):
     ("backends", "by_torch"),
     [("nccl", True), ("gloo", False), ("cpu:gloo,cuda:nccl", True), ("xpu:xccl", True), ("cpu:gloo,cuda:gloo", False)],
 )
-def test_on_gpus_batch_norm_is_torch_s(monkeypatch, backends, by_torch):
-    """As Lightning asks: while parameters are still on the CPU."""
+def test_on_gpus_batch_norm_sync_is_that_of_torch(monkeypatch, backends, by_torch):
+    """Lightning converts while the parameters are still on the CPU."""
     with monkeypatch.context() as patch:
         patch.setattr(torch.distributed, "is_initialized", lambda: True)
         patch.setattr(torch.distributed, "get_backend", lambda: backends)
@@ -140,12 +140,12 @@ WAITS = {
     ("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
     ("item", "callbacks/fault_tolerance/nonfinite_guard.py _all_finite"): 1,
 }
-"""What a step waits for, and how often. The word of rank 0 on whether to stop is on its way during the step."""
+"""Host waits of a step by cause. The decision of rank 0 on whether to stop is sent during the step."""
 ADAPTIVE_WAITS = WAITS | {("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1}  # the fraction reached
 
 
 def train(device, objective, adaptive):
-    """Return weights, figures, and the waits of a step."""
+    """Return weights, metrics and the host waits of a step."""
     seed_everything(0, verbose=False)
     model = objective(encoder=MLP((32,), [16]), num_classes=10)
     data = LatentClassDataModule(batch_size=60, samples_per_class=50)
@@ -183,7 +183,7 @@ def test_training(gloo, tmp_path):
 
 
 class SignalAt(Callback):
-    """SIGTERM to rank 0 in step 3, before or after the word of rank 0 is sent."""
+    """Sends SIGTERM to rank 0 in step 3, before or after rank 0 broadcasts its decision."""
 
     def __init__(self, place):
         self.place = place
@@ -214,7 +214,7 @@ def _stop(rank, folder):
     return codes
 
 
-def test_they_stop_after_the_same_step(gloo, tmp_path):
+def test_processes_stop_after_the_same_step(gloo, tmp_path):
     assert on_processes(2, _stop, str(tmp_path), backend=BACKEND) == [[143, 143]] * 2
     saved = [next(tmp_path.joinpath(place).rglob("interrupted-*")).name for place in ("backward", "end")]
     assert saved == ["interrupted-epoch=0-step=3.ckpt", "interrupted-epoch=0-step=4.ckpt"]

@@ -1,4 +1,4 @@
-"""``nc-train`` on the device: fit, validate, test, predict and a resumed fit with every shipped config."""
+"""``nc-train`` on the device runs fit, validate, test, predict and a resumed fit with every shipped config."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ WAITS = {
     ("item", "callbacks/fault_tolerance/nonfinite_guard.py _all_finite"): 1,
     ("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1,  # adaptive.yaml alone: the fraction reached
 }
-"""What a step waits for, and how often."""
+"""Host waits of a step by cause."""
 COMMANDS = ("validate", "test", "predict")
 SHORT = {
     "accelerator": {"class_path": "tests.pretend_run.PretendAccelerator"},
@@ -42,28 +42,28 @@ def _empty_folder(in_tmp, monkeypatch):
 
 
 def settings(strategy, devices):
-    """Write a config that puts a run on pretend devices, and marks where a step begins and ends."""
+    """Write a config that runs on pretend devices and marks where a step begins and ends."""
     trainer = {**SHORT, "strategy": {"class_path": f"tests.pretend_run.{strategy}"}, "devices": devices}
     Path("device.yaml").write_text(yaml.safe_dump({"trainer": trainer}))
     Path("marked.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": MARKS}}))
 
 
 def on_hscl(config):
-    """The command line that makes a config complete: an overlay is laid on HSCL."""
+    """Return the command line that completes a config: an overlay is applied to HSCL."""
     configs = next(line for line in complete(config) if line[1] in (config, "hscl.yaml"))
-    # Two large batches an epoch: the fewer operations a measurement takes, the sooner it is done.
+    # Two large batches an epoch: a measurement with fewer operations is faster.
     size = 20 if "--data.path=small.npz" in configs else 4000 if config == "digit_pairs.yaml" else 500
     smaller = [f"--data.batch_size={size}", *(["--model.encoder.depth=18"] if config == "paper/official.yaml" else [])]
     return [*configs, "--config", "device.yaml", "--config", "marked.yaml", *smaller]
 
 
 def runs(configs, commands=()):
-    """Train, do what else there is to do, and resume; return the machine of the first training, and its steps.
+    """Train, run the other commands, and resume; return the machine of the first training and its number of steps.
 
     Args:
-        configs: What makes a command line complete.
-        commands: Of `COMMANDS`, those that are given to ``nc-train``; to parse all settings again takes longer than
-            what they do, so that the others are done by the Trainer of the first training, as ``nc-train`` has them.
+        configs: The config arguments of a complete command line.
+        commands: Those of `COMMANDS` that run through ``nc-train``. Parsing all settings takes longer than running
+            them, so the others run with the Trainer of the first training, as ``nc-train`` configured it.
     """
     with Machine() as machine:
         first = main(["fit", *configs])
@@ -83,7 +83,7 @@ def runs(configs, commands=()):
 
 
 def check_waits(machine, steps):
-    # What is not of the package, and what Lightning does for it, is on behalf of cli.py, which starts it all.
+    # Code outside the package, including Lightning's, is attributed to cli.py, which starts it all.
     waits = {k: n / steps for k, n in machine.waits_in("step").items() if not k[1].startswith("cli/")}
     assert waits
     assert not {key: n for key, n in waits.items() if n > WAITS.get(key, 0)}
@@ -96,7 +96,7 @@ def check_waits(machine, steps):
 def test_every_config_trains_evaluates_and_resumes(config):
     settings("PretendSingleDevice", 1)
     machine, steps = runs(on_hscl(config), COMMANDS if config in ("hscl.yaml", "adaptive.yaml") else ())
-    if config != "bolts.yaml":  # whose evaluator reads its figures in every step
+    if config != "bolts.yaml":  # its evaluator reads its metrics in every step
         check_waits(machine, steps)
 
 
@@ -107,7 +107,7 @@ def _in_two(rank, folder):
     runs([*configs, "--config", "marked.yaml", "--data.batch_size=50"], COMMANDS)
 
 
-def test_on_two_processes(gloo):
+def test_configs_run_on_two_processes(gloo):
     settings("PretendDDP", 2)
     on_processes(2, _in_two, os.getcwd(), backend=BACKEND)
     assert len(list(Path().rglob("last.ckpt"))) == 2

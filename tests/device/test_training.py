@@ -1,4 +1,4 @@
-"""Whole trainings with the callbacks of ``nc-train``: the CPU's weights and figures, and what a step waits for."""
+"""Whole trainings with the callbacks of ``nc-train``: weights and metrics of the CPU, and the waits of a step."""
 
 import functools
 
@@ -28,12 +28,12 @@ WAITS = {
     ("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1,  # number of pairs, and the windows of the classes
     ("item", "callbacks/fault_tolerance/nonfinite_guard.py _all_finite"): 1,
 }
-"""What a step waits for, and how often. Neither a progress bar nor a logger adds to it: what is logged of a step is for
-the mean of the epoch, which alone is read."""
+"""Host waits of a step by cause. A progress bar or a logger adds none: values logged in a step only enter the mean of
+the epoch, and only that mean is read."""
 ADAPTIVE_WAITS = WAITS | {("item", "callbacks/hard_negative_sampler.py on_train_batch_end"): 1}  # the fraction reached
 
 PROBE_OPTIMIZER = functools.partial(torch.optim.Adam, lr=1e-2, weight_decay=5e-3, foreach=True)
-"""That of ``nc-train``; by itself Adam chooses foreach on GPUs, but not for tensors of a device made in Python."""
+"""The optimizer of ``nc-train``. By default Adam uses foreach on GPUs, but not on a device made in Python."""
 
 
 def callbacks(adaptive=False, measured=True):
@@ -52,7 +52,7 @@ def callbacks(adaptive=False, measured=True):
 
 
 def train(device, objective, callbacks, encoder=lambda: MLP((1, 8, 8), [16]), batch_size=250, **options):
-    """Return weights, figures, the machine and the number of steps."""
+    """Return weights, metrics, the machine and the number of steps."""
     seed_everything(0, verbose=False)
     model = objective(encoder=encoder(), num_classes=10)
     trainer, machine = fit(device, model, DigitsDataModule(batch_size=batch_size), callbacks, **options)
@@ -87,7 +87,7 @@ def test_a_progress_bar_and_a_logger_add_no_waits(tmp_path):
 
 @pytest.mark.parametrize("objective", [HSCL, HUCL], ids=["hscl", "hucl"])
 def test_launches_of_a_resnet(objective):
-    """Of the guard, the probe and logging, for a step; the loss and the network have their own."""
+    """Count the launches of guard, probe and logging in a step; loss and network have their own tests."""
     few = {"batch_size": 20, "max_epochs": 1, "limit_train_batches": 8, "limit_val_batches": 0}
     _, _, machine, steps = train(NAME, objective, callbacks(measured=False), lambda: ResNet((1, 8, 8)), **few)
     ours = ("callbacks/fault_tolerance/nonfinite_guard.py", "callbacks/online_linear_probe.py", "objectives/base.py")

@@ -1,4 +1,4 @@
-"""What the loss asks of a device, counted: the table of docs/gpus.md; and the benchmarks run on any device."""
+"""The counted work of the loss equals the table of docs/gpus.md, and the benchmarks run on any device."""
 
 import importlib
 import sys
@@ -17,7 +17,7 @@ from tests.pretend_device import NAME, Machine
 SIZES = [512, 1024, 2048, 4096, 8192, 16384]
 FEATURE_DIM, NUM_CLASSES, BETA, TEMPERATURE = 128, 100, 5.0, 0.5
 H100 = Roofline(bytes=3.35e12, flops=67e12, launch=5e-6)
-"""By the maker's sheet, float32 without tensor cores; 5 microseconds for a launch are an estimate."""
+"""From the data sheet, float32 without tensor cores; the 5 microseconds per launch are an estimate."""
 
 
 def naive(z, labels):
@@ -54,16 +54,16 @@ def row(n):
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_the_table_of_the_docs_is_what_is_counted(repository, n):
+def test_the_table_in_the_docs_equals_the_counted_work(repository, n):
     lines = (repository / "docs" / "gpus.md").read_text().splitlines()
     (written,) = (line for line in lines if line.startswith(f"| {n:,} | "))
     numbers = [float(cell.replace(",", "")) for cell in written.strip("| ").split(" | ")]
-    # Other versions of torch may run a kernel more or less.
+    # Other versions of torch may run one kernel more or less.
     assert numbers == pytest.approx(row(n), rel=0.1, abs=0.006)
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_less_is_moved_and_held_than_by_automatic_differentiation(n):
+def test_the_loss_moves_and_holds_less_than_automatic_differentiation(n):
     ours, peak = work_of(HSCLLoss(beta=BETA, temperature=TEMPERATURE), n)
     peer, its_peak = work_of(naive, n)
     assert ours.bytes < 0.6 * peer.bytes

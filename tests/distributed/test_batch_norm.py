@@ -11,7 +11,7 @@ DEALS = {2: [5, 7], 3: [1, 11, 0]}
 
 
 def step(kind, options, synced, deal=None, rank=0):
-    """Two steps in training, one in evaluation: outputs, gradients and running statistics."""
+    """Return outputs, gradients and running statistics of two training steps and one evaluation step."""
     generator = torch.Generator().manual_seed(1)
     model = nn.Sequential(kind(3, **options)).double()
     model = BatchNormSync().apply(model) if synced else model
@@ -45,8 +45,8 @@ CASES = [(kind, {}) for kind in SHAPES] + [
 
 
 def same(found, deal, expected):
-    """Whether what all processes have is what one has: shares side by side, gradients of parameters added up."""
-    for i in range(3 if expected[3] else 2):  # without running statistics, evaluation is of each batch
+    """Return whether the processes together equal one: shares concatenated, parameter gradients summed."""
+    for i in range(3 if expected[3] else 2):  # without running statistics, evaluation normalizes each batch by itself
         if not torch.allclose(torch.cat([f[0][i] for f in found]), expected[0][i], rtol=0, atol=1e-12):
             return False
     for i in range(2):
@@ -62,14 +62,14 @@ def same(found, deal, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", DEALS)
-def test_several_processes_do_what_one_does(gloo, world_size):
+def test_several_processes_normalize_like_one(gloo, world_size):
     found = on_processes(world_size, _steps, CASES, DEALS[world_size], True)
     for i, case in enumerate(CASES):
         assert same([f[i] for f in found], DEALS[world_size], step(*case, synced=False)), case
 
 
 @pytest.mark.slow
-def test_shares_by_themselves_are_something_else(gloo):
+def test_unsynchronized_shares_are_normalized_differently(gloo):
     found = on_processes(2, _steps, CASES[:1], DEALS[2], False)
     assert not same([f[0] for f in found], DEALS[2], step(*CASES[0], synced=False))
 
@@ -82,13 +82,13 @@ def _half(rank):
 
 
 @pytest.mark.slow
-def test_halves_are_normalised_in_float32(gloo):
+def test_half_precision_is_normalized_in_float32(gloo):
     for half, whole in on_processes(2, _half):
         assert half.dtype == torch.bfloat16
         assert torch.allclose(half.float(), whole, atol=0.05)
 
 
-def test_one_process_and_the_way_back():
+def test_one_process_normalizes_like_torch_and_conversion_is_reversible():
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm1d(2, affine=False))
     keys, parameters = list(model.state_dict()), list(model.parameters())
     x = torch.randn(4, 3, 2, 2)
@@ -102,6 +102,6 @@ def test_one_process_and_the_way_back():
     assert [type(module) for module in back] == [nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d]
 
 
-def test_what_is_torch_s_is_reverted_as_such():
+def test_sync_batch_norm_of_torch_is_reverted_by_torch():
     model = TorchSyncBatchNorm().apply(nn.Sequential(nn.BatchNorm1d(3)))
     assert not isinstance(BatchNormSync().revert(model)[0], nn.SyncBatchNorm)

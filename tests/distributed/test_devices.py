@@ -1,4 +1,4 @@
-"""Devices that are not there, and checkpoints from other ones."""
+"""Missing devices, and checkpoints from other devices."""
 
 import re
 import sys
@@ -31,7 +31,7 @@ def have_gpus(monkeypatch, count):
 
 
 @pytest.mark.parametrize("accelerator", ["cuda", "gpu", "mps", "tpu", "abacus"])
-def test_a_device_that_is_not_there(refusal, monkeypatch, accelerator):
+def test_a_missing_device_is_refused(refusal, monkeypatch, accelerator):
     have_gpus(monkeypatch, 0)
     with mock.patch("lightning.pytorch.accelerators.MPSAccelerator.is_available", return_value=False):
         line = refusal(main, [*FIT, f"--trainer.accelerator={accelerator}"])
@@ -40,19 +40,19 @@ def test_a_device_that_is_not_there(refusal, monkeypatch, accelerator):
 
 
 @pytest.mark.parametrize("name", ["auto", "gpu", "cuda", "cpu"])
-def test_a_device_that_is_there(monkeypatch, name):
+def test_an_existing_device_is_accepted(monkeypatch, name):
     have_gpus(monkeypatch, 1)
     check_accelerator(name)
 
 
-def test_more_devices_than_there_are(refusal, monkeypatch):
+def test_more_devices_than_exist_are_refused(refusal, monkeypatch):
     have_gpus(monkeypatch, 2)
     line = refusal(main, [*FIT, "--trainer.accelerator=gpu", "--trainer.devices=4"])
     assert "You requested gpu: [0, 1, 2, 3]" in line
     assert "your machine only has: [0, 1]" in line
 
 
-def test_without_nccl(gloo, monkeypatch, capsys):
+def test_gpus_without_nccl_are_refused(gloo, monkeypatch, capsys):
     monkeypatch.setattr("torch.distributed.distributed_c10d.is_nccl_available", lambda: False)
     strategy = ["--trainer.strategy=lightning.pytorch.strategies.DDPStrategy"]
     strategy += ["--trainer.strategy.process_group_backend=nccl", "--trainer.accelerator=cpu", "--trainer.devices=1"]
@@ -78,7 +78,7 @@ def fit(resume=None, epochs=1, callbacks=()):
 
 @pytest.fixture
 def from_gpu(tmp_path, monkeypatch):
-    """A checkpoint all of whose tensors say that they were on a GPU, with the state of the GPU's generator."""
+    """A checkpoint whose tensors were all saved on a GPU, with the state of the GPU's generator."""
     with monkeypatch.context() as patch:
         states = RandomStates.state_dict
         patch.setattr(RandomStates, "state_dict", lambda self: on_gpu(states(self)))
@@ -93,7 +93,7 @@ def on_gpu(states):
     return {"processes": [{**state, "cuda": state["torch"]} for state in states["processes"]]}
 
 
-def test_a_checkpoint_from_a_gpu_on_a_cpu(from_gpu):
+def test_a_gpu_checkpoint_loads_on_a_cpu(from_gpu):
     check_checkpoint(str(from_gpu), "nc_lightning.HSCL")
     with pytest.warns(UserWarning, match="random states: got those of a run on cuda, expected cpu"):
         _, trainer = fit(resume=from_gpu, epochs=2, callbacks=[OnlineLinearProbe(), RandomStates()])
@@ -101,7 +101,7 @@ def test_a_checkpoint_from_a_gpu_on_a_cpu(from_gpu):
     assert HSCL.load_from_checkpoint(from_gpu, encoder=MLP((32,), [16]), map_location="cpu").device.type == "cpu"
 
 
-def test_random_states_of_a_cpu_on_a_gpu(monkeypatch):
+def test_cpu_random_states_are_restored_on_a_gpu(monkeypatch):
     states = RandomStates()
     saved = states.state_dict()
     expected = torch.rand(1)
@@ -130,8 +130,8 @@ def test_random_states_of_a_cpu_on_a_gpu(monkeypatch):
     ],
     ids=str,
 )
-def test_a_job_with_another_number_of_processes(refusal, monkeypatch, slurm, options, message):
-    """Of which some would wait for others that never come."""
+def test_a_job_with_another_number_of_processes_is_refused(refusal, monkeypatch, slurm, options, message):
+    """Otherwise some processes would wait for others that never start."""
     job = {"JOB_ID": "5", "JOB_NAME": "nc", "PROCID": "0", "LOCALID": "0", "NODEID": "0", **slurm}
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)

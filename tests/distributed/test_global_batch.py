@@ -1,4 +1,4 @@
-"""Losses of a batch that several processes share: value and parameter gradients are those of one process."""
+"""The loss of a batch shared by several processes has the value and parameter gradients of one process."""
 
 import pytest
 import torch
@@ -48,8 +48,8 @@ LOSSES = {
     "hscl, queue": lambda: with_queue(HSCLLoss(5.0)),
     "hucl, queue, differentiated": lambda: with_queue(HUCLLoss(5.0, differentiate_weights=True)),
     "ucl, queue, logistic": lambda: with_queue(UCLLoss(link=Logistic())),
-    "hscl, temperature learnt": lambda: HSCLLoss(5.0, nn.Parameter(torch.tensor(0.4, dtype=torch.float64))),
-    "hucl, temperature learnt, differentiated": lambda: HUCLLoss(
+    "hscl, temperature learned": lambda: HSCLLoss(5.0, nn.Parameter(torch.tensor(0.4, dtype=torch.float64))),
+    "hucl, temperature learned, differentiated": lambda: HUCLLoss(
         5.0, nn.Parameter(torch.tensor(0.4, dtype=torch.float64)), differentiate_weights=True
     ),
     "hscl, decoupled": lambda: HSCLLoss(5.0, link=InfoNCE(alpha=0.0)),
@@ -68,7 +68,7 @@ LOSSES = {
     "ucl, views, triplet": lambda: UCLLoss(positives="view", link=Triplet()),
     "hscl, unknown labels": lambda: HSCLLoss(5.0),
 }
-# How a batch is dealt out: with unequal numbers of samples and pairs, without positives, or none on a process.
+# How a batch is split: unequal numbers of samples and pairs, without positives, or an empty process.
 DEALS = {
     1: {"all": [18]},
     2: {"even": [9, 9], "uneven": [13, 5], "nothing": [18, 0]},
@@ -91,7 +91,7 @@ def with_queue(loss):
 
 
 class Model(nn.Module):
-    """A network and, for a temperature that is learnt, its loss."""
+    """A network and, for a learned temperature, its loss."""
 
     def __init__(self, loss):
         super().__init__()
@@ -110,7 +110,7 @@ def batch(name, labels):
     labels = torch.tensor(LABELS[labels])
     if "unknown" in name:
         labels[::3] = -1
-    # Views lie side by side, so that a deal may part a few: those are only compared on one process.
+    # Views are concatenated, so a split may separate a few; these are compared only on one process.
     return x, labels, torch.arange(18) // 2
 
 
@@ -143,7 +143,7 @@ def agree(found, expected):
 @pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", DEALS)
-def test_processes_have_the_loss_and_the_parameter_gradients_of_one(gloo, world_size):
+def test_processes_have_the_loss_and_parameter_gradients_of_one(gloo, world_size):
     cases = [
         (name, labels, deal)
         for name in LOSSES
@@ -175,7 +175,7 @@ def _with_an_error(rank, error):
 @pytest.mark.parametrize(
     "error", ["none", "swapped ranks", "one process of two forgotten", "terms of others forgotten"]
 )
-def test_errors_are_noticed(gloo, error):
+def test_the_comparison_detects_errors(gloo, error):
     found = on_processes(2, _with_an_error, error)
     assert all(agree(f, measure("hscl", "mixed")) for f in found) == (error == "none")
 
@@ -188,7 +188,7 @@ def _permuted(rank, name, order, deal):
 
 
 @pytest.mark.slow
-def test_it_does_not_matter_who_holds_what(gloo):
+def test_the_distribution_of_samples_over_processes_does_not_matter(gloo):
     order = torch.randperm(18)
     for name in ("hscl", "hucl", "hucl, triplet"):
         expected = measure(name, "mixed")["loss"].item()
@@ -205,7 +205,7 @@ def _local(rank, deal):
 
 
 @pytest.mark.slow
-def test_local_losses_are_of_the_own_batch(gloo):
+def test_local_losses_use_only_the_batch_of_the_process(gloo):
     deal = [13, 5]
     alone = [_local(rank, deal) for rank in (0, 1)]
     assert on_processes(2, _local, deal) == alone
@@ -222,7 +222,7 @@ def _kinds(rank):
 
 
 @pytest.mark.slow
-def test_features_of_different_kinds_are_an_error_on_every_process(gloo):
+def test_mismatched_features_are_an_error_on_every_process(gloo):
     first, second = on_processes(2, _kinds)
     assert first == second
     assert "3 of 32 bits, 4 of 32 bits" in first
@@ -236,7 +236,7 @@ def _views_of_two_images(rank):
 
 
 @pytest.mark.slow
-def test_equal_numbers_of_views_on_two_processes_are_different_images(gloo):
+def test_views_on_different_processes_are_different_images(gloo):
     z, instances = torch.eye(4, dtype=torch.float64).repeat(2, 1), torch.arange(4).repeat(2)
     expected = UCLLoss(positives="view")(z, torch.zeros(8, dtype=torch.long), instances).item()
     for value, pairs in on_processes(2, _views_of_two_images):

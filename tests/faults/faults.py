@@ -1,4 +1,4 @@
-"""What goes wrong in a run, and an encoder that draws random numbers: for configurations of nc-train."""
+"""Fault-injecting callbacks and an encoder that draws random numbers, for configs of nc-train."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from nc_lightning.encoders import MLP
 
 
 class SignalAt(Callback):
-    """Send this process a signal at a step: in forward, backward, batch_end, validation, writing; or at the start."""
+    """Send this process a signal at the start or at a step: in forward, backward, batch_end, validation or writing."""
 
     def __init__(self, step: int, place: str = "batch_end", signum: str = "SIGKILL", rank: int = 0, times: int = 1):
         self.step, self.place, self.signum, self.rank, self.times = step, place, signum, rank, times
@@ -37,7 +37,7 @@ class SignalAt(Callback):
 
 
 class FailAt(Callback):
-    """Raise what bad input raises, in one process alone."""
+    """Raise a user error in only one process."""
 
     def __init__(self, step: int, rank: int):
         self.step, self.rank = step, rank
@@ -48,7 +48,7 @@ class FailAt(Callback):
 
 
 class Dropout(nn.Sequential):
-    """A small network with dropout, which draws from torch's own generator."""
+    """A small network with dropout, which draws from the global generator of torch."""
 
     def __init__(self, width: int = 16):
         super().__init__(MLP([1, 8, 8], [width]), nn.Dropout(0.2))
@@ -56,7 +56,7 @@ class Dropout(nn.Sequential):
 
 
 class KilledOnce(Callback):
-    """Kill this process at a step, but not where a file says that this has been done before."""
+    """Kill this process at a step, unless a file records that this has already happened."""
 
     def __init__(self, step: int, file: str):
         self.step, self.file = step, file

@@ -1,4 +1,4 @@
-"""nc-train in forked children of one server that has all of it loaded: a run costs its training, not seven seconds."""
+"""nc-train in forked children of a server that has imported everything: a run saves seven seconds of imports."""
 
 import multiprocessing
 import os
@@ -18,7 +18,7 @@ _CONTEXT.set_forkserver_preload(["tests.faults.nc_train", "tests.faults.faults"]
 
 @dataclass
 class Ended:
-    """How a run has ended; its code is negative for a signal."""
+    """The end of a run; the exit code is negative for a signal."""
 
     code: int
     stdout: str
@@ -26,7 +26,7 @@ class Ended:
 
 
 def nc_train(folder, *arguments, file_limit=None):
-    """Run nc-train in a folder until it and every process that it has started have ended.
+    """Run nc-train in a folder until it and all processes it started have ended.
 
     Raises:
         TimeoutError: If one of them does not.
@@ -34,7 +34,7 @@ def nc_train(folder, *arguments, file_limit=None):
     process = _CONTEXT.Process(target=_run, args=(str(folder), arguments, file_limit))
     paths = [str(SCRIPT.parent.parent.parent), os.environ.get("PYTHONPATH", "")]
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(paths), OMP_NUM_THREADS="1"):
-        process.start()  # the server as well, at the first time
+        process.start()  # includes starting the server, the first time
     end = time.monotonic() + HANGS_AFTER
     process.join(HANGS_AFTER)
     while left := _processes_of_group(process.pid):
@@ -50,7 +50,7 @@ def _read(folder, name):
 
 
 def _processes_of_group(group):
-    """The living processes of a group: a zombie whose parent has died is left to the system."""
+    """The live processes of a group, without zombies, which the system reaps."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -75,6 +75,6 @@ def _run(folder, arguments, file_limit):
     if file_limit is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the server has switched off
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # switched off in the server
     sys.argv = [str(SCRIPT), *arguments]
     run()

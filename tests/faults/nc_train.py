@@ -1,4 +1,4 @@
-"""nc-train as a script, which Lightning starts again for each further process; it leaves all that it has ended with."""
+"""nc-train as a script that Lightning restarts for each further process; it saves its final state."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Small runs that hold every kind of state, how to disturb them, and how to compare what they end with."""
+"""Small runs with every kind of state, faults for them, and a comparison of their final states."""
 
 import torch
 
@@ -16,12 +16,12 @@ IN_TWO = [
     *("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"),
 ]
 STEPS = 40
-"""Of a run alone, five an epoch."""
+"""Number of steps of a run on one process, five per epoch."""
 _SAMPLER = "nc_lightning.callbacks.HardNegativeSampler"
 
 
 def run(folder, command, *arguments, fault=None, kind="SignalAt", **limits):
-    """Run nc-train with a fault, the arguments of a callback; whatever happens, it prints no traceback."""
+    """Run nc-train with a fault, given as the arguments of a callback, and assert that it prints no traceback."""
     sampler = {"schedule": "adaptive", "queue_size": 300, "queue_warmup": 0}
     callbacks = [{"class_path": _SAMPLER, "init_args": sampler}]
     callbacks += [{"class_path": f"tests.faults.faults.{kind}", "init_args": fault}] if fault else []
@@ -36,7 +36,7 @@ def end_of(folder, rank=0):
 
 
 def differences(one, other, path=""):
-    """Yield the places where two nested states are not the same, bit for bit; NaN is like NaN."""
+    """Yield the paths where two nested states differ in any bit; NaN equals NaN."""
     if isinstance(one, dict):
         for key in one.keys() | other.keys():
             if key in one and key in other:
@@ -55,6 +55,6 @@ def differences(one, other, path=""):
 
 
 def checkpoints(folder):
-    """The checkpoint files of all runs in a folder, the oldest first."""
+    """The checkpoint files of all runs in a folder, oldest first."""
     files = {path.resolve() for path in folder.rglob("*.ckpt")}
     return sorted(files, key=lambda path: path.stat().st_mtime_ns)

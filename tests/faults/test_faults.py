@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, cut short and left without room: each is to end in good order and to go on."""
+"""Runs that are killed, stopped, truncated or out of disk space must end cleanly and resume."""
 
 import os
 import random
@@ -20,7 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a run that nothing has disturbed, with a checkpoint of every epoch."""
+    """The folder of an undisturbed run, with a checkpoint of every epoch."""
     folder = tmp_path_factory.mktemp("whole")
     assert run(folder, ALONE, "--checkpoint.save_top_k=-1").code == 0
     assert end_of(folder)["step"] == STEPS
@@ -38,26 +38,26 @@ def whole_in_two(tmp_path_factory):
 @pytest.mark.some(2)
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("saving", [[], ["--checkpoint.every_n_train_steps=3"]], ids=["every epoch", "every 3 steps"])
-def test_killed_at_any_step_it_ends_as_if_nothing_had_been(tmp_path, whole, saving, kills):
+def test_a_run_killed_at_any_step_resumes_to_the_same_end(tmp_path, whole, saving, kills):
     draw = random.Random(0)
     for step in sorted(draw.sample(range(1, STEPS), kills)):
         places = ["forward", "backward", "batch_end"] + ["validation"] * (step % 5 == 0)
         fault = {"step": step, "place": draw.choice(places)}
         assert run(tmp_path, ALONE, *saving, "--ckpt_path=last", fault=fault).code == -9, fault
     assert run(tmp_path, ALONE, *saving, "--ckpt_path=last").code == 0
-    # What is resumed from the last step of an epoch goes on with the next, past the validation and its measurement.
+    # A run resumed at the last step of an epoch starts the next one and skips the validation and its measurement.
     measured = ("/callbacks/TensorBoardDashboard/history", "/callbacks/CollapseWatch/") if saving else ()
     assert not [path for path in differences(end_of(whole), end_of(tmp_path)) if not path.startswith(measured)]
 
 
-def test_killed_while_it_writes_a_checkpoint_the_one_before_is_whole(tmp_path, whole):
+def test_a_run_killed_while_saving_keeps_the_previous_checkpoint(tmp_path, whole):
     assert run(tmp_path, ALONE, fault={"step": 15, "place": "writing"}).code == -9
     assert [path.name for path in checkpoints(tmp_path)] == ["epoch=1-step=10.ckpt"]
     assert run(tmp_path, ALONE, "--ckpt_path=last").code == 0
     assert not list(differences(end_of(whole), end_of(tmp_path)))
 
 
-def test_a_checkpoint_cut_short_anywhere_is_recognised(whole, in_tmp, caplog):
+def test_a_checkpoint_truncated_anywhere_is_detected(whole, in_tmp, caplog):
     *_, before, last = (path.read_bytes() for path in checkpoints(whole))
     folder = in_tmp / "checkpoints"
     folder.mkdir()
@@ -71,7 +71,7 @@ def test_a_checkpoint_cut_short_anywhere_is_recognised(whole, in_tmp, caplog):
         assert caplog.messages == ["checkpoints/half.ckpt is damaged, going on from checkpoints/before.ckpt"]
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, whole):
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(tmp_path, whole):
     assert run(tmp_path, ALONE, "--checkpoint.save_top_k=-1", fault={"step": 22}).code == -9
     newest = checkpoints(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:-1000])
@@ -83,7 +83,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, whole)
 
 @pytest.fixture
 def little_room(tmp_path):
-    """A file system of 200 kB as the folder of runs; where none can be mounted, a limit for files, on the same path."""
+    """Mount a 200 kB file system as the folder of runs; if that is not possible, limit the size of files there."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk], capture_output=True).returncode:
@@ -95,7 +95,7 @@ def little_room(tmp_path):
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("logger", ["true", "false"])
-def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path, little_room, whole, logger):
+def test_a_full_disk_is_one_line_and_keeps_the_previous_checkpoint(tmp_path, little_room, whole, logger):
     disk, file_limit = little_room
     keep = ["--checkpoint.save_top_k=-1", f"--trainer.logger={logger}", f"--trainer.default_root_dir={disk}"]
     ended = run(tmp_path, ALONE, *keep, file_limit=file_limit)
@@ -103,7 +103,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path, li
     (error,) = [line for line in ended.stderr.splitlines() if line.startswith("nc-train: error: ")]
     last = checkpoints(disk)[-1]
     assert "epoch" in read_checkpoint(last)
-    assert not [path for path in disk.rglob(".*") if path.is_file()], "what was half written is gone"
+    assert not [path for path in disk.rglob(".*") if path.is_file()], "half-written files are removed"
     assert f"the last whole one is '{last.relative_to(tmp_path)}'; once there is room, go on with --ckpt_p" in error
     assert "No space left on device" in error or file_limit
     if file_limit is None:
@@ -123,7 +123,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path, li
         ("SIGINT", 130, 13, "forward"),
     ],
 )
-def test_stopped_in_good_order_it_ends_as_if_nothing_had_been(tmp_path, whole, signum, code, step, place):
+def test_a_gracefully_stopped_run_resumes_to_the_same_end(tmp_path, whole, signum, code, step, place):
     ended = run(tmp_path, ALONE, fault={"step": step, "place": place, "signum": signum})
     assert ended.code == code
     saved = checkpoints(tmp_path)[-1]
@@ -136,7 +136,7 @@ def test_stopped_in_good_order_it_ends_as_if_nothing_had_been(tmp_path, whole, s
 
 @pytest.mark.some(1)
 @pytest.mark.parametrize("place", ["batch_end", "validation"])
-def test_stopped_with_max_steps_it_ends_as_if_nothing_had_been(tmp_path, place):
+def test_a_run_with_max_steps_resumes_to_the_same_end(tmp_path, place):
     steps = ["--trainer.max_epochs=-1", "--trainer.max_steps=22", "--model.lr_interval=step"]
     folders = [tmp_path / name for name in ("whole", "stopped")]
     for folder in folders:
@@ -146,18 +146,18 @@ def test_stopped_with_max_steps_it_ends_as_if_nothing_had_been(tmp_path, place):
     assert run(folders[1], ALONE, *steps, "--ckpt_path=last").code == 0
     ends = [end_of(folder) for folder in folders]
     for end in ends:
-        # Measured in an epoch before the checkpoint, and never again: Lightning keeps no metrics of earlier epochs.
+        # Measured only in an epoch before the checkpoint: Lightning keeps no metrics of earlier epochs.
         end["metrics"] = {key: value for key, value in end["metrics"].items() if not key.startswith("geometry/val")}
     assert not list(differences(*ends))
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path):
+def test_a_second_ctrl_c_stops_immediately(tmp_path):
     ended = run(tmp_path, ALONE, fault={"step": 13, "signum": "SIGINT", "times": 2})
     assert ended.code == 1
     assert [path.name for path in checkpoints(tmp_path)] == ["epoch=1-step=10.ckpt"]
 
 
-def test_a_training_that_is_over_anyway_ends_as_always(tmp_path, whole):
+def test_a_signal_in_the_last_step_lets_the_run_end_normally(tmp_path, whole):
     assert run(tmp_path, ALONE, fault={"step": STEPS, "place": "validation", "signum": "SIGTERM"}).code == 0
     assert not list(differences(end_of(whole), end_of(tmp_path)))
 
@@ -166,7 +166,7 @@ def test_a_training_that_is_over_anyway_ends_as_always(tmp_path, whole):
 @pytest.mark.usefixtures("gloo")
 @pytest.mark.parametrize("place", ["forward", "backward", "validation"])
 @pytest.mark.parametrize("rank", [0, 1])
-def test_when_one_of_two_dies_both_end_and_it_is_named(tmp_path, rank, place):
+def test_when_one_of_two_processes_dies_both_end_and_it_is_named(tmp_path, rank, place):
     step = 10 if place == "validation" else 8
     ended = run(tmp_path, IN_TWO, fault={"step": step, "place": place, "rank": rank})
     assert ended.code == (1 if rank == 1 else -9)
@@ -181,7 +181,7 @@ def test_when_one_of_two_dies_both_end_and_it_is_named(tmp_path, rank, place):
 @pytest.mark.some(1)
 @pytest.mark.usefixtures("gloo")
 @pytest.mark.parametrize("rank", [0, 1])
-def test_an_error_in_one_of_two_ends_both_with_its_line_and_code(tmp_path, rank):
+def test_an_error_in_one_of_two_processes_ends_both_with_its_line_and_code(tmp_path, rank):
     ended = run(tmp_path, IN_TWO, fault={"step": 3, "rank": rank}, kind="FailAt")
     assert ended.code == 2
     errors = [line for line in ended.stderr.splitlines() if line.startswith("nc-train: error: ")]
@@ -191,7 +191,7 @@ def test_an_error_in_one_of_two_ends_both_with_its_line_and_code(tmp_path, rank)
 
 
 @pytest.mark.usefixtures("gloo")
-def test_when_the_first_dies_before_they_meet_none_is_left(tmp_path):
+def test_when_rank_0_dies_before_the_rendezvous_no_process_remains(tmp_path):
     ended = run(tmp_path, IN_TWO, fault={"step": 0, "place": "start"})
     assert ended.code == -9
     assert "nc-train: error: process of rank 0 (pid " in ended.stderr
@@ -199,7 +199,7 @@ def test_when_the_first_dies_before_they_meet_none_is_left(tmp_path):
 
 @pytest.mark.some(1)
 @pytest.mark.usefixtures("gloo")
-def test_two_processes_stop_together_and_go_on_as_if_nothing_had_been(tmp_path, whole_in_two):
+def test_two_processes_stop_together_and_resume_to_the_same_end(tmp_path, whole_in_two):
     assert run(tmp_path, IN_TWO, fault={"step": 8, "signum": "SIGTERM"}).code == 143
     assert checkpoints(tmp_path)[-1].name == "interrupted-epoch=1-step=8.ckpt"
     assert run(tmp_path, IN_TWO, "--ckpt_path=last").code == 0

@@ -1,4 +1,4 @@
-"""Malformed configs and feature files end in one line and code 2, or in a correct run: never in anything else."""
+"""Malformed configs and feature files end in one line and code 2, or in a correct run, and in nothing else."""
 
 import contextlib
 import io
@@ -20,15 +20,15 @@ from nc_lightning.cli import measure as nc_measure
 
 pytestmark = pytest.mark.slow
 
-# Without shrinking, which runs the slowest ones again and again.
+# Without shrinking, which repeats the slowest cases many times.
 OF_EACH = settings(suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
 EXAMPLES = pytest.mark.parametrize("examples", [15, pytest.param(130, marks=pytest.mark.exhaustive)])
 SECONDS = 60
-"""Longer than any of these takes: what is still running then hangs."""
+"""Seconds, longer than any case takes: a command still running then hangs."""
 
 
 def outcome(command, main, arguments):
-    """Run a command; return whether it ``ran`` or was ``refused``, with one line and code 2. All else is a failure."""
+    """Run a command; return whether it ``ran`` or was ``refused`` with one line and code 2. All else is a failure."""
     errors = io.StringIO()
 
     def hangs(*_):
@@ -57,7 +57,7 @@ def outcome(command, main, arguments):
     return "refused"
 
 
-# Configs. Sizes stay below 300: of a layer of 10^9 units, the memory is all that there is to say.
+# Configs. Sizes stay below 300: a layer of 10^9 units would only test the memory.
 
 JUNK = st.recursive(
     st.none()
@@ -84,7 +84,7 @@ def paths(tree, path=()):
 
 @st.composite
 def mutated(draw):
-    """A shipped config with one to three settings that are wrong, gone, or not known."""
+    """A shipped config with one to three settings that are wrong, missing or unknown."""
     config = yaml.safe_load(draw(st.sampled_from(SHIPPED)))
     for _ in range(draw(st.integers(1, 3))):
         *path, key = draw(st.sampled_from(sorted(paths(config), key=str)))
@@ -103,7 +103,7 @@ def mutated(draw):
 
 @st.composite
 def damaged(draw):
-    """The text of a shipped config, cut off, with bytes in it that were not there, or twice in one file."""
+    """The text of a shipped config, truncated, with inserted bytes, or duplicated."""
     text = draw(st.sampled_from(SHIPPED)).encode()
     at = draw(st.integers(0, len(text)))
     return draw(
@@ -145,7 +145,7 @@ def _tell():
 
 
 @EXAMPLES
-def test_malformed_configs(examples):
+def test_malformed_configs_are_refused_or_run(examples):
     @settings(OF_EACH, max_examples=examples)
     @given(config=CONFIGS)
     @example(config=b"a: &a [*a]\n")
@@ -171,7 +171,7 @@ LENGTHS = st.sampled_from([(6,), (6,), (6,), (5,), (0,), (), (6, 1)])
 
 @st.composite
 def arrays(draw, dtypes, shapes):
-    """An array of any of these types and shapes, with values that may be NaN, infinite, negative or huge."""
+    """An array of one of these types and shapes; values may be NaN, infinite, negative or huge."""
     shape, dtype = draw(shapes), np.dtype(draw(dtypes))
     numbers = np.random.default_rng(draw(st.integers(0, 9))).integers(-1 * draw(st.booleans()), 3, shape)
     array = np.asarray(numbers).astype(dtype) if dtype.names is None else np.zeros(shape, dtype)
@@ -220,7 +220,7 @@ def parquet(named):
     try:
         table = pyarrow.table({name: (column + [None] * length)[:length] for name, column in columns.items()})
         files.write_table(table, file)
-    except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):  # no such column can be written
+    except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):  # such a column cannot be written
         return b"PAR1"
     return file.getvalue()
 
@@ -230,7 +230,7 @@ FORMATS = {".npz": npz, ".npy": npy, ".pt": pt, ".parquet": parquet}
 
 @st.composite
 def feature_files(draw):
-    """Contents of one file or two, by name: odd arrays, then perhaps damage, or an ending that is not theirs."""
+    """One or two files by name: unusual arrays, perhaps damaged or with a wrong extension."""
     suffix = draw(st.sampled_from(sorted(FORMATS)))
     named = {draw(NAMES): draw(arrays(VALUES, SHAPES)), draw(NAMES): draw(arrays(LABELS, LENGTHS))}
     if draw(st.sampled_from([True, True, False])):
@@ -248,7 +248,7 @@ def feature_files(draw):
 
 
 @EXAMPLES
-def test_malformed_feature_files(examples):
+def test_malformed_feature_files_are_refused_or_measured(examples):
     @settings(OF_EACH, max_examples=examples)
     @given(files=feature_files(), normalization=st.sampled_from(["none", "unit_ball", "unit_sphere"]))
     def run(files, normalization):

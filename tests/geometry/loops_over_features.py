@@ -46,9 +46,9 @@ def offdiag(G):
 
 
 # ------------------------------------------------------------------ NC1
-def nc1_pinv(SW, M_centred, weights, C, rtol_eig):
+def nc1_pinv(SW, M_centered, weights, C, rtol_eig):
     """tr(SW SB^+)/C with SB = sum_c weights_c m_c m_c^T; SVD of the centred means, never of SB."""
-    A = np.sqrt(weights)[:, None] * M_centred
+    A = np.sqrt(weights)[:, None] * M_centered
     s, Vt = np.linalg.svd(A, full_matrices=False)[1:]
     if s[0] == 0:
         return 0.0, 0
@@ -57,12 +57,12 @@ def nc1_pinv(SW, M_centred, weights, C, rtol_eig):
     return float(val / C), int(keep.sum())
 
 
-def nc1_resolved(SW, M_centred, n, C):
+def nc1_resolved(SW, M_centered, n, C):
     """pinv form over the directions in which the class means stand above their own sampling noise:
     lambda_k > 1.5 (1 + sqrt(d/C))^2 (v_k^T SW v_k) / n_harmonic   (Marchenko-Pastur edge x 1.5) and lambda_k > 1e-20 lambda_1."""
-    d = M_centred.shape[1]
+    d = M_centered.shape[1]
     nh = 1 / np.mean(1 / n)
-    s, Vt = np.linalg.svd(M_centred / np.sqrt(C), full_matrices=False)[1:]
+    s, Vt = np.linalg.svd(M_centered / np.sqrt(C), full_matrices=False)[1:]
     val, r = 0.0, 0
     for si, v in zip(s, Vt):
         w = v @ SW @ v

@@ -52,7 +52,7 @@ def test_collision_of_a_batch():
 
 
 @pytest.mark.parametrize("bound", [scl_lower_bound, ucl_lower_bound])
-def test_bad_arguments(bound):
+def test_bad_arguments_are_refused(bound):
     with pytest.raises(ValueError, match="num_classes: got 1"):
         bound(1)
     with pytest.raises(ValueError, match="temperature: got 0"):
@@ -63,14 +63,14 @@ def test_bad_arguments(bound):
         ucl_lower_bound(3, collision=1.5)
 
 
-def test_few_dimensions_are_refused():
+def test_too_few_dimensions_are_refused():
     assert scl_lower_bound(10, feature_dim=9) == scl_lower_bound(10)
     for bound in (scl_lower_bound, ucl_lower_bound):
         with pytest.raises(ValueError, match="feature_dim: got 8, expected at least 9 for 10 classes: fewer"):
             bound(10, feature_dim=8)
 
 
-def test_unbalanced_classes_are_refused_but_for_a_single_unsupervised_negative():
+def test_unbalanced_classes_are_refused_except_for_one_unsupervised_negative():
     equal, skewed = [0.25] * 4, (0.5, 0.3, 0.2)
     assert scl_lower_bound(4, priors=equal) == scl_lower_bound(4)
     assert ucl_lower_bound(4, priors=equal) == ucl_lower_bound(4)
@@ -85,7 +85,7 @@ def test_unbalanced_classes_are_refused_but_for_a_single_unsupervised_negative()
             scl_lower_bound(3, priors=wrong)
 
 
-def test_unbalanced_classes_do_go_below_so_that_the_refusal_is_needed():
+def test_unbalanced_classes_can_fall_below_the_bound():
     similarity = torch.tensor([[1.0, -1, -1], [-1, 1, 1], [-1, 1, 1]])  # two small classes share a mean
     priors = torch.tensor([0.98, 0.01, 0.01])
     value = 0.0

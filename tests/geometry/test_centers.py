@@ -19,12 +19,12 @@ def test_a_common_offset_does_not_flip_decisions():
     assert ncc_accuracy(CenterDistances(stats).update(z, labels)) == 1
 
 
-def test_absent_classes_are_no_candidates():
+def test_absent_classes_are_not_candidates():
     stats = ClassStatistics(3, 1).update(torch.tensor([[5.0], [9.0]]), torch.tensor([0, 2]))
     seen = CenterDistances(stats).update(torch.tensor([[0.1]]), torch.tensor([0]))  # nearer to the origin than to 5
     assert ncc_accuracy(seen) == 1
 
 
-def test_no_center():
+def test_missing_centers_are_refused():
     with pytest.raises(ValueError, match="centers: got statistics without a sample"):
         CenterDistances(ClassStatistics(3, 2))

@@ -1,4 +1,4 @@
-"""Ideals and their tolerances: met at neural collapse, and by nothing that is none, in any number of dimensions."""
+"""Ideals and their tolerances are met at neural collapse and nowhere else, in any number of dimensions."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_random_features_meet_nothing(size, seed):
 
 @settings(max_examples=25)
 @given(size=SIZES, share=st.floats(0.1, 0.6), seed=st.integers(0, 999))
-def test_dimensional_collapse_meets_nothing_that_is_of_its_class_means(size, share, seed):
+def test_dimensional_collapse_meets_no_ideal_of_class_means(size, share, seed):
     num_classes, dim = size
     generator = torch.Generator().manual_seed(seed)
     used = max(1, round(share * (num_classes - 1)))
@@ -49,7 +49,7 @@ def test_dimensional_collapse_meets_nothing_that_is_of_its_class_means(size, sha
     means[:, :used] = torch.randn(num_classes, used, generator=generator, dtype=torch.float64)
     means /= means.norm(dim=1, keepdim=True)
     if used == 1:
-        means *= torch.linspace(0.5, 1, num_classes, dtype=torch.float64)[:, None]  # in one dimension, norms are even
+        means *= torch.linspace(0.5, 1, num_classes, dtype=torch.float64)[:, None]  # norms are equal in one dimension
     z = means.repeat(10, 1) + 1e-4 * torch.randn(10 * num_classes, dim, generator=generator, dtype=torch.float64)
     labels = torch.arange(num_classes).repeat(10)
     assert not met(z, labels, num_classes, set(OF_CLASS_MEANS) - {"nc2_equinorm"})
@@ -78,7 +78,7 @@ def met_by(z, labels, num_classes):
 
 @settings(max_examples=100)
 @given(size=ANY_SIZE, per_class=st.sampled_from([10, 40]), on_sphere=st.booleans(), seed=st.integers(0, 999))
-def test_random_features_show_no_neural_collapse_in_any_measure(size, per_class, on_sphere, seed):
+def test_no_measure_shows_neural_collapse_for_random_features(size, per_class, on_sphere, seed):
     num_classes, dim = size
     labels = torch.arange(num_classes).repeat(per_class)
     z = torch.randn(len(labels), dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -87,7 +87,7 @@ def test_random_features_show_no_neural_collapse_in_any_measure(size, per_class,
 
 @settings(max_examples=40)
 @given(num_classes=st.integers(3, 100), room=st.integers(0, 100), share=st.floats(0.1, 0.6), seed=st.integers(0, 999))
-def test_dimensional_collapse_meets_nothing_but_the_variability_it_lacks(num_classes, room, share, seed):
+def test_dimensional_collapse_meets_only_the_ideals_of_variability(num_classes, room, share, seed):
     dim, used = num_classes - 1 + room, max(1, round(share * (num_classes - 1)))
     generator = torch.Generator().manual_seed(seed)
     means = torch.zeros(num_classes, dim, dtype=torch.float64)
@@ -100,7 +100,7 @@ def test_dimensional_collapse_meets_nothing_but_the_variability_it_lacks(num_cla
 
 @settings(max_examples=25)
 @given(size=ANY_SIZE.filter(lambda size: size[1] >= size[0] - 1))
-def test_neural_collapse_is_seen_in_every_measure_with_an_ideal(size):
+def test_every_measure_with_an_ideal_shows_neural_collapse(size):
     num_classes, dim = size
     z, labels = simplex_etf(num_classes, dim).double().repeat(5, 1), torch.arange(num_classes).repeat(5)
     z = z + 1e-6 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -111,7 +111,7 @@ def test_neural_collapse_is_seen_in_every_measure_with_an_ideal(size):
 
 
 @pytest.mark.parametrize("key", OF_CLASS_MEANS)
-def test_random_class_means_are_as_far_from_the_ideal_as_is_said(key):
+def test_random_class_means_are_as_far_from_the_ideal_as_documented(key):
     num_classes, dim = 40, 400
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(num_classes, dim, generator=generator, dtype=torch.float64)
@@ -123,7 +123,7 @@ def test_random_class_means_are_as_far_from_the_ideal_as_is_said(key):
     assert abs(distance) > 0.75 * abs(expected)
 
 
-def test_in_the_least_dimensions_tolerances_are_the_table_s():
+def test_in_c_minus_1_dimensions_tolerances_equal_those_of_the_table():
     assert ideal("nc2_etf", 10, 9).tolerance == ideal("nc2_tight_frame", 10, 9).tolerance == 0.1
     assert ideal("equal_inner_product", 10, 9).tolerance == 0.02
     assert ideal("effective_rank", 10, 9).tolerance == pytest.approx(0.09)

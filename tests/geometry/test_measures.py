@@ -65,7 +65,7 @@ CASES = make_cases()
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_reference_cases(name):
+def test_reference_cases_are_reproduced(name):
     case = CASES[name]
     with np.errstate(all="ignore"):
         expected = all_metrics(case["X"], case["y"], case["C"])
@@ -86,7 +86,7 @@ def test_reference_cases(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_reference_cases_of_classifiers_spread_and_single_matrices(name):
+def test_reference_cases_of_classifiers_spread_and_single_matrices_are_reproduced(name):
     case = CASES[name]
     with np.errstate(all="ignore"):
         expected = all_metrics(case["X"], case["y"], case["C"], case["W"], case["b"])
@@ -113,7 +113,7 @@ def test_reference_cases_of_classifiers_spread_and_single_matrices(name):
     assert spectrum == pytest.approx(expected["means_spectrum_normalised"], rel=1e-8, abs=1e-12)
 
 
-def test_the_bias_decides():
+def test_nc4_uses_the_bias():
     case = CASES["12_huge_norms"]
     z, labels = torch.from_numpy(case["X"]), torch.from_numpy(case["y"])
     centers = CenterDistances(ClassStatistics(case["C"], z.shape[1]).update(z, labels))
@@ -122,7 +122,7 @@ def test_the_bias_decides():
     assert nc4_mismatches(z, weight, None, centers).double().mean() > 0.5
 
 
-def test_a_classifier_that_does_not_fit():
+def test_a_classifier_that_does_not_fit_is_refused():
     stats = ClassStatistics(3, 2).update(torch.randn(6, 2), torch.arange(3).repeat(2))
     with pytest.raises(ValueError, match=r"weight: got shape \(2, 2\), expected \(3, 2\), a row for each class"):
         nc3(stats, torch.zeros(2, 2))
@@ -145,7 +145,7 @@ def test_dimension_measures_are_ordered(seed, num_classes, dim, n):
     assert g["nc2_tight_frame"] == pytest.approx(tight, abs=1e-7)
     for key in ("nc2_equiangular", "nc2_etf", "nc2_tight_frame", "nc2_max_cosine"):
         goal = ideal(key, num_classes, dim)
-        if goal is not None and key != "nc2_equiangular":  # whose floor is that of unit vectors that sum to zero
+        if goal is not None and key != "nc2_equiangular":  # its floor holds for unit vectors that sum to zero
             assert g[key] >= goal.value - 1e-9
 
 
@@ -171,7 +171,7 @@ def test_uniformity_at_neural_collapse_and_in_strips(monkeypatch):
         uniformity(z[:1])
 
 
-def test_ideal_collapse_meets_every_ideal_and_a_wrong_label_none_of_nc1():
+def test_ideal_collapse_meets_every_ideal_and_one_wrong_label_breaks_nc1():
     labels = torch.arange(10).repeat(20)
     z = simplex_etf(10, 9)[labels]
     geometry = measure(z, labels)
@@ -185,7 +185,7 @@ def test_ideal_collapse_meets_every_ideal_and_a_wrong_label_none_of_nc1():
     assert wrong["within_class_variation"] > 0.01
 
 
-def test_no_sample_is_nan_and_no_error():
+def test_an_empty_set_gives_nan_without_an_error():
     values = statistics_measures(ClassStatistics(3, 2))
     assert all(math.isnan(float(value)) for value in values.values())
     with pytest.raises(ValueError, match="z: got 0 samples"):
@@ -203,7 +203,7 @@ def test_no_sample_is_nan_and_no_error():
         ([0, 0, 1, 1], "equal", "all class means coincide, so that nc1 is infinite or NaN and nc2 is NaN"),
     ],
 )
-def test_what_is_undefined_or_not_what_it_seems_is_said(labels, features, message):
+def test_undefined_and_misleading_measures_are_warned_about(labels, features, message):
     labels = torch.tensor(labels, dtype=torch.long)
     z = torch.randn(len(labels), 3) if features == "random" else torch.ones(len(labels), 3)
     num_classes = int(labels.max()) + 1 if len(labels) else 2
@@ -214,7 +214,7 @@ def test_what_is_undefined_or_not_what_it_seems_is_said(labels, features, messag
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_features_are_measured_exactly_as_they_are(dtype):
+def test_half_precision_features_are_measured_without_rounding(dtype):
     labels = torch.arange(5).repeat(20)
     z = (simplex_etf(5, 8)[labels] + 0.05 * torch.randn(100, 8)).to(dtype)
     assert measure(z, labels) == pytest.approx(measure(z.double(), labels), rel=1e-12)

@@ -18,7 +18,7 @@ def test_norms_and_idempotence(project, seed, scale):
     assert torch.allclose(norms, expected)
 
 
-def test_ball_leaves_the_inside_alone():
+def test_the_unit_ball_leaves_inner_points_unchanged():
     z = torch.tensor([[0.3, 0.4], [0.0, 0.0]])
     assert torch.equal(unit_ball(z), z)
 
@@ -31,13 +31,13 @@ def test_zero_row_has_a_finite_gradient():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_lifted(dtype):
-    z = torch.full((2, 64), 250.0, dtype=dtype)  # its norm, 2000, has a square beyond float16
+def test_half_precision_is_computed_in_float32(dtype):
+    z = torch.full((2, 64), 250.0, dtype=dtype)  # the square of its norm, 2000, overflows float16
     for name in ("unit_ball", "unit_sphere", "none"):
         assert normalize(z, name).dtype == torch.float32
     assert torch.allclose(unit_ball(z).norm(dim=1), torch.ones(2))
 
 
-def test_unknown_name():
+def test_an_unknown_normalization_is_refused():
     with pytest.raises(ValueError, match="normalization: got 'sphere', expected one of unit_ball, unit_sphere, none"):
         normalize(torch.zeros(1, 1), "sphere")

@@ -17,7 +17,7 @@ def rotation(d):
 
 
 @given(classes=st.integers(2, 12), extra=st.integers(0, 4), scale=st.floats(0.01, 100))
-def test_at_neural_collapse_every_mean_is_on_its_corner(classes, extra, scale):
+def test_at_neural_collapse_every_mean_is_at_its_corner(classes, extra, scale):
     torch.manual_seed(classes)
     d = classes - 1 + extra
     z = scale * simplex_etf(classes, d) @ rotation(d) + torch.randn(d, dtype=torch.float64)
@@ -32,13 +32,13 @@ def test_at_neural_collapse_every_mean_is_on_its_corner(classes, extra, scale):
 
 def test_the_corners_are_a_regular_polygon_in_the_order_of_the_classes():
     _, corners = simplex_plane(statistics(simplex_etf(5, 4), torch.arange(5), 5))
-    radius = math.sqrt(2 / 4)  # what a plane shows of five unit vectors in four dimensions
+    radius = math.sqrt(2 / 4)  # the projection of five unit vectors in four dimensions onto a plane
     angles = [2 * math.pi * k / 5 for k in range(5)]
     expected = [[radius * math.cos(a), radius * math.sin(a)] for a in angles]
     assert torch.allclose(corners, torch.tensor(expected, dtype=torch.float64))
 
 
-def test_a_rotation_of_all_features_moves_nothing():
+def test_rotating_all_features_changes_nothing():
     z, labels, turned = torch.randn(60, 7, dtype=torch.float64), torch.arange(60) % 6, rotation(7)
     stats, rotated = statistics(z, labels, 6), statistics(z @ turned, labels, 6)
     (basis, corners), (rotated_basis, rotated_corners) = simplex_plane(stats), simplex_plane(rotated)
@@ -46,7 +46,7 @@ def test_a_rotation_of_all_features_moves_nothing():
     assert torch.allclose(corners, rotated_corners)
 
 
-def test_it_is_the_view_of_the_rotation_that_comes_nearest_to_the_simplex():
+def test_the_plane_uses_the_rotation_nearest_to_the_simplex():
     z, labels = torch.randn(60, 5, dtype=torch.float64), torch.arange(60) % 6
     stats = statistics(z, labels, 6)
     means, basis = stats.centered_class_means, simplex_plane(stats)[0]
@@ -78,6 +78,6 @@ def test_degenerate_statistics_have_a_plane(case):
     assert case not in ("all equal", "one class") or not (basis.any() or corners.any())
 
 
-def test_nothing_seen():
+def test_a_plane_without_any_class_is_refused():
     with pytest.raises(ValueError, match="stats: got statistics without a sample"):
         simplex_plane(ClassStatistics(3, 2))

@@ -9,7 +9,7 @@ from nc_lightning.geometry import ClassStatistics, simplex_etf
 
 
 def two_pass(z, labels, num_classes):
-    """Means first, deviations second, class by class, in float64."""
+    """The two-pass reference: means first, then deviations, class by class, in float64."""
     z = z.double()
     counts = torch.zeros(num_classes, dtype=torch.float64)
     means = torch.zeros(num_classes, z.shape[1], dtype=torch.float64)
@@ -42,7 +42,7 @@ def assert_same(actual, expected, tolerance=1e-12):
     offset=st.sampled_from([0.0, 5.0, 1e3]),
     cuts=st.lists(st.integers(1, 59), max_size=5),
 )
-def test_any_split_in_any_order_is_the_two_pass_truth(seed, log_noise, offset, cuts):
+def test_any_split_in_any_order_equals_the_two_pass_result(seed, log_noise, offset, cuts):
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(5, (60,), generator=generator)
     noise = torch.randn(60, 6, generator=generator, dtype=torch.float64)
@@ -57,14 +57,14 @@ def test_any_split_in_any_order_is_the_two_pass_truth(seed, log_noise, offset, c
     for part in parts:
         streamed.update(z[part], labels[part])
         merged.merge(ClassStatistics(5, 6).update(z[part], labels[part]))
-    # What the inputs themselves carry: an offset of 1e3 leaves eps * 1e3 of a deviation of 10^log_noise.
+    # The inputs are only this accurate: an offset of 1e3 rounds a deviation of 10^log_noise to eps * 1e3.
     tolerance = max(1e-12, 1e-14 * (1 + offset) / 10.0**log_noise)
     assert_same(state(streamed), truth, tolerance)
     assert_same(state(merged), truth, tolerance)
 
 
 def test_nothing_cancels_near_collapse():
-    # At a relative deviation of 1e-8, raw second moments in float64 have lost everything.
+    # At a relative deviation of 1e-8, raw second moments in float64 have no correct digit.
     labels = torch.arange(10).repeat(40)
     z = simplex_etf(10, 12)[labels] + 5 + 1e-8 * torch.randn(400, 12, dtype=torch.float64)
     stats = ClassStatistics(10, 12)
@@ -74,7 +74,7 @@ def test_nothing_cancels_near_collapse():
     raw = (z.square().sum() - sum(40 * mean @ mean for mean in truth[1])).item()
     expected = truth[3].sum()
     assert abs(stats.traces.sum() - expected) < 1e-6 * expected
-    assert abs(raw - expected) > 0.1 * expected, "the naive formula must fail here, or this test shows nothing"
+    assert abs(raw - expected) > 0.1 * expected, "the naive formula must fail here, else this test proves nothing"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -103,7 +103,7 @@ def test_empty_batches_and_absent_classes_are_neutral():
     assert stats.present.tolist() == [False, False, True, False]
 
 
-def test_nothing_is_added_by_a_bad_batch():
+def test_a_bad_batch_changes_nothing():
     stats = ClassStatistics(2, 2).update(torch.ones(1, 2), torch.tensor([0]))
     bad = [
         (torch.ones(1, 3), torch.tensor([0]), "z: got feature dimension 3, expected feature_dim = 2"),
@@ -116,12 +116,12 @@ def test_nothing_is_added_by_a_bad_batch():
     assert stats.num_samples == 1
 
 
-def test_merge_refuses_another_shape():
+def test_merging_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"other: got statistics of \(num_classes, feature_dim\) = \(3, 2\)"):
         ClassStatistics(2, 2).merge(ClassStatistics(3, 2))
 
 
-def test_a_wrong_label_is_noticed():
+def test_a_wrong_label_is_detected():
     labels = torch.arange(3).repeat(4)
     z = simplex_etf(3, 2)[labels]
     wrong = labels.clone()

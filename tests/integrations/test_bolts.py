@@ -34,7 +34,7 @@ class FakeCIFAR10(torch.utils.data.Dataset):
 
 
 @pytest.mark.slow
-def test_it_trains_with_lars_its_schedule_and_its_evaluator(all_threads):
+def test_a_run_trains_with_lars_its_schedule_and_its_evaluator(all_threads):
     options = ["--trainer.max_epochs=40", "--trainer.enable_progress_bar=false"]
     cli = main(["fit", "--config", "hscl.yaml", "--config", "bolts.yaml", *options])
     optimizer = cli.trainer.optimizers[0]
@@ -44,12 +44,12 @@ def test_it_trains_with_lars_its_schedule_and_its_evaluator(all_threads):
     assert {p.ndim for p in weights["params"]} == {2}
     assert {p.ndim for p in others["params"]} == {1}
     metrics = cli.trainer.callback_metrics
-    assert metrics["loss/optimality_gap"] < 0.01  # 0.0007 was measured; it starts at 0.4
+    assert metrics["loss/optimality_gap"] < 0.01  # measured: 0.0007, from 0.4 at the start
     assert metrics["online_val_acc"] > 0.8
     assert metrics["geometry/train/effective_rank"] > 8.9
 
 
-def test_its_schedule_is_linear_and_then_a_cosine():
+def test_the_schedule_is_linear_and_then_a_cosine():
     from pl_bolts.optimizers import LARS, LinearWarmupCosineAnnealingLR
 
     optimizer = LARS([torch.nn.Parameter(torch.ones(2, 2))], lr=1.0)
@@ -63,7 +63,7 @@ def test_its_schedule_is_linear_and_then_a_cosine():
     assert rates[8] == pytest.approx(0.5, abs=1e-6)
 
 
-def test_its_cifar10(tmp_path):
+def test_cifar10_of_bolts_is_read(tmp_path):
     from nc_lightning.integrations.bolts import CIFAR10DataModule, SSLOnlineEvaluator
 
     data = CIFAR10DataModule(str(tmp_path), batch_size=50)
@@ -82,7 +82,7 @@ def test_its_cifar10(tmp_path):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_one_process_only(monkeypatch):
+def test_several_processes_are_refused(monkeypatch):
     from nc_lightning.integrations.bolts import SSLOnlineEvaluator
 
     trainer = Trainer(**QUIET)
@@ -91,7 +91,7 @@ def test_one_process_only(monkeypatch):
         SSLOnlineEvaluator(z_dim=9).setup(trainer, HSCL(encoder=MLP((4,)), num_classes=10), "fit")
 
 
-def test_without_lightning_bolts(monkeypatch):
+def test_a_missing_lightning_bolts_is_reported(monkeypatch):
     from nc_lightning.integrations.bolts import SSLOnlineEvaluator
 
     monkeypatch.setitem(sys.modules, "pl_bolts.callbacks", None)

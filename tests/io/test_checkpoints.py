@@ -36,14 +36,14 @@ def fails_halfway(error):
     return torch_save
 
 
-def test_what_is_written_is_read_and_nothing_is_left_beside_it(tmp_path):
+def test_a_checkpoint_is_written_and_read_without_leftovers(tmp_path):
     path = save(tmp_path / "new" / "folder" / "a.ckpt")
     assert torch.equal(AtomicCheckpointIO().load_checkpoint(path)["state_dict"]["weight"], torch.arange(1000.0))
     assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
-def test_without_room_the_file_is_as_it_was(in_tmp, monkeypatch, code):
+def test_a_full_disk_leaves_the_old_file_intact(in_tmp, monkeypatch, code):
     path = save(in_tmp / "a.ckpt")
     monkeypatch.setattr(torch, "save", fails_halfway(OSError(code, os.strerror(code))))
     with pytest.raises(OSError, match=f"could not write 'a.ckpt': {os.strerror(code)}; the last whole one is 'a.ckpt'"):
@@ -54,7 +54,7 @@ def test_without_room_the_file_is_as_it_was(in_tmp, monkeypatch, code):
         save(in_tmp / "other" / "b.ckpt")
 
 
-def test_torch_s_own_error_over_that_of_the_file_is_one_of_the_file(tmp_path, monkeypatch):
+def test_an_error_of_torch_over_an_os_error_is_an_os_error(tmp_path, monkeypatch):
     def torch_save(_, file):
         try:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -66,21 +66,21 @@ def test_torch_s_own_error_over_that_of_the_file_is_one_of_the_file(tmp_path, mo
         save(tmp_path / "a.ckpt")
 
 
-def test_an_error_of_another_kind_is_left_as_it_is(tmp_path, monkeypatch):
+def test_other_errors_are_not_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", fails_halfway(RuntimeError("a defect")))
     with pytest.raises(RuntimeError, match="a defect"):
         save(tmp_path / "a.ckpt")
     assert not list(tmp_path.iterdir())
 
 
-def test_no_code_is_run_whatever_weights_only_is(tmp_path):
+def test_no_code_is_run_for_any_value_of_weights_only(tmp_path):
     torch.save({"state_dict": {}, "code": subprocess.Popen}, tmp_path / "a.ckpt")
     for weights_only in (None, False, True):
         with pytest.raises(Exception, match="weights_only|Weights only"):
             AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt", weights_only=weights_only)
 
 
-def test_damage_is_recognised_be_it_a_single_byte(tmp_path):
+def test_damage_of_a_single_byte_is_detected(tmp_path):
     path = save(tmp_path / "a.ckpt")
     whole = path.read_bytes()
     draw = random.Random(0)
@@ -96,7 +96,7 @@ def test_damage_is_recognised_be_it_a_single_byte(tmp_path):
 
 
 @pytest.mark.exhaustive
-def test_damage_is_recognised_without_asserts(tmp_path):
+def test_damage_is_detected_without_asserts(tmp_path):
     path = save(tmp_path / "a.ckpt")
     whole = path.read_bytes()
     inside = whole.index(torch.arange(1000.0).numpy().tobytes())
@@ -112,7 +112,7 @@ FILES = sorted(Path(nc_lightning.__file__).parent.rglob("*.py"))
 
 
 def test_nothing_is_checked_by_assert():
-    """Under ``python -O`` there are none."""
+    """``python -O`` removes asserts."""
     asserts = [
         path for path in FILES if any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text())))
     ]
@@ -125,21 +125,21 @@ def catches_asserts(handler):
 
 
 def test_no_assert_is_caught():
-    """Then it would be control flow."""
+    """Catching an assert would make it control flow."""
     for path in Path(nc_lightning.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Try) and any(map(catches_asserts, node.handlers)):
                 assert not [a.lineno for part in node.body for a in ast.walk(part) if isinstance(a, ast.Assert)], path
 
 
-def test_of_another_objective(tmp_path):
+def test_a_checkpoint_of_another_objective_is_not_loaded(tmp_path):
     path = str(save(tmp_path / "a.ckpt"))
     check_checkpoint(path, "nc_lightning.HSCL")
     with pytest.raises(ValueError, match="got a checkpoint of HSCL, expected one of SCL"):
         check_checkpoint(path, "nc_lightning.SCL")
 
 
-def test_the_newest_whole_one(tmp_path):
+def test_the_newest_undamaged_checkpoint_is_found(tmp_path):
     paths = [save(tmp_path / f"{name}.ckpt") for name in "abc"]
     for age, path in enumerate(paths):
         os.utime(path, (age, age))
@@ -151,7 +151,7 @@ def test_the_newest_whole_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_io_of_the_user_s_takes_the_place_of_ours(in_tmp):
+def test_a_user_checkpoint_io_replaces_ours(in_tmp):
     quick = ["fit", "--config=hscl.yaml", "--trainer.fast_dev_run=1", "--trainer.enable_progress_bar=false"]
     assert type(main(quick).trainer.strategy.checkpoint_io) is AtomicCheckpointIO
     (in_tmp / "mine.yaml").write_text("trainer: {plugins: [{class_path: lightning.pytorch.plugins.TorchCheckpointIO}]}")

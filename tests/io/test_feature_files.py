@@ -41,7 +41,7 @@ KINDS = ["npz", "npz packed", "npy", "pt", "pt pair", "parquet", "parquet column
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_gives_the_same_batches_as_often_as_asked(tmp_path, kind):
+def test_every_file_type_gives_the_same_batches_repeatedly(tmp_path, kind):
     file = FeatureFile(*write(tmp_path, kind))
     assert (len(file), file.feature_dim, file.classes, file.num_unknown) == (50, 6, [0, 1, 2, 3, 4], 0)
     for _ in range(2):
@@ -51,7 +51,7 @@ def test_every_kind_gives_the_same_batches_as_often_as_asked(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["npz", "npy", "parquet"])
-def test_labels_are_numbered_and_unknown_ones_left_out(tmp_path, kind):
+def test_labels_are_numbered_and_unknown_ones_are_dropped(tmp_path, kind):
     file = FeatureFile(*write(tmp_path, kind, labels=np.where(LABELS == 3, -1, 10 * LABELS)))
     assert (file.classes, file.num_unknown) == ([0, 10, 20, 40], 10)
     z, labels = (torch.cat(parts) for parts in zip(*file.batches(7), strict=True))
@@ -67,7 +67,7 @@ def test_labels_may_be_names(tmp_path, kind):
     assert next(iter(file.batches()))[1][:5].tolist() == [2, 4, 3, 0, 1]
 
 
-def test_other_types_of_numbers(tmp_path):
+def test_other_number_types_are_read(tmp_path):
     for dtype in (np.float16, np.float64, np.int32, ">f4"):
         np.savez(tmp_path / "file.npz", features=FEATURES.astype(dtype), labels=LABELS)
         z, _ = next(iter(FeatureFile(tmp_path / "file.npz").batches()))
@@ -75,7 +75,7 @@ def test_other_types_of_numbers(tmp_path):
         assert torch.allclose(z.double(), torch.from_numpy(FEATURES.astype(dtype).astype(np.float64)))
 
 
-def test_an_archive_is_not_unpacked_as_a_whole(tmp_path, monkeypatch):
+def test_an_archive_is_not_loaded_into_memory(tmp_path, monkeypatch):
     path, *_ = write(tmp_path, "npz packed")
     file = FeatureFile(path)
     monkeypatch.setattr(np, "load", None)
@@ -148,7 +148,7 @@ def npz(folder, **arrays):
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_files(tmp_path, case):
+def test_bad_files_are_refused(tmp_path, case):
     make, error, message = BAD[case]
     with pytest.raises(error, match=message) as raised:
         FeatureFile(*make(tmp_path))
@@ -164,7 +164,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_features_that_are_no_dense_numbers_are_refused(tmp_path, name):
+def test_features_that_are_not_dense_numbers_are_refused(tmp_path, name):
     ODD[name](tmp_path / name)
     np.save(tmp_path / "labels.npy", np.arange(3))
     labels = tmp_path / "labels.npy" if name.endswith(".npy") else None
@@ -172,7 +172,7 @@ def test_features_that_are_no_dense_numbers_are_refused(tmp_path, name):
         list(FeatureFile(tmp_path / name, labels).batches())
 
 
-def test_tables_with_gaps(tmp_path):
+def test_tables_with_missing_values_are_refused(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -185,7 +185,7 @@ def test_tables_with_gaps(tmp_path):
         FeatureFile(tmp_path / "gap.parquet")
 
 
-def test_features_in_the_byte_order_of_another_machine(tmp_path):
+def test_features_in_the_other_byte_order_are_read(tmp_path):
     np.save(tmp_path / "z.npy", np.arange(6.0).reshape(3, 2).astype(">f4"))
     np.save(tmp_path / "labels.npy", np.arange(3))
     ((z, _),) = FeatureFile(tmp_path / "z.npy", tmp_path / "labels.npy").batches()
@@ -201,6 +201,6 @@ def test_names_in_bytes_are_names(tmp_path, kind):
     assert torch.cat([labels for _, labels in file.batches()]).tolist() == LABELS.tolist()
 
 
-def test_white_space_is_no_part_of_a_name(tmp_path):
+def test_white_space_around_a_name_is_ignored(tmp_path):
     labels = np.array(["ant", " ant", "bee ", "bee"])
     assert FeatureFile(npz(tmp_path, features=np.eye(4), labels=labels)).classes == ["ant", "bee"]

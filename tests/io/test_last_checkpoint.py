@@ -17,7 +17,7 @@ SHORT = ["--config=hscl.yaml", "--trainer.max_epochs=1", "--trainer.enable_progr
 
 @pytest.fixture(autouse=True)
 def _empty_folder(in_tmp, monkeypatch):
-    monkeypatch.setenv("NC_LAST_CHECKPOINT", "")  # which it sets: to be taken back
+    monkeypatch.setenv("NC_LAST_CHECKPOINT", "")  # set by the code under test; monkeypatch restores it
     return in_tmp
 
 
@@ -44,7 +44,7 @@ def write(name, age, content=WHOLE):
         "checkpoints/before-nonfinite-epoch=0-step=3.ckpt",
     ],
 )
-def test_it_is_the_newest_of_all_runs(name):
+def test_last_is_the_newest_checkpoint_of_all_runs(name):
     write("lightning_logs/version_4/checkpoints/epoch=9.ckpt", age=5)
     newest = write(name, age=1)
     assert find_last(None, "mine") == newest
@@ -64,18 +64,18 @@ def test_it_is_the_newest_of_all_runs(name):
         "checkpoints/last.ckpt/of/a/folder.txt",
     ],
 )
-def test_what_is_no_checkpoint_of_a_run_does_not_count(name):
+def test_files_that_are_not_checkpoints_of_a_run_are_ignored(name):
     older = write("lightning_logs/version_4/checkpoints/epoch=9.ckpt", age=5)
     write(name, age=1)
     Path("venv").mkdir(exist_ok=True)
     Path("venv/pyvenv.cfg").touch()
     if name.startswith("sweep"):
         Path("sweep/cells/beta=5/cell.json").touch()
-        assert find_last("sweep/cells/beta=5") == str(Path(name).resolve()), "but for the cell itself"
+        assert find_last("sweep/cells/beta=5") == str(Path(name).resolve()), "except for the cell itself"
     assert find_last(None) == older
 
 
-def test_links_are_followed_and_those_that_loop_end(tmp_path):
+def test_links_are_followed_and_loops_end(tmp_path):
     outside = tmp_path / "outside"
     root = tmp_path / "root"
     newest = write(outside / "version_0/checkpoints/a.ckpt", age=1)
@@ -85,17 +85,17 @@ def test_links_are_followed_and_those_that_loop_end(tmp_path):
     (outside / "back").symlink_to(root)
     (root / "x.ckpt").symlink_to("x.ckpt")
     assert find_last(str(root)) == newest
-    assert len([path for path in checkpoints_below(root) if path.is_file()]) == 2, "each folder once"
+    assert len([path for path in checkpoints_below(root) if path.is_file()]) == 2, "each folder must be visited once"
 
 
-def test_weights_alone_are_passed_over_for_resuming_but_not_for_measuring():
+def test_weights_only_checkpoints_are_skipped_for_resuming_but_not_for_measuring():
     whole = write("a/whole.ckpt", age=5)
     weights = write("b/weights.ckpt", age=1, content={"state_dict": {}})
     assert find_last(None, resuming=True) == whole
     assert find_last(None) == weights
 
 
-def test_a_damaged_one_is_passed_over_on_one_line(caplog):
+def test_a_damaged_checkpoint_is_skipped_with_one_line(caplog):
     whole = write("checkpoints/whole.ckpt", age=5)
     Path("checkpoints/half.ckpt").write_bytes(b"half")
     with caplog.at_level("INFO"):
@@ -108,7 +108,7 @@ def test_a_damaged_one_is_passed_over_on_one_line(caplog):
     ]
 
 
-def test_further_processes_take_what_the_first_has_found(monkeypatch):
+def test_further_processes_use_the_checkpoint_found_by_the_first(monkeypatch):
     found = write("checkpoints/a.ckpt", age=5)
     assert find_last(None, None) == found
     write("checkpoints/b.ckpt", age=1)
@@ -120,7 +120,7 @@ def test_further_processes_take_what_the_first_has_found(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_loop_around_the_command_works_from_the_start(caplog):
+def test_the_same_command_starts_and_resumes_a_run(caplog):
     with caplog.at_level("INFO"):
         assert main(["fit", *SHORT, "--ckpt_path=last"]).trainer.current_epoch == 1
     assert "--ckpt_path last: there is no whole checkpoint yet, starting from scratch" in caplog.messages
@@ -131,7 +131,7 @@ def test_a_loop_around_the_command_works_from_the_start(caplog):
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_without_any_there_is_nothing_to_measure(command, capsys):
+def test_without_a_checkpoint_there_is_nothing_to_measure(command, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([command, *SHORT, "--ckpt_path=last"])
     assert exit_.value.code == 2
@@ -139,7 +139,7 @@ def test_without_any_there_is_nothing_to_measure(command, capsys):
 
 
 @pytest.mark.slow
-def test_of_another_objective(capsys):
+def test_a_checkpoint_of_another_objective_is_not_loaded(capsys):
     main(["fit", *SHORT])
     with pytest.raises(SystemExit):
         main(["fit", "--config=scl.yaml", "--ckpt_path=last"])
@@ -173,7 +173,7 @@ LAYOUTS = {
 @pytest.mark.some(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_after_a_kill_it_is_the_last_whole_state_of_the_run(tmp_path, layout):
+def test_after_a_kill_last_is_the_last_complete_state(tmp_path, layout):
     (tmp_path / "here").mkdir()
     save_dir = "--trainer.logger.save_dir=logs"
     logger = [a for a in LAYOUTS[layout] if a.endswith("Logger")]
@@ -186,12 +186,12 @@ def test_after_a_kill_it_is_the_last_whole_state_of_the_run(tmp_path, layout):
     resumed = nc_train(tmp_path / "here", *arguments, "--ckpt_path=last", "--trainer.max_epochs=2")
     assert resumed.code == 0, resumed.stderr
     (path,) = re.findall(r"Restoring states from the checkpoint path at (.*)", resumed.stderr)
-    assert torch.load(path, weights_only=True)["global_step"] == 4, "of the second epoch, of two steps each"
+    assert torch.load(path, weights_only=True)["global_step"] == 4, "the second epoch, with two steps each"
     assert resumed.stderr.startswith("half.ckpt is damaged, going on from")
 
 
 @pytest.mark.slow
-def test_weights_alone_are_refused_for_resuming_only(in_tmp, refusal, capsys):
+def test_weights_only_checkpoints_are_refused_only_for_resuming(in_tmp, refusal, capsys):
     short = [*SHORT, "--data.batch_size=500", "--trainer.enable_model_summary=false"]
     main(["fit", *short, "--checkpoint.save_weights_only=true"])
     path = "lightning_logs/version_0/checkpoints/last.ckpt"
@@ -243,6 +243,6 @@ def test_random_weights_are_never_evaluated(command, in_tmp, refusal):
         Path("linked.yaml").symlink_to(config)
 
 
-def test_no_second_optimizer_can_be_given(in_tmp, refusal):
+def test_a_second_optimizer_is_refused(in_tmp, refusal):
     line = refusal(main, ["fit", "--config=hscl.yaml", "--optimizer=SGD"])
     assert "unrecognized arguments: --optimizer" in line

@@ -1,4 +1,4 @@
-"""Every run has a folder that no other run shares: with any logger, at the same moment, in the same process."""
+"""Every run has its own folder, with any logger, even when started simultaneously or in the same process."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ SHORT += ["--trainer.enable_model_summary=false", "--data.batch_size=500"]
 
 
 class Wandb(Logger):
-    """As WandbLogger: one save_dir for all runs, and a name that the server gives to each."""
+    """Like WandbLogger: one save_dir for all runs, and a name for each from the server."""
 
     def __init__(self, save_dir: str = "."):
         super().__init__()
@@ -49,7 +49,7 @@ def _empty_folder(in_tmp):
 
 
 @pytest.mark.parametrize("version", [None, 7, "mine"])
-def test_fifty_at_the_same_moment_have_fifty_folders(in_tmp, version):
+def test_fifty_simultaneous_runs_have_fifty_folders(in_tmp, version):
     claimed, together = [], threading.Barrier(50)
 
     def start():
@@ -86,7 +86,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_folder_for_each_run(name, monkeypatch):
+def test_each_run_has_its_own_folder(name, monkeypatch):
     monkeypatch.setenv("PLACE", "place")
     loggers, expected = LAYOUTS[name]
     for folder in expected:
@@ -114,19 +114,19 @@ def test_each_logger_s_folder_is_claimed():
     assert len(list(Path.cwd().rglob("something"))) == 4
 
 
-def test_a_folder_that_nothing_was_written_to_is_removed():
+def test_an_empty_run_folder_is_removed():
     with claimed_folder(trainer()):
         assert Path("lightning_logs/version_0").is_dir()
     assert not list(Path("lightning_logs").iterdir())
 
 
 @pytest.mark.parametrize("options", [{"fast_dev_run": True}, {"default_root_dir": "s3://bucket/runs"}])
-def test_nothing_is_claimed_where_nothing_is_written_here(options):
+def test_no_folder_is_claimed_if_nothing_is_written_locally(options):
     with claimed_folder(trainer(**options)):
         assert not list(Path.cwd().iterdir())
 
 
-def test_the_first_process_claims_and_tells_the_others(monkeypatch):
+def test_rank_0_claims_the_folder_for_all_processes(monkeypatch):
     run = trainer()
     monkeypatch.setattr(run.strategy, "broadcast", lambda _: "as the first says")
     with claimed_folder(run):
@@ -136,10 +136,10 @@ def test_the_first_process_claims_and_tells_the_others(monkeypatch):
     monkeypatch.setattr(other.strategy, "broadcast", lambda _: "as the first says")
     with claimed_folder(other):
         assert other.log_dir == "as the first says"
-        assert not list(Path("lightning_logs").iterdir()), "the first one's is gone, none came"
+        assert not list(Path("lightning_logs").iterdir()), "the folder of rank 0 is removed, and no other was made"
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(refusal):
+def test_a_folder_that_cannot_be_created_is_one_line(refusal):
     Path("taken").write_text("a file")
     line = refusal(main, ["fit", *SHORT, "--trainer.default_root_dir=taken"])
     assert "logger: could not make the folder" in line
@@ -162,7 +162,7 @@ def contents(folder):
     ],
     ids=["TensorBoard, same version", "CSV, same version", "W&B", "the job of SLURM"],
 )
-def test_two_runs_share_no_file(in_tmp, monkeypatch, arguments):
+def test_two_runs_do_not_share_a_file(in_tmp, monkeypatch, arguments):
     if not arguments:
         for key, value in {"JOB_ID": "7", "JOB_NAME": "x", "NTASKS": "1", "PROCID": "0", "LOCALID": "0"}.items():
             monkeypatch.setenv(f"SLURM_{key}", value)
@@ -174,7 +174,7 @@ def test_two_runs_share_no_file(in_tmp, monkeypatch, arguments):
     for folder in (first, second):
         for name in ("config.yaml", "report.html", "report.json", "checkpoints/last.ckpt"):
             assert (folder / name).is_file()
-        assert not list(folder.glob("*-1.*")), "nothing piles up"
+        assert not list(folder.glob("*-1.*")), "no files accumulate"
     assert first != second
 
 

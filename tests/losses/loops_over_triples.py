@@ -1,4 +1,4 @@
-"""The four losses as loops over triples (anchor, positive, negative), straight from their definition."""
+"""The four losses as loops over triples (anchor, positive, negative), directly from their definition."""
 
 import math
 
@@ -68,7 +68,7 @@ def loop_loss(
 
 
 def paper_estimate(z, labels, negatives, beta, num_negatives, generator):
-    """The paper's code: per anchor, draws with replacement for each positive; an anchor is its own positive."""
+    """The paper's code: draws with replacement for each anchor and positive; an anchor is its own positive."""
     total, count = 0.0, 0
     for i in range(len(z)):
         s = z @ z[i]

@@ -1,4 +1,4 @@
-"""The paper's inequalities, where they hold, and that they fail where an assumption does."""
+"""The paper's inequalities hold under their assumptions and fail without them."""
 
 import itertools
 
@@ -15,7 +15,7 @@ from tests.losses.test_links import OURS as OUR_LINKS
 
 
 def per_anchor(z, labels, negatives, link, hardening, temperature=1.0):
-    """Loss of every anchor by itself, with weights that are normalised for it alone."""
+    """Loss of every anchor separately, with weights normalized per anchor."""
     pairs = label_pairs(labels, negatives)
     s = z @ z.T
     log_weights = hardening.log_weights(s, pairs.negatives)
@@ -79,10 +79,10 @@ def test_hardening_never_lowers_the_expectation_over_k_negatives(k, link, seed, 
         assert tilted_expectation(support, probabilities, k, psi, eta) >= easy - 1e-10 * (1 + abs(easy))
 
 
-# ----------------------------------------------------------- where an assumption is dropped, the inequality must fail
+# --------------------------------------------------------------- without an assumption, the inequality must fail
 
 
-def test_weights_normalised_over_the_batch_can_lower_the_loss():
+def test_weights_normalized_over_the_batch_can_lower_the_loss():
     # Two anchors, one negative each: (u, s+) = (1, 1) and (0, -1).
     u, positive = torch.tensor([1.0, 0.0]), torch.tensor([1.0, -1.0])
     losses = torch.log1p(torch.exp(u - positive))
@@ -101,7 +101,7 @@ def test_another_temperature_can_lower_the_loss():
 
 
 def test_dependent_negatives_can_lower_the_loss():
-    # Two pairs of negatives that come together; eta is a product, psi the mean form.
+    # Two pairs of negatives that occur together; eta is a product, psi the mean form.
     psi = lambda u: torch.log1p(torch.exp(torch.tensor(u)).mean())  # noqa: E731
     pairs = [(1.0, -1.0), (0.1, 0.1)]
     easy = sum(psi(p) for p in pairs) / 2

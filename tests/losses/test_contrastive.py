@@ -34,9 +34,9 @@ def value_and_gradient(function, z):
 @pytest.mark.parametrize("beta", [0.0, 2.5, 30.0])
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
 @pytest.mark.parametrize("normalization", ["unit_ball", "unit_sphere", "none"])
-def test_value_and_gradient_are_those_of_loops_over_triples(labels, negatives, beta, temperature, normalization):
+def test_value_and_gradient_equal_those_of_loops_over_triples(labels, negatives, beta, temperature, normalization):
     labels = torch.tensor(labels)
-    z = 0.7 * torch.randn(len(labels), 4, dtype=torch.float64)  # some rows inside the ball, some outside
+    z = 0.7 * torch.randn(len(labels), 4, dtype=torch.float64)  # some rows inside the ball, some outside it
     for differentiate in (False, True):
         for include_self in (False, True):
             loss = ContrastiveLoss(negatives, beta, temperature, None, normalization, differentiate, include_self)
@@ -49,7 +49,7 @@ def test_value_and_gradient_are_those_of_loops_over_triples(labels, negatives, b
 
 
 @pytest.mark.parametrize("mistake", ["label", "swapped rows", "beta", "temperature"])
-def test_a_deliberate_error_is_caught_by_the_comparison(mistake):
+def test_the_comparison_detects_a_deliberate_error(mistake):
     labels = torch.tensor(LAYOUTS["mixed"])
     z = torch.randn(9, 4, dtype=torch.float64)
     expected = loop_loss(z, labels, "other_classes", 5.0, 1.0)
@@ -121,7 +121,7 @@ def test_hardening_never_lowers_the_loss(seed, beta, temperature, normalization)
         assert hard(beta, **options)(z, labels) >= floor - 1e-12 * (1 + floor)
 
 
-def test_beta_zero_is_the_unhardened_loss_to_the_bit():
+def test_beta_zero_is_bit_for_bit_the_unhardened_loss():
     z, labels = random_batch(3, size=64)
     for hard, easy in ((HSCLLoss, SCLLoss), (HUCLLoss, UCLLoss)):
         value, gradient = value_and_gradient(lambda z, loss=hard: loss(0.0)(z, labels), z.float())
@@ -133,7 +133,7 @@ def test_beta_zero_is_the_unhardened_loss_to_the_bit():
 @pytest.mark.parametrize("num_classes", [2, 3, 10, 100])
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 @pytest.mark.parametrize("loss", [SCLLoss, HSCLLoss])
-def test_the_etf_meets_the_supervised_bound_with_no_gradient_left_on_the_sphere(num_classes, temperature, loss):
+def test_the_etf_meets_the_supervised_bound_with_zero_gradient_on_the_sphere(num_classes, temperature, loss):
     labels = torch.arange(num_classes).repeat(3)
     z = simplex_etf(num_classes, num_classes)[labels]
     module = loss(temperature=temperature, normalization="unit_sphere")
@@ -161,13 +161,13 @@ def test_balanced_batches_stay_above_the_bound(seed, scale, num_classes, copies)
         assert loss(z, labels) >= loss.lower_bound(num_classes, len(labels)) - 1e-12
 
 
-def test_an_unbalanced_batch_may_lie_below_the_bound_so_that_the_test_above_bites():
+def test_an_unbalanced_batch_may_lie_below_the_bound():
     labels = torch.tensor([0] * 12 + [1] * 2)
     z = torch.where(labels == 0, 1.0, -1.0).double()[:, None]
     assert SCLLoss()(z, labels) < SCLLoss().lower_bound(num_classes=10)
 
 
-def test_total_collapse():
+def test_total_collapse_has_the_expected_loss():
     z, labels = torch.ones(12, 3), torch.arange(4).repeat(3)
     for loss in (SCLLoss(0.1), HSCLLoss(7.0), UCLLoss(2.0), HUCLLoss(7.0)):
         assert loss(z, labels).item() == pytest.approx(loss.collapsed_value, rel=1e-6)
@@ -199,7 +199,7 @@ def test_half_precision_and_autocast_compute_in_float32(dtype):
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], [4], []], ids=str)
-def test_nothing_to_learn_from_is_a_zero_with_a_gradient_and_one_warning(labels):
+def test_a_batch_without_pairs_gives_zero_with_a_gradient_and_one_warning(labels):
     labels = torch.tensor(labels, dtype=torch.long)
     for num_negatives in (None, 16):
         loss = SCLLoss(num_negatives=num_negatives)
@@ -214,7 +214,7 @@ def test_nothing_to_learn_from_is_a_zero_with_a_gradient_and_one_warning(labels)
         assert torch.equal(z.grad, torch.zeros_like(z))
 
 
-def test_an_anchor_without_a_positive_contributes_nothing_but_is_a_negative():
+def test_an_anchor_without_a_positive_is_skipped_but_is_still_a_negative():
     z = torch.randn(5, 3, dtype=torch.float64)
     with_singleton = SCLLoss()(z, torch.tensor([0, 0, 1, 1, 2]))
     assert with_singleton.item() == pytest.approx(
@@ -223,13 +223,13 @@ def test_an_anchor_without_a_positive_contributes_nothing_but_is_a_negative():
     assert with_singleton != SCLLoss()(z[:4], torch.tensor([0, 0, 1, 1]))
 
 
-def test_order_of_the_batch_does_not_matter():
+def test_the_order_of_the_batch_does_not_matter():
     z, labels = random_batch(5, size=30)
     order = torch.randperm(30)
     assert HSCLLoss()(z, labels).item() == pytest.approx(HSCLLoss()(z[order], labels[order]).item(), rel=1e-12)
 
 
-def test_negative_statistics():
+def test_negative_statistics_equal_those_of_loops():
     labels = torch.arange(4).repeat(3)
     z = simplex_etf(4, 3)[labels]
     assert HSCLLoss(9.0).negative_statistics(z, labels)["effective"].item() == pytest.approx(9.0)
@@ -243,7 +243,7 @@ def test_negative_statistics():
     assert hard["fraction"].item() == pytest.approx(2 / 11)
 
 
-def test_negative_statistics_in_strips_and_of_some_anchors(monkeypatch):
+def test_negative_statistics_can_be_computed_in_strips_and_for_some_anchors(monkeypatch):
     z, labels = random_batch(5, size=30)
     loss = HUCLLoss(4.0)
     whole = {key: value.item() for key, value in loss.negative_statistics(z, labels).items()}
@@ -275,14 +275,14 @@ def test_negative_statistics_in_strips_and_of_some_anchors(monkeypatch):
         ({"num_negatives": 3, "differentiate_weights": True}, "differentiate_weights: got True with num_negatives"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         HSCLLoss(**arguments)
     with pytest.raises(ValueError, match="negatives: got 'same', expected one of other_classes, all"):
         ContrastiveLoss("same")
 
 
-def test_bad_batches():
+def test_bad_batches_are_refused():
     loss = HSCLLoss()
     with pytest.raises(ValueError, match=r"z: got shape \(4,\)"):
         loss(torch.zeros(4), torch.zeros(4, dtype=torch.long))

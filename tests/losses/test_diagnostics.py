@@ -38,7 +38,7 @@ def by_loops(z, labels, beta, negatives, edges):
     negatives=st.sampled_from(["other_classes", "all"]),
     at_once=st.sampled_from([1, 40, 2**22]),
 )
-def test_it_counts_what_loops_count(n, classes, beta, negatives, at_once):
+def test_histograms_count_the_same_pairs_as_loops(n, classes, beta, negatives, at_once):
     torch.manual_seed(n)
     z, labels = unit_ball(torch.randn(n, 3)), torch.randint(classes, (n,))
     before, diagnostics.ELEMENTS_AT_ONCE = diagnostics.ELEMENTS_AT_ONCE, at_once
@@ -51,7 +51,7 @@ def test_it_counts_what_loops_count(n, classes, beta, negatives, at_once):
         assert torch.allclose(got, wanted, atol=1e-6)
 
 
-def test_wrong_labels_are_noticed():
+def test_wrong_labels_are_detected():
     labels = torch.arange(4).repeat(5)
     right = similarity_histograms(simplex_etf(4, 3)[labels], labels)
     wrong = similarity_histograms(simplex_etf(4, 3)[labels], torch.arange(4).repeat_interleave(5))
@@ -59,7 +59,7 @@ def test_wrong_labels_are_noticed():
     assert wrong.positives[-1] < 0.5
 
 
-def test_some_anchors_stand_for_all():
+def test_a_sample_of_anchors_represents_all():
     torch.manual_seed(0)
     z, labels = unit_ball(torch.randn(600, 5)), torch.arange(600) % 6
     every = similarity_histograms(z, labels, Threshold(0.1), num_bins=10)
@@ -84,7 +84,7 @@ def test_too_few_features_have_empty_histograms(n):
     assert all(float(share.sum()) == 0 for share in seen[1:3])
 
 
-def test_bad_input():
+def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="labels: got"):
         similarity_histograms(torch.randn(4, 2), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match="num_bins: got 0"):

@@ -1,4 +1,4 @@
-"""Every link with every hardening, estimator and kind of positive."""
+"""Every link is tested with every hardening, estimator and kind of positive."""
 
 import inspect
 import math
@@ -37,7 +37,7 @@ def value_and_gradient(function, z):
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("eta", ETAS)
 @pytest.mark.parametrize("negatives", ["other_classes", "all"])
-def test_value_and_gradient_are_those_of_loops_over_triples(link, eta, negatives, monkeypatch):
+def test_value_and_gradient_equal_those_of_loops_over_triples(link, eta, negatives, monkeypatch):
     monkeypatch.setattr("nc_lightning.losses.engines.autograd.PAIRS_AT_ONCE", 20)  # several chunks
     z = 0.7 * torch.randn(9, 4, dtype=torch.float64)
     for differentiate in (False, True):
@@ -57,20 +57,20 @@ def test_value_and_gradient_are_those_of_loops_over_triples(link, eta, negatives
 
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("share_draws", [False, True])
-def test_drawn_negatives_tend_to_the_expectation(link, share_draws):
+def test_drawn_negatives_converge_to_the_expectation(link, share_draws):
     z = torch.randn(9, 4, dtype=torch.float64)
     exact = HSCLLoss(3.0, link=OUR_LINKS[link])(z, LABELS).item()
     k = 4000
     drawn = HSCLLoss(3.0, num_negatives=k, link=OUR_LINKS[link], share_draws=share_draws)
     estimates = [drawn(z, LABELS).item() for _ in range(10)]
-    if "sum" in link:  # k drawn negatives stand for the few of the batch
+    if "sum" in link:  # k drawn negatives represent the few in the batch
         alpha = 0.0 if "alpha 0" in link else 1.0
         exact = HSCLLoss(3.0, link=InfoNCE(alpha=alpha / k))(z, LABELS).item() + math.log(k)
     error = statistics.stdev(estimates) / math.sqrt(10)
     assert abs(statistics.mean(estimates) - exact) < 4 * error + 2e-3 * abs(exact)
 
 
-def test_draws_come_from_the_generator_alone():
+def test_draws_depend_only_on_the_generator():
     z = torch.randn(12, 3)
     labels = torch.arange(4).repeat(3)
     for replacement in (True, False):
@@ -81,14 +81,14 @@ def test_draws_come_from_the_generator_alone():
         assert first == second != other
 
 
-def test_all_negatives_without_replacement_are_the_exact_unhardened_loss():
+def test_drawing_all_negatives_without_replacement_is_the_exact_unhardened_loss():
     z, labels = torch.randn(12, 3, dtype=torch.float64), torch.arange(4).repeat(3)
     drawn = HSCLLoss(7.0, num_negatives=9, replacement=False)(z, labels)
     assert drawn.item() == pytest.approx(SCLLoss()(z, labels).item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("share_draws", [False, True])
-def test_a_small_batch_of_an_evaluation_draws_as_many_negatives_as_there_are(share_draws):
+def test_a_small_evaluation_batch_draws_all_its_negatives(share_draws):
     z, labels = torch.randn(9, 3), torch.tensor([0, 0, 1, 1, 1, 2, 3, 2, 0])
     loss = HSCLLoss(num_negatives=50, replacement=False, share_draws=share_draws)
     with pytest.raises(ValueError, match="num_negatives: got 50 without replacement, expected at most 6"):
@@ -100,7 +100,7 @@ def test_a_small_batch_of_an_evaluation_draws_as_many_negatives_as_there_are(sha
     assert loss.eval()(z, labels) == expected
 
 
-def test_draws_without_replacement_are_different_and_follow_the_weights():
+def test_draws_without_replacement_are_distinct_and_follow_the_weights():
     from nc_lightning.losses.engines.sampled import _draw_without_replacement
 
     log_weights = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(4000, 4)
@@ -110,7 +110,7 @@ def test_draws_without_replacement_are_different_and_follow_the_weights():
     assert torch.allclose(first, torch.tensor([0.1, 0.2, 0.3, 0.4]), atol=0.03)
 
 
-def test_draws_follow_the_weights_of_each_anchor_and_never_fall_on_what_weighs_nothing():
+def test_draws_follow_the_weights_and_never_pick_a_zero_weight():
     from nc_lightning.losses.engines.sampled import _draw
 
     weights = torch.tensor([[0.0, 0.1, 0.0, 0.9], [0.5, 0.0, 0.5, 0.0], [0.0, 0.0, 1.0, 0.0]])
@@ -122,7 +122,7 @@ def test_draws_follow_the_weights_of_each_anchor_and_never_fall_on_what_weighs_n
     assert _draw(weights.log().clamp(min=-3e38), torch.arange(3), ends).tolist() == [[1, 3], [0, 2], [2, 2]]
 
 
-def test_too_few_negatives():
+def test_too_few_negatives_are_refused():
     labels = torch.arange(4).repeat(3)
     z = torch.randn(12, 3)
     assert torch.isfinite(HSCLLoss(num_negatives=256)(z, labels))
@@ -130,13 +130,13 @@ def test_too_few_negatives():
         HSCLLoss(num_negatives=256, replacement=False)(z, labels)
 
 
-def test_positives_by_view_and_unknown_labels():
+def test_positives_by_view_equal_unknown_labels():
     z = torch.randn(8, 3, dtype=torch.float64)
     instances = torch.arange(4).repeat(2)
     labels = torch.tensor([0, 0, 1, 2]).repeat(2)
     by_view = SCLLoss(positives="view")(z, labels, instances)
     assert torch.equal(by_view, SCLLoss()(z, instances))
-    # Unknown labels have ids of another order, in which the sums are taken.
+    # Unknown labels get ids in another order, which changes the order of summation.
     unknown = SCLLoss()(z, torch.full_like(labels, -1), instances)
     assert unknown.item() == pytest.approx(by_view.item(), rel=1e-14)
     partly = torch.tensor([0, 0, -1, -1]).repeat(2)
@@ -166,7 +166,7 @@ def test_debiasing_is_the_published_formula(beta):
     assert loss.lower_bound(4, 8) is None
 
 
-def test_debiasing_with_drawn_negatives_tends_to_that_with_all():
+def test_debiasing_with_drawn_negatives_converges_to_the_exact_one():
     z = torch.nn.functional.normalize(torch.randn(8, 3, dtype=torch.float64))
     labels = torch.arange(4).repeat(2)
     exact = HUCLLoss(1.0, 0.5, tau_plus=0.4)(z, labels).item()
@@ -207,7 +207,7 @@ def test_the_etf_meets_the_bound_of_every_link(link, num_classes):
         (lambda: SCLLoss(positives="both"), "positives: got 'both', expected one of label, view"),
     ],
 )
-def test_bad_arguments(make, message):
+def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -223,7 +223,7 @@ def test_beta_belongs_to_the_hardening():
 
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("num_negatives", [None, 7])
-def test_total_collapse_of_every_link(link, num_negatives):
+def test_total_collapse_has_the_expected_loss_with_every_link(link, num_negatives):
     loss = HSCLLoss(3.0, num_negatives=num_negatives, link=OUR_LINKS[link])
     if "sum" in link and num_negatives is None:
         assert loss.collapsed_value is None

@@ -1,4 +1,4 @@
-"""Losses stay finite and right under half precision, at a low temperature and great hardness; NaN stays NaN."""
+"""Losses stay finite and correct in half precision, at low temperature and high hardness; NaN stays NaN."""
 
 import math
 import warnings
@@ -57,13 +57,13 @@ def agree(got, expected, name, dtype):
     assert math.isfinite(value)
     assert value == pytest.approx(expected_value, rel=1e-4, abs=1e-4)
     assert gradient.dtype == dtype
-    # Beyond 65504 there is no fp16 number: on the sphere a row of norm 1e-8 has such a gradient, but none of norm 0.
+    # fp16 ends at 65504: on the sphere the gradient of a row of norm 1e-8 exceeds it, that of a zero row does not.
     fits = expected_gradient.abs() < torch.finfo(dtype).max
     assert torch.isfinite(gradient[fits]).all()
     assert name == "norm 1e-8" or fits.all()
     tolerance = max(1e-3, 2 * torch.finfo(dtype).eps)
     error = (gradient.double() - expected_gradient)[fits].abs().max()
-    # Terms of size 1 / temperature cancel, where all features are equal to nothing.
+    # Terms of size 1 / temperature cancel to zero where all features are equal.
     assert error <= tolerance * expected_gradient.abs().max() + 1e-6 / TEMPERATURE
 
 
@@ -71,7 +71,7 @@ def agree(got, expected, name, dtype):
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_exact_losses_are_those_of_float64(loss, link, normalization):
+def test_exact_losses_equal_those_in_float64(loss, link, normalization):
     exact = make(loss, link=LINKS[link], normalization=normalization)
     negatives, beta = exact.negatives, exact.beta
     for name, features, labels in batches(normalization):
@@ -90,7 +90,7 @@ def test_exact_losses_are_those_of_float64(loss, link, normalization):
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_sampled_losses_are_those_of_float64_with_the_same_draws(loss, link, normalization, monkeypatch):
+def test_sampled_losses_equal_those_in_float64_with_the_same_draws(loss, link, normalization, monkeypatch):
     draw = torch.multinomial
     monkeypatch.setattr(torch, "multinomial", lambda weights, *args, **kwargs: draw(weights.float(), *args, **kwargs))
     for options in ({"num_negatives": 5}, {"num_negatives": 5, "share_draws": True}):
@@ -111,7 +111,7 @@ def test_sampled_losses_are_those_of_float64_with_the_same_draws(loss, link, nor
 @pytest.mark.parametrize("options", [{}, {"num_negatives": 4}, {"num_negatives": 4, "replacement": False}], ids=str)
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_of_features_that_are_not_finite_the_loss_is_not_finite_and_no_error(loss, link, options, normalization):
+def test_non_finite_features_give_a_non_finite_loss_without_an_error(loss, link, options, normalization):
     unusual = make(loss, link=LINKS[link], normalization=normalization, **options)
     for bad in (math.nan, math.inf, -math.inf):
         for rows in (0, slice(None)):

@@ -32,7 +32,7 @@ def test_weights(name, seed, n):
         assert weights[row][~mask[row]].sum() == 0
 
 
-def test_a_row_where_eta_vanishes_weighs_all_alike():
+def test_a_row_where_eta_vanishes_has_equal_weights():
     s = torch.tensor([[-1.0, -1.0, 0.5]])
     mask = torch.tensor([[True, True, False]])
     assert torch.allclose(Polynomial(2.0).log_weights(s, mask).exp(), torch.tensor([[0.5, 0.5, 0.0]]))
@@ -62,7 +62,7 @@ def test_polynomial_gradient_is_finite_where_eta_is_zero():
         (lambda: CustomHardening(lambda s: s + 1, span=-1), "span: got -1"),
     ],
 )
-def test_bad_arguments(make, message):
+def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

@@ -56,7 +56,7 @@ def test_extremes_are_finite_with_a_gradient(link):
         assert torch.isfinite(t.grad).all()
 
 
-def test_no_negative_is_felt_without_weight():
+def test_a_negative_without_weight_has_no_effect():
     t = torch.tensor([0.5, torch.inf], dtype=torch.float64)
     for link in OURS.values():
         if isinstance(link, InfoNCE):
@@ -78,7 +78,7 @@ def test_no_negative_is_felt_without_weight():
         (lambda: CustomLink(torch.log, lambda t: t), "psi is not finite at"),
     ],
 )
-def test_bad_arguments(make, message):
+def test_bad_arguments_are_refused(make, message):
     if message is None:
         assert math.isfinite(make().mixture([0.1], [1.0]))
         return

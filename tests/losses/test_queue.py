@@ -22,12 +22,12 @@ def random_features(n, dim=4):
 @pytest.mark.parametrize("negatives", ["other_classes", "all"])
 @pytest.mark.parametrize("link", LINKS)
 @pytest.mark.parametrize("eta", ["exponential", "threshold"])
-def test_value_and_gradient_are_those_of_loops_over_triples(negatives, link, eta):
+def test_value_and_gradient_equal_those_of_loops_over_triples(negatives, link, eta):
     hardening = Exponential(3.0) if eta == "exponential" else HARDENINGS[eta]
     loss = ContrastiveLoss(negatives, temperature=0.5, link=OUR_LINKS[link], hardening=hardening)
     past, past_labels = random_features(6), [0, 1, 5, 5, -1, 2]
     loss.queue = filled(past, past_labels)
-    z = (0.7 * random_features(9)).requires_grad_()  # inside of the ball: on its surface the gradient has two values
+    z = (0.7 * random_features(9)).requires_grad_()  # inside the ball, where the gradient is unique
     value = loss(z, LABELS)
     (gradient,) = torch.autograd.grad(value, z)
     options = {"temperature": 0.5, "link": link, "eta": eta, "past": past, "past_labels": past_labels}
@@ -36,7 +36,7 @@ def test_value_and_gradient_are_those_of_loops_over_triples(negatives, link, eta
     assert value.item() == pytest.approx(expected.item(), rel=1e-12)
     assert (gradient - expected_gradient).abs().max() < 1e-9 * expected_gradient.abs().max()
     wrong = loop_loss(z, LABELS, negatives, **(options | {"past_labels": [1, 0, 5, 5, -1, 2]}))
-    assert (wrong.item() == pytest.approx(value.item(), rel=1e-9)) == (negatives == "all"), "labels must count"
+    assert (wrong.item() == pytest.approx(value.item(), rel=1e-9)) == (negatives == "all"), "labels must matter"
 
 
 def test_drawn_negatives_come_from_the_queue_as_well():
@@ -48,7 +48,7 @@ def test_drawn_negatives_come_from_the_queue_as_well():
     assert loss(z, LABELS).item() == pytest.approx(expected.item(), rel=0.01)
 
 
-def test_a_batch_of_one_class_has_its_negatives_in_the_queue():
+def test_a_batch_of_one_class_finds_its_negatives_in_the_queue():
     loss = SCLLoss()
     z, labels = random_features(4), torch.zeros(4, dtype=torch.long)
     loss.queue = filled(random_features(5), [1, 2, 3, 0, -1])
@@ -67,7 +67,7 @@ def test_by_view_every_past_feature_is_a_negative():
     assert loss(z, labels, instances).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
-def test_an_unknown_label_in_the_batch_is_no_past_label():
+def test_an_unknown_label_in_the_batch_matches_no_past_label():
     z, past = random_features(4), random_features(2)
     loss = SCLLoss()
     loss.queue = filled(past, [1, 6])
@@ -76,7 +76,7 @@ def test_an_unknown_label_in_the_batch_is_no_past_label():
     assert loss(z, labels).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
-def test_past_features_are_normalised_as_those_of_the_batch():
+def test_past_features_are_normalized_like_those_of_the_batch():
     z, past = 3 * random_features(9), 2 * random_features(5)
     loss = HUCLLoss(normalization="unit_sphere")
     loss.queue = filled(past, [0] * 5)
@@ -85,7 +85,7 @@ def test_past_features_are_normalised_as_those_of_the_batch():
     assert loss(z, LABELS).item() == pytest.approx(scaled(z, LABELS).item(), rel=1e-12)
 
 
-def test_statistics_and_bounds_know_of_the_queue():
+def test_statistics_and_bounds_take_the_queue_into_account():
     loss = HSCLLoss(beta=0.0)
     z = random_features(9)
     assert loss.lower_bound(4) is not None
@@ -96,7 +96,7 @@ def test_statistics_and_bounds_know_of_the_queue():
 
 
 @pytest.mark.parametrize("pushes", [[2], [5], [7], [3, 3], [3, 3, 3], [2, 9, 1], [5, 5]])
-def test_the_last_ones_are_held(pushes):
+def test_the_queue_holds_the_last_features(pushes):
     queue = FeatureQueue(5)
     everything = torch.arange(float(sum(pushes)))
     for part in everything.split(pushes):
@@ -105,18 +105,18 @@ def test_the_last_ones_are_held(pushes):
     assert torch.equal(queue.features[:, 0], queue.labels.float())
 
 
-def test_no_gradient_is_held():
+def test_the_queue_holds_no_gradient():
     z = torch.randn(3, 2, requires_grad=True)
     queue = filled(z, [0, 1, 2])
     assert not queue.features.requires_grad
     loss = UCLLoss()
     loss.queue = queue
-    loss(z, torch.tensor([0, 0, 1])).backward()  # and backward does not reach what was pushed
+    loss(z, torch.tensor([0, 0, 1])).backward()  # backward does not reach the pushed features
 
 
 @pytest.mark.parametrize("new_size", [3, 5, 8])
 @pytest.mark.parametrize("pushed", [2, 7])
-def test_state_goes_into_a_queue_of_any_size(new_size, pushed):
+def test_a_state_loads_into_a_queue_of_any_size(new_size, pushed):
     queue = FeatureQueue(5)
     for i in range(pushed):
         queue.push(torch.full((1, 2), float(i)), torch.tensor([i]))
@@ -127,7 +127,7 @@ def test_state_goes_into_a_queue_of_any_size(new_size, pushed):
     assert (0 in restored.labels) == (pushed == 2 and new_size > 2)
 
 
-def test_an_empty_queue_is_as_none():
+def test_an_empty_queue_has_no_effect():
     loss, z = HSCLLoss(), random_features(9)
     without = loss(z, LABELS)
     loss.queue = FeatureQueue(4)
@@ -137,7 +137,7 @@ def test_an_empty_queue_is_as_none():
     assert len(restored) == 0
 
 
-def test_state_restores_the_places():
+def test_a_loaded_state_restores_the_write_position():
     queue, restored = FeatureQueue(5), FeatureQueue(5)
     for i in range(7):
         queue.push(torch.full((1, 2), float(i)), torch.tensor([i]))
@@ -146,11 +146,11 @@ def test_state_restores_the_places():
         assert torch.equal(restored.labels, queue.labels)
 
 
-def test_half_precision_is_held_in_float32():
+def test_half_precision_features_are_held_in_float32():
     assert filled(torch.randn(3, 2).bfloat16(), [0, 1, 2]).features.dtype == torch.float32
 
 
-def test_bad_input():
+def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="queue_size: got 0, expected an integer >= 1"):
         FeatureQueue(0)
     queue = filled(torch.randn(3, 2), [0, 1, 2])

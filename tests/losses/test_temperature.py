@@ -1,4 +1,4 @@
-"""A temperature that is learnt."""
+"""A learned temperature."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def make(loss, tau, **options):
     ids=str,
 )
 @pytest.mark.parametrize("loss", [SCLLoss, HSCLLoss, UCLLoss, HUCLLoss])
-def test_its_gradient_is_that_of_finite_differences(loss, options):
+def test_the_gradient_of_the_temperature_equals_finite_differences(loss, options):
     options = dict(options)
     queue = FeatureQueue(5) if options.pop("queue", False) else None
     if queue:
@@ -49,20 +49,20 @@ def test_its_gradient_is_that_of_finite_differences(loss, options):
         assert torch.allclose(z.grad, leaf.grad, rtol=1e-10, atol=1e-15)
 
 
-def test_frozen_features_leave_it_a_gradient():
+def test_the_temperature_has_a_gradient_with_frozen_features():
     loss = make(HSCLLoss, 0.4)
     loss(torch.randn(9, 4, dtype=torch.float64), LABELS).backward()
     assert loss.temperature.grad != 0
 
 
-def test_it_is_a_parameter_that_an_optimizer_finds():
+def test_the_temperature_is_a_parameter_for_the_optimizer():
     loss = make(HSCLLoss, 0.4)
     assert [name for name, _ in loss.named_parameters()] == ["temperature"]
     assert "temperature=0.4" in repr(loss)
     assert loss.lower_bound(4) == HSCLLoss(temperature=0.4).lower_bound(4)
 
 
-def test_it_must_stay_positive_and_a_single_number():
+def test_the_temperature_must_be_one_positive_number():
     with pytest.raises(ValueError, match=r"temperature: got a tensor of shape \(1,\), expected \(\)"):
         SCLLoss(temperature=nn.Parameter(torch.ones(1)))
     with pytest.raises(ValueError, match=r"temperature: got -0.5, expected a finite number > 0"):

@@ -11,7 +11,7 @@ from nc_lightning.losses import HSCLLoss, HUCLLoss, SCLLoss
 @pytest.mark.parametrize("beta", [0.0, 1.0, 5.0])
 @pytest.mark.parametrize("include_self", [False, True])
 @pytest.mark.parametrize("num_negatives", [None, 3])
-def test_value_at_neural_collapse(beta, include_self, num_negatives):
+def test_the_value_at_neural_collapse_equals_that_of_the_simplex(beta, include_self, num_negatives):
     labels = torch.arange(4).repeat(3)
     z = simplex_etf(4, 3)[labels]
     loss = HUCLLoss(beta, num_negatives=num_negatives, include_self=include_self)
@@ -24,10 +24,10 @@ def test_value_at_neural_collapse(beta, include_self, num_negatives):
 
 
 @pytest.mark.parametrize(("beta", "value"), [(1, 0.3231), (2, 0.3430), (5, 0.5615), (10, 0.6919)])
-def test_published_values_of_hucl_at_neural_collapse(beta, value):
+def test_the_published_values_of_hucl_at_neural_collapse_are_reproduced(beta, value):
     assert HUCLLoss(float(beta)).neural_collapse_value(100) == pytest.approx(value, abs=5e-5)
 
 
-def test_no_bound_where_the_simplex_does_not_fit():
+def test_there_is_no_bound_where_the_simplex_does_not_fit():
     assert SCLLoss().lower_bound(10, feature_dim=8) is None
     assert SCLLoss().lower_bound(10, feature_dim=9) == SCLLoss().lower_bound(10)

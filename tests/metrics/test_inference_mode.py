@@ -1,4 +1,4 @@
-"""State that `torch.inference_mode` has made is updated outside of it, as Lightning's validation and training do."""
+"""State made under `torch.inference_mode` can be updated outside it, as between validation and training."""
 
 import copy
 import inspect
@@ -60,7 +60,7 @@ def test_every_order_of_modes_gives_the_same_value(metric):
             assert torch.equal(value.detach(), expected.detach()), (steps, how)
 
 
-def test_merged_states_and_collections():
+def test_merged_states_and_collections_work_across_modes():
     with torch.inference_mode():
         one, other = make(nc_lightning.metrics.NC1), make(nc_lightning.metrics.NC1)
         other.update(Z[:8], LABELS[:8])
@@ -83,7 +83,7 @@ def flat_nc1():
     return metric.compute().item()
 
 
-def test_statistics_themselves():
+def test_statistics_work_across_modes():
     with torch.inference_mode():
         stats, seen = ClassStatistics(4, 3), CenterDistances(ClassStatistics(4, 3).update(Z, LABELS))
     stats.update(Z[:8], LABELS[:8])

@@ -64,7 +64,7 @@ def test_one_update_has_every_measure():
     assert math.isnan(metric.compute()["nc1"])
 
 
-def test_batches_in_any_order():
+def test_the_order_of_batches_does_not_matter():
     z, labels = features()
     metric = NeuralCollapse(num_classes=6, feature_dim=8)
     for part in torch.randperm(90).split(13):
@@ -73,7 +73,7 @@ def test_batches_in_any_order():
     assert all(math.isnan(metric.compute()[key]) for key in TWO_LOOKS)
 
 
-def test_forward_returns_the_batch_and_keeps_the_whole():
+def test_forward_returns_the_value_of_the_batch_and_accumulates_all():
     z, labels = features()
     metric = NC1(num_classes=6, feature_dim=8)
     batches = [metric(z[part], labels[part]).item() for part in torch.arange(90).split(30)]
@@ -81,7 +81,7 @@ def test_forward_returns_the_batch_and_keeps_the_whole():
     assert metric.compute().item() == pytest.approx(measure(z, labels, 6)["nc1"])
 
 
-def test_a_collection_keeps_its_members_apart():
+def test_the_members_of_a_collection_stay_separate():
     z, labels = features()
     sizes = {"num_classes": 6, "feature_dim": 8}
     collection = MetricCollection({"rank": EffectiveRank(**sizes), "nc1": NC1(**sizes), "nc2": NC2(**sizes)})
@@ -93,7 +93,7 @@ def test_a_collection_keeps_its_members_apart():
     assert values["nc2_etf"].item() == pytest.approx(expected["nc2_etf"])
 
 
-def test_pickle_state_dict_and_precision():
+def test_a_metric_survives_pickling_state_dict_and_casts():
     z, labels = features()
     metric = NeuralCollapse(num_classes=6, feature_dim=8)
     metric.update(z.float(), labels)
@@ -102,7 +102,7 @@ def test_pickle_state_dict_and_precision():
     assert_same(pickle.loads(pickle.dumps(metric)).compute(), metric.compute())
 
 
-def test_given_centers_make_the_two_looks_exact_in_any_batches():
+def test_with_given_centers_any_batching_is_exact():
     z, labels = features()
     first = NC1(num_classes=6, feature_dim=8)
     first.update(z, labels)
@@ -135,7 +135,7 @@ def test_a_classifier_adds_nc3_and_nc4():
     assert not list(metric.parameters())
     assert metric.state_dict() == single[0].state_dict() == {}
     with torch.no_grad():
-        classifier.weight.copy_(stats.centered_class_means)  # it is looked at when the metric is computed
+        classifier.weight.copy_(stats.centered_class_means)  # the classifier is read when the metric is computed
     single[0].update(z[:0], labels[:0])
     assert single[0].compute() < 1e-6
     with pytest.raises(ValueError, match=r"weight: got shape \(6, 8\), expected \(5, 8\)"):
@@ -144,7 +144,7 @@ def test_a_classifier_adds_nc3_and_nc4():
         NC4(5, 8, classifier=(torch.zeros(5, 8), None), centers=stats)
 
 
-def test_metrics_with_equal_settings_share_one_state_and_others_never_do():
+def test_only_metrics_with_equal_settings_share_a_state():
     z, labels = features()
     sizes = {"num_classes": 6, "feature_dim": 8}
     weight = torch.randn(6, 8)
@@ -158,7 +158,7 @@ def test_metrics_with_equal_settings_share_one_state_and_others_never_do():
     }
     shared = {"nc1": NC1(**sizes), "nc2": NC2(**sizes), "rank": EffectiveRank(**sizes)}
     collection = MetricCollection({**shared, **others})
-    # "sized" has the very statistics of "nc1": a collection that compared these alone would join the two.
+    # "sized" has the same statistics as "nc1": a collection comparing only these would merge the two.
     unit = torch.nn.functional.normalize(z)
     for part in torch.arange(90).split(30):
         collection.update(unit[part], labels[part])
@@ -172,7 +172,7 @@ def test_metrics_with_equal_settings_share_one_state_and_others_never_do():
 
 
 @pytest.mark.parametrize("metric_class", [NeuralCollapse, NC1, EffectiveRank, Alignment, SelfCluster])
-def test_merge_state(metric_class):
+def test_merged_states_equal_one_state(metric_class):
     z, labels = features()
     a, b, whole = (metric_class(6, 8) for _ in range(3))
     a.update(z[:50], labels[:50])
@@ -188,7 +188,7 @@ def test_merge_state(metric_class):
         a.merge_state(NC1(6, 8, dataset_size=3))
 
 
-def test_repeated_samples_count_once_in_one_process():
+def test_repeated_samples_count_once_within_a_process():
     z, labels = features()
     padded, plain = NC1(6, 8, dataset_size=70), NC1(6, 8)
     for part in torch.arange(90).split(40):
@@ -199,7 +199,7 @@ def test_repeated_samples_count_once_in_one_process():
 
 @pytest.mark.parametrize("nc1", [1.0, 1e-2, 1e-4, 1e-6, 1e-8, 1e-10])
 @pytest.mark.parametrize("offset", [0.0, 5.0])
-def test_one_pass_is_as_exact_as_two(nc1, offset):
+def test_one_pass_is_as_accurate_as_two(nc1, offset):
     generator = torch.Generator().manual_seed(3)
     labels = torch.arange(20).repeat(30)
     noise = torch.randn(600, 16, generator=generator, dtype=torch.float64)
@@ -233,7 +233,7 @@ def test_plots_show_the_ideal(value):
     assert dashed[0].get_ydata()[0] == 0.0
 
 
-def test_spectrum():
+def test_the_spectrum_is_returned():
     z, labels = features()
     metric = Spectrum(6, 8)
     metric.update(z[:0], labels[:0])
@@ -246,13 +246,13 @@ def test_spectrum():
     assert len(axes.get_lines()) == 6
 
 
-def test_every_metric_says_which_way_is_better():
+def test_every_metric_declares_whether_higher_is_better():
     assert NC1.higher_is_better is NC2.higher_is_better is NC3.higher_is_better is NC4.higher_is_better is False
     assert EffectiveRank.higher_is_better is True
     assert Alignment.higher_is_better is SelfCluster.higher_is_better is Uniformity.higher_is_better is False
 
 
-def test_what_is_undefined_is_said_once_and_is_no_error():
+def test_undefined_values_are_nan_with_one_warning():
     metric = NeuralCollapse(num_classes=6, feature_dim=8)
     metric.update(torch.ones(4, 8), torch.arange(4) % 2)
     with pytest.warns(UserWarning, match="NeuralCollapse: 4 of 6 classes are absent, .*; all class means coincide"):
@@ -265,19 +265,19 @@ def test_what_is_undefined_is_said_once_and_is_no_error():
         metric.compute()
 
 
-def test_a_large_state_says_so():
+def test_a_large_state_is_warned_about():
     with pytest.warns(UserWarning, match=r"NC1: keeps 257 MiB, C d \+ d\^2 numbers for num_classes = 4"):
         NC1(num_classes=4, feature_dim=5800)
 
 
-def test_wrong_labels_are_noticed():
+def test_wrong_labels_are_detected():
     z, labels = features(noise=0.01)
     metric = NC1(num_classes=6, feature_dim=8)
     metric.update(z, labels.roll(1))
     assert metric.compute() > 100 * measure(z, labels)["nc1"]
 
 
-def test_bad_input():
+def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="feature_dim: got 0"):
         NeuralCollapse(num_classes=3, feature_dim=0)
     with pytest.raises(ValueError, match="labels: got label 3"):
@@ -286,14 +286,14 @@ def test_bad_input():
 
 def _values(rank):
     z, labels = features()
-    # Uneven shards, and the second process never sees class 0.
+    # The shards are uneven, and the second process never gets class 0.
     mine = torch.nonzero((labels == 0) | (torch.arange(90) < 25)).squeeze(1)
     mine = mine if rank == 0 else torch.tensor([i for i in range(90) if i not in set(mine.tolist())])
     metric = NeuralCollapse(num_classes=6, feature_dim=8)
     for part in mine.split(11):
         metric.update(z[part], labels[part])
     values = metric.compute()
-    metric.update(z[mine], labels[mine])  # syncing has left the state of this process alone
+    metric.update(z[mine], labels[mine])  # syncing does not change the state of this process
     assert metric.statistics.num_samples == 2 * len(mine)
     padded = list(DistributedSampler(list(range(89)), num_replicas=2, rank=rank, shuffle=False))
     sized, alignment = NeuralCollapse(6, 8, dataset_size=89), Alignment(6, 8, dataset_size=89)
@@ -308,7 +308,7 @@ def _values(rank):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one(gloo):
+def test_two_processes_give_the_value_of_one(gloo):
     z, labels = features()
     whole = Alignment(6, 8)
     whole.update(z[:89], labels[:89])

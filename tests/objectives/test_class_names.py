@@ -1,4 +1,4 @@
-"""A checkpoint knows its classes: data whose classes are others are refused."""
+"""A checkpoint stores its class names, and data with other classes are refused."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_other_names_or_another_order_are_refused(tmp_path, command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_numbers_are_compared_where_there_are_no_names(tmp_path, command, recwarn):
+def test_class_counts_are_compared_where_there_are_no_names(tmp_path, command, recwarn):
     _, path = trained(tmp_path, arrays(tmp_path, classes=[0, 1, 3, 2]))
     assert torch.load(path, weights_only=True)["class_names"] == [0, 1, 3, 2]
     run(command, model(), arrays(tmp_path, classes=[0, 1, 3, 2]), path)
@@ -72,7 +72,7 @@ def test_numbers_are_compared_where_there_are_no_names(tmp_path, command, recwar
         run(command, model(), arrays(tmp_path, ANIMALS), path)
 
 
-def test_a_new_fit_has_its_own_classes(tmp_path):
+def test_a_new_fit_uses_its_own_classes(tmp_path):
     module, path = trained(tmp_path, arrays(tmp_path, ANIMALS))
     swapped = arrays(tmp_path, ANIMALS, ANIMALS[::-1])
     Trainer(max_epochs=1, **QUIET).fit(module, swapped)
@@ -80,13 +80,13 @@ def test_a_new_fit_has_its_own_classes(tmp_path):
     run("validate", module, swapped, None)
     state = torch.load(path, weights_only=True)
     torch.save({key: value for key, value in state.items() if key != "class_names"}, path)
-    run("test", module, arrays(tmp_path, ANIMALS), path)  # a checkpoint of an earlier version knows nothing
+    run("test", module, arrays(tmp_path, ANIMALS), path)  # a checkpoint of an earlier version has no class names
     assert module.class_names is None
     run("fit", module, swapped, path)
     assert module.class_names == ANIMALS[::-1]
 
 
-def test_own_data_modules_and_loaders(tmp_path):
+def test_custom_data_modules_and_loaders_are_checked(tmp_path):
     class Own(LightningDataModule):
         class_names = ("ant", "bee", "cat", "eel")
 
@@ -97,12 +97,12 @@ def test_own_data_modules_and_loaders(tmp_path):
     module, path = trained(tmp_path, arrays_)
     with pytest.raises(ValueError, match="class_names: got 'eel' for class 3"):
         run("test", model(), Own(), path)
-    Own.class_names = np.array  # of some other meaning
+    Own.class_names = np.array  # with some other meaning
     run("test", model(), Own(), path)
     Trainer(**QUIET).test(module, arrays_.test_dataloader())
 
 
-def test_unlabelled_images_have_no_names(tmp_path):
+def test_unlabeled_images_have_no_class_names(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for i, image in enumerate(IMAGES[:20]):
@@ -117,7 +117,7 @@ def test_unlabelled_images_have_no_names(tmp_path):
     run("predict", model(), data, path)
 
 
-def test_digits_are_their_own_names():
+def test_digits_are_named_by_their_numbers():
     data = DigitsDataModule()
     data.setup()
     assert data.names_or_labels() == list(range(10))

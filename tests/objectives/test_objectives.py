@@ -48,14 +48,14 @@ def test_each_objective_trains_on_its_own_loss(objective, loss, normalization, t
     assert ("negatives/false_share" in metrics) == (objective is HUCL)
 
 
-def test_projections_are_normalised_and_c_minus_1_wide():
+def test_projections_are_normalized_and_have_c_minus_1_dimensions():
     z = make()(100 * torch.randn(6, 32))
     assert z.shape == (6, 9)
     assert (z.norm(dim=1) <= 1 + 1e-6).all()
     assert make(feature_dim=4)(torch.randn(6, 32)).shape == (6, 4)
 
 
-def test_the_bound_follows_a_temperature_that_is_learnt():
+def test_the_bound_follows_a_learned_temperature():
     bounds, taus = [], []
 
     class Noted(Callback):
@@ -90,7 +90,7 @@ def test_views_share_one_forward_pass():
     assert output["labels"].tolist() == [*range(8), *range(8)]
 
 
-def test_a_plain_loader_will_do(tmp_path):
+def test_a_plain_loader_works(tmp_path):
     loader = DataLoader(TensorDataset(torch.randn(40, 32), torch.arange(10).repeat(4)), batch_size=20)
     Trainer(max_epochs=1, default_root_dir=tmp_path, **QUIET).fit(make(), loader)
 
@@ -98,11 +98,11 @@ def test_a_plain_loader_will_do(tmp_path):
 @pytest.mark.parametrize(
     "projector", [nn.Linear, ProjectionHead, lambda i, o: nn.Linear(i, o, bias=False), nn.Linear(24, 9)]
 )
-def test_projectors(projector):
+def test_every_form_of_projector_works(projector):
     assert make(projector=projector)(torch.randn(5, 32)).shape == (5, 9)
 
 
-def test_an_encoder_of_unknown_width():
+def test_an_encoder_of_unknown_width_needs_a_projector():
     encoder = nn.Sequential(nn.Linear(32, 24))
     with pytest.raises(ValueError, match="encoder: got Sequential without an integer out_features"):
         make(encoder=encoder)
@@ -110,7 +110,7 @@ def test_an_encoder_of_unknown_width():
 
 
 @pytest.mark.parametrize(("interval", "steps"), [("epoch", 3), ("step", 30)])
-def test_scheduler_steps_as_asked(interval, steps, tmp_path):
+def test_the_scheduler_steps_at_the_configured_interval(interval, steps, tmp_path):
     model = make(
         optimizer=lambda p: torch.optim.SGD(p, lr=1.0),
         lr_scheduler=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9),
@@ -121,7 +121,7 @@ def test_scheduler_steps_as_asked(interval, steps, tmp_path):
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.9**steps)
 
 
-def test_default_optimizer_is_the_papers():
+def test_the_default_optimizer_is_that_of_the_paper():
     optimizer = make().configure_optimizers()
     assert type(optimizer) is torch.optim.Adam
     assert optimizer.defaults["lr"] == 1e-3
@@ -134,7 +134,7 @@ def test_a_schedule_that_ends_too_early_is_refused_before_training(tmp_path):
 
 
 @pytest.mark.parametrize(("interval", "length"), [("epoch", 4), ("step", 20)])
-def test_a_schedule_is_told_the_length_of_training(interval, length, tmp_path):
+def test_a_schedule_receives_the_length_of_training(interval, length, tmp_path):
     model = make(lr_scheduler=HoldThenDecay, lr_interval=interval)
     trainer = Trainer(max_epochs=4, limit_train_batches=5, default_root_dir=tmp_path, **QUIET)
     trainer.fit(model, LatentClassDataModule())
@@ -142,7 +142,7 @@ def test_a_schedule_is_told_the_length_of_training(interval, length, tmp_path):
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
-def test_a_user_s_own_sampler_is_kept(tmp_path):
+def test_a_user_sampler_is_kept(tmp_path):
     sampler = HardNegativeSampler(beta=3.0)
     trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[sampler], **QUIET)
     model = make(beta=9.0)
@@ -185,12 +185,12 @@ def test_a_checkpoint_of_another_objective_is_refused(tmp_path):
         ({"temperature": 0}, "temperature: got 0"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         make(**arguments)
 
 
-def test_bad_numbers_stop_training_and_say_where(tmp_path):
+def test_non_finite_numbers_stop_training_and_their_origin_is_reported(tmp_path):
     x = torch.randn(40, 32)
     x[25, 3] = torch.nan
     loader = DataLoader(TensorDataset(x, torch.arange(10).repeat(4)), batch_size=20)
@@ -198,7 +198,7 @@ def test_bad_numbers_stop_training_and_say_where(tmp_path):
         Trainer(max_epochs=1, default_root_dir=tmp_path, **QUIET).fit(make(), loader)
 
 
-def test_a_user_s_own_guard_is_kept(tmp_path):
+def test_a_user_guard_is_kept(tmp_path):
     guard = NonFiniteGuard("skip")
     for objective in (SCL, HSCL, UCL, HUCL):
         trainer = Trainer(max_epochs=1, default_root_dir=tmp_path, callbacks=[guard], **QUIET)
@@ -211,7 +211,7 @@ def test_any_loss_can_be_injected():
     assert model.training_step((torch.randn(8, 32), torch.arange(4).repeat(2)), 0)["loss"] > 0
 
 
-def test_weight_decay_leaves_biases_and_norms_alone():
+def test_weight_decay_excludes_biases_and_norms():
     model = HSCL(
         encoder=MLP((4,), [8]), num_classes=5, optimizer=lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.5)
     )
@@ -225,7 +225,7 @@ def test_weight_decay_leaves_biases_and_norms_alone():
 def trained(precision="32-true", **kwargs):
     """Features and weights after two steps of a ResNet."""
     torch.manual_seed(0)
-    # Not Adam, whose first steps are the signs of gradients, of the smallest as well.
+    # Not Adam: its first steps are the signs of the gradients, even of tiny ones.
     model = HSCL(encoder=ResNet((3, 8, 8)), num_classes=4, optimizer=lambda p: torch.optim.SGD(p, lr=0.01), **kwargs)
     x, labels = torch.randn(16, 3, 8, 8), torch.arange(4).repeat(4)
     trainer = Trainer(max_epochs=2, precision=precision, accelerator="cpu", **QUIET)
@@ -245,7 +245,7 @@ def trained(precision="32-true", **kwargs):
     ],
     ids=str,
 )
-def test_switches_change_results_by_their_precision_alone(switch, tolerance, monkeypatch):
+def test_performance_switches_change_results_only_within_precision(switch, tolerance, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))  # inductor is slow
     check_switch(switch, tolerance)
 
@@ -259,7 +259,7 @@ def test_switches_change_results_by_their_precision_alone(switch, tolerance, mon
     ],
     ids=str,
 )
-def test_so_they_do_compiled_by_inductor(switch, tolerance):
+def test_inductor_changes_results_only_within_precision(switch, tolerance):
     check_switch(switch, tolerance)
 
 
@@ -267,7 +267,7 @@ def check_switch(switch, tolerance):
     (expected, plain), (z, switched) = trained(), trained(**switch)
     assert z.dtype == torch.float32
     assert (z - expected).norm() <= tolerance * expected.norm()
-    assert plain.state_dict().keys() == switched.state_dict().keys()  # checkpoints of one load into the other
+    assert plain.state_dict().keys() == switched.state_dict().keys()  # checkpoints of each load into the other
     convolution = switched.encoder.layers.layer1[0].conv1.weight
     assert convolution.is_contiguous(memory_format=torch.channels_last) == switch.get("channels_last", False)
     assert (switched.encoder._compiled_call_impl is not None) == switch.get("compile", False)
@@ -281,7 +281,7 @@ def test_gradient_accumulation_adds_no_negatives(tmp_path):
         trainer.fit(model, data)
 
 
-def test_without_positives_there_is_no_loss_of_held_out_data(tmp_path):
+def test_held_out_data_without_positives_have_no_loss(tmp_path):
     x, labels = torch.randn(40, 32), torch.arange(10).repeat(4)
     training = DataLoader(TensorDataset(x, labels), batch_size=20)
     for positives, known, logged in (("label", labels, True), ("view", labels, False), ("label", -labels - 1, False)):
@@ -304,7 +304,7 @@ OUTPUTS = {
 
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("projector", [nn.Linear, ProjectionHead, nn.Identity()])
-def test_an_encoder_that_returns_no_features_is_one_line(output, projector):
+def test_an_encoder_that_returns_no_features_is_refused_in_one_line(output, projector):
     class Theirs(nn.Module):
         out_features = 8
 
@@ -324,7 +324,7 @@ def test_an_encoder_that_returns_no_features_is_one_line(output, projector):
 
 
 @pytest.mark.parametrize("given", [lambda x: x, MLP, "resnet18", None])
-def test_what_is_no_module_is_one_line(given):
+def test_encoders_that_are_not_modules_are_refused_in_one_line(given):
     got = getattr(given, "__name__", type(given).__name__)
     with pytest.raises(ValueError, match=f"encoder: got {got}, expected a torch.nn.Module"):
         HSCL(encoder=given, num_classes=3)
@@ -332,7 +332,7 @@ def test_what_is_no_module_is_one_line(given):
         HSCL(encoder=MLP((6,), (5,)), num_classes=3, projector=None if given is MLP else lambda i, o: given)
 
 
-def test_an_error_in_evaluation_leaves_the_loss_as_it_was():
+def test_an_error_in_evaluation_restores_the_loss():
     model, calls = make(), []
 
     def fails(z, labels, instances, sync=None):

@@ -1,4 +1,4 @@
-"""Training on several processes: weights, sampler, queue, probe, losses and geometry are those of one."""
+"""Training on several processes gives the weights, queue, probe, losses and geometry of one process."""
 
 import warnings
 
@@ -42,7 +42,7 @@ def fit(rank, world_size, name, sync="global"):
     model = OBJECTIVES[name](MLP((32,), [16]))
     model.loss.sync = sync
     probe = OnlineLinearProbe()
-    # Two whole batches: of half a batch, those in the queue would depend on its order.
+    # Two whole batches: with half a batch, the content of the queue would depend on the order.
     sampler, seen = HardNegativeSampler(schedule="adaptive", queue_size=2 * GLOBAL_BATCH), Seen()
     samplers = [sampler] if name.startswith("H") else []
     trainer = Trainer(
@@ -78,7 +78,7 @@ def alone():
 @pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_several_processes_train_as_one(gloo, alone, world_size):
+def test_several_processes_train_like_one(gloo, alone, world_size):
     for found in on_processes(world_size, _fit_all, world_size):
         for name, (state, metrics, messages) in found.items():
             expected_state, expected_metrics, _ = alone[name]
@@ -89,7 +89,7 @@ def test_several_processes_train_as_one(gloo, alone, world_size):
 
 
 @pytest.mark.slow
-def test_the_loss_of_each_process_s_own_batch_trains_something_else(gloo, alone):
+def test_local_losses_train_to_other_weights(gloo, alone):
     (state, metrics, _), (other, others, _) = on_processes(2, fit, 2, "HUCL", "local")
     expected, _, _ = alone["HUCL"]
     assert not torch.allclose(state["projector.weight"], expected["projector.weight"], atol=1e-4)
@@ -123,7 +123,7 @@ def _unequal(rank):
 
 
 @pytest.mark.slow
-def test_unequal_numbers_of_batches_neither_hang_nor_go_unsaid(gloo):
+def test_unequal_numbers_of_batches_are_reported_without_a_hang(gloo):
     (first, messages, sync), (second, _, _) = on_processes(2, _unequal)
     assert first == second > 0
     assert [m for m in messages if m.startswith("evaluation: got 2, 3 batches on the 2 processes")]
@@ -140,7 +140,7 @@ def _batch_norms(rank, plugins):
 
 
 @pytest.mark.slow
-def test_batch_norm_of_shares_is_warned_of(gloo):
+def test_unsynchronized_batch_norm_is_warned_about(gloo):
     assert len(on_processes(2, _batch_norms, [])[0]) == 1
     assert on_processes(2, _batch_norms, [BatchNormSync()])[0] == []
 
@@ -156,7 +156,7 @@ def _predict(rank, world_size, folder):
 
 
 @pytest.mark.slow
-def test_several_processes_write_the_predictions_of_one(gloo, tmp_path):
+def test_several_processes_write_the_same_predictions_as_one(gloo, tmp_path):
     import numpy as np
 
     for world_size in (1, 2):

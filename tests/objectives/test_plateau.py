@@ -1,4 +1,4 @@
-"""ReduceLROnPlateau: what it watches, and when."""
+"""ReduceLROnPlateau: the value it monitors, and the epochs in which it steps."""
 
 import sys
 
@@ -43,22 +43,22 @@ def fit(folder, scheduler, callbacks=(), interval="epoch", **options):
 
 
 def worse(monitor):
-    """Each new value counts as bad and halves the step size."""
+    """Every new value counts as worse and halves the step size."""
     return lambda optimizer: ReduceLROnPlateau(optimizer, monitor, factor=0.5, patience=0, threshold=1e9)
 
 
-def test_it_follows_the_validation_loss(tmp_path):
+def test_the_plateau_schedule_follows_the_validation_loss(tmp_path):
     assert fit(tmp_path, worse("loss/val")) == [1, 0.5, 0.25, 0.125, 0.0625, 0.03125]
 
 
-def test_torch_s_own_watches_the_validation_loss(tmp_path):
+def test_the_plateau_class_of_torch_follows_the_validation_loss(tmp_path):
     def torchs(optimizer):
         return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=1e9)
 
     assert fit(tmp_path, torchs) == [1, 0.5, 0.25, 0.125, 0.0625, 0.03125]
 
 
-def test_a_value_counts_once_where_validation_is_rare(tmp_path):
+def test_a_value_counts_once_between_validations(tmp_path):
     assert fit(tmp_path, worse("loss/val"), check_val_every_n_epoch=2) == [1, 1, 0.5, 0.5, 0.25, 0.25]
 
 
@@ -67,7 +67,7 @@ def test_geometry_counts_when_it_is_measured(tmp_path):
     assert fit(tmp_path, worse("geometry/val/nc1"), [monitor]) == [1, 1, 0.5, 0.5, 0.25, 0.25]
 
 
-def test_steps_have_no_new_value(tmp_path):
+def test_a_schedule_per_step_is_refused(tmp_path):
     with pytest.raises(ValueError, match="lr_interval: got step with ReduceLROnPlateau, expected epoch"):
         fit(tmp_path, worse("loss/val"), interval="step")
 
@@ -76,14 +76,14 @@ SHORT = ["fit", "--config=hscl.yaml", "--trainer.max_epochs=2", "--trainer.limit
 OURS = ["--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau", "--model.lr_scheduler.patience=0"]
 
 
-def test_on_the_command_line(in_tmp, monkeypatch):
+def test_it_works_from_the_command_line(in_tmp, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     more = ["--model.lr_scheduler.threshold=1e9", "--model.lr_scheduler.monitor=loss/train"]
     cli = main([*SHORT, *OURS, *more, "--trainer.enable_progress_bar=false"])
     assert cli.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-5)
 
 
-def test_a_value_that_never_comes_is_refused(in_tmp, monkeypatch, capsys):
+def test_a_monitored_value_that_is_never_logged_is_refused(in_tmp, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     with pytest.raises(SystemExit) as ended:
         main([*SHORT, *OURS, "--model.lr_scheduler.monitor=loss/vall", "--trainer.enable_progress_bar=false"])

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the training images go where the encoder goes."""
+"""Mean and standard deviation of the training images are stored with the encoder."""
 
 import re
 
@@ -41,23 +41,23 @@ def fit(module, data, tmp_path, *callbacks, **options):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("averaged", [False, True])
-def test_a_loaded_encoder_gets_what_training_got(data, tmp_path, averaged):
+def test_a_loaded_encoder_gets_the_inputs_of_training(data, tmp_path, averaged):
     fit(model(), data, tmp_path, *([EMAWeightAveraging()] if averaged else []))
     module = HSCL.load_from_checkpoint(tmp_path / "mine.ckpt", encoder=MLP((3, 8, 8), (6,)))
     loader = data.geometry_dataloader()
     raw = torch.cat([loader.images[batch][0] for batch in loader.sampler])
     assert raw.dtype == torch.uint8
-    standardised = torch.cat([x for x, _ in loader])
-    assert torch.equal(module.preprocess(raw), standardised)
-    assert torch.equal(module.preprocess(raw.float() / 255), standardised)
+    standardized = torch.cat([x for x, _ in loader])
+    assert torch.equal(module.preprocess(raw), standardized)
+    assert torch.equal(module.preprocess(raw.float() / 255), standardized)
     assert module.preprocess(raw.double() / 255).dtype == torch.float64
-    values = raw.double() / 255  # whatever the loader says
+    values = raw.double() / 255  # for any loader
     expected = (values - values.mean((0, 2, 3), keepdim=True)) / values.std((0, 2, 3), keepdim=True)
     assert torch.allclose(module.preprocess(raw).double(), expected, atol=0.02)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_steps_standardise_once(data, tmp_path):
+def test_steps_standardize_once(data, tmp_path):
     seen = []
 
     class Seen(HSCL):
@@ -74,7 +74,7 @@ def test_steps_standardise_once(data, tmp_path):
     assert torch.equal(seen[0], next(iter(data.predict_dataloader()))[0])
 
 
-def test_without_a_mean_it_does_nothing(tmp_path):
+def test_preprocess_without_a_mean_does_nothing(tmp_path):
     module = HSCL(encoder=MLP((32,), (6,)), num_classes=10)
     fit(module, LatentClassDataModule(), tmp_path)
     x = torch.randn(3, 32)
@@ -84,7 +84,7 @@ def test_without_a_mean_it_does_nothing(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_checkpoints_of_before(data, tmp_path):
+def test_checkpoints_of_earlier_versions_load(data, tmp_path):
     module = model()
     fit(module, data, tmp_path)
     state = torch.load(tmp_path / "mine.ckpt", weights_only=True)
@@ -98,14 +98,14 @@ def test_checkpoints_of_before(data, tmp_path):
     seen = []
     module.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     trainer.validate(module, others := other(tmp_path), ckpt_path=tmp_path / "old.ckpt")
-    assert module.preprocess.mean is None  # not that of the fit before
+    assert module.preprocess.mean is None  # not that of the previous fit
     assert torch.equal(seen[0], next(iter(others.val_dataloader()))[0])
     trainer.fit(module, others, ckpt_path=tmp_path / "old.ckpt")
     assert module.preprocess.mean.tolist() == others.mean.tolist()
 
 
 class Own(LightningDataModule):
-    """Somebody else's data module, which standardises by itself."""
+    """A third-party data module that standardizes its images itself."""
 
     num_classes = 4
 
@@ -125,12 +125,12 @@ def statistics(module):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_each_fit_takes_what_its_data_say(data, tmp_path):
+def test_each_fit_uses_the_mean_and_std_of_its_data(data, tmp_path):
     module = model()
     fit(module, data, tmp_path)
     of_data = data.mean.tolist(), data.std.tolist()
     own = [0.25] * 3, [0.5] * 3
-    for given in (data, data.train_dataloader()):  # our loaders know it too
+    for given in (data, data.train_dataloader()):  # our loaders also have it
         fit(module, Own(torch.full((3,), 0.25), torch.full((3,), 0.5)), tmp_path)
         assert statistics(module) == own
         fit(module, given, tmp_path)
@@ -145,7 +145,7 @@ def test_each_fit_takes_what_its_data_say(data, tmp_path):
 @pytest.mark.parametrize(
     "form", [list, tuple, np.array, lambda v: np.array(v, dtype=np.float32), lambda v: torch.tensor(v).view(1, 3, 1, 1)]
 )
-def test_mean_and_std_in_the_usual_forms(form, tmp_path):
+def test_mean_and_std_may_have_any_usual_form(form, tmp_path):
     module = model()
     fit(module, Own(form([0.25, 0.5, 0.75]), form([0.5, 0.25, 0.125])), tmp_path)
     assert statistics(module) == ([0.25, 0.5, 0.75], [0.5, 0.25, 0.125])
@@ -158,7 +158,7 @@ def test_mean_and_std_in_the_usual_forms(form, tmp_path):
 @pytest.mark.parametrize(
     ("mean", "std"), [([125.3, 123.0, 113.9], [63.0, 62.1, 66.7]), ([0.5] * 3, [0.0] * 3), ([0.5] * 3, [0.5])]
 )
-def test_a_mean_that_is_none_of_images_in_0_to_1_is_said(mean, std):
+def test_a_mean_outside_0_to_1_is_reported(mean, std):
     preprocess = Preprocess()
     with pytest.warns(UserWarning, match=r"data: got mean .* expected those of images in \[0, 1\]"):
         preprocess.take_from(Own(mean, std))
@@ -178,13 +178,13 @@ def test_a_mean_that_is_none_of_images_in_0_to_1_is_said(mean, std):
         (np.zeros((2, 3, 4, 4), dtype=np.uint8), "preprocess: got ndarray, expected a tensor"),
     ],
 )
-def test_images_of_another_form_are_one_line(x, error):
+def test_images_of_another_form_are_refused_in_one_line(x, error):
     with pytest.raises((TypeError, ValueError), match=error) as raised:
         Preprocess(torch.full((3,), 0.4), torch.full((3,), 0.2))(x)
     assert "\n" not in str(raised.value)
 
 
-def test_images_can_go_a_little_beyond():
+def test_images_may_slightly_exceed_their_range():
     preprocess = Preprocess(torch.full((3,), 0.5), torch.full((3,), 0.5))
     x = torch.rand(2, 3, 4, 4) * 1.2 - 0.1
     assert torch.allclose(preprocess(x), 2 * x - 1, atol=1e-6)
@@ -192,7 +192,7 @@ def test_images_can_go_a_little_beyond():
 
 
 @pytest.mark.slow
-def test_it_can_be_exported():
+def test_preprocess_can_be_exported():
     preprocess, x = Preprocess(torch.full((3,), 0.5), torch.full((3,), 0.5)), torch.rand(2, 3, 4, 4)
     assert torch.equal(torch.export.export(preprocess, (x,)).module()(x), preprocess(x))
 
@@ -204,8 +204,8 @@ def other(tmp_path, change=lambda x: x // 2 + 100, name="other"):
     return ArrayDataModule(path=str(tmp_path / f"{name}.npz"), batch_size=20)
 
 
-def standardised(data, mean, std):
-    """All images, which the test set has, by an independent formula."""
+def standardized(data, mean, std):
+    """The features of all images (the test set) by an independent formula."""
     images = data.test_dataloader().images.x.double()
     return (images / 255 - mean.double().view(3, 1, 1)) / std.double().view(3, 1, 1)
 
@@ -216,7 +216,7 @@ SAID = r"data: got images of mean .* and std .*, but training had images of mean
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec|was not set).*")
 @pytest.mark.parametrize("command", ["validate", "test", "predict", "fit"])
 @pytest.mark.parametrize("from_path", [True, False])
-def test_other_data_are_standardised_as_in_training(data, tmp_path, command, from_path, recwarn):
+def test_other_data_are_standardized_as_in_training(data, tmp_path, command, from_path, recwarn):
     fit(model(), data, tmp_path)
     others = other(tmp_path)
     if from_path:
@@ -234,18 +234,18 @@ def test_other_data_are_standardised_as_in_training(data, tmp_path, command, fro
     mean, std = (others.mean, others.std) if scratch else (data.mean, data.std)
     assert scratch or re.fullmatch(SAID, str(said[0].message))
     assert statistics(module) == (mean.tolist(), std.tolist())
-    expected = standardised(others, mean, std).flatten(1)
+    expected = standardized(others, mean, std).flatten(1)
     got = torch.cat(seen).flatten(1).double()
     nearest = torch.cdist(got, expected).min(1).values
     assert nearest.max() < 1e-3
-    assert others.preprocess().mean.tolist() == others.mean.tolist()  # the next fit is of its own
+    assert others.preprocess().mean.tolist() == others.mean.tolist()  # the next fit uses its own
     recwarn.clear()
     trainer.validate(module, others if scratch else data)
     assert not [w for w in recwarn if "data: got" in str(w.message)]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_resumed_fit_of_somebody_else_s_data_follows_them(data, tmp_path):
+def test_a_resumed_fit_follows_the_standardization_of_a_third_party_data_module(data, tmp_path):
     fit(model(), data, tmp_path)
     module = model()
     trainer = Trainer(max_epochs=2, enable_checkpointing=False, **QUIET)
@@ -255,7 +255,7 @@ def test_a_resumed_fit_of_somebody_else_s_data_follows_them(data, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_cannot_be_standardised_as_in_training_is_refused(data, tmp_path):
+def test_data_that_cannot_be_standardized_as_in_training_are_refused(data, tmp_path):
     as_they_are = other(tmp_path, lambda x: x / 25.0 - 3, "floats")
     trainer = fit(model(), data, tmp_path)
     with pytest.raises(ValueError, match="data: got inputs taken as they are, expected images of mean .* as in train"):
@@ -268,7 +268,7 @@ def test_what_cannot_be_standardised_as_in_training_is_refused(data, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_report_shows_it(data, tmp_path):
+def test_the_report_shows_mean_and_std(data, tmp_path):
     trainer = fit(model(), data, tmp_path, GeometryMonitor(), TensorBoardDashboard())
     (path,) = tmp_path.rglob("report.json")
     settings = RunRecord.read(path).settings

@@ -53,7 +53,7 @@ def test_the_figure_shows_the_spectrum_the_cosines_and_the_means():
     assert "ideal: -0.25" in cosines.get_title()
 
 
-def test_cosines_are_beside_the_ideal_on_one_scale(collapsed, scattered):
+def test_cosines_and_their_ideal_share_one_scale(collapsed, scattered):
     figure = cosines_figure({"SCL": scattered, "HSCL": collapsed})
     scl, hscl, ideal, _ = figure.axes
     assert [axes.get_title() for axes in (scl, hscl, ideal)] == ["SCL", "HSCL", "ideal"]
@@ -64,9 +64,9 @@ def test_cosines_are_beside_the_ideal_on_one_scale(collapsed, scattered):
     assert "ideal: -0.25 off the diagonal" in texts(figure)
 
 
-def test_similar_classes_are_neighbours():
+def test_similar_classes_are_neighbors():
     axes = torch.eye(3)
-    means = torch.cat([axes, axes + 0.01 * torch.randn(3, 3)])  # 0 and 3, 1 and 4, 2 and 5 are alike
+    means = torch.cat([axes, axes + 0.01 * torch.randn(3, 3)])  # 0 and 3, 1 and 4, 2 and 5 are similar
     figure = cosines_figure(statistics(means, torch.arange(6), 6))
     order = [int(text.get_text()) for text in figure.axes[0].get_yticklabels()]
     assert sorted(order) == list(range(6))
@@ -76,7 +76,7 @@ def test_similar_classes_are_neighbours():
     assert np.allclose(drawn, (centered @ centered.T).numpy(), atol=1e-6)
 
 
-def test_names_of_classes_are_shown_where_there_is_room(collapsed):
+def test_class_names_are_shown_where_they_fit(collapsed):
     names = ["ant", "bee", "cat", "dog", "a name that is much too long"]
     shown = {text.get_text() for text in cosines_figure(collapsed, names).axes[0].get_yticklabels()}
     assert shown == {"ant", "bee", "cat", "dog", "a name that "}
@@ -86,14 +86,14 @@ def test_names_of_classes_are_shown_where_there_is_room(collapsed):
     assert not plane_figure(many).axes[0].texts
 
 
-def test_of_very_many_classes_some_are_shown():
+def test_only_some_of_very_many_classes_are_labeled():
     classes = MOST_CLASSES + 50
     figure = cosines_figure(statistics(torch.randn(classes, 8), torch.arange(classes), classes))
     assert figure.axes[0].get_images()[0].get_array().shape == (MOST_CLASSES, MOST_CLASSES)
     assert f"{MOST_CLASSES} of {classes} shown" in texts(figure)
 
 
-def test_the_spectrum_is_of_singular_values(scattered):
+def test_the_spectrum_shows_singular_values(scattered):
     figure = spectrum_figure({"train": scattered, "val": scattered})
     train, val, ideal = figure.axes[0].get_lines()
     singular = np.linalg.svd(scattered.centered_class_means.numpy(), compute_uv=False)
@@ -149,11 +149,11 @@ def test_the_trajectory_leads_to_the_star():
 
 
 @pytest.mark.parametrize("path", [[], [(float("nan"), 1.0)], [(0.0, 1.0)], [(float("inf"), 2.0), (0.5, 3.0)]])
-def test_odd_trajectories_are_drawn(path):
+def test_unusual_trajectories_are_drawn(path):
     to_png(trajectory_figure({"train": path}, rank=3))
 
 
-def test_no_trajectory_is_an_empty_figure():
+def test_an_empty_trajectory_is_an_empty_figure():
     to_png(trajectory_figure({}, rank=3))
 
 
@@ -183,12 +183,12 @@ def test_degenerate_features_are_drawn(case):
 
 
 @pytest.mark.parametrize("draw", [geometry_figure, cosines_figure, spectrum_figure, plane_figure])
-def test_nothing_to_draw(draw):
+def test_a_figure_without_data_is_refused(draw):
     with pytest.raises(ValueError, match="stats: got statistics without a sample"):
         draw(ClassStatistics(3, 2))
 
 
-def test_a_picture_is_small_and_of_the_colours_that_were_drawn(collapsed, scattered):
+def test_a_png_is_small_and_keeps_the_drawn_colors(collapsed, scattered):
     for stats in (collapsed, scattered):
         figure = cosines_figure(stats)
         png = to_png(figure)

@@ -56,7 +56,7 @@ def record(name="HSCL, version_0", classes=4, **geometry):
     return RunRecord(name, classes, classes - 1, {"beta": 10.0}, "model:\n  beta: 10", [entry], {"cosines": png})
 
 
-def test_values_are_beside_their_ideal_and_marked_where_they_meet_it():
+def test_values_are_shown_with_their_ideal_and_marked_where_they_meet_it():
     rows = {row[0][1]: row[1:] for row in read(report_html([record()])).rows}
     assert [text for _, text in rows["measure"]] == ["train", "val", "ideal"]
     assert [text for _, text in rows["nc1"]][1:] == ["0.5", "0"]
@@ -68,17 +68,17 @@ def test_values_are_beside_their_ideal_and_marked_where_they_meet_it():
     assert rows["epochs"] == [[None, "7"]]
 
 
-def test_a_rank_is_not_marked_where_classes_have_not_shrunk():
+def test_a_rank_is_not_marked_without_within_class_collapse():
     rows = {row[0][1]: row[1:] for row in read(report_html([record(nc1=0.5)])).rows}
     assert rows["nc1"][0] == [None, "0.5"]
     assert rows["effective_rank"][0] == [None, "3"]
 
 
-def test_it_needs_nothing_but_itself():
+def test_the_report_is_self_contained():
     page = report_html([record(), record("SCL, version_1")])
     assert not re.search(r"https?:|<script|<link|@import|url\(", page)
     images = read(page).images
-    assert len(images) == 3  # one of each run, and the way of both
+    assert len(images) == 3  # one of each run, and the trajectory of both
     assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in images)
 
 
@@ -101,10 +101,10 @@ def test_texts_are_escaped():
     assert "<i>" not in page
 
 
-def test_an_empty_record_and_one_without_labels():
+def test_records_without_measurements_or_labels_have_a_report():
     assert "not known" in report_html([RunRecord("new", 10, 9)])
-    unlabelled = RunRecord("views", 10, 9, history=[{"epoch": 1.0, "geometry/train/rankme": 3.0}])
-    rows = {row[0][1]: row[1:] for row in read(report_html([unlabelled, record()])).rows}
+    unlabeled = RunRecord("views", 10, 9, history=[{"epoch": 1.0, "geometry/train/rankme": 3.0}])
+    rows = {row[0][1]: row[1:] for row in read(report_html([unlabeled, record()])).rows}
     assert rows["rankme"][0] == [None, "3"]
     assert rows["nc1"][0] == [None, "-"]
     with pytest.raises(ValueError, match="records: got none"):

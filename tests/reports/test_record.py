@@ -23,7 +23,7 @@ def record():
     )
 
 
-def test_it_is_read_as_it_was_written(record, tmp_path):
+def test_a_record_is_read_as_it_was_written(record, tmp_path):
     record.write(tmp_path / "deep" / "report.json")
     for path in (tmp_path / "deep", tmp_path / "deep" / "report.json"):
         again = RunRecord.read(path)
@@ -33,10 +33,10 @@ def test_it_is_read_as_it_was_written(record, tmp_path):
         assert (again.settings, again.config, again.name) == (record.settings, record.config, record.name)
     json.loads(
         (tmp_path / "deep" / "report.json").read_text(), parse_constant=pytest.fail
-    )  # no NaN, which JSON has not
+    )  # no NaN, which JSON does not have
 
 
-def test_what_it_says_of_the_last_measurement(record):
+def test_a_record_describes_the_last_measurement(record):
     assert record.latest("geometry/train/")["nc1"] == 0.5
     assert record.latest("geometry/val/") == {}
     assert record.path("train") == [(0.1, 8.0)]
@@ -44,7 +44,7 @@ def test_what_it_says_of_the_last_measurement(record):
     assert RunRecord("new", 2, 1).latest("geometry/") == {}
 
 
-def test_a_failure_leaves_the_old_file(record, tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(record, tmp_path, monkeypatch):
     path = tmp_path / "report.json"
     record.write(path)
     before = path.read_bytes()
@@ -59,7 +59,7 @@ def test_a_failure_leaves_the_old_file(record, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_bad_files(record, tmp_path):
+def test_bad_files_are_refused(record, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"RUN: got '.*nothing', expected the folder of a run, with its report"):
         RunRecord.read(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="RUN: got"):

@@ -13,13 +13,13 @@ def render(table):
     return console.export_text()
 
 
-def test_table_at_ideal_collapse_and_elsewhere():
+def test_the_table_marks_ideals_at_collapse_and_not_elsewhere():
     labels = torch.arange(5).repeat(6)
     good = measure(simplex_etf(5, 4)[labels], labels)
     bad = measure(torch.randn(30, 4), labels)
     text = render(geometry_table({"train": good, "val": bad}, 5, 4))
     assert " no " not in text
-    assert text.count(" yes ") == len(good) - 1  # nc1_outside_span only informs
+    assert text.count(" yes ") == len(good) - 1  # nc1_outside_span is only informative
     assert " no " in render(geometry_table({"train": bad}, 5, 4))
 
 
@@ -31,7 +31,7 @@ def test_a_measure_at_its_ideal_without_neural_collapse_is_marked():
     assert not any(" yes " in line for line in lines)
 
 
-def test_no_measurement_is_an_empty_table():
+def test_without_a_measurement_the_table_is_empty():
     assert "measure" in render(geometry_table({}, 5, 4))
 
 

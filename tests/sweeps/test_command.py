@@ -23,7 +23,7 @@ SMALL = {
     "geometry.every_n_epochs": 1,
     "dashboard.every_n_epochs": 9,
 }
-"""Of five steps an epoch."""
+"""Settings of a small cell with five steps per epoch."""
 
 
 @pytest.fixture(autouse=True)
@@ -46,13 +46,13 @@ def rows():
 
 
 @pytest.mark.slow
-def test_a_grid_is_trained_gathered_and_not_trained_again(capfd):
+def test_a_sweep_trains_a_grid_gathers_results_and_skips_finished_cells(capfd):
     write(seeds=[0, 1], cells=[{"objective": "scl.yaml"}, {"objective": "hscl.yaml", "model.beta": [5]}])
     assert nc_sweep.main(["mine.yaml", "--jobs", "2", "--data.batch_size", "250"]) == Path("sweeps/mine")
     said = capfd.readouterr().out
     assert said.startswith("4 cells in sweeps/mine, 0 of them done before\n[1/4, ")
     assert "\n4 cells: 4 done\n" in said
-    assert "epoch" not in said.lower(), "what the runs print is in their logs"
+    assert "epoch" not in said.lower(), "the output of the runs is in their logs"
     assert "Geometry of 10 classes" in (cell("scl-seed=0") / "log.txt").read_text()
     found = rows()
     assert [(row["objective"], row["beta"], row["seed"], row["status"]) for row in found] == [
@@ -60,7 +60,7 @@ def test_a_grid_is_trained_gathered_and_not_trained_again(capfd):
         *(("hscl", "5", "0", "done"), ("hscl", "5", "1", "done")),
     ]
     ranks = [float(row["geometry/train/effective_rank"]) for row in found]
-    assert len(set(ranks)) == 4, "seeds differ, and objectives"
+    assert len(set(ranks)) == 4, "seeds and objectives differ"
     record = json.loads((cell("hscl-beta=5-seed=1") / "lightning_logs/version_0/report.json").read_text())
     assert record["history"][-1]["geometry/train/effective_rank"] == ranks[3]
     assert len(record["spectrum"]) == 9
@@ -85,7 +85,7 @@ def test_a_grid_is_trained_gathered_and_not_trained_again(capfd):
 
 
 @pytest.mark.slow
-def test_a_config_that_has_changed_is_noticed(capfd):
+def test_a_changed_config_is_detected(capfd):
     Path("own.yaml").write_text("trainer: {max_epochs: 1}")
     write(objective="scl.yaml", overlays="own.yaml")
     nc_sweep.main(["mine.yaml"])
@@ -96,7 +96,7 @@ def test_a_config_that_has_changed_is_noticed(capfd):
 
 
 @pytest.mark.slow
-def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(capfd):
+def test_a_failed_cell_is_reported_and_the_others_run(capfd):
     write(objective="hscl.yaml", all={"model.temperature": [-1, 0.5]})
     for _ in range(2):
         with pytest.raises(SystemExit) as exit_:
@@ -104,13 +104,13 @@ def test_a_cell_that_fails_is_reported_and_the_rest_goes_on(capfd):
         assert exit_.value.code == 1
         said = capfd.readouterr().out
         assert "failed: hscl-temperature=-1-seed=0: temperature: got -1" in said
-    assert said.startswith("2 cells in sweeps/mine, 1 of them done before"), "what has failed is tried again"
+    assert said.startswith("2 cells in sweeps/mine, 1 of them done before"), "failed cells are retried"
     assert [row["status"] for row in rows()] == ["failed", "done"]
     assert "- `hscl-temperature=-1-seed=0`: failed, temperature: got -1" in Path("sweeps/mine/results.md").read_text()
 
 
 @pytest.mark.slow
-def test_a_cell_that_was_killed_goes_on_and_ends_as_one_that_was_not(capfd):
+def test_a_killed_cell_resumes_to_the_same_result(capfd):
     killed = {"class_path": "tests.faults.faults.KilledOnce", "init_args": {"step": 13, "file": "was-killed"}}
     write(objective="hscl.yaml", all={"trainer.max_epochs": 4, "trainer.callbacks": killed})
     with pytest.raises(SystemExit) as exit_:
@@ -121,7 +121,7 @@ def test_a_cell_that_was_killed_goes_on_and_ends_as_one_that_was_not(capfd):
     nc_sweep.main(["mine.yaml"])
     nc_sweep.main(["mine.yaml", "--output", "whole"])
     versions = sorted(path.name for path in cell("hscl-seed=0").glob("lightning_logs/*"))
-    assert versions == ["version_0", "version_1"], "it has gone on, in a new run"
+    assert versions == ["version_0", "version_1"], "it has resumed in a new run"
     resumed, whole = (
         torch.load(next(Path(root).rglob(f"{version}/checkpoints/last.ckpt")), weights_only=True)
         for root, version in (("sweeps/mine", "version_1"), ("whole", "version_0"))
@@ -135,7 +135,7 @@ def test_a_cell_that_was_killed_goes_on_and_ends_as_one_that_was_not(capfd):
 
 @contextmanager
 def started(*arguments):
-    """The command in a process of its own, once its first cell has begun to train; gone at the end, with its cells."""
+    """Start the command and wait until its first cell trains; kill it and its cells at the end."""
     command = "import sys; from nc_lightning.sweeps.command import main; main(sys.argv[1:])"
     sweep = subprocess.Popen([sys.executable, "-c", command, *arguments], stdout=subprocess.PIPE, text=True)
     try:
@@ -147,14 +147,14 @@ def started(*arguments):
         yield sweep
     finally:
         while sweep.poll() is None:
-            sweep.send_signal(signal.SIGINT)  # the second one stops at once
+            sweep.send_signal(signal.SIGINT)  # the second one stops immediately
             time.sleep(2)
 
 
 @pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_sweep_that_is_stopped_goes_on(number, code):
+def test_a_stopped_sweep_resumes(number, code):
     write(objective=["scl.yaml", "hscl.yaml"], all={"trainer.max_epochs": 2000, "geometry.every_n_epochs": 1000})
     with started("mine.yaml") as sweep:
         sweep.send_signal(number)
@@ -162,13 +162,13 @@ def test_a_sweep_that_is_stopped_goes_on(number, code):
     assert sweep.returncode == code
     assert "scl-seed=0: stopped\n" in said
     assert "stopped; go on by the same command\n" in said
-    assert [row["status"] for row in rows()] == ["stopped", "waiting"], "no further cell is begun"
+    assert [row["status"] for row in rows()] == ["stopped", "waiting"], "no further cell is started"
     with CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0]).locked() as mine:
-        assert mine, "nobody is at it any more"
+        assert mine, "no process runs it any more"
 
 
 @pytest.mark.slow
-def test_what_another_process_is_at_is_left_alone(capfd):
+def test_a_cell_run_by_another_process_is_skipped(capfd):
     write(objective="scl.yaml")
     folder = CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0])
     folder.claim()
@@ -192,7 +192,7 @@ def test_several_processes_can_train_a_cell(capfd):
     assert "All distributed processes registered. Starting with 2 processes" in log
 
 
-def test_of_the_processes_of_a_cluster_s_job_the_first_one_takes_notes(monkeypatch):
+def test_only_rank_0_of_a_cluster_job_records_the_cell(monkeypatch):
     write(objective="scl.yaml")
     folder = CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0])
     folder.claim()
@@ -210,10 +210,10 @@ def test_of_the_processes_of_a_cluster_s_job_the_first_one_takes_notes(monkeypat
     assert f"--trainer.default_root_dir={folder.path}" in seen[0]
     assert folder.log.read_text() == "hi\n"
     assert run_cell(folder) == 0
-    assert len(seen) == 2, "what is done is left alone"
+    assert len(seen) == 2, "finished cells are not repeated"
 
 
-def test_a_job_that_is_submitted_again_has_not_ended(monkeypatch):
+def test_a_requeued_job_has_not_ended(monkeypatch):
     write(objective="scl.yaml")
     folder = CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0])
     folder.claim()
@@ -245,7 +245,7 @@ def test_the_cells_can_be_listed(capsys):
         (["lost.yaml"], "--config: got 'nowhere.yaml', expected a file that exists"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, refusal):
+def test_bad_input_prints_one_line_and_exits_with_code_2(arguments, message, refusal):
     write(objective="scl.yaml")
     Path("bad.yaml").write_text("trainer: {}")
     Path("lost.yaml").write_text("objective: nowhere.yaml")
@@ -253,7 +253,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, refusal):
     assert not list(Path().rglob("log.txt"))
 
 
-def test_settings_of_nc_train_may_be_in_two_words(capsys):
+def test_options_of_nc_train_may_be_separated_from_their_value(capsys):
     write(objective="scl.yaml")
     with pytest.MonkeyPatch.context() as patch:
         seen = []
@@ -277,8 +277,8 @@ echo "Submitted batch job 7"
 
 
 @pytest.mark.slow
-def test_a_cluster_is_given_an_array_of_jobs(in_tmp, monkeypatch, capfd):
-    """SLURM's commands have stand-ins here, which run the jobs at once."""
+def test_a_sweep_is_submitted_as_a_job_array(in_tmp, monkeypatch, capfd):
+    """The commands of SLURM are mocked and run the jobs immediately."""
     for name, text in STAND_INS.items():
         (in_tmp / name).write_text(text)
         (in_tmp / name).chmod(0o755)
@@ -303,7 +303,7 @@ def test_a_cluster_is_given_an_array_of_jobs(in_tmp, monkeypatch, capfd):
     ("cluster", "message"),
     [({}, "--submit: got a machine without SLURM"), ({"pets": 3}, "cluster: ")],
 )
-def test_what_a_cluster_cannot_do(cluster, message, in_tmp, monkeypatch, refusal):
+def test_unsupported_cluster_options_are_refused(cluster, message, in_tmp, monkeypatch, refusal):
     if cluster:
         (in_tmp / "srun").touch(mode=0o755)
         monkeypatch.setenv("PATH", f"{in_tmp}{os.pathsep}{os.environ['PATH']}")
@@ -311,7 +311,7 @@ def test_what_a_cluster_cannot_do(cluster, message, in_tmp, monkeypatch, refusal
     assert refusal(nc_sweep.main, ["mine.yaml", "--submit"]).startswith(f"nc-sweep: error: {message}")
 
 
-def test_without_submitit_it_says_what_to_install(monkeypatch, refusal):
+def test_a_missing_submitit_is_reported(monkeypatch, refusal):
     monkeypatch.setitem(sys.modules, "submitit", None)
     write(objective="scl.yaml")
     assert "pip install 'nc-lightning[slurm]'" in refusal(nc_sweep.main, ["mine.yaml", "--submit"])

@@ -29,14 +29,14 @@ def groups():
     ]
 
 
-def labelled(figure):
+def labeled(figure):
     return {text.get_text() for text in figure.legends[0].get_texts()}
 
 
-def test_a_measure_is_drawn_against_what_is_numeric_with_a_panel_for_the_rest(groups):
+def test_a_measure_is_drawn_against_the_numeric_axis_with_panels_for_the_others(groups):
     figure = measure_figure(groups, AXES, RANK, "effective rank", 9.0)
     assert [panel.get_title() for panel in figure.axes] == ["batches random", "batches balanced"]
-    assert labelled(figure) == {"scl", "hscl"}
+    assert labeled(figure) == {"scl", "hscl"}
     line = next(c for c in figure.axes[0].containers if c.get_label() == "hscl")
     x, mean = line.lines[0].get_data()
     assert list(x) == [2, 10]
@@ -44,31 +44,31 @@ def test_a_measure_is_drawn_against_what_is_numeric_with_a_panel_for_the_rest(gr
     (segments,) = (bars.get_segments() for bars in line.lines[2])
     np.testing.assert_allclose(segments[1][:, 1], [8.0, 9.0])
     levels = [line.get_ydata()[0] for line in figure.axes[0].get_lines() if line.get_label() == "scl"]
-    assert levels == [3.5], "what has no hardness is a level"
+    assert levels == [3.5], "an objective without hardness is a horizontal line"
 
 
-def test_the_way_over_training_has_a_line_for_each_cell(groups):
+def test_the_curves_over_training_have_a_line_for_each_cell(groups):
     figure = path_figure(groups, AXES, RANK, "effective rank")
-    assert labelled(figure) == {"scl", "hscl 2", "hscl 10"}
+    assert labeled(figure) == {"scl", "hscl 2", "hscl 10"}
     line = next(line for line in figure.axes[1].get_lines() if line.get_label() == "hscl 10")
     np.testing.assert_allclose(line.get_xydata(), [[1, 4.25], [2, 8.5]])
 
 
-def test_spectra_have_a_floor(groups):
+def test_spectra_are_clipped_at_a_floor(groups):
     figure = spectra_figure(groups, AXES)
     line = next(line for line in figure.axes[0].get_lines() if line.get_label() == "scl")
     np.testing.assert_allclose(line.get_ydata(), [1.0, 0.35, 1e-8])
 
 
-def test_what_only_some_cells_have_tells_lines_apart(groups):
+def test_settings_of_only_some_cells_distinguish_lines(groups):
     some = Group({**groups[0].settings, "objective": "hucl", "hardness": "adaptive"}, groups[0].results)
     figure = measure_figure([*groups, some], [*AXES, "hardness"], RANK, "effective rank", 9.0)
     assert [panel.get_title() for panel in figure.axes] == ["batches random", "batches balanced"]
-    assert labelled(figure) == {"scl", "hscl", "hucl adaptive"}
+    assert labeled(figure) == {"scl", "hscl", "hucl adaptive"}
 
 
 @pytest.mark.parametrize("axes", [["objective"], ["objective", "psi"], ["objective", "beta"]])
-def test_whatever_is_varied_can_be_drawn(axes):
+def test_any_combination_of_axes_can_be_drawn(axes):
     values = {"psi": ["triplet", "logistic"], "beta": [5, 2]}
     settings = [{"objective": "hscl", axes[-1]: v} for v in values.get(axes[-1], ["hscl"])]
     groups = [Group(each, group("hscl", "", None, 2.0).results) for each in settings]

@@ -19,7 +19,7 @@ def plan(said, extra=None):
     return read_plan("sweep.yaml", extra)
 
 
-def test_a_grid_is_the_product_of_what_is_varied():
+def test_a_grid_is_the_product_of_its_lists():
     said = {
         "objective": ["scl.yaml", "hscl.yaml"],
         "overlays": ["digit_pairs.yaml", "mine/short.yaml"],
@@ -38,7 +38,7 @@ def test_a_grid_is_the_product_of_what_is_varied():
     ]
 
 
-def test_blocks_have_axes_of_their_own_and_go_before_what_is_for_all():
+def test_blocks_have_their_own_axes_and_override_the_common_settings():
     found = plan(
         {
             "all": {"data.batches": ["random", "balanced"]},
@@ -69,7 +69,7 @@ def test_configs_are_an_axis_and_null_is_left_out():
     ]
 
 
-def test_values_reach_the_command_line_as_they_are_meant():
+def test_values_reach_the_command_line_unchanged():
     link = {"class_path": "nc_lightning.losses.Triplet", "init_args": {"margin": 0.5}}
     all_ = {"model.link": [link], "model.tag": "run-{seed}", "model.flag": [True], "model.widths": [[1, 2]]}
     (cell,) = plan({"objective": "hscl.yaml", "seeds": [7], "all": all_}).cells
@@ -80,7 +80,7 @@ def test_values_reach_the_command_line_as_they_are_meant():
     ]
 
 
-def test_what_comes_twice_is_run_once():
+def test_a_repeated_cell_is_run_once():
     block = {"objective": "scl.yaml", "data.batches": ["random", "balanced"]}
     assert len(plan({"cells": [block, {**block, "data.batches": ["balanced"]}]}).cells) == 2
 
@@ -91,7 +91,7 @@ def test_what_comes_twice_is_run_once():
     norms=st.lists(st.sampled_from(["unit_ball", "unit_sphere", "none"]), min_size=1, unique=True),
     seeds=st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
 )
-def test_every_combination_comes_once(tmp_path_factory, objectives, betas, norms, seeds):
+def test_every_combination_occurs_once(tmp_path_factory, objectives, betas, norms, seeds):
     path = tmp_path_factory.mktemp("plan") / "sweep.yaml"
     all_ = {"model.beta": betas, "model.normalization": norms}
     path.write_text(yaml.safe_dump({"objective": objectives, "seeds": seeds, "all": all_}))
@@ -109,7 +109,7 @@ VALUES = st.recursive(
 
 
 @given(said=st.dictionaries(KEYS, VALUES, max_size=4))
-def test_whatever_a_file_holds_is_a_plan_or_an_error_for_people(tmp_path_factory, said):
+def test_any_file_is_a_plan_or_a_readable_error(tmp_path_factory, said):
     path = tmp_path_factory.mktemp("plan") / "sweep.yaml"
     path.write_text(yaml.safe_dump({"objective": "hscl.yaml", **said}))
     cells, message = [], "expected"
@@ -150,6 +150,6 @@ def test_bad_plans_are_explained(said, message):
         plan(said)
 
 
-def test_a_plan_that_is_not_there():
+def test_a_missing_plan_is_refused():
     with pytest.raises(FileNotFoundError, match="SWEEP: got 'no.yaml'"):
         read_plan("no.yaml")

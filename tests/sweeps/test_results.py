@@ -30,7 +30,7 @@ def results():
     ]
 
 
-def test_seeds_are_gathered_and_nothing_else(results):
+def test_only_seeds_are_averaged(results):
     groups = group_by_settings(results)
     assert [group.settings for group in groups] == [
         {"objective": "scl"},
@@ -38,7 +38,7 @@ def test_seeds_are_gathered_and_nothing_else(results):
         {"objective": "hscl", "beta": 5},
     ]
     assert groups[0].spread(RANK) == (4.0, 3.0, 5.0)
-    assert groups[1].spread(RANK) == (9.0, 9.0, 9.0), "a failed cell is no result"
+    assert groups[1].spread(RANK) == (9.0, 9.0, 9.0), "a failed cell is not a result"
     assert all(map(math.isnan, groups[0].spread(GAP) + groups[2].spread(RANK)))
 
 
@@ -54,7 +54,7 @@ def test_the_csv_holds_every_cell_and_every_measure(results):
     assert float(rows[2][RANK]) == 9.0
 
 
-def test_a_comma_in_an_error_stays_in_its_place():
+def test_a_comma_in_an_error_is_quoted():
     broken = Result("a", {"objective": "scl", "seed": 0}, "failed", 'got "a", expected b')
     (row,) = csv.DictReader(io.StringIO(results_csv([broken], ["objective"])))
     assert row["error"] == 'got "a", expected b'
@@ -70,7 +70,7 @@ def test_the_table_shows_means_and_ranges(results):
     ]
 
 
-def test_markdown_says_what_is_missing(results):
+def test_the_markdown_table_names_missing_cells(results):
     text = results_markdown(results, AXES, "mine")
     assert text.startswith("# mine\n\n5 cells: 3 done, 1 failed, 1 waiting. Means over seeds")
     assert "| objective | beta | seeds | effective rank | optimality gap | seconds |\n| --- | --- |" in text

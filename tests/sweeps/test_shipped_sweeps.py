@@ -12,11 +12,11 @@ from nc_lightning.sweeps.plan import read_plan
 
 SWEEPS = [name for name in shipped_configs() if name.startswith("paper/sweeps/")]
 OF_CIFAR = {"--config=paper/official.yaml", "--data=nc_lightning.data.CIFAR100DataModule"}
-"""What is only parsed, as tests download nothing."""
+"""Sweeps that are only parsed, because tests download nothing."""
 
 
 def one_of_each_kind(name):
-    """Cells that differ in their configs or in what is set, and not in its values alone."""
+    """Return one cell for each set of configs and option names, not for each value."""
     kinds = {}
     for cell in read_plan(find_config(name)).cells:
         kind = tuple(a if a.startswith("--config") else a.partition("=")[0] for a in cell.arguments)
@@ -32,27 +32,27 @@ def parameters():
 
 @pytest.fixture
 def start(in_tmp):
-    """What initialisation.yaml begins with."""
+    """Write the checkpoints that initialisation.yaml starts from."""
     module = HSCL(encoder=MLP((1, 8, 16), [512, 512]), num_classes=100)
     folder = in_tmp / "sweeps/digit_pairs/cells/hscl-normalization=unit_ball-batches=balanced-beta=10-seed=0"
     folder.mkdir(parents=True)
     torch.save({"state_dict": module.state_dict(), "objective": "HSCL"}, folder / "last.ckpt")
 
 
-def test_there_is_one_for_each_experiment_of_the_paper():
+def test_each_experiment_of_the_paper_has_a_sweep():
     names = {name.removeprefix("paper/sweeps/").removesuffix(".yaml") for name in SWEEPS}
     effects = {"balance", "initialisation", "eta", "psi", "batch_size", "batch_size_epochs", "views"}
     assert names == effects | {"digit_pairs", "cifar100_mlp", "official", "official_views"}
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_it_has_as_many_cells_as_it_says(name):
+def test_each_sweep_has_the_documented_number_of_cells(name):
     path = Path(find_config(name))
     said = re.search(r": (\d+) cells", path.read_text().partition("\n")[0])
     assert len(read_plan(path).cells) == int(said[1])
 
 
-def test_the_cells_that_initialisation_begins_with_are_in_the_grid():
+def test_the_cells_that_initialization_starts_from_are_in_the_grid():
     (checkpoint,) = {
         re.search(r"sweeps/digit_pairs/cells/([^\"]+)", " ".join(cell.arguments))[1]
         for cell in read_plan(find_config("paper/sweeps/initialisation.yaml")).cells
@@ -64,7 +64,7 @@ def test_the_cells_that_initialisation_begins_with_are_in_the_grid():
 @pytest.mark.some(10)
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", list(parameters()))
-def test_its_cells_run(arguments, start, monkeypatch, capsys):
+def test_the_cells_of_each_sweep_run(arguments, start, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
     if OF_CIFAR & set(arguments):
         with pytest.raises(SystemExit) as exit_:

@@ -103,7 +103,7 @@ def test_every_chart_of_the_layout_has_curves(log):
                 assert len(shown) == 1, (chart.title, pattern, shown)
 
 
-def test_training_is_beside_validation_and_the_loss_beside_its_bound(log):
+def test_training_and_validation_share_a_chart_and_the_loss_is_shown_with_its_bound(log):
     charts = {chart.title: list(chart.multiline.tag) for c in layout_of(log).category for chart in c.chart}
     assert charts["effective rank of class means (ideal 9)"] == [
         "^geometry/train/effective_rank$",
@@ -113,7 +113,7 @@ def test_training_is_beside_validation_and_the_loss_beside_its_bound(log):
     assert charts["loss, its bound and its collapsed value"] == expected
 
 
-def test_figures_are_pictures_of_more_than_one_colour(log):
+def test_figures_have_more_than_one_color(log):
     assert set(log.Tags()["images"]) == {f"figures/{name}" for name in FIGURES}
     for name in FIGURES:
         images = log.Images(f"figures/{name}")
@@ -124,7 +124,7 @@ def test_figures_are_pictures_of_more_than_one_colour(log):
             assert len(picture.convert("RGB").getcolors(2**24)) > 10
 
 
-def test_settings_are_against_the_final_geometry(log):
+def test_the_table_of_runs_has_settings_and_final_geometry(log):
     values, metrics = session_of(log)
     assert values["objective"] == "HSCL"
     assert (values["beta"], values["temperature"], values["batch_size"]) == (3.0, 1.0, 100)
@@ -147,7 +147,7 @@ def test_the_projector_has_names_and_images(digits):
     assert Image.open(sprite).size == (side, side)
 
 
-def test_the_report_is_in_the_folder(digits):
+def test_the_report_is_in_the_run_folder(digits):
     dashboard, fitted = digits
     assert dashboard.report == Path(fitted.log_dir) / "report.html"
     record = RunRecord.read(Path(fitted.log_dir))
@@ -169,7 +169,7 @@ def test_charts_follow_the_objective(tmp_path):
         tags = {tag for category in layout.category for chart in category.chart for tag in chart.multiline.tag}
         assert ("^loss/neural_collapse$" in tags) == (objective is HUCL)
     assert titles[SCL] < titles[HSCL] < titles[HUCL]
-    assert not any("NC3" in title for title in titles[HUCL])  # there is no probe
+    assert not any("NC3" in title for title in titles[HUCL])  # without a probe
     assert "share of weight on the own class" in titles[HUCL] - titles[HSCL]
 
 
@@ -183,7 +183,7 @@ class Watched(MLP):
         return super().forward(x)
 
 
-def test_there_is_no_second_pass_and_training_is_the_same(tmp_path):
+def test_the_dashboard_adds_no_second_pass_and_leaves_training_unchanged(tmp_path):
     def run(*callbacks):
         torch.manual_seed(0)
         module = HSCL(encoder=Watched(), num_classes=10)
@@ -196,7 +196,7 @@ def test_there_is_no_second_pass_and_training_is_the_same(tmp_path):
     assert torch.equal(with_dashboard[2], without[2])
 
 
-def test_history_holds_what_is_of_its_own_epoch(tmp_path):
+def test_the_history_holds_only_values_of_its_own_epoch(tmp_path):
     dashboard = TensorBoardDashboard()
     heard = {}
 
@@ -217,7 +217,7 @@ def test_history_holds_what_is_of_its_own_epoch(tmp_path):
 def test_figures_come_every_n_epochs_and_at_the_end(tmp_path):
     def steps(every, measured, **kwargs):
         dashboard = TensorBoardDashboard(every_n_epochs=every)
-        run = trainer(tmp_path, dashboard, GeometryMonitor(every_n_epochs=measured), **kwargs)  # whatever the order
+        run = trainer(tmp_path, dashboard, GeometryMonitor(every_n_epochs=measured), **kwargs)  # in any order
         run.fit(model(), LatentClassDataModule())
         return [image.step // run.num_training_batches for image in events(run.log_dir).Images("figures/cosines")]
 
@@ -236,7 +236,7 @@ def test_the_order_of_callbacks_does_not_matter(tmp_path, order):
 
 
 class TakesImages(Logger):
-    """In the place of W&B's logger."""
+    """Stands in for the logger of W&B."""
 
     def __init__(self):
         self.images, self.scalars = [], {}
@@ -254,7 +254,7 @@ class TakesImages(Logger):
 
 
 class FakeMLFlow(MLFlowLogger):
-    """Without the package and its server."""
+    """Replaces the package and its server."""
 
     def __init__(self):
         self.taken, self.scalars = [], {}
@@ -278,7 +278,7 @@ class FakeMLFlow(MLFlowLogger):
         pass
 
 
-def test_several_loggers_each_get_what_they_take(tmp_path):
+def test_each_of_several_loggers_gets_what_it_supports(tmp_path):
     loggers = [TensorBoardLogger(tmp_path), CSVLogger(tmp_path, name="csv"), TakesImages(), FakeMLFlow()]
     fit(tmp_path, logger=loggers)
     tensorboard, csv, images, mlflow = loggers
@@ -295,7 +295,7 @@ def test_several_loggers_each_get_what_they_take(tmp_path):
 
 
 @pytest.mark.slow
-def test_without_a_logger_there_is_a_report_that_overwrites_nothing(tmp_path):
+def test_without_a_logger_a_report_is_written_and_nothing_overwritten(tmp_path):
     reports = [fit(tmp_path, logger=False)[0].report for _ in range(2)]
     assert reports == [tmp_path / "report.html", tmp_path / "report-1.html"]
     assert (tmp_path / "report.json").is_file()
@@ -304,7 +304,7 @@ def test_without_a_logger_there_is_a_report_that_overwrites_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("logger", [CSVLogger, TakesImages])
-def test_other_loggers_alone(tmp_path, logger):
+def test_loggers_other_than_tensorboard_work_alone(tmp_path, logger):
     dashboard, _ = fit(tmp_path, logger=logger(tmp_path) if logger is CSVLogger else logger())
     assert dashboard.report.is_file()
 
@@ -315,7 +315,7 @@ def test_fast_dev_run_leaves_nothing_behind(tmp_path):
     assert not list(tmp_path.rglob("*"))
 
 
-def test_validation_alone_draws_nothing(tmp_path):
+def test_validate_draws_nothing(tmp_path):
     run = trainer(tmp_path, GeometryMonitor(), TensorBoardDashboard())
     run.validate(model(), LatentClassDataModule(), verbose=False)
     assert not list(tmp_path.rglob("report.*"))
@@ -327,7 +327,7 @@ def warned(records):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["geometry_figures", "write_projector", "hparams", "report_html", "dashboard_layout"])
-def test_what_fails_is_one_warning_and_training_goes_on(tmp_path, monkeypatch, part):
+def test_a_failure_of_the_dashboard_is_one_warning_and_training_continues(tmp_path, monkeypatch, part):
     def fail(*args, **kwargs):
         raise RuntimeError(f"no {part} today")
 
@@ -343,7 +343,7 @@ def test_what_fails_is_one_warning_and_training_goes_on(tmp_path, monkeypatch, p
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_run_that_ends_early_leaves_a_report(tmp_path, error):
+def test_a_run_that_ends_early_writes_a_report(tmp_path, error):
     class Stop(Callback):
         def on_train_epoch_start(self, trainer, pl_module):
             if trainer.current_epoch == 2:
@@ -359,7 +359,7 @@ def test_a_run_that_ends_early_leaves_a_report(tmp_path, error):
     assert dashboard.report.is_file()
 
 
-def test_a_figure_that_fails_is_not_shown_as_it_was_before(tmp_path, monkeypatch):
+def test_a_figure_that_fails_is_not_replaced_by_an_older_one(tmp_path, monkeypatch):
     draw = tensorboard_dashboard.geometry_figures
     calls = []
 
@@ -375,9 +375,7 @@ def test_a_figure_that_fails_is_not_shown_as_it_was_before(tmp_path, monkeypatch
     assert len(events(run.log_dir).Images("figures/cosines")) == 1
 
 
-def test_every_figure_that_can_be_drawn_is(tmp_path, monkeypatch):
-    """A logger that refuses images keeps no other from getting them."""
-
+def test_a_logger_that_refuses_images_does_not_stop_the_others(tmp_path, monkeypatch):
     def refuse(self, *args, **kwargs):
         raise ConnectionError("no network")
 
@@ -391,8 +389,8 @@ def test_every_figure_that_can_be_drawn_is(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_warning_and_training_goes_on(tmp_path, monkeypatch):
-    """The file of events stops to take anything in mid-training, as does every other file."""
+def test_a_full_disk_is_one_warning_and_training_continues(tmp_path, monkeypatch):
+    """In the middle of training, writing to the event file and to every other file starts to fail."""
     from tensorboard.compat.tensorflow_stub.io.gfile import GFile
 
     full = {"now": False}
@@ -415,7 +413,7 @@ def test_a_full_disk_is_one_warning_and_training_goes_on(tmp_path, monkeypatch):
 
     dashboard = TensorBoardDashboard(every_n_epochs=1)
     run = trainer(tmp_path, Fill(), dashboard, max_epochs=6)
-    monkeypatch.setattr("threading.excepthook", lambda arguments: None)  # TensorBoard's thread dies aloud
+    monkeypatch.setattr("threading.excepthook", lambda arguments: None)  # TensorBoard's thread raises when it dies
     with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         run.fit(model(), LatentClassDataModule())
@@ -426,7 +424,7 @@ def test_a_full_disk_is_one_warning_and_training_goes_on(tmp_path, monkeypatch):
 
 
 class TheirModule(LightningModule):
-    """Somebody else's module: no loss of ours, no number of classes, no hyper-parameters."""
+    """A third-party module: none of our losses, no number of classes, no hyperparameters."""
 
     def __init__(self):
         super().__init__()
@@ -442,7 +440,7 @@ class TheirModule(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_somebody_else_s_module(tmp_path):
+def test_the_dashboard_works_with_a_third_party_module(tmp_path):
     loader = DataLoader(TensorDataset(torch.randn(60, 32), torch.arange(60) % 4), batch_size=20)
     dashboard = TensorBoardDashboard()
     run = trainer(tmp_path, GeometryMonitor(num_classes=4), dashboard)
@@ -453,7 +451,7 @@ def test_somebody_else_s_module(tmp_path):
     assert "Loss" not in {category.title for category in layout_of(events(run.log_dir)).category}
 
 
-def test_data_without_labels_has_scalars_and_a_report(tmp_path):
+def test_data_without_labels_get_scalars_and_a_report(tmp_path):
     x = torch.randn(60, 32)
     loader = DataLoader(TensorDataset(x, torch.full((60,), -1)), batch_size=20)
     dashboard = TensorBoardDashboard()
@@ -464,7 +462,7 @@ def test_data_without_labels_has_scalars_and_a_report(tmp_path):
     assert RunRecord.read(Path(run.log_dir)).figures == {}
 
 
-def test_non_square_images_stay_whole_in_the_projector(tmp_path):
+def test_non_square_images_are_not_cropped_in_the_projector(tmp_path):
     module = SCL(encoder=MLP((1, 8, 16), (8,)), num_classes=100)
     dashboard = TensorBoardDashboard(max_points=300)
     run = trainer(tmp_path, GeometryMonitor(), dashboard, max_epochs=1)
@@ -473,12 +471,12 @@ def test_non_square_images_stay_whole_in_the_projector(tmp_path):
     assert len(names.read_text().splitlines()) == 300
     (sprite,) = tmp_path.rglob("sprite.png")
     image = np.asarray(Image.open(sprite))[:16, :16, 0]
-    assert image[:4].max() == image[12:].max() == image.min()  # two digits beside each other, padded above and below
+    assert image[:4].max() == image[12:].max() == image.min()  # two digits side by side, padded above and below
     assert image[4:12].max() > image.min()
 
 
 @pytest.mark.slow
-def test_a_resumed_run_shows_its_whole_way(tmp_path):
+def test_a_resumed_run_shows_its_whole_history(tmp_path):
     _, run = fit(tmp_path, max_epochs=2, enable_checkpointing=True)
     checkpoint = run.checkpoint_callback.best_model_path
     dashboard = TensorBoardDashboard()
@@ -491,12 +489,12 @@ def test_a_resumed_run_shows_its_whole_way(tmp_path):
     bare.fit(model(), LatentClassDataModule(), ckpt_path=checkpoint)  # a checkpoint also loads without a dashboard
 
 
-def test_the_hardness_that_the_loss_has(tmp_path):
+def test_the_logged_hardness_is_that_of_the_loss(tmp_path):
     _, run = fit(tmp_path, HardNegativeSampler(beta=7.0))
     assert session_of(events(run.log_dir))[0]["beta"] == 7.0
 
 
-def test_bad_arguments(tmp_path):
+def test_bad_arguments_are_refused(tmp_path):
     with pytest.raises(ValueError, match="every_n_epochs: got 0"):
         TensorBoardDashboard(every_n_epochs=0)
     with pytest.raises(ValueError, match="max_points: got 0"):
@@ -507,7 +505,7 @@ def test_bad_arguments(tmp_path):
         trainer(tmp_path, TensorBoardDashboard()).fit(model(), LatentClassDataModule())
 
 
-def test_wrong_labels_show_in_the_figures():
+def test_wrong_labels_are_visible_in_the_figures():
     from nc_lightning.callbacks.dashboard.figures import geometry_figures
     from nc_lightning.geometry import ClassStatistics, simplex_etf
 
@@ -531,7 +529,7 @@ def _dashboard(rank, folder):
 
 
 @pytest.mark.slow
-def test_the_first_of_several_processes_draws_alone(gloo, tmp_path):
+def test_only_rank_0_draws(gloo, tmp_path):
     first, second = on_processes(2, _dashboard, tmp_path)
     assert first is not None
     assert second is None
@@ -539,7 +537,7 @@ def test_the_first_of_several_processes_draws_alone(gloo, tmp_path):
     assert set(RunRecord.read(tmp_path / "lightning_logs/version_0").figures) == FIGURES
 
 
-def test_a_png_reaches_tensorboard_as_it_is(tmp_path):
+def test_a_png_reaches_tensorboard_unchanged(tmp_path):
     from torch.utils.tensorboard import SummaryWriter
 
     file = BytesIO()

@@ -1,4 +1,4 @@
-"""Charts, figures, projector and table for loggers of every package, under their prefixes; or one line."""
+"""Every logger gets charts, figures, projector and table under its prefix, or there is one warning."""
 
 import importlib
 import re
@@ -38,7 +38,7 @@ def fit(tmp_path, *loggers, **options):
 
 
 def check(folder, prefix=""):
-    """All is there, and every chart and every column of the table has its curve."""
+    """Assert that nothing is missing and that every chart and every column of the table has its curve."""
     log = events(folder)
     scalars = log.Tags()["scalars"]
     (event,) = log.Tensors("custom_scalars__config__")
@@ -63,7 +63,7 @@ class Renamed(TensorBoardLogger):
 
 
 class Theirs(Logger):
-    """Knows nothing of Lightning's logger but the writer."""
+    """A logger that shares only the writer with Lightning's."""
 
     name, version, save_dir, log_dir = "theirs", 0, None, None
 
@@ -79,7 +79,7 @@ class Theirs(Logger):
         pass
 
 
-def test_every_logger_has_all_under_its_prefix(tmp_path):
+def test_every_logger_gets_everything_under_its_prefix(tmp_path):
     loggers = [
         TensorBoardLogger(tmp_path / "plain"),
         TensorBoardLogger(tmp_path / "prefix", prefix="exp"),
@@ -103,7 +103,7 @@ class Silent(Logger):
         pass
 
 
-def test_loggers_without_charts_are_one_line(tmp_path, caplog):
+def test_a_logger_without_charts_is_one_warning(tmp_path, caplog):
     caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
     fit(tmp_path, CSVLogger(tmp_path), Silent(), max_epochs=1)
     lines = [record.getMessage() for record in caplog.records if "TensorBoardDashboard" in record.getMessage()]
@@ -113,7 +113,7 @@ def test_loggers_without_charts_are_one_line(tmp_path, caplog):
     assert "TensorBoardDashboard" not in caplog.text
 
 
-def test_all_that_is_lent_is_given_back(tmp_path):
+def test_borrowed_attributes_are_restored(tmp_path):
     board, off = TensorBoardLogger(tmp_path / "on"), TensorBoardLogger(tmp_path / "off", default_hp_metric=False)
     trainer, module, dashboard = fit(tmp_path, board, off, max_epochs=1)
     (monitor,) = (c for c in trainer.callbacks if isinstance(c, GeometryMonitor))
@@ -135,7 +135,7 @@ def test_all_that_is_lent_is_given_back(tmp_path):
 
 @pytest.fixture
 def twin(tmp_path, monkeypatch):
-    """``lightning.pytorch`` a second time under another name, as the package ``pytorch_lightning`` is."""
+    """``lightning.pytorch`` imported a second time under another name, like the package ``pytorch_lightning``."""
     source, copy = Path(lightning.pytorch.__file__).parent, tmp_path / "packages" / "twin_lightning"
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for path in copy.rglob("*.py"):
@@ -149,7 +149,7 @@ def twin(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_under_the_trainer_of_the_twin_package(twin, tmp_path):
+def test_it_works_with_the_trainer_of_pytorch_lightning(twin, tmp_path):
     class Module(twin.LightningModule):
         num_classes = 4
 

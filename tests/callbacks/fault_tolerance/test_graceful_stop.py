@@ -36,7 +36,7 @@ class Sends(Callback):
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Those of the signals before: they are to be so again."""
+    """The previous signal handlers, which must be restored."""
     before = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
     yield
     assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == before
@@ -59,7 +59,7 @@ def fit(folder, *callbacks, **settings):
     ],
     ids=["SIGTERM", "Ctrl-C", "last batch", "validation"],
 )
-def test_it_finishes_the_step_saves_and_says_so(in_tmp, capfd, sends, code, saved):
+def test_a_signal_finishes_the_step_saves_a_checkpoint_and_reports_it(in_tmp, capfd, sends, code, saved):
     with pytest.raises(Interrupted) as stopped:
         fit(in_tmp, sends)
     assert stopped.value.code == code
@@ -68,13 +68,13 @@ def test_it_finishes_the_step_saves_and_says_so(in_tmp, capfd, sends, code, save
     assert f"saved interrupted-{saved}.ckpt; go on with --ckpt_path last" in capfd.readouterr().err
 
 
-def test_before_a_validation_in_mid_epoch_it_waits_for_the_next_step(in_tmp):
+def test_a_signal_before_a_mid_epoch_validation_takes_effect_after_the_next_step(in_tmp):
     with pytest.raises(Interrupted):
         fit(in_tmp, Sends(signal.SIGTERM), val_check_interval=2)
     assert [path.name for path in in_tmp.glob("interrupted-*")] == ["interrupted-epoch=0-step=3.ckpt"]
 
 
-def test_a_second_ctrl_c_stops_at_once(in_tmp, capfd):
+def test_a_second_ctrl_c_stops_immediately(in_tmp, capfd):
     with pytest.raises(SystemExit) as stopped:
         fit(in_tmp, Sends(signal.SIGINT, signal.SIGINT))
     assert stopped.value.code == 1
@@ -85,12 +85,12 @@ def test_a_second_ctrl_c_stops_at_once(in_tmp, capfd):
 @pytest.mark.parametrize(
     "end", [{"max_epochs": 1}, {"max_epochs": -1, "max_steps": 4}], ids=["max_epochs", "max_steps"]
 )
-def test_a_training_that_is_over_ends_as_always(in_tmp, end):
+def test_a_finished_training_ends_normally(in_tmp, end):
     assert fit(in_tmp, Sends(signal.SIGTERM, step=4), **end).global_step == 4
     assert not list(in_tmp.glob("interrupted-*"))
 
 
-def test_an_error_of_the_run_leaves_the_handlers_as_they_were(in_tmp):
+def test_an_error_in_the_run_restores_the_signal_handlers(in_tmp):
     class Fails(Callback):
         def on_train_batch_end(self, *_):
             raise ArithmeticError
@@ -99,7 +99,7 @@ def test_an_error_of_the_run_leaves_the_handlers_as_they_were(in_tmp):
         fit(in_tmp, Fails())
 
 
-def test_outside_of_the_main_thread_signals_are_left_alone(in_tmp):
+def test_outside_the_main_thread_no_signal_handler_is_installed(in_tmp):
     before = signal.getsignal(signal.SIGTERM)
     during = []
 

@@ -26,7 +26,7 @@ QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": 
 
 
 class PoisonedGradient(torch.autograd.Function):
-    """The identity, but for its gradient."""
+    """The identity with a wrong gradient."""
 
     @staticmethod
     def forward(ctx, x):
@@ -99,7 +99,7 @@ def test_poisoned_inputs_stop_every_objective(objective, value, tmp_path):
 
 
 @pytest.mark.parametrize("checkpoints", [True, False])
-def test_the_checkpoint_has_the_state_before_the_step(checkpoints, tmp_path):
+def test_the_checkpoint_holds_the_state_before_the_bad_step(checkpoints, tmp_path):
     watch = Watch()
     callbacks = [watch, ModelCheckpoint(tmp_path / "mine")] if checkpoints else [watch]
     with pytest.raises(ValueError, match="data: ") as error:
@@ -127,29 +127,29 @@ def test_a_full_disk_does_not_hide_the_reason(tmp_path, monkeypatch):
         fit(make(), loader(1), tmp_path)
 
 
-def test_poisoned_weights(tmp_path):
+def test_non_finite_weights_stop_the_run(tmp_path):
     model = make()
     with torch.no_grad():
         model.projector.weight[0, 0] = torch.nan
-    for on_nonfinite in ("raise", "skip"):  # no step will ever be good again
+    for on_nonfinite in ("raise", "skip"):  # every later step is bad too
         with pytest.raises(ValueError, match=r"features: got NaN or infinite z in batch 0 .* the weight projector"):
             fit(model, loader(), tmp_path, NonFiniteGuard(on_nonfinite))
 
 
-def test_an_exploding_learning_rate(tmp_path):
+def test_an_exploding_learning_rate_stops_the_run(tmp_path):
     model = make(SCL, encoder=MLP((32,), (24,)), normalization="none", optimizer=lambda p: torch.optim.SGD(p, lr=1e30))
     with pytest.raises(ValueError, match=r"^(features|loss|gradient): .*lower the learning rate"):
         fit(model, loader(), tmp_path, epochs=5)
 
 
-def test_a_bad_loss_of_finite_features(tmp_path):
+def test_a_non_finite_loss_of_finite_features_is_named(tmp_path):
     model = make()
     model.loss.compute = lambda z, labels, instances: LossResult(z.sum() * math.inf, len(z), len(z))
     with pytest.raises(ValueError, match=r"loss: got (inf|nan) in batch 0 of epoch 0 \(step 0, rank 0\) from finite f"):
         fit(model, loader(), tmp_path)
 
 
-def test_a_bad_gradient_names_the_parameter_that_the_backward_pass_meets_first(tmp_path):
+def test_a_bad_gradient_is_reported_with_the_first_parameter_the_backward_pass_reaches(tmp_path):
     model = make()
     model.encoder.insert(3, Poison(at=2))
     with pytest.raises(ValueError, match="gradient: ") as error:
@@ -159,7 +159,7 @@ def test_a_bad_gradient_names_the_parameter_that_the_backward_pass_meets_first(t
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)])
 @pytest.mark.parametrize("where", ["inputs", "gradient"])
-def test_skip_leaves_weights_and_optimizer_as_they_were(where, optimizer, tmp_path):
+def test_skip_leaves_weights_and_optimizer_unchanged(where, optimizer, tmp_path):
     model, watch, guard = make(optimizer=optimizer), Watch(), NonFiniteGuard("skip")
     if where == "gradient":
         model.encoder.append(Poison(at=2))
@@ -169,7 +169,7 @@ def test_skip_leaves_weights_and_optimizer_as_they_were(where, optimizer, tmp_pa
     assert guard.skipped_steps == len(skipped)
     assert sum("is left out" in str(warning.message) for warning in warned) == 1
     for step, (before, after) in enumerate(zip(watch.before, watch.after, strict=True)):
-        if where == "gradient" and step in skipped:  # the batch was good, and the running statistics may have it
+        if where == "gradient" and step in skipped:  # the batch was good, so the running statistics may include it
             before, after = ({key: state[key] for key, _ in model.named_parameters()} for state in (before, after))
         assert equal(before, after) == (step in skipped), step
         if step in skipped:
@@ -181,7 +181,7 @@ def test_skip_leaves_weights_and_optimizer_as_they_were(where, optimizer, tmp_pa
     assert not list(tmp_path.rglob("before-nonfinite*"))
 
 
-def test_a_run_without_a_bad_number_is_as_without_a_guard(tmp_path):
+def test_the_guard_does_not_change_a_finite_run(tmp_path):
     weights = []
     for guarded in (True, False):
         torch.manual_seed(0)
@@ -204,13 +204,13 @@ def test_skipped_features_do_not_poison_other_callbacks(tmp_path):
     assert torch.isfinite(probe.classifier.weight).all()
 
 
-def test_with_accumulated_gradients_the_batch_is_named_that_was_bad(tmp_path):
+def test_with_accumulated_gradients_the_bad_batch_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"data: .*in batch 1 of epoch 0 \(step 0, rank 0\)"):
         fit(make(SCL), loader(1), tmp_path, accumulate_grad_batches=3)
 
 
 class Somebodys(LightningModule):
-    """A classifier that knows nothing of us."""
+    """A classifier that does not use this package."""
 
     def __init__(self, manual=False):
         super().__init__()
@@ -232,7 +232,7 @@ class Somebodys(LightningModule):
 
 
 @pytest.mark.parametrize("manual", [False, True])
-def test_it_guards_any_module(manual, tmp_path):
+def test_the_guard_works_with_any_module(manual, tmp_path):
     with pytest.raises(ValueError, match="data: got NaN or infinite inputs in batch 2 of epoch 0"):
         fit(Somebodys(manual), loader(2), tmp_path, NonFiniteGuard())
     model, guard = Somebodys(manual), NonFiniteGuard("skip")
@@ -242,7 +242,7 @@ def test_it_guards_any_module(manual, tmp_path):
     assert guard.skipped_steps == 1
 
 
-def test_a_parameter_that_is_not_the_module_s(tmp_path):
+def test_a_bad_parameter_outside_the_module_is_found(tmp_path):
     model, stranger = Somebodys(), nn.Parameter(torch.zeros(()))
     step = model.training_step
     model.training_step = lambda *args: step(*args) + PoisonedGradient.apply(stranger)
@@ -251,7 +251,7 @@ def test_a_parameter_that_is_not_the_module_s(tmp_path):
         fit(model, loader(), tmp_path, NonFiniteGuard())
 
 
-def test_infinite_gradients_under_fp16_are_left_to_the_scaler(tmp_path):
+def test_infinite_fp16_gradients_are_left_to_the_gradient_scaler(tmp_path):
     model = make(SCL)
     model.encoder.append(Poison(at=2))
     guard, half = NonFiniteGuard(), MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
@@ -263,7 +263,7 @@ def test_infinite_gradients_under_fp16_are_left_to_the_scaler(tmp_path):
         fit(make(SCL), loader(1), tmp_path, plugins=[half])
 
 
-def test_the_count_is_part_of_the_checkpoint(tmp_path):
+def test_the_number_of_skipped_steps_is_checkpointed(tmp_path):
     guard = NonFiniteGuard("skip")
     with pytest.warns(UserWarning, match="is left out"):
         trainer = fit(make(), loader(1), tmp_path, guard)
@@ -274,7 +274,7 @@ def test_the_count_is_part_of_the_checkpoint(tmp_path):
     assert again.skipped_steps == 1
 
 
-def test_ends_are_finite_if_all_values_are():
+def test_extremes_are_finite_exactly_if_all_values_are():
     values = [torch.tensor([1.0, -3.0]), torch.zeros(2, 2, dtype=torch.float64)]
     assert [[end.item() for end in of_one] for of_one in ends(values)] == [[-3.0, 1.0], [0.0, 0.0]]
     assert ends([]) == []
@@ -283,12 +283,12 @@ def test_ends_are_finite_if_all_values_are():
             good, poisoned = ends([torch.ones(3, dtype=dtype), torch.tensor([1.0, bad, 2.0], dtype=dtype)])
             assert all(torch.isfinite(end) for end in good)
             assert not all(torch.isfinite(end) for end in poisoned)
-        # No square is formed, which would overflow.
+        # Squares would overflow, so none is computed.
         (large,) = ends([torch.full((4,), torch.finfo(dtype).max, dtype=dtype)])
         assert all(torch.isfinite(end) for end in large)
 
 
-def test_bad_arguments():
+def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="on_nonfinite: got 'ignore', expected one of raise, skip"):
         NonFiniteGuard("ignore")
 
@@ -302,11 +302,11 @@ def arrays():
 SHORT = ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 
-def test_from_the_command_line(in_tmp, capsys, monkeypatch):
+def test_the_guard_can_be_set_from_the_command_line(in_tmp, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
 
     def poisoned(self):
-        # In the file itself they would be refused before training.
+        # In the file itself, bad values would be refused before training.
         splits = read(self)
         splits["train"].x[:, 2] = math.nan
         return splits
@@ -386,7 +386,7 @@ Path(f"{trainer.global_rank}.json").write_text(json.dumps(tell))
 @pytest.mark.slow
 @pytest.mark.parametrize("on_nonfinite", ["raise", "skip"])
 @pytest.mark.parametrize("what", ["inputs", "gradient"])
-def test_two_processes_act_alike(gloo, tmp_path, what, on_nonfinite):
+def test_two_processes_make_the_same_decision(gloo, tmp_path, what, on_nonfinite):
     (tmp_path / "fit.py").write_text(IN_PROCESSES)
     command = [sys.executable, "fit.py", what, on_nonfinite]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -405,7 +405,7 @@ def test_two_processes_act_alike(gloo, tmp_path, what, on_nonfinite):
         assert run.stderr.count("the step is left out") == 1
 
 
-def test_in_16_true_the_precision_is_named(tmp_path):
+def test_under_16_true_the_error_names_the_precision(tmp_path):
     model = SCL(encoder=MLP((32,), [8]), num_classes=10, optimizer=lambda p: torch.optim.SGD(p, lr=6e4))
     options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = Trainer(precision="16-true", max_epochs=3, default_root_dir=tmp_path, **options)

@@ -14,7 +14,7 @@ from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.private_apis.lightning import dismiss_process_observers
 
-# What happens when a process dies is seen in tests/faults.
+# The death of a process is tested in tests/faults.
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ from nc_lightning.private_apis.lightning import dismiss_process_observers
         (ValueError("closed by peer"), False),
     ],
 )
-def test_a_lost_peer_is_told_from_other_errors(error, lost):
+def test_a_lost_peer_is_distinguished_from_other_errors(error, lost):
     assert _is_lost_peer(error) is lost
 
 
-def test_one_process_is_not_watched(tmp_path):
+def test_a_single_process_is_not_watched(tmp_path):
     seen = []
 
     class Looks(ProcessWatch):
@@ -51,7 +51,7 @@ def test_one_process_is_not_watched(tmp_path):
     assert "process-watch" not in seen
 
 
-def test_lightning_s_observer_lets_itself_be_dismissed():
+def test_lightnings_process_observer_can_be_stopped():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         observer = _ChildProcessObserver(main_pid=-1, child_processes=[child], sleep_period=0.05)

@@ -22,7 +22,7 @@ def reloaded(states, tmp_path):
     return torch.load(tmp_path / "states.pt", weights_only=True)
 
 
-def test_every_generator_goes_on_where_it_was(tmp_path):
+def test_every_random_generator_resumes_at_its_saved_state(tmp_path):
     states = RandomStates()
     saved = reloaded(states, tmp_path)
     expected = [draw() for _ in range(3)]
@@ -33,7 +33,7 @@ def test_every_generator_goes_on_where_it_was(tmp_path):
     assert draw() not in expected
 
 
-def test_each_process_has_its_own_and_else_that_of_the_first():
+def test_each_process_restores_its_own_state_or_that_of_rank_0():
     first, second = RandomStates().state_dict(), (draw(), RandomStates().state_dict())[1]
     both = {"processes": first["processes"] + second["processes"]}
     values = []
@@ -69,7 +69,7 @@ def fit(tmp_path, draws, epochs, states=None, ckpt_path=None):
     return trainer, draws.drawn
 
 
-def test_a_resumed_run_draws_the_same_and_a_validation_moves_nothing(tmp_path):
+def test_a_resumed_run_draws_the_same_numbers_and_validation_consumes_none(tmp_path):
     _, whole = fit(tmp_path, Draws(False), 3)
     half, first = fit(tmp_path, Draws(True), 2)
     half.save_checkpoint(tmp_path / "half.ckpt")
@@ -77,5 +77,5 @@ def test_a_resumed_run_draws_the_same_and_a_validation_moves_nothing(tmp_path):
     _, rest = fit(tmp_path, Draws(True), 3, resumed, tmp_path / "half.ckpt")
     assert first + rest == whole
     assert len(rest) == 2
-    _, anew = fit(tmp_path, Draws(True), 3, resumed)  # a further fit resumes nothing
-    assert anew == whole
+    _, restarted = fit(tmp_path, Draws(True), 3, resumed)  # a further fit resumes nothing
+    assert restarted == whole

@@ -12,7 +12,7 @@ QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": 
 
 
 class Epochs(Callback):
-    """The epoch of each step; and a value that only the first batch of an epoch logs."""
+    """Records the epoch of each step and logs a value in the first batch of each epoch only."""
 
     def __init__(self):
         self.seen = []
@@ -32,7 +32,7 @@ def fit(tmp_path, epochs, *callbacks, ckpt_path=None, **end):
 
 
 @pytest.mark.parametrize("end", [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 11}], ids=["epochs", "steps"])
-def test_means_are_those_of_the_whole_epoch_and_each_epoch_is_counted_once(tmp_path, end):
+def test_a_resumed_epoch_logs_means_over_the_whole_epoch_and_is_counted_once(tmp_path, end):
     whole = Epochs()
     expected = fit(tmp_path / "whole", whole, ResumedEpoch(), **end)
     steps = len(whole.seen)
@@ -43,11 +43,11 @@ def test_means_are_those_of_the_whole_epoch_and_each_epoch_is_counted_once(tmp_p
         assert resumed.seen == whole.seen[step:]
         for key in ("loss/train", "first"):
             assert torch.equal(metrics[key], expected[key]), (step, key)
-        folder = tmp_path / str(step)  # the next one resumes what was resumed
+        folder = tmp_path / str(step)  # the next run resumes the resumed one
     assert steps == end.get("max_steps", 12)
 
 
-def test_an_epoch_that_max_steps_has_ended_adds_nothing_to_the_next(tmp_path):
+def test_an_epoch_cut_short_by_max_steps_adds_nothing_to_the_next(tmp_path):
     at_its_end = ModelCheckpoint(tmp_path / "ends")
     fit(tmp_path / "ended", Epochs(), ResumedEpoch(), at_its_end, max_epochs=-1, max_steps=2)
     assert "epoch_sums" in torch.load(at_its_end.best_model_path, weights_only=True)
@@ -57,13 +57,13 @@ def test_an_epoch_that_max_steps_has_ended_adds_nothing_to_the_next(tmp_path):
     assert metrics["first"] == 1
 
 
-def test_lightning_by_itself_forgets(tmp_path):
+def test_lightning_alone_loses_the_first_part_of_a_resumed_epoch(tmp_path):
     whole = fit(tmp_path / "whole", Epochs(), max_epochs=1)
     half = fit(tmp_path / "half", Epochs(), max_epochs=1, ckpt_path=tmp_path / "whole" / "step=2.ckpt")
-    assert not torch.equal(half["loss/train"], whole["loss/train"]), "or ResumedEpoch is of no use any more"
+    assert not torch.equal(half["loss/train"], whole["loss/train"]), "else ResumedEpoch is no longer needed"
 
 
-def test_the_patience_is_that_of_this_run(tmp_path):
+def test_early_stopping_uses_the_patience_of_the_resumed_run(tmp_path):
     fit(tmp_path / "a", Epochs(), ResumedEpoch(), EarlyStopping("first", patience=7), max_epochs=1)
     stopping = EarlyStopping("first", patience=9)
     fit(tmp_path / "b", Epochs(), ResumedEpoch(), stopping, max_epochs=2, ckpt_path=tmp_path / "a" / "step=4.ckpt")

@@ -1,4 +1,4 @@
-"""Geometry, loss, probe and checkpoint are of the same weights where a callback of Lightning's averages them."""
+"""Under weight averaging, geometry, loss, probe and checkpoint all use the same weights."""
 
 import itertools
 
@@ -57,7 +57,7 @@ def data(validation):
 
 
 class SavesEachEpoch(ModelCheckpoint):
-    """Saves after all others have ended an epoch, and notes what was measured by then."""
+    """Saves after all other callbacks have ended an epoch, and records what was measured by then."""
 
     def __init__(self, folder):
         super().__init__(dirpath=folder, save_top_k=0)
@@ -94,7 +94,7 @@ def validated(tmp_path, validation=True, batch_norm=False, path="end.ckpt"):
 @pytest.mark.parametrize(
     ("average", "order"), [*(("ema", order) for order in ORDERS), ("epochs", ORDERS[0]), ("epochs", ORDERS[-1])]
 )
-def test_all_is_of_the_averaged_weights_in_every_order(tmp_path, average, order):
+def test_metrics_and_checkpoint_use_the_averaged_weights_in_every_callback_order(tmp_path, average, order):
     trainer, monitor = fitted(tmp_path, average, order)
     results, metrics = validated(tmp_path)
     assert results.keys() == monitor.results.keys() == {"train", "val"}
@@ -110,7 +110,7 @@ def test_all_is_of_the_averaged_weights_in_every_order(tmp_path, average, order)
 @pytest.mark.parametrize("validation", [True, False], ids=["validation", "without"])
 @pytest.mark.parametrize("order", [ORDERS[0], ORDERS[-1]], ids="-".join)
 @pytest.mark.parametrize("average", ["ema", "epochs"])
-def test_a_checkpoint_in_training_holds_what_was_measured(tmp_path, average, order, validation):
+def test_a_checkpoint_holds_the_weights_that_were_measured(tmp_path, average, order, validation):
     saves = SavesEachEpoch(tmp_path)
     fitted(tmp_path, average, order, saves, validation=validation, enable_checkpointing=True)
     assert list(saves.measured) == [0, 1, 2]
@@ -126,19 +126,19 @@ def test_a_checkpoint_in_training_holds_what_was_measured(tmp_path, average, ord
 @pytest.mark.parametrize("validation", [True, False], ids=["validation", "without"])
 @pytest.mark.parametrize("batch_norm", [False, True], ids=["plain", "batch_norm"])
 @pytest.mark.parametrize("order", [ORDERS[0], ORDERS[-1]], ids="-".join)
-def test_the_end_is_of_the_weights_that_swa_leaves(tmp_path, order, batch_norm, validation):
+def test_the_final_measurement_uses_the_weights_of_swa(tmp_path, order, batch_norm, validation):
     trainer, monitor = fitted(tmp_path, "swa", order, validation=validation, batch_norm=batch_norm)
     results, metrics = validated(tmp_path, validation, batch_norm)
     assert monitor.results == results
     if batch_norm and validation:
         assert monitor.losses(trainer)["loss/val"] == metrics["loss/val"].item()
     else:
-        # What was validated before the weights were replaced is none of this model.
+        # Validation losses from before the weights were replaced do not belong to this model.
         assert "loss/val" not in monitor.losses(trainer)
         assert trainer.callback_metrics.get("loss/val") != metrics["loss/val"]
 
 
-def test_the_monitor_moves_behind_averages_alone(tmp_path):
+def test_the_monitor_is_moved_only_behind_weight_averaging(tmp_path):
     monitor, average, probe = GeometryMonitor(), EMAWeightAveraging(), OnlineLinearProbe()
     trainer = Trainer(callbacks=[monitor, average, probe], max_epochs=1, enable_checkpointing=False, **QUIET)
     trainer.fit(module(False), data(True))

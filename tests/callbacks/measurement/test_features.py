@@ -1,4 +1,4 @@
-"""The features and the classifier that are meant, in modules of all kinds; what cannot be measured, before training."""
+"""The monitor finds features and classifier in modules of all kinds and refuses others before training."""
 
 import dataclasses
 import warnings
@@ -23,7 +23,7 @@ LOADER = DataLoader(TensorDataset(X, Y), 20)
 
 
 class Classifier(LightningModule):
-    """Somebody else's: its forward pass returns logits, and it stands still."""
+    """A third-party module: its forward pass returns logits, and its weights never change."""
 
     def __init__(self):
         super().__init__()
@@ -74,7 +74,7 @@ MEANT = {
 
 @pytest.mark.filterwarnings("ignore:.*logging interval")
 @pytest.mark.parametrize("name", MEANT)
-def test_features_are_those_that_are_meant(name):
+def test_the_named_features_are_measured(name):
     options, expected = MEANT[name]
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*look like logits")
@@ -82,7 +82,7 @@ def test_features_are_those_that_are_meant(name):
     same(results, expected(module))
 
 
-def test_a_module_itself_is_as_good_as_its_name():
+def test_a_module_may_be_given_instead_of_its_name():
     module = Classifier()
     results, _ = fit(GeometryMonitor(num_classes=4, features=module.encoder, classifier=module.fc), module)
     same(results, module.encoder(X))
@@ -90,10 +90,10 @@ def test_a_module_itself_is_as_good_as_its_name():
 
 
 @pytest.mark.parametrize("features", [None, "encoder"])
-def test_nc3_and_nc4_are_of_the_named_classifier(features):
+def test_nc3_and_nc4_use_the_named_classifier(features):
     monitor = GeometryMonitor(num_classes=4, features=features, classifier="fc")
     module = Classifier()
-    # A probe would see the same number of columns, and be none of it.
+    # A probe would have the same number of columns, but is another classifier.
     module.training_step = lambda batch, batch_idx: {
         "loss": (module.fc.weight * 0).sum(),
         "z": module.encoder(batch[0]).detach(),
@@ -120,7 +120,7 @@ class Holder:
 
 
 class Output(OrderedDict):
-    """As transformers has it: a dict whose values are attributes as well."""
+    """An output in the style of transformers: a dict whose values are also attributes."""
 
 
 Z, WIDE, TOKENS = torch.randn(3, 5), torch.randn(3, 9), torch.randn(3, 7, 5)
@@ -137,7 +137,7 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_the_only_features_in_an_output(name):
+def test_features_are_found_in_an_output_that_holds_only_one_candidate(name):
     assert torch.equal(one_tensor(OUTPUTS[name], 3), Z)
 
 
@@ -154,13 +154,13 @@ UNCLEAR = {
 
 
 @pytest.mark.parametrize("name", UNCLEAR)
-def test_unclear_outputs_are_one_line(name):
+def test_ambiguous_outputs_are_refused_in_one_line(name):
     output, message = UNCLEAR[name]
     with pytest.raises(ValueError, match=message):
         one_tensor(output, 3)
 
 
-def test_logits_are_warned_of_once():
+def test_a_module_that_returns_logits_is_warned_about_once():
     with pytest.warns(UserWarning, match="GeometryMonitor: got 4 columns for 4 classes from Classifier") as warned:
         fit(GeometryMonitor(num_classes=4), val=LOADER, max_epochs=3)
     (line,) = [str(w.message) for w in warned if "look like logits" in str(w.message)]
@@ -231,7 +231,7 @@ REFUSED = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("sanity", [0, 2])
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_measured_is_one_line_before_the_first_step(name, sanity):
+def test_unmeasurable_outputs_are_refused_before_the_first_step(name, sanity):
     options, given, message = REFUSED[name]
     module = given.get("module", Classifier)()
     module.steps = 0
@@ -245,7 +245,7 @@ def test_what_cannot_be_measured_is_one_line_before_the_first_step(name, sanity)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_batches_of_one_s_own_form():
+def test_batches_of_a_custom_form_can_be_unpacked():
     class Rows(torch.utils.data.Dataset):
         def __len__(self):
             return 48

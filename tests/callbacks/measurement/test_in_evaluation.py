@@ -1,4 +1,4 @@
-"""What is measured where nothing trains: limits, first batches, hooks, and the data of this call and no other."""
+"""Measuring without training: limits, first batches, hooks, and only the data of the current call."""
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ LIMITS = [
 @pytest.mark.parametrize(
     "data", [TheirData, lambda: LatentClassDataModule(4, 8, 20, batch_size=20)], ids=["theirs", "ours"]
 )
-def test_what_is_measured_of_the_training_set_is_what_a_fit_measures(data, options):
+def test_validate_and_test_measure_the_same_training_samples_as_fit(data, options):
     module = Theirs() if data is TheirData else HSCL(encoder=MLP((8,), (5,)), num_classes=4)
     fitted = run("fit", module, data(), **options)
     for command in ("validate", "test"):
@@ -88,7 +88,7 @@ def test_what_is_measured_of_the_training_set_is_what_a_fit_measures(data, optio
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_limit_of_no_batch_holds():
+def test_a_limit_of_zero_batches_is_respected():
     assert run("validate", Theirs(), TheirData(), limit_train_batches=0).results.keys() == {"val"}
 
 
@@ -120,7 +120,7 @@ class HookedData(Hooks, ThreeSets):
 @pytest.mark.parametrize(
     "kinds", [(HookedModule, ThreeSets), (Theirs, HookedData)], ids=["of the module", "of the data"]
 )
-def test_measured_batches_go_through_the_hooks_as_in_evaluation(kinds):
+def test_measured_batches_pass_through_the_evaluation_hooks(kinds):
     module, data = (kind() for kind in kinds)
     results = run("fit", module, data).results
     expected = pytest.approx(measure(module.layer(2 * X).detach(), Y), rel=1e-4, abs=1e-6)
@@ -128,7 +128,7 @@ def test_measured_batches_go_through_the_hooks_as_in_evaluation(kinds):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_hooks_get_the_index_of_the_loader():
+def test_hooks_get_the_dataloader_index():
     data = HookedData()
     run("fit", Theirs(), data, num_sanity_val_steps=0)
     of_evaluation = [index for training, index in data.seen if not training]
@@ -147,7 +147,7 @@ BAD = {
 @pytest.mark.parametrize("command", ["validate", "test"])
 @pytest.mark.parametrize("form", ["data module", "loaders", "loader of its own workers"])
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_measured_is_one_line_before_the_first_step(name, form, command):
+def test_unmeasurable_outputs_are_refused_before_the_first_step(name, form, command):
     module, data = Theirs(), TheirData()
     options = {"num_workers": 1, "persistent_workers": True} if form.startswith("loader of") else {}
     data = data if form == "data module" else DataLoader(TensorDataset(X, Y), 10, **options)
@@ -160,7 +160,7 @@ def test_what_cannot_be_measured_is_one_line_before_the_first_step(name, form, c
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("command", ["validate", "test"])
-def test_a_later_set_is_looked_at_before_the_first_step_too(command):
+def test_every_set_is_checked_before_the_first_step(command):
     module = Theirs()
     loaders = [DataLoader(TensorDataset(X, Y), 10), DataLoader(TensorDataset(X, Y + 1), 10)]
     with pytest.raises(ValueError, match="_1 set, batch 0: labels: got"):
@@ -169,7 +169,7 @@ def test_a_later_set_is_looked_at_before_the_first_step_too(command):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_look_at_the_first_batches_leaves_all_of_them_to_evaluation():
+def test_the_check_of_the_first_batch_consumes_no_evaluation_batch():
     module = Theirs()
     loaders = [DataLoader(TensorDataset(X, Y), 10, num_workers=1, persistent_workers=True) for _ in range(2)]
     monitor = run("validate", module, loaders, GeometryMonitor(num_classes=4))
@@ -178,7 +178,7 @@ def test_the_look_at_the_first_batches_leaves_all_of_them_to_evaluation():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_nothing_is_known_from_the_data_module_of_an_earlier_call():
+def test_nothing_is_kept_from_the_data_module_of_an_earlier_call():
     monitor, module = GeometryMonitor(), HSCL(encoder=MLP((1, 8, 8), (5,)), num_classes=10)
     trainer = Trainer(callbacks=[monitor], max_epochs=1, limit_train_batches=1, **QUIET)
     trainer.fit(module, DigitsDataModule(batch_size=50))
@@ -214,8 +214,8 @@ def _measured_by_one_of(rank, world_size, keeps):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_several_processes_measure_what_one_does(gloo):
-    keeps = 0, 10**9  # the first process computes features twice, and so does the other one
+def test_several_processes_measure_the_same_as_one(gloo):
+    keeps = 0, 10**9  # each process computes features twice
     (one,) = on_processes(1, _measured_by_one_of, 1, keeps[1:])
     for several in on_processes(2, _measured_by_one_of, 2, keeps):
         for (count, results), (expected_count, expected) in zip(several, one, strict=True):

@@ -1,4 +1,4 @@
-"""Each sample once and in order, from every kind of loader."""
+"""Each sample is measured once and in order, with every kind of loader."""
 
 import functools
 
@@ -127,21 +127,21 @@ def fit(loader, val=None, module=None, monitor=None, **options):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", LOADERS)
-def test_each_sample_once_and_in_order(name):
+def test_each_sample_is_measured_once_and_in_order(name):
     module, monitor = fit(LOADERS[name]())
-    assert torch.equal(torch.cat(module.seen[1:]), X.repeat(2, 1))  # in two epochs, after a look at the first batch
+    assert torch.equal(torch.cat(module.seen[1:]), X.repeat(2, 1))  # in two epochs, after the check of the first batch
     assert monitor.results["train"] == pytest.approx(measure(X, Y), rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_two_loaders_are_read_one_after_the_other():
+def test_two_loaders_are_read_in_sequence():
     loader = [DataLoader(TensorDataset(X[:20], Y[:20]), 10, shuffle=True), DataLoader(TensorDataset(X[20:], Y[20:]), 7)]
     module, _ = fit(loader, max_epochs=1)
     assert torch.equal(torch.cat(module.seen[2:]), X)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_stream_without_an_end_is_read_as_far_as_an_epoch():
+def test_an_infinite_stream_is_read_for_one_epoch():
     _, monitor = fit(DataLoader(Stream(endless=True), 10), limit_train_batches=6)
     assert monitor.statistics["train"].num_samples == 60
 
@@ -178,7 +178,7 @@ CUT = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("order", CLASSES)
 @pytest.mark.parametrize("name", CUT)
-def test_no_more_is_measured_than_an_epoch_trains_on_and_of_every_class(name, order):
+def test_a_measurement_reads_at_most_one_epoch_and_covers_every_class(name, order):
     loader, options, count = CUT[name]
     x = torch.randn(240, 6)
     module, monitor = fit(loader(TensorDataset(x, CLASSES[order])), **options)
@@ -191,7 +191,7 @@ def test_no_more_is_measured_than_an_epoch_trains_on_and_of_every_class(name, or
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_limits_hold_for_a_data_module_too():
+def test_limits_also_apply_to_a_data_module():
     data = DigitsDataModule(batch_size=50)
     monitor = GeometryMonitor()
     trainer = Trainer(callbacks=[monitor], max_epochs=1, limit_train_batches=6, **QUIET)
@@ -201,14 +201,14 @@ def test_limits_hold_for_a_data_module_too():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_look_at_the_first_batches_leaves_the_first_epoch_whole():
+def test_the_check_of_the_first_batch_consumes_no_training_batch():
     loader = DataLoader(SET, 10, shuffle=True, num_workers=1, persistent_workers=True)
-    module, _ = fit(loader, loader, Validated(), max_epochs=1)  # one loader, of which there is one iterator
+    module, _ = fit(loader, loader, Validated(), max_epochs=1)  # one loader with a single iterator
     assert module.trainer.global_step == 5
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_data_module_of_an_earlier_fit_is_none_of_the_next():
+def test_the_data_module_of_an_earlier_fit_is_not_reused():
     data, monitor = DigitsDataModule(), GeometryMonitor()
     trainer = Trainer(callbacks=[monitor], max_epochs=1, **QUIET)
     module = HSCL(encoder=MLP((1, 8, 8), (5,)), num_classes=10)
@@ -220,26 +220,26 @@ def test_the_data_module_of_an_earlier_fit_is_none_of_the_next():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("loader", ["stream", "iterable"])
-def test_of_what_cannot_be_ordered_the_batches_of_an_epoch_are_measured(loader):
+def test_the_batches_of_an_epoch_are_measured_where_the_data_have_no_order(loader):
     _, monitor = fit(LOADERS[loader](), limit_train_batches=3)
     assert monitor.statistics["train"].num_samples == 30
 
 
-def test_positions_are_spread():
+def test_measured_positions_are_spread_over_the_set():
     for count, size in ((1, 1), (3, 10), (7, 100), (100, 100), (99, 100), (5, 10**9)):
         positions = spread(count, size)
         assert len(positions) == count
         assert all(i * size // count <= position < (i + 1) * size // count for i, position in enumerate(positions))
 
 
-def test_an_iterator_is_left_to_training():
+def test_a_one_shot_iterator_is_left_to_training():
     with pytest.warns(UserWarning, match="GeometryMonitor: got an iterator as a loader, which can be read only once"):
         _, monitor = fit(iter([(X[:20], Y[:20]), (X[20:], Y[20:])]), max_epochs=1)
     assert monitor.results == {}
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_only_what_is_overfitted_is_measured():
+def test_overfit_batches_limits_the_measurement():
     _, monitor = fit(DataLoader(SET, 10, shuffle=True), overfit_batches=2)
     assert monitor.results["train"] == pytest.approx(measure(X[:20], Y[:20]), rel=1e-9, abs=1e-12)
 
@@ -277,7 +277,7 @@ OPTIONS = [
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("every", [1, 10])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_both_sets_are_of_the_last_state_and_measured_once(options, every):
+def test_both_sets_are_measured_once_in_the_final_state(options, every):
     class Logged(GeometryMonitor):
         steps = ()
 
@@ -295,7 +295,7 @@ def test_both_sets_are_of_the_last_state_and_measured_once(options, every):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end", "on_validation_end"])
-def test_a_run_that_is_stopped_ends_with_both_sets(hook):
+def test_a_stopped_run_measures_both_sets_at_the_end(hook):
     class Stops(Callback):
         pass
 
@@ -313,7 +313,7 @@ def test_a_run_that_is_stopped_ends_with_both_sets(hook):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_without_validation_there_is_the_training_set():
+def test_without_validation_the_training_set_is_measured():
     for options in ({"limit_val_batches": 0}, {}):
         held_out = DataLoader(SET, 10) if options else None
         _, monitor = fit(DataLoader(SET, 10), held_out, Validated(), **options)
@@ -321,14 +321,14 @@ def test_without_validation_there_is_the_training_set():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_as_much_is_measured_as_is_validated():
+def test_the_measurement_respects_limit_val_batches():
     _, monitor = fit(DataLoader(SET, 10), DataLoader(SET, 10), Validated(), limit_val_batches=2)
     assert monitor.results["val"]["nc1"] == pytest.approx(measure(X[:20], Y[:20])["nc1"])
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_several_loaders_are_sets_of_their_own(tmp_path):
+def test_several_loaders_are_separate_sets(tmp_path):
     def model():
         torch.manual_seed(0)
         return HSCL(encoder=MLP((6,), (5,)), num_classes=4)
@@ -368,7 +368,7 @@ def test_several_loaders_are_sets_of_their_own(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
-def test_labels_of_any_integer_type(tmp_path, dtype):
+def test_labels_of_any_integer_type_are_accepted(tmp_path, dtype):
     def run(labels):
         torch.manual_seed(0)
         module = HSCL(encoder=MLP((6,), (5,)), num_classes=4)
@@ -394,7 +394,7 @@ def _cut(rank, world_size, batches):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_several_processes_measure_as_many_as_they_train_on_together(gloo):
+def test_several_processes_measure_as_many_samples_as_they_train_on_together(gloo):
     ((one, count),) = on_processes(1, _cut, 1, 8)
     assert count == 80
     for several, total in on_processes(2, _cut, 2, 4):

@@ -1,4 +1,4 @@
-"""The monitor measures the samples that training sees, whoever chooses them, and changes nothing in how they come."""
+"""The monitor measures the samples that training uses, with any sampler, and does not change their order."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ WEIGHTS = torch.zeros(N).index_fill(0, torch.tensor(KEPT), 0.5)
 
 
 class Unsized(Sampler):
-    """Somebody's: shuffles by a generator of its own, and does not know its length."""
+    """A third-party sampler with its own generator and without a length."""
 
     def __init__(self, batch=None):
         self.generator, self.batch = torch.Generator().manual_seed(3), batch
@@ -68,7 +68,7 @@ SET = TensorDataset(X, Y)
 
 
 class Filtered(BatchSampler):
-    """Extends torch's, and yields some of its indices."""
+    """Extends the sampler of torch and yields a part of its indices."""
 
     def __iter__(self):
         for batch in super().__iter__():
@@ -129,18 +129,18 @@ def fit(loader, *callbacks):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [*LOADERS, *FIRST, *WHOLE])
-def test_samples_that_training_sees_are_measured_once_each(name):
+def test_each_training_sample_is_measured_once(name):
     monitor = GeometryMonitor(num_classes=4)
     kept = KEPT if name in LOADERS else list(range(40 if name in FIRST else N))
     loaders = LOADERS | FIRST | WHOLE
     trained = fit(loaders[name](), monitor)
     assert monitor.statistics["train"].num_samples == len(kept)
     assert monitor.results["train"] == pytest.approx(measure(X[kept], Y[kept]), rel=1e-9, abs=1e-12)
-    assert torch.equal(trained, fit(loaders[name]())), "training reads the same batches without a monitor"
+    assert torch.equal(trained, fit(loaders[name]())), "training must read the same batches without a monitor"
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")
-def test_a_sampler_that_cannot_be_copied_is_said():
+def test_a_sampler_that_cannot_be_copied_is_reported():
     class Locked(Own):
         def __deepcopy__(self, memo):
             raise TypeError("no")

@@ -1,4 +1,4 @@
-"""Who watches a geometry key acts in epochs in which it was measured."""
+"""Callbacks that watch a geometry key act only in epochs in which it was measured."""
 
 import pickle
 import warnings
@@ -40,7 +40,7 @@ def fit(tmp_path, *callbacks, monitor=None, model=None, given=None, **options):
 
 
 class Counts(EarlyStopping):
-    """Never finds an improvement, and notes when it looked."""
+    """Never finds an improvement, and records when it checked."""
 
     def __init__(self, key="geometry/val/nc1", **kwargs):
         super().__init__(key, min_delta=1e9, **kwargs)
@@ -62,16 +62,16 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_early_stopping_counts_measurements(tmp_path, options):
+def test_early_stopping_counts_only_measured_epochs(tmp_path, options):
     stopping, measured = Counts(patience=2), Measured()
     trainer = fit(tmp_path, stopping, measured, max_epochs=20, **options)
-    # The first is the best, two that are none follow.
+    # The first is the best; two without improvement follow.
     assert [epoch for epoch, _ in stopping.seen] == [epoch for epoch, _ in measured.heard] == [3, 6, 9]
     expected = [values["geometry/val/nc1"] for _, values in measured.heard]
     assert [value for _, value in stopping.seen] == pytest.approx(expected, rel=1e-6)
     assert trainer.current_epoch == 9
     assert len({value for _, value in stopping.seen}) == 3
-    assert (stopping.strict, stopping._check_on_train_epoch_end) == (True, options == {})  # as Lightning has set it
+    assert (stopping.strict, stopping._check_on_train_epoch_end) == (True, options == {})  # as set by Lightning
 
 
 class Measured(Callback):
@@ -83,7 +83,7 @@ class Measured(Callback):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_a_checkpoint_is_chosen_among_measurements(tmp_path, options):
+def test_model_checkpoint_chooses_among_measured_epochs(tmp_path, options):
     checkpoint = ModelCheckpoint(tmp_path, "{epoch}", "geometry/val/nc1", save_top_k=-1)
     measured = Measured()
     fit(tmp_path, checkpoint, measured, enable_checkpointing=True, **options)
@@ -95,7 +95,7 @@ def test_a_checkpoint_is_chosen_among_measurements(tmp_path, options):
     pickle.dumps(checkpoint)
 
 
-def test_where_one_is_refused_the_others_stay_as_they_were(tmp_path):
+def test_when_one_watcher_is_refused_the_others_are_unchanged(tmp_path):
     counts, by_steps = Counts(), ModelCheckpoint(monitor="geometry/val/nc1", every_n_train_steps=2)
     with pytest.raises(ValueError, match="expected every_n_epochs"):
         fit(tmp_path, counts, by_steps, enable_checkpointing=True)
@@ -103,14 +103,14 @@ def test_where_one_is_refused_the_others_stay_as_they_were(tmp_path):
     assert not counts._check_on_train_epoch_end
 
 
-def test_a_schedule_steps_at_measurements(tmp_path):
+def test_reduce_lr_on_plateau_steps_only_in_measured_epochs(tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="ReduceLROnPlateau")
         trainer = fit(tmp_path, model=module("geometry/train/nc1"))
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3)  # a tenth, 3 times
 
 
-def test_values_are_there_in_the_epoch_they_are_of(tmp_path):
+def test_geometry_is_logged_in_the_epoch_it_was_measured_in(tmp_path):
     class Reads(Callback):
         seen = {}
 
@@ -143,7 +143,7 @@ def test_values_are_there_in_the_epoch_they_are_of(tmp_path):
         ("step", "ReduceLROnPlateau: got monitor 'geometry/train/nc1', measured at the end of epochs, and interval"),
     ],
 )
-def test_what_will_never_be_there_is_refused_at_the_start(tmp_path, callback, message):
+def test_a_geometry_key_that_is_never_logged_is_refused_at_the_start(tmp_path, callback, message):
     callbacks = [] if callback == "step" else [callback]
     model = module("geometry/train/nc1", "step") if callback == "step" else module()
     with pytest.raises(ValueError, match=message) as error:
@@ -152,13 +152,13 @@ def test_what_will_never_be_there_is_refused_at_the_start(tmp_path, callback, me
     assert "\n" not in str(error.value)
 
 
-def test_without_validation_its_keys_are_refused(tmp_path):
+def test_validation_keys_are_refused_without_validation(tmp_path):
     with pytest.raises(ValueError, match="got monitor 'geometry/val/nc1', expected geometry/train/ and one of nc1, "):
         fit(tmp_path, EarlyStopping("geometry/val/nc1"), limit_val_batches=0)
     fit(tmp_path, EarlyStopping("geometry/train/nc1"), limit_val_batches=0, max_epochs=3)
     fit(tmp_path, EarlyStopping("geometry/train/nc4"), OnlineLinearProbe(), max_epochs=3)
 
 
-def test_a_second_loader_that_is_not_there_is_one_line(tmp_path):
+def test_a_key_of_a_missing_second_loader_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="monitor: got 'geometry/val_1/nc1', which is not measured here, expected one"):
         fit(tmp_path, EarlyStopping("geometry/val_1/nc1"))

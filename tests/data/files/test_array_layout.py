@@ -35,7 +35,7 @@ def test_bytes_of_any_type_are_images(tmp_path, dtype, layout):
 
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 @pytest.mark.parametrize("scale", [(0, 1), (-1, 1), (0, 3.5)])
-def test_other_floats_are_taken_as_they_are_and_named(tmp_path, layout, scale):
+def test_other_floats_are_used_unchanged_and_reported(tmp_path, layout, scale):
     x = (BYTES / 255 * (scale[1] - scale[0]) + scale[0]).astype(np.float32)
     data = ready(tmp_path, x if layout == "NHWC" else x.transpose(0, 3, 1, 2))
     assert torch.equal(data._splits["train"].x, first(x))
@@ -45,7 +45,7 @@ def test_other_floats_are_taken_as_they_are_and_named(tmp_path, layout, scale):
 
 @pytest.mark.parametrize("scale", [1 / 255, 6 / 255])
 @pytest.mark.parametrize("bins", [256, 2])
-def test_floats_without_channels_are_images_as_with_one(tmp_path, scale, bins):
+def test_floats_without_channels_are_single_channel_images(tmp_path, scale, bins):
     x = (BYTES[..., 0] // (256 // bins)) * (scale if bins > 2 else 1.0) - (0 if scale < 0.01 else 3)
     data = ready(tmp_path, x)
     assert data.input_shape == (1, 32, 30)
@@ -65,11 +65,11 @@ def test_binary_inputs_are_0_and_1(tmp_path, dtype, shape):
     assert "floats from 0 to 1" in data.summary()
 
 
-def test_black_bytes_are_bytes_and_standardised_images_pass(tmp_path):
+def test_black_bytes_are_bytes_and_standardized_images_pass(tmp_path):
     black = ready(tmp_path, np.zeros_like(BYTES), augmentation=SimCLR())
     assert black._splits["train"].x.dtype == torch.uint8
-    standardised = (BYTES - BYTES.mean()) / 20
-    assert ready(tmp_path, standardised)._splits["train"].x.dtype == torch.float32
+    standardized = (BYTES - BYTES.mean()) / 20
+    assert ready(tmp_path, standardized)._splits["train"].x.dtype == torch.float32
 
 
 NOT_SCALED = {
@@ -86,7 +86,7 @@ NOT_SCALED = {
 
 @pytest.mark.parametrize("kind", NOT_SCALED)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_floats_far_from_0_are_no_images(tmp_path, kind, dtype):
+def test_floats_far_from_0_are_not_images(tmp_path, kind, dtype):
     x = NOT_SCALED[kind].astype(dtype)
     for shaped in (x, x[..., 0], x[:, None]):
         with pytest.raises(ValueError, match="x_test: got .* as images, expected whole numbers from 0 to 255") as error:
@@ -117,7 +117,7 @@ def test_channels_are_found(tmp_path, shape, channels):
 
 @pytest.mark.parametrize("shape", [(5, 6, 7), (3, 8, 3), (3, 3, 3), (8, 8, 8), (3, 32, 4), (4, 9, 1), (1, 28, 3)])
 @pytest.mark.parametrize("dtype", ["float64", "uint8", "int64"])
-def test_unclear_layouts_are_refused(tmp_path, shape, dtype):
+def test_ambiguous_layouts_are_refused(tmp_path, shape, dtype):
     message = rf"x_test: got {dtype} of shape \(40, .*, which may be images .N, H, W, C. or .N, C, H, W., .*"
     x = RNG.integers(0, 256, (40, *shape)).astype(dtype)
     if shape[0] in (1, 3, 4):
@@ -127,7 +127,7 @@ def test_unclear_layouts_are_refused(tmp_path, shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "uint8"])
-def test_the_other_layout_of_unclear_ones_is_clear(tmp_path, dtype):
+def test_ambiguous_layouts_become_clear_when_transposed(tmp_path, dtype):
     x = RNG.integers(0, 256, (40, 3, 32, 4)).astype(dtype)
     assert ready(tmp_path, x.transpose(0, 2, 3, 1)).input_shape == (3, 32, 4)  # they were NCHW
     assert ready(tmp_path, x.transpose(0, 3, 1, 2)).input_shape == (4, 3, 32)  # they were NHWC
@@ -144,9 +144,9 @@ def test_bytes_of_five_dimensions_are_refused(tmp_path, dtype):
 
 
 def test_integers_without_channels_are_images_and_vectors_are_vectors(tmp_path):
-    grey = ready(tmp_path, BYTES[..., 0].astype(np.int64))
-    assert grey.input_shape == (1, 32, 30)
-    assert torch.equal(grey._splits["train"].x[:, 0], torch.from_numpy(BYTES[..., 0]))
+    gray = ready(tmp_path, BYTES[..., 0].astype(np.int64))
+    assert gray.input_shape == (1, 32, 30)
+    assert torch.equal(gray._splits["train"].x[:, 0], torch.from_numpy(BYTES[..., 0]))
     assert ready(tmp_path, BYTES[..., 0].astype(np.float32)).input_shape == (1, 32, 30)
     vectors = ready(tmp_path, BYTES[:, :, 0, 0].astype(np.int64))
     assert vectors.input_shape == (32,)
@@ -166,12 +166,12 @@ def test_integers_without_channels_are_images_and_vectors_are_vectors(tmp_path):
         (np.where(BYTES == 0, np.nan, BYTES / 255), None, "x_test: got a number that is not finite"),
     ],
 )
-def test_unclear_scales_are_refused(tmp_path, x, test, message):
+def test_ambiguous_scales_are_refused(tmp_path, x, test, message):
     with pytest.raises(ValueError, match=message):
         ready(tmp_path, x, test)
 
 
-def test_memory_is_that_of_the_classes_not_of_their_largest_number(tmp_path):
+def test_memory_grows_with_the_number_of_classes_not_with_the_largest_label(tmp_path):
     labels = np.array([3, 2**62, 7, 10**9])[LABELS]
     data = ready(tmp_path, BYTES, labels=labels, classes="found")
     assert data.num_classes == 4
@@ -181,7 +181,7 @@ def test_memory_is_that_of_the_classes_not_of_their_largest_number(tmp_path):
     assert torch.equal(chosen._splits["train"].x, first(BYTES[np.isin(labels, [2**62, 3])]))
 
 
-def test_names_in_a_file(tmp_path):
+def test_class_names_are_read_from_a_file(tmp_path):
     assert ready(tmp_path, BYTES, arrays={"classes": np.array([b"ant", b"bee", "ü".encode(), b"emu"])}).class_names == [
         "ant",
         "bee",
@@ -199,7 +199,7 @@ def test_names_in_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("names", [[10.0, 3.0, 0.0, 2.0], [b"10", b" 3", b"0.0", b"2.0"], [10, 3, 0, 2]])
-def test_names_are_cleaned_as_in_a_table(tmp_path, names):
+def test_class_names_are_cleaned_like_those_of_a_table(tmp_path, names):
     data = ready(tmp_path, BYTES, arrays={"classes": np.array(names)}, classes=[2, 3])
     assert data.class_names == ["2", "3"]
     assert torch.equal(data._splits["train"].x, first(BYTES[np.isin(LABELS, [1, 3])]))
@@ -223,12 +223,12 @@ def test_names_are_cleaned_as_in_a_table(tmp_path, names):
         ([1.0, 1.0, 2.0, 3.0], "classes: got the name '1' for two classes"),
     ],
 )
-def test_names_that_are_none_or_unclear(tmp_path, names, message):
+def test_missing_and_ambiguous_class_names_are_refused(tmp_path, names, message):
     with pytest.raises(ValueError, match=message):
         ready(tmp_path, BYTES, arrays={"classes": np.array(names)}, classes=[2, 3])
 
 
-def test_negative_numbers_are_names_too(tmp_path):
+def test_negative_numbers_can_be_class_names(tmp_path):
     names = {"classes": np.array([-1, 1, 0, 2**62 + 1])}
     assert ready(tmp_path, BYTES, arrays=names, classes=[-1, 2**62 + 1]).class_names == ["-1", "4611686018427387905"]
 

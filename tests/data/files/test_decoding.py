@@ -1,4 +1,4 @@
-"""Each picture is drawn by hand and stored in some form; it must come back as a viewer shows it."""
+"""Each image is stored in some form and must be read as a viewer shows it."""
 
 import struct
 import zlib
@@ -12,19 +12,19 @@ from nc_lightning.data.files.decoding import read_picture
 from nc_lightning.data.sources.image_files import ImageFiles
 
 RAMP = np.linspace(0, 1, 48).reshape(6, 8)
-"""Grey values in [0, 1]."""
+"""Gray values in [0, 1]."""
 
 
 def read(path):
     return np.array(read_picture(path))
 
 
-def grey(share):
+def gray(share):
     return np.repeat(np.rint(share * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def png(path, rows, depth, color, extra=b"", width=None):
-    """Write a PNG by hand: Pillow writes neither 16-bit colours nor depths below 8 with transparency."""
+    """Write a PNG without Pillow, which writes neither 16-bit colors nor transparency at depths below 8."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -42,7 +42,7 @@ def png(path, rows, depth, color, extra=b"", width=None):
 def test_16_bits_are_scaled_by_their_depth(tmp_path, ending):
     path = tmp_path / f"x.{ending}"
     Image.fromarray(np.rint(RAMP * 65535).astype(np.uint16)).save(path)
-    assert np.abs(read(path).astype(int) - grey(RAMP)).max() <= 1
+    assert np.abs(read(path).astype(int) - gray(RAMP)).max() <= 1
 
 
 @pytest.mark.parametrize("largest", [1, 100, 255, 1023, 4095, 65535])
@@ -51,11 +51,11 @@ def test_a_pgm_is_scaled_by_its_largest_value(tmp_path, largest):
     (tmp_path / "x.pgm").write_bytes(b"P5 8 6 %d\n" % largest + samples.tobytes())
     (tmp_path / "y.pgm").write_bytes(b"P2 8 6 %d\n" % largest + " ".join(map(str, samples.flatten())).encode())
     for name in ("x.pgm", "y.pgm"):
-        assert np.abs(read(tmp_path / name).astype(int) - grey(samples.astype(float) / largest)).max() <= 1
+        assert np.abs(read(tmp_path / name).astype(int) - gray(samples.astype(float) / largest)).max() <= 1
 
 
 def tiff(path, data, bits, photometric=1, order="<", sample_format=1, more=()):
-    """Write a TIFF of one grey strip by hand."""
+    """Write a TIFF of one gray strip without Pillow."""
     height, width = RAMP.shape
     entries = [(256, 4, width), (257, 4, height), (258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8)]
     entries += [(277, 3, 1), (278, 4, height), (279, 4, len(data)), (339, 3, sample_format)]
@@ -70,21 +70,21 @@ def tiff(path, data, bits, photometric=1, order="<", sample_format=1, more=()):
     return path
 
 
-def test_tiffs_of_12_and_16_bits(tmp_path):
+def test_tiffs_of_12_and_16_bits_are_scaled_by_their_depth(tmp_path):
     packed = np.rint(RAMP * 4095).astype(int).reshape(-1, 2)
     data = b"".join(bytes((a >> 4, (a & 15) << 4 | b >> 8, b & 255)) for a, b in packed.tolist())
-    assert np.abs(read(tiff(tmp_path / "12.tif", data, 12)).astype(int) - grey(RAMP)).max() <= 1
+    assert np.abs(read(tiff(tmp_path / "12.tif", data, 12)).astype(int) - gray(RAMP)).max() <= 1
     samples = np.rint(RAMP * 65535)
     for order, kind in (("<", "<u2"), (">", ">u2")):
         path = tiff(tmp_path / "16.tif", samples.astype(kind).tobytes(), 16, order=order)
-        assert np.array_equal(read(path), grey(RAMP))
+        assert np.array_equal(read(path), gray(RAMP))
     inverted = tiff(tmp_path / "0.tif", samples.astype("<u2").tobytes(), 16, photometric=0)
-    assert np.abs(read(inverted).astype(int) - grey(1 - RAMP)).max() <= 1
+    assert np.abs(read(inverted).astype(int) - gray(1 - RAMP)).max() <= 1
 
 
-def test_floats_are_shares_or_refused(tmp_path):
+def test_floats_outside_0_to_1_are_refused(tmp_path):
     Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "x.tiff")
-    assert np.array_equal(read(tmp_path / "x.tiff"), grey(RAMP.astype(np.float32)))
+    assert np.array_equal(read(tmp_path / "x.tiff"), gray(RAMP.astype(np.float32)))
     for bad, message in (
         (RAMP * 255, r"floats from 0 to 255, expected them in \[0, 1\]"),
         (RAMP - 0.5, r"floats from -0.5 to 0.5, expected them in \[0, 1\]"),
@@ -105,7 +105,7 @@ def test_integers_without_a_depth_are_refused(tmp_path, dtype):
         read(path)
 
 
-def test_integers_of_32_bits_are_named_as_they_are(tmp_path):
+def test_integers_of_32_bits_are_named_in_the_error(tmp_path):
     data = np.full(RAMP.shape, 2**32 - 3, dtype=np.uint32).tobytes()
     with pytest.raises(ValueError, match=r"image: got .*x.tif: integers from 4294967293 to 4294967293 without a decl"):
         ImageFiles([tiff(tmp_path / "x.tif", data, 32)], torch.zeros(1)).decode(0)
@@ -119,22 +119,22 @@ def test_signed_bytes_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("tag", [281, 341])
-def test_a_largest_sample_declares_a_depth(tmp_path, tag):
+def test_the_largest_sample_value_declares_the_depth(tmp_path, tag):
     for largest, dtype in ((1023, "<u2"), (4095, "<u2"), (2**20 - 1, "<u4"), (4095, "<i2"), (4095, "<f4")):
         samples = np.rint(RAMP * largest).astype(dtype)
         options = {"sample_format": {"u": 1, "i": 2, "f": 3}[dtype[1]], "more": [(tag, 4, largest)]}
         path = tiff(tmp_path / "x.tif", samples.tobytes(), 8 * samples.itemsize, **options)
-        assert np.array_equal(read(path), grey(samples / largest)), dtype
-    samples = np.rint(RAMP * 3871).astype("<u2")  # the largest sample of the image says nothing of its depth
+        assert np.array_equal(read(path), gray(samples / largest)), dtype
+    samples = np.rint(RAMP * 3871).astype("<u2")  # the largest sample of the image does not determine its depth
     path = tiff(tmp_path / "x.tif", samples.tobytes(), 16, more=[(tag, 4, 3871)])
-    assert np.array_equal(read(path), grey(samples / 65535))
+    assert np.array_equal(read(path), gray(samples / 65535))
     path = tiff(tmp_path / "x.tif", samples.tobytes(), 16, more=[(tag, 4, 1023)])
     with pytest.raises(ValueError, match=r"integers from 0 to 3871, expected them in \[0, 1023\]"):
         read(path)
 
 
-def test_a_depth_of_colours_that_is_not_that_of_the_file_is_refused(tmp_path):
-    """Pillow keeps the upper 8 bits of 16: of 12 that are used, four would be left."""
+def test_a_declared_depth_that_differs_from_the_color_depth_is_refused(tmp_path):
+    """Pillow keeps the upper 8 of 16 bits; an image with 12 used bits would keep four."""
     height, width = RAMP.shape
     data = np.repeat(np.rint(RAMP * 4095).astype("<u2")[..., None], 3, axis=2).tobytes()
     bits = struct.pack("<HHH", 16, 16, 16)
@@ -153,7 +153,7 @@ def test_a_depth_of_colours_that_is_not_that_of_the_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-def test_pngs_of_any_depth_and_colour(tmp_path, depth):
+def test_pngs_of_any_depth_and_color_type_are_read(tmp_path, depth):
     rng = np.random.default_rng(0)
     top = 2**depth - 1
     for color, channels in ((0, 1), (2, 3), (4, 2), (6, 4)):
@@ -179,7 +179,7 @@ def test_the_picture_is_upright(tmp_path, ending, orientation):
         3: shown[::-1, ::-1],
         4: shown[::-1],
         5: shown.transpose(1, 0, 2),
-        6: np.rot90(shown),  # turned clockwise to be seen
+        6: np.rot90(shown),  # viewers rotate it clockwise
         7: np.rot90(shown, 2).transpose(1, 0, 2),
         8: np.rot90(shown, -1),
     }[orientation]
@@ -196,44 +196,44 @@ def test_the_picture_is_upright(tmp_path, ending, orientation):
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_an_uncompressed_grey_tiff_is_upright(tmp_path, dtype, orientation):
+def test_an_uncompressed_gray_tiff_is_upright(tmp_path, dtype, orientation):
     stored = np.tile(np.arange(16, dtype=np.uint8) * 16, (8, 1))
     stored[:2] = 255
     turned = {5: stored.T, 6: np.rot90(stored, -1), 7: np.rot90(stored, 2).T, 8: np.rot90(stored)}[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    grey = stored if dtype == "uint8" else stored.astype(np.uint16) * 257
-    Image.fromarray(grey).save(tmp_path / "x.tiff", exif=exif, compression=None)
+    gray = stored if dtype == "uint8" else stored.astype(np.uint16) * 257
+    Image.fromarray(gray).save(tmp_path / "x.tiff", exif=exif, compression=None)
     assert np.array_equal(read(tmp_path / "x.tiff")[..., 0], turned)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_damaged_exif_says_nothing(tmp_path):
+def test_damaged_exif_is_ignored(tmp_path):
     Image.new("RGB", (8, 6), (1, 2, 3)).save(tmp_path / "x.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert (read(tmp_path / "x.png") == (1, 2, 3)).all()
 
 
-def test_what_looks_alike_is_alike(tmp_path):
-    """Hide different colours below transparent pixels, in every way that Pillow writes."""
+def test_images_that_look_alike_are_equal(tmp_path):
+    """Put different colors under transparent pixels, in every form that Pillow writes."""
     alpha = np.zeros((6, 8), dtype=np.uint8)
     alpha[:3] = 255
     seen = []
     for hidden in (0, 200):
-        colour = np.full((6, 8, 3), hidden, dtype=np.uint8)
-        colour[:3] = (90, 90, 90)
-        rgba = Image.fromarray(np.dstack([colour, alpha]))
+        color = np.full((6, 8, 3), hidden, dtype=np.uint8)
+        color[:3] = (90, 90, 90)
+        rgba = Image.fromarray(np.dstack([color, alpha]))
         palette = Image.frombytes("P", (8, 6), (alpha == 0).astype(np.uint8).tobytes())
         palette.putpalette([90, 90, 90, hidden, hidden, hidden])
         files = {
             "rgba.png": (rgba, {}),
             "rgba.webp": (rgba, {"lossless": True, "exact": True}),
             "rgba.tiff": (rgba, {}),
-            "la.png": (Image.merge("LA", [Image.fromarray(colour[..., 0]), Image.fromarray(alpha)]), {}),
+            "la.png": (Image.merge("LA", [Image.fromarray(color[..., 0]), Image.fromarray(alpha)]), {}),
             "palette.png": (palette, {"transparency": 1}),
             "alphas.png": (palette, {"transparency": b"\xff\x00"}),
             "palette.gif": (palette, {"transparency": 1}),
-            "l.png": (Image.fromarray(colour[..., 0]), {"transparency": hidden}),
-            "rgb.png": (Image.fromarray(colour), {"transparency": (hidden,) * 3}),
+            "l.png": (Image.fromarray(color[..., 0]), {"transparency": hidden}),
+            "rgb.png": (Image.fromarray(color), {"transparency": (hidden,) * 3}),
         }
         for name, (image, options) in files.items():
             path = tmp_path / f"{hidden}_{name}"
@@ -253,7 +253,7 @@ def test_what_looks_alike_is_alike(tmp_path):
 
 @pytest.mark.parametrize("depth", [2, 4])
 @pytest.mark.parametrize("hidden", [0, 1, 2])
-def test_transparent_grey_of_few_bits(tmp_path, depth, hidden):
+def test_transparent_gray_of_few_bits_is_white(tmp_path, depth, hidden):
     samples = np.arange(8) % 2**depth
     packed = np.packbits([int(bit) for sample in samples for bit in f"{sample:0{depth}b}"])[None]
     path = png(tmp_path / "x.png", packed, depth, 0, struct.pack(">H", hidden), width=8)
@@ -262,7 +262,7 @@ def test_transparent_grey_of_few_bits(tmp_path, depth, hidden):
 
 
 @pytest.mark.parametrize("hidden", [(300, 300, 300), (1, 200, 7), (511, 256, 65535)])
-def test_transparent_colours_of_16_bits_are_compared_in_all_bits(tmp_path, hidden):
+def test_transparent_16_bit_colors_are_compared_in_all_bits(tmp_path, hidden):
     samples = np.array([[hidden, [sample ^ 1 for sample in hidden], [sample ^ 256 for sample in hidden], (9, 9, 9)]])
     path = png(tmp_path / "x.png", samples, 16, 2, struct.pack(">HHH", *hidden))
     picture = read(path)
@@ -276,7 +276,7 @@ def test_half_transparent_pixels_are_mixed_with_white(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "RGBA"])
-def test_ordinary_images_are_converted_as_before(tmp_path, mode):
+def test_ordinary_images_are_converted_as_by_pillow(tmp_path, mode):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (9, 7, 3), dtype=np.uint8)).convert(mode)
     path = tmp_path / ("x.tiff" if mode == "CMYK" else "x.png")

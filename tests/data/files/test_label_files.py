@@ -41,7 +41,7 @@ MEANT = {"a.png": "ant", "b.png": "bee"}
         TABLE.replace("bee", "\u200bbee\u00a0").replace("ant", "a\ufeffn\u00adt\0").replace("label", "\ufefflabel"),
     ],
 )
-def test_tables_as_people_write_them(tmp_path, content):
+def test_usual_forms_of_tables_are_read(tmp_path, content):
     assert labels_in(tmp_path, content) == MEANT
 
 
@@ -57,7 +57,7 @@ def test_tables_as_people_write_them(tmp_path, content):
         (["01", "1", "none of them"], ["01", "1", "none of them"]),
     ],
 )
-def test_whole_numbers_have_no_fraction(tmp_path, given, read):
+def test_whole_numbers_are_read_without_a_fraction(tmp_path, given, read):
     rows = "".join(f"{i}.png,{label}\n" for i, label in enumerate(given))
     assert list(labels_in(tmp_path, "file,label\n" + rows).values()) == read
 
@@ -106,14 +106,14 @@ def test_whole_numbers_have_no_fraction(tmp_path, given, read):
         ('file,label\na.png,"' + "x" * 200_000 + '"\n', "labels: got .*, row 2: field larger"),
     ],
 )
-def test_bad_tables(tmp_path, content, message):
+def test_bad_tables_are_refused(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         labels_in(tmp_path, content)
 
 
 @pytest.mark.parametrize("accent", ["NFC", "NFD"])
-def test_accents_are_read_as_they_look(tmp_path, accent):
-    """On the disk one way, in the table the other way; the same name in both ways is one class."""
+def test_accents_are_read_in_either_unicode_form(tmp_path, accent):
+    """The disk has one Unicode form and the table the other; a name in both forms is one class."""
     other = {"NFC": "NFD", "NFD": "NFC"}[accent]
     rows = []
     for i, label in enumerate(["é", "ñ"] * 4):
@@ -130,7 +130,7 @@ def test_accents_are_read_as_they_look(tmp_path, accent):
         assert data.passed_over.counts == {}
 
 
-def test_names_that_look_like_missing_ones_are_names(tmp_path):
+def test_names_that_look_like_missing_values_are_names(tmp_path):
     given = ["unknown", "other", "-2", "1-", "?!", "background"]
     rows = "".join(f"{i}.png,{label}\n" for i, label in enumerate(given))
     assert list(labels_in(tmp_path, "file,label\n" + rows).values()) == given
@@ -138,7 +138,7 @@ def test_names_that_look_like_missing_ones_are_names(tmp_path):
 
 @pytest.mark.parametrize("names", [["Cat", "cat"], ["True", "TRUE"]])
 @pytest.mark.parametrize("by_folder", [True, False])
-def test_classes_that_differ_only_in_case_are_said(tmp_path, names, by_folder):
+def test_classes_that_differ_only_in_case_are_reported(tmp_path, names, by_folder):
     rows = ["file,label"]
     for label in (*names, "dog"):
         for i in range(2):
@@ -159,8 +159,8 @@ def draw(path):
     return path
 
 
-@pytest.mark.parametrize("column", ["split", "Subset", "usage", "is_test", "whatever"])
-def test_a_column_of_splits_agrees_with_the_folders_or_is_refused(tmp_path, column):
+@pytest.mark.parametrize("column", ["split", "Subset", "usage", "is_test", "anything"])
+def test_a_split_column_must_agree_with_the_folders(tmp_path, column):
     def read(folders):
         table = f"file,label,{column}\n"
         for i, said in enumerate(["Train", "training", "train", "", "PublicTest", "test"]):
@@ -177,7 +177,7 @@ def test_a_column_of_splits_agrees_with_the_folders_or_is_refused(tmp_path, colu
 
 
 @pytest.mark.parametrize(("column", "said"), [("fold", "012"), ("is_valid", ["False", "True", ""]), ("split", "abc")])
-def test_a_column_that_may_hold_splits_is_said(tmp_path, column, said):
+def test_a_column_that_may_hold_splits_is_reported(tmp_path, column, said):
     with pytest.warns(UserWarning, match=f"labels: the column '{column}' of .*labels.csv is not read"):
         labels_in(tmp_path, f"file,label,{column}\n" + "".join(f"{i}.png,a,{value}\n" for i, value in enumerate(said)))
 
@@ -188,7 +188,7 @@ def test_further_columns_are_not_read(tmp_path):
         assert labels_in(tmp_path, "file,label,width,note\na.png,ant,8,test\nb.png,bee,,dark\n") == MEANT
 
 
-def test_files_outside_the_root_are_said(tmp_path):
+def test_files_outside_the_root_are_reported(tmp_path):
     rows = [f"{draw(tmp_path / folder / f'{i}.png')},{'ab'[i % 2]}\n" for folder in ("train", "test") for i in range(4)]
     (tmp_path / "labels.csv").write_text("file,label\n" + "".join(rows))
     (tmp_path / "tree").mkdir()
@@ -202,7 +202,7 @@ def test_files_outside_the_root_are_said(tmp_path):
     assert {split: len(rows) for split, rows in data._named.items()} == {"train": 4, "test": 4}
 
 
-def test_rows_that_repeat_others(tmp_path):
+def test_repeated_rows_are_read_once_or_refused(tmp_path):
     names = [f"{i}.png" for i in range(8)]
     for name in names:
         Image.fromarray(np.zeros((4, 4, 3), dtype=np.uint8)).save(tmp_path / name)
@@ -227,7 +227,7 @@ def test_rows_that_repeat_others(tmp_path):
 
 
 @pytest.mark.parametrize("entry", [8, 10])
-def test_numbers_do_not_choose_names_that_begin_with_zeros(entry):
+def test_numbers_do_not_match_names_with_leading_zeros(entry):
     names = [f"{number:03}" for number in range(6, 14)]
     with pytest.raises(ValueError, match=f"classes: got {entry}, .* expected a name in quotes|names in quotes"):
         pick_classes([entry, 11], range(8), names)

@@ -33,7 +33,7 @@ def everything(loader):
     return torch.cat(x), torch.cat(labels)
 
 
-def test_sizes_are_known_before_setup_and_images_are_standardised(tmp_path):
+def test_sizes_are_known_before_setup_and_images_are_standardized(tmp_path):
     data = ArrayDataModule(write(tmp_path), batch_size=16, val_share=0.2)
     assert (data.num_classes, data.input_shape) == (8, (3, 6, 5))
     data.setup()
@@ -50,7 +50,7 @@ def test_sizes_are_known_before_setup_and_images_are_standardised(tmp_path):
     assert batch_labels.bincount().tolist() == [2] * 8
 
 
-def test_every_image_keeps_its_label_and_the_split_is_that_of_the_seed(tmp_path):
+def test_every_image_keeps_its_label_and_the_seed_decides_the_split(tmp_path):
     images = np.repeat(LABELS["train"].astype(np.uint8), 30).reshape(80, 6, 5)
     path = write(tmp_path, x_train=images, x_test=images[:24])
     data, again, other = (ready(path, val_share=0.5, seed=seed) for seed in (1, 1, 2))
@@ -73,7 +73,7 @@ def test_chosen_classes_are_renumbered(tmp_path):
     assert torch.equal(data._splits["val"].x, data._splits["test"].x)
 
 
-def test_vectors_are_taken_as_they_are(tmp_path):
+def test_vectors_are_used_unchanged(tmp_path):
     x = RNG.standard_normal((80, 7))
     data = ready(write(tmp_path, x_train=x, x_test=x[:24]), val_share=0)
     assert data.input_shape == (7,)
@@ -90,7 +90,7 @@ def test_a_validation_set_in_the_file_is_used(tmp_path, val):
     assert data.num_bytes() == (80 + 16 + 24) * 6 * 5 * 3
 
 
-def test_splits_have_their_usual_names_and_other_arrays_are_counted(tmp_path):
+def test_usual_split_names_are_found_and_other_arrays_are_counted(tmp_path):
     arrays = {"X_Training": IMAGES["train"], "Y_train": LABELS["train"], "x_eval": IMAGES["test"]}
     extra = {"y_TEST": LABELS["test"], "ids": LABELS["train"], "x_extra": IMAGES["test"], "x": IMAGES["test"]}
     np.savez(tmp_path / "data.npz", **arrays, **extra)
@@ -99,7 +99,7 @@ def test_splits_have_their_usual_names_and_other_arrays_are_counted(tmp_path):
     assert "passed over: 3 not read (ids first)" in data.summary()
 
 
-def test_class_names_as_predictions_have_them(tmp_path):
+def test_class_names_are_read_from_predictions(tmp_path):
     names = np.array(["ant", "bee", "cat", "dog", "emu", "fox", "gnu", "hen"])
     data = ready(write(tmp_path, class_names=names), classes=["hen", "bee"])
     assert data.class_names == ["hen", "bee"]
@@ -110,7 +110,7 @@ def test_class_names_as_predictions_have_them(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "float16", "float32", ">f8"])
 @pytest.mark.parametrize("column", [False, True])
-def test_labels_in_a_column_and_of_other_types(tmp_path, dtype, column):
+def test_labels_may_be_a_column_and_of_other_types(tmp_path, dtype, column):
     count = 2 if dtype == "bool" else 8
     labels = {split: of_split % count for split, of_split in LABELS.items()}
     given = {f"y_{k}": v.astype(dtype).reshape((-1, 1) if column else -1) for k, v in labels.items()}
@@ -120,7 +120,7 @@ def test_labels_in_a_column_and_of_other_types(tmp_path, dtype, column):
     assert data._splits["train"].labels.dtype == torch.int64
 
 
-def test_it_trains(tmp_path):
+def test_an_objective_trains_on_arrays(tmp_path):
     data = ArrayDataModule(write(tmp_path), batch_size=16)
     trainer = Trainer(fast_dev_run=2, logger=False, enable_progress_bar=False, enable_model_summary=False)
     trainer.fit(HSCL(encoder=MLP(data.input_shape), num_classes=data.num_classes), data)
@@ -175,12 +175,12 @@ def pickled(folder, name):
         (lambda f: pickled(f, "x_test"), "Object arrays cannot be loaded"),
     ],
 )
-def test_bad_files(tmp_path, make, message):
+def test_bad_files_are_refused(tmp_path, make, message):
     with pytest.raises(ValueError, match=message):
         ready(make(tmp_path))
 
 
-def test_bad_arguments(tmp_path):
+def test_bad_arguments_are_refused(tmp_path):
     path = write(tmp_path, y_train=10 * LABELS["train"], y_test=10 * LABELS["test"])
     assert ArrayDataModule(path, classes=[70, 0]).num_classes == 2
     with pytest.raises(ValueError, match=r"classes: got \[3\], which the data does not have, expected some of \[0, 10"):

@@ -16,7 +16,7 @@ def epoch(loader):
 
 
 @pytest.mark.parametrize("make", MODULES)
-def test_shapes_are_known_before_setup_and_true(make):
+def test_shapes_are_known_before_setup_and_correct(make):
     data = make()
     num_classes, input_shape = data.num_classes, data.input_shape
     data.setup("fit")
@@ -28,7 +28,7 @@ def test_shapes_are_known_before_setup_and_true(make):
 
 
 @pytest.mark.parametrize("make", MODULES)
-def test_same_seed_same_data_whatever_the_global_generator(make):
+def test_the_seed_decides_the_data_and_the_global_generator_does_not(make):
     first, second, other = make(seed=3), make(seed=3), make(seed=4)
     for index, data in enumerate((first, second, other)):
         torch.manual_seed(index)
@@ -40,7 +40,7 @@ def test_same_seed_same_data_whatever_the_global_generator(make):
 
 
 @pytest.mark.parametrize("make", MODULES)
-def test_evaluation_is_in_a_fixed_order_and_training_balanced(make):
+def test_evaluation_has_a_fixed_order_and_training_is_balanced(make):
     data = make()
     data.setup()
     for name in ("val_dataloader", "test_dataloader", "geometry_dataloader", "predict_dataloader"):
@@ -50,7 +50,7 @@ def test_evaluation_is_in_a_fixed_order_and_training_balanced(make):
         assert labels.bincount().unique().numel() == 1
 
 
-def test_random_batches():
+def test_random_batches_are_not_balanced():
     data = DigitsDataModule(batches="random", batch_size=100)
     data.setup()
     counts = [labels.bincount(minlength=10) for _, labels in data.train_dataloader()]
@@ -58,7 +58,7 @@ def test_random_batches():
 
 
 @pytest.mark.parametrize("make", MODULES[:2])
-def test_views_of_digits_are_for_training_alone(make):
+def test_digits_have_views_only_in_training(make):
     mild = SimCLR(strength=0.2, flip=0.0, smallest_crop=1.0)
     plain, data = make(batch_size=200), make(batch_size=200, views=2, augmentation=mild)
     plain.setup()
@@ -68,7 +68,7 @@ def test_views_of_digits_are_for_training_alone(make):
     assert first.shape == second.shape == image.shape
     assert not torch.equal(first, second)
     nearest = torch.cdist(first.flatten(1), image.flatten(1)).argmin(1)
-    assert (nearest == torch.arange(len(image))).float().mean() > 0.9, "a view is of its own image"
+    assert (nearest == torch.arange(len(image))).float().mean() > 0.9, "a view comes from its own image"
     for name in ("geometry_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader"):
         assert torch.equal(*(epoch(getattr(d, name)())[0] for d in (plain, data)))
 
@@ -121,7 +121,7 @@ def test_the_class_of_a_pair_is_its_number():
         (lambda: LatentClassDataModule(input_dim=0), "input_dim: got 0"),
     ],
 )
-def test_bad_arguments(make, message):
+def test_bad_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

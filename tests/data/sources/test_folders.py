@@ -1,4 +1,4 @@
-"""Trees of images as people have them: each file must be read, in one split and one class, or be counted or refused."""
+"""Usual trees of images: each file is read into one split and one class, or is counted or refused."""
 
 import itertools
 import os
@@ -38,7 +38,7 @@ def ready(root, **kwargs):
 
 
 def files(data):
-    """Names of the files in each split, by their real paths, so that links show."""
+    """Names of the files in each split by their real paths, which reveals links."""
     return {split: {os.path.realpath(path) for path in images.paths} for split, images in data._splits.items()}
 
 
@@ -73,7 +73,7 @@ NAMES = {
 
 @pytest.mark.parametrize("stored", ["in place", "linked files", "linked folders"])
 @pytest.mark.parametrize("rooted", ROOTS)
-def test_splits_are_disjoint_however_paths_are_named(tmp_path, monkeypatch, rooted, stored):
+def test_splits_are_disjoint_for_every_spelling_of_a_path(tmp_path, monkeypatch, rooted, stored):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "tree"
@@ -104,7 +104,7 @@ def test_splits_are_disjoint_however_paths_are_named(tmp_path, monkeypatch, root
         assert len(by_csv["train"]) == 6, name
 
 
-def test_what_a_csv_lists_in_a_held_out_folder_is_not_for_training(tmp_path):
+def test_a_csv_row_in_a_held_out_folder_is_not_used_for_training(tmp_path):
     root = tree(tmp_path / "tree", splits=("images", "valid", "Test"))
     rows = [(path.relative_to(root), path.parent.name) for path in sorted(root.rglob("*.png"))]
     data = ready(root, labels=write_csv(tmp_path / "x.csv", rows))
@@ -171,21 +171,21 @@ def test_hard_links_are_treated_as_links(tmp_path, labels):
         *((name, None) for name in ("trainer", "contest", "values", "device", "ant", "train_test", "set")),
     ],
 )
-def test_usual_names_of_splits(name, role):
+def test_usual_split_names_are_recognized(name, role):
     assert role_of(name) == role
 
 
 @pytest.mark.parametrize("train", ["train", "Training"])
 @pytest.mark.parametrize("val", ["val", "Valid", "validation", "dev"])
 @pytest.mark.parametrize("test", ["test", "Testing", "eval"])
-def test_each_folder_is_the_split_that_it_says(tmp_path, train, val, test):
+def test_each_folder_is_the_split_of_its_name(tmp_path, train, val, test):
     data = ready(tree(tmp_path, splits=(train, val, test)))
     for split, folder in (("train", train), ("val", val), ("test", test)):
         assert {Path(path).parts[-3] for path in files(data)[split]} == {folder}
     assert sizes(data) == {"train": 8, "val": 8, "test": 8}
 
 
-def test_without_a_test_folder_validation_stands_in_and_says_so(tmp_path):
+def test_without_a_test_folder_the_validation_set_is_used_and_reported(tmp_path):
     data = ready(tree(tmp_path, splits=("train", "dev")))
     assert sizes(data) == {"train": 8, "val": 8, "test": 8}
     assert "test: 8 inputs, 4 of each class (the same inputs as val)" in data.summary()
@@ -195,7 +195,7 @@ def test_without_a_test_folder_validation_stands_in_and_says_so(tmp_path):
     assert "test: 2 inputs, 1 of each class (the same inputs as val)" in flat.summary()
 
 
-def test_unclear_trees_are_refused_by_name(tmp_path):
+def test_ambiguous_trees_are_refused_by_name(tmp_path):
     def refused(root, message, **kwargs):
         with pytest.raises(ValueError, match=message):
             ready(root, **kwargs)
@@ -228,7 +228,7 @@ SPLITS_BELOW = {
 
 @pytest.mark.parametrize("labels", ["none", "csv"])
 @pytest.mark.parametrize("where", SPLITS_BELOW)
-def test_splits_may_lie_deeper_where_folders_are_no_classes(tmp_path, labels, where):
+def test_splits_may_be_nested_where_folders_are_not_classes(tmp_path, labels, where):
     root = tmp_path / "tree"
     for i, (split, name) in enumerate(itertools.product(("train", "test"), ("ant", "bee"))):
         for k in range(4):
@@ -282,7 +282,7 @@ def test_splits_in_another_spelling_are_refused(tmp_path, splits):
 
 
 @pytest.mark.parametrize("flat", [("seg_train", "seg_test"), ("trainA", "trainB", "testA", "testB")])
-def test_splits_with_images_of_their_own_are_no_classes(tmp_path, flat):
+def test_split_folders_with_images_are_not_classes(tmp_path, flat):
     with pytest.raises(ValueError, match="root: got (0 class folders in|the folders .* both for)"):
         ready(tree(tmp_path, splits=flat, classes=(".",)))
 
@@ -302,7 +302,7 @@ def test_classes_of_instances_are_read(tmp_path):
             assert ready(tree(tmp_path / str(i), splits=classes, classes=instances)).class_names == sorted(classes)
 
 
-def test_classes_that_may_be_splits_are_read_and_said(tmp_path):
+def test_classes_that_may_be_splits_are_read_and_reported(tmp_path):
     with pytest.warns(UserWarning, match=r"root: took the folders \['test'\] as classes; if they are splits, move"):
         assert ready(tree(tmp_path / "1", splits=(".",), classes=("ant", "bee", "test"))).num_classes == 3
     root = tree(tmp_path / "2", splits=("lernen", "pruefen"))
@@ -317,7 +317,7 @@ ACTIVITIES = [("training", "testing", "resting"), ("training", "testing"), ("tes
 
 @pytest.mark.parametrize("inner", [".", "person"])
 @pytest.mark.parametrize("activities", ACTIVITIES)
-def test_classes_with_the_names_of_splits_have_a_way_out(tmp_path, activities, inner):
+def test_classes_named_like_splits_can_be_declared(tmp_path, activities, inner):
     root = tree(tmp_path / "tree", splits=activities, classes=(inner,))
     with pytest.raises(ValueError, match="where these are classes, move all of them into a folder train"):
         ready(root)
@@ -330,13 +330,13 @@ def test_classes_with_the_names_of_splits_have_a_way_out(tmp_path, activities, i
     assert sizes(data) == {"train": 3 * len(activities), "val": len(activities), "test": len(activities)}
 
 
-def test_classes_may_have_the_names_of_splits(tmp_path):
+def test_declared_classes_may_be_named_like_splits(tmp_path):
     data = ready(tree(tmp_path, splits=(".",), classes=("bus", "train", "tram")))
     assert data.class_names == ["bus", "train", "tram"]
     assert sizes(data)["train"] == 9
 
 
-def test_classes_that_only_the_test_set_has(tmp_path):
+def test_classes_found_only_in_the_test_set_are_refused(tmp_path):
     root = tree(tmp_path, splits=("train",), classes=("ant", "bee", "cat"))
     tree(tmp_path, splits=("test",), classes=("ant", "bee", "emu"))
     with pytest.raises(ValueError, match=r"labels: got the classes \['emu'\] in the test set"):
@@ -350,7 +350,7 @@ def test_classes_that_only_the_test_set_has(tmp_path):
 
 
 @pytest.mark.parametrize("labels", ["folder", "csv"])
-def test_numbers_are_names(tmp_path, labels):
+def test_numbers_are_class_names(tmp_path, labels):
     names = ("2", "3", "10", "11")
     root = tree(tmp_path / "tree", classes=names)
     if labels == "csv":
@@ -366,7 +366,7 @@ def test_numbers_are_names(tmp_path, labels):
         ready(root, labels=labels, classes=[0, 1])
 
 
-def test_numbers_that_may_be_two_names_are_refused(tmp_path):
+def test_numbers_that_match_two_names_are_refused(tmp_path):
     root = tree(tmp_path, classes=("2", "02", "3"))
     with pytest.raises(ValueError, match="classes: got 2, which may be 02 or 2, expected a name in quotes"):
         ready(root, classes=[2, 3])
@@ -383,7 +383,7 @@ def test_numbers_of_named_classes_count_from_0(tmp_path):
 # --------------------------------------------------------------------------------------- files lost or doubled
 
 
-def test_whatever_pillow_reads_is_read(tmp_path):
+def test_every_format_of_pillow_is_read(tmp_path):
     root = tree(tmp_path)
     forms = {"JPEG": ("jfif", "jpe", "JPG"), "GIF": ("gif",), "JPEG2000": ("jp2", "j2k"), "AVIF": ("avif",)}
     forms |= {"WEBP": ("webp",), "BMP": ("bmp", "unknown", ""), "TGA": ("tga",), "ICO": ("ico",), "PCX": ("pcx",)}
@@ -398,7 +398,7 @@ def test_whatever_pillow_reads_is_read(tmp_path):
     assert "passed over" not in data.summary()
 
 
-def test_what_is_passed_over_is_counted(tmp_path):
+def test_skipped_files_are_counted(tmp_path):
     root = tree(tmp_path)
     place = root / "train" / "ant"
     for name in ("notes.txt", "labels.json", "data.h5", "clip.mpg", "figure.svg", "nothing"):
@@ -438,7 +438,7 @@ def test_links_are_followed_once(tmp_path):
 
 
 @pytest.mark.parametrize("labels", ["folder", "none"])
-def test_loops_of_links_are_counted(tmp_path, labels):
+def test_symlink_loops_are_counted(tmp_path, labels):
     root = tree(tmp_path / "tree")
     place = root / "train" / "ant"
     (place / "class").symlink_to(place)
@@ -457,7 +457,7 @@ def test_loops_of_links_are_counted(tmp_path, labels):
 
 
 @pytest.mark.parametrize("junk", ["thumbnails", "Thumbs", "node_modules", "@Recently-Snapshot", "lightning_logs"])
-def test_folders_of_tools_are_no_classes(tmp_path, junk):
+def test_tool_folders_are_not_classes(tmp_path, junk):
     root = tree(tmp_path / "split")
     draw(root / "train" / junk / "0.png")
     draw(root / "test" / "ant" / junk / "0.png")
@@ -469,7 +469,7 @@ def test_folders_of_tools_are_no_classes(tmp_path, junk):
     assert ready(flat).passed_over.counts == {"hidden or of a tool": 1}
 
 
-def test_links_that_lead_nowhere(tmp_path):
+def test_broken_links_are_refused_or_skipped(tmp_path):
     root = tree(tmp_path)
     (root / "train" / "ant" / "lost.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(ValueError, match=r"image: got .*lost.png: .*No such file.*; set on_error to skip"):
@@ -492,7 +492,7 @@ def test_a_class_that_is_emptied_by_skipping_is_named(tmp_path):
         ready(root, on_error="skip")
 
 
-def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_not_an_empty_one(tmp_path, monkeypatch):
     root = tree(tmp_path)
     scandir = os.scandir
 
@@ -506,12 +506,12 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path, monkeypatch):
         ready(root)
 
 
-def test_names_in_any_script(tmp_path):
+def test_class_names_may_use_any_script(tmp_path):
     names = sorted([unicodedata.normalize("NFC", "é"), "муравей", "蚂蚁", "two words"])
     assert ready(tree(tmp_path, classes=names)).class_names == names
 
 
-def test_names_that_look_the_same_are_one_class(tmp_path):
+def test_names_that_look_alike_are_one_class(tmp_path):
     composed, apart = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
     root = tree(tmp_path / "1", splits=("train",), classes=(composed, "two words"))
     tree(root, splits=("test",), classes=(apart, "two\u00a0words"))
@@ -522,7 +522,7 @@ def test_names_that_look_the_same_are_one_class(tmp_path):
         ready(both)
 
 
-def test_a_share_that_is_less_than_one_image(tmp_path):
+def test_a_validation_share_below_one_image_is_refused(tmp_path):
     root = tree(tmp_path, splits=("train",))
     with pytest.raises(ValueError, match=r"val_share: got 0.1, less than one image .*; expected more than 1/4"):
         ready(root, val_share=0.1)

@@ -66,11 +66,11 @@ def test_a_folder_gives_the_batches_of_the_same_images_in_an_array(tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_without_a_cache_images_are_decoded_as_they_come(tmp_path, num_workers):
+def test_without_a_cache_images_are_decoded_on_the_fly(tmp_path, num_workers):
     root = tree(tmp_path)
-    cached, anew = ready(root), ready(root, cache="none", num_workers=num_workers)
+    cached, uncached = ready(root), ready(root, cache="none", num_workers=num_workers)
     for name in ("train", "val", "test", "geometry"):
-        pairs = zip(getattr(cached, f"{name}_dataloader")(), getattr(anew, f"{name}_dataloader")(), strict=True)
+        pairs = zip(getattr(cached, f"{name}_dataloader")(), getattr(uncached, f"{name}_dataloader")(), strict=True)
         for (x, labels), (x2, labels2) in pairs:
             assert torch.equal(labels, labels2)
             assert torch.allclose(x, x2, atol=1e-6)  # 27 images: the statistics are of all of them
@@ -78,7 +78,7 @@ def test_without_a_cache_images_are_decoded_as_they_come(tmp_path, num_workers):
     assert torch.equal(everything(device.geometry_dataloader())[0], everything(cached.geometry_dataloader())[0])
 
 
-def test_labels_from_a_csv_file(tmp_path):
+def test_labels_are_read_from_a_csv_file(tmp_path):
     root = tmp_path / "tree"
     tree(root)
     rows = [(path.relative_to(root), f"is {path.parent.name}") for path in sorted(root.rglob("*.png"))]
@@ -91,7 +91,7 @@ def test_labels_from_a_csv_file(tmp_path):
         assert all(map(torch.equal, ours, theirs))
 
 
-def test_without_train_and_test_all_is_for_training_and_validation_tests(tmp_path):
+def test_without_split_folders_the_validation_set_is_also_the_test_set(tmp_path):
     tree(tmp_path, splits=("train",))
     data = ready(str(tmp_path / "train"), val_share=0.2)
     assert [len(data._splits[name]) for name in ("train", "val", "test")] == [24, 6, 6]
@@ -132,7 +132,7 @@ def test_images_of_any_size_are_resized_and_cut(tmp_path):
 
 @pytest.mark.parametrize(("cache", "num_workers"), [("ram", 0), ("none", 0), ("none", 1)])
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
-def test_damaged_images(tmp_path, cache, num_workers, damage):
+def test_damaged_images_are_refused_or_skipped(tmp_path, cache, num_workers, damage):
     root = tree(tmp_path)
     broken = tmp_path / "train" / "bee" / "004.png"
     whole = broken.read_bytes()
@@ -143,7 +143,7 @@ def test_damaged_images(tmp_path, cache, num_workers, damage):
             root, cache=cache, num_workers=num_workers, val_share=0, on_error=on_error, batch_size=6
         )
         if cache == "none":
-            data.setup()  # it takes its statistics from these images
+            data.setup()  # computes its statistics from these images
         broken.write_bytes({"truncated": whole[: len(whole) // 2], "garbage": b"no image", "empty": b""}[damage])
         data.setup()
         return everything(data.geometry_dataloader())
@@ -156,7 +156,7 @@ def test_damaged_images(tmp_path, cache, num_workers, damage):
     assert len(x) == 29
 
 
-def test_bad_trees(tmp_path):
+def test_bad_trees_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="root: got '.*nowhere', expected a folder of images"):
         ImageFolderDataModule(str(tmp_path / "nowhere"))
     root = tree(tmp_path / "tree")
@@ -182,7 +182,7 @@ def test_bad_trees(tmp_path):
         ImageFolderDataModule(root, labels=str(tmp_path / "x.csv"))
 
 
-def test_a_file_without_permission_is_no_damaged_image(tmp_path, monkeypatch):
+def test_an_unreadable_file_is_not_a_damaged_image(tmp_path, monkeypatch):
     root = tree(tmp_path)
 
     def refuse(path):
@@ -204,7 +204,7 @@ def tiny(folder, classes=4):
         for index in range(6):
             Image.fromarray(np.full((64, 64, 3), 10 * label, dtype=np.uint8)).save(place / f"{index}.JPEG", quality=100)
         for index in range(2):
-            # Interleaved, so that the order of the files says nothing of the class.
+            # Interleaved, so that the order of the files does not reveal the class.
             file = f"val_{index * classes + label}.JPEG"
             Image.fromarray(np.full((64, 64, 3), 10 * label, dtype=np.uint8)).save(base / "val" / "images" / file)
             lines.append(f"{file}\t{name}\t0\t0\t63\t63\n")

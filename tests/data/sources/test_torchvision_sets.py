@@ -22,7 +22,7 @@ def md5(path):
 
 @pytest.fixture
 def url(tmp_path):
-    """Address of a server of the files in tmp_path/server."""
+    """Address of a server for the files in tmp_path/server."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *args):
@@ -36,7 +36,7 @@ def url(tmp_path):
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
-    """A CIFAR-10 of 100 training and 20 test images, whose check sums torchvision is told."""
+    """A CIFAR-10 of 100 training and 20 test images, with its checksums patched into torchvision."""
     base = tmp_path / "server" / "cifar-10-batches-py"
     base.mkdir(parents=True)
     for name, count in (("data_batch_1", 100), ("test_batch", 20)):
@@ -62,12 +62,12 @@ def make(root, **kwargs):
     return data
 
 
-def test_a_mirror_and_then_the_folder(tmp_path, archive, url):
+def test_a_set_is_downloaded_from_a_mirror_once(tmp_path, archive, url):
     root = tmp_path / "data"
     data = make(root, download=True, url=f"{url}/{archive.name}")
-    assert [path.name for path in root.iterdir()] == ["cifar-10-batches-py"]  # neither archive nor remains
+    assert [path.name for path in root.iterdir()] == ["cifar-10-batches-py"]  # no archive, no partial files
     archive.unlink()
-    again = make(root, download=True)  # it is there: nothing is looked for
+    again = make(root, download=True)  # it exists, so nothing is downloaded
     x, labels = next(iter(again.train_dataloader()))
     assert x.shape == (20, *again.input_shape)
     assert labels.bincount().tolist() == [2] * 10
@@ -78,7 +78,7 @@ def test_a_mirror_and_then_the_folder(tmp_path, archive, url):
     assert test.labels.tolist() == raw.targets
 
 
-def test_classes_by_name(tmp_path, archive, url):
+def test_classes_are_chosen_by_name(tmp_path, archive, url):
     make(tmp_path, download=True, url=f"{url}/{archive.name}")
     data = make(tmp_path, classes=["ship", "cat"], val_share=0)
     assert data.num_classes == 2
@@ -99,7 +99,7 @@ def test_an_interrupted_download_leaves_nothing(tmp_path, archive, url, harm):
     assert list(root.iterdir()) == []
 
 
-def test_a_full_disk(tmp_path, archive, url, monkeypatch):
+def test_a_download_to_a_full_disk_leaves_nothing(tmp_path, archive, url, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
@@ -109,7 +109,7 @@ def test_a_full_disk(tmp_path, archive, url, monkeypatch):
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_missing_or_damaged(tmp_path, archive, url, monkeypatch):
+def test_missing_and_damaged_sets_are_refused(tmp_path, archive, url, monkeypatch):
     monkeypatch.setenv("NC_DATA_DIR", str(tmp_path / "sets"))
     message = r"root: got '.*sets', which has no CIFAR10: looked for .*cifar-10-batches-py; add --data.download true"
     with pytest.raises(FileNotFoundError, match=message):
@@ -120,7 +120,7 @@ def test_missing_or_damaged(tmp_path, archive, url, monkeypatch):
         make(tmp_path)
 
 
-def test_grey_and_channels_first_sets(tmp_path, monkeypatch):
+def test_gray_and_channels_first_sets_are_read(tmp_path, monkeypatch):
     class Fake:
         def __init__(self, root, train=True, split="train"):
             count = 20 if train and split == "train" else 10
@@ -144,7 +144,7 @@ def test_grey_and_channels_first_sets(tmp_path, monkeypatch):
         assert labels.bincount().tolist() == [2] * 10
 
 
-def test_a_mirror_of_several_files(tmp_path, url):
+def test_a_mirror_may_have_several_files(tmp_path, url):
     (tmp_path / "server").mkdir()
     data = FashionMNISTDataModule(str(tmp_path / "data"), download=True, url=url)
     with pytest.raises(OSError, match=r"download: got .*train-images-idx3-ubyte.gz.*; try a mirror"):

@@ -31,7 +31,7 @@ PATHS = ["square", "triangle", "triangle, nothing kept", "row blocks"]
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Make a few dozen samples fill many tiles, and return a function that forces one of the paths."""
+    """Shrink the tiles so that a few dozen samples fill many, and return a function that forces one path."""
     sizes = tile_sizes.TileSizes(square=0, rows=4, columns=8, cache=100, row_block=32, positive_rows=3, positives=2**24)
 
     def force(path):
@@ -57,7 +57,7 @@ def tiled_loss(z, labels, past=None, past_labels=None, **o):
 
 
 def dense_loss(z, labels, past=None, past_labels=None, **o):
-    """The loss by automatic differentiation in one matrix."""
+    """The loss from a single matrix, by automatic differentiation."""
     pairs = label_pairs(labels, o["negatives"], o["include_self"], past_labels)
     if not pairs.anchors.any():
         return z.sum() * 0
@@ -113,29 +113,29 @@ def assert_equal(actual, expected, relative, rounding=0.0, note=None):
 @pytest.mark.some(6)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_value_and_gradient_are_those_of_the_dense_engine(small_tiles, layout, path):
+def test_value_and_gradient_equal_those_of_the_dense_engine(small_tiles, layout, path):
     small_tiles(path)
     z, labels = batch(layout)
     for o in settings():
         ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
         dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
         assert_equal(ours, dense, 1e-10, rounding=1e-15 / o["temperature"], note=o)
-        assert torch.equal(ours[0], tiled_loss(z, labels, **o)), "the value must not depend on the gradient's being due"
+        assert torch.equal(ours[0], tiled_loss(z, labels, **o)), "requiring a gradient must not change the value"
 
 
 @pytest.mark.some(6)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", ["mixed", "two classes"])
 @pytest.mark.parametrize("normalization", ["unit_ball", "unit_sphere"])
-def test_normalization_is_part_of_the_gradient(small_tiles, layout, path, normalization):
+def test_the_gradient_includes_the_normalization(small_tiles, layout, path, normalization):
     small_tiles(path)
     z, labels = batch(layout)
-    z *= torch.linspace(0, 3.1, len(z))[:, None]  # a zero row, rows inside and outside of the ball
+    z *= torch.linspace(0, 3.1, len(z))[:, None]  # a zero row, and rows inside and outside the ball
     for o in settings():
         o = o | {"normalization": normalization}
         ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
         dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
-        # On the sphere a zero row is divided by 1e-12, which its gradient is, too: compared on its own.
+        # On the sphere a zero row and its gradient are divided by 1e-12, so it is compared separately.
         assert_equal((ours[0], ours[1][1:]), (dense[0], dense[1][1:]), 1e-10, rounding=1e-14 / o["temperature"], note=o)
         assert_equal((ours[0], ours[1][:1]), (dense[0], dense[1][:1]), 1e-10, rounding=1e-14, note=o)
 
@@ -143,7 +143,7 @@ def test_normalization_is_part_of_the_gradient(small_tiles, layout, path, normal
 @pytest.mark.some(4)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("link", [InfoNCE("sum"), InfoNCE("mean", 0.3), InfoNCE("sum", 2.0)], ids=str)
-def test_the_sum_form_and_other_weights_of_the_positive(small_tiles, path, link):
+def test_the_sum_form_and_other_positive_weights_equal_the_dense_engine(small_tiles, path, link):
     small_tiles(path)
     z, labels = batch("mixed")
     for o in settings():
@@ -157,7 +157,7 @@ def test_the_sum_form_and_other_weights_of_the_positive(small_tiles, path, link)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", ["one class", "all distinct", "mixed", "whole tiles"])
 @pytest.mark.parametrize("past_size", [1, 7, 20])
-def test_past_features_are_negatives_of_other_classes_without_a_gradient(small_tiles, path, layout, past_size):
+def test_past_features_are_negatives_without_a_gradient(small_tiles, path, layout, past_size):
     small_tiles(path)
     z, labels = batch(layout)
     past = torch.nn.functional.normalize(torch.randn(past_size, 5, dtype=torch.float64)).requires_grad_()
@@ -185,7 +185,7 @@ def test_float32_is_close_to_float64(small_tiles, layout, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_features_of_norm_twelve(small_tiles, path):
+def test_features_of_norm_twelve_do_not_overflow(small_tiles, path):
     small_tiles(path)
     z, labels = batch("mixed", norm=12.0)
     for o in settings():
@@ -198,7 +198,7 @@ def test_features_of_norm_twelve(small_tiles, path):
 @pytest.mark.parametrize("size", [255, 2048, 2305])
 @pytest.mark.parametrize("negatives", NEGATIVES)
 @pytest.mark.parametrize("beta", [5.0, 1000.0])
-def test_tiles_of_full_size(size, negatives, beta):
+def test_tiles_of_full_size_equal_the_dense_engine(size, negatives, beta):
     labels = torch.randint(30, (size,))
     z = torch.nn.functional.normalize(torch.randn(size, 8, dtype=torch.float64))
     o = options(beta, 0.5, negatives, differentiate=True)
@@ -207,7 +207,7 @@ def test_tiles_of_full_size(size, negatives, beta):
     assert_equal(ours, dense, 1e-10)
 
 
-def test_row_blocks_are_for_exponents_that_could_overflow(monkeypatch):
+def test_row_blocks_are_used_where_exponents_could_overflow(monkeypatch):
     taken = []
     monkeypatch.setattr(tile_sizes, "CPU", tile_sizes.CPU._replace(square=0))
     for name in ("_triangle", "_row_blocks"):
@@ -221,7 +221,7 @@ def test_row_blocks_are_for_exponents_that_could_overflow(monkeypatch):
 
 
 @pytest.mark.parametrize("mistake", ["label", "swapped rows", "beta", "temperature", "a tile left out"])
-def test_a_deliberate_mistake_is_caught_by_the_comparison(small_tiles, monkeypatch, mistake):
+def test_the_comparison_detects_a_deliberate_mistake(small_tiles, monkeypatch, mistake):
     small_tiles("triangle")
     z, labels = batch("mixed")
     dense = value_and_gradient(lambda z: dense_loss(z, labels, **options()), z)
@@ -251,13 +251,13 @@ def test_gradcheck(small_tiles, path, negatives, differentiate):
     small_tiles(path)
     labels = torch.tensor([0, 0, 1, 1, 2, 2, 1])
     z = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
-    # Weights without hardness are constants: only then may finite differences be compared with detached ones.
+    # Only without hardness are the weights constant, so that finite differences match detached weights.
     o = options(3.0 if differentiate else 0.0, 0.5, negatives, differentiate)
     assert torch.autograd.gradcheck(lambda z: tiled_loss(z, labels, **o), z)
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_backward_twice_and_no_second_derivative(small_tiles, path):
+def test_backward_runs_twice_and_a_second_derivative_is_refused(small_tiles, path):
     small_tiles(path)
     z, labels = batch("mixed")
     z.requires_grad_()
@@ -277,7 +277,7 @@ def test_backward_twice_and_no_second_derivative(small_tiles, path):
 @pytest.mark.parametrize("include_self", [False, True])
 @pytest.mark.parametrize("past", [None, [], [0], [0, 4]], ids=str)
 @pytest.mark.parametrize("labels", [[], [0], [0, 1], [0, 0], [0, 0, 1], [2, 2, 2, 5, 5]], ids=str)
-def test_a_batch_is_sorted_where_the_masks_have_a_usable_anchor(labels, past, negatives, include_self):
+def test_sorting_finds_the_same_usable_anchors_as_masks(labels, past, negatives, include_self):
     labels = torch.tensor(labels, dtype=torch.long)
     past = None if past is None else torch.tensor(past, dtype=torch.long)
     pairs = label_pairs(labels, negatives, include_self, past)
@@ -304,7 +304,7 @@ def test_extremes_stay_finite(small_tiles, beta, temperature, norm, negatives):
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remember the most elements that any tensor owned which an operation returned, and how many products ran."""
+    """Record the largest number of elements of any returned tensor and the number of matrix products."""
 
     def __init__(self):
         super().__init__()
@@ -321,7 +321,7 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("beta", [5.0, 80.0])
 @pytest.mark.parametrize("num_classes", [2, 100, 8192])
-def test_no_tensor_is_nearly_as_large_as_the_square_of_the_batch(beta, num_classes):
+def test_no_tensor_approaches_the_square_of_the_batch(beta, num_classes):
     n = 8192
     z, labels = torch.nn.functional.normalize(torch.randn(n, 64)).requires_grad_(), torch.arange(n) % num_classes
     with LargestTensor() as largest:
@@ -330,7 +330,7 @@ def test_no_tensor_is_nearly_as_large_as_the_square_of_the_batch(beta, num_class
     assert largest.elements < n * n / 8
 
 
-def test_the_dense_engine_does_hold_the_square_or_the_test_above_shows_nothing():
+def test_the_dense_engine_holds_the_square_of_the_batch():
     z, labels = torch.randn(64, 4, requires_grad=True), torch.arange(64) % 3
     with LargestTensor() as largest:
         dense_loss(z, labels, **options()).backward()
@@ -338,7 +338,7 @@ def test_the_dense_engine_does_hold_the_square_or_the_test_above_shows_nothing()
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_without_a_gradient_there_is_no_work_for_it(small_tiles, path):
+def test_without_a_gradient_no_work_is_done_for_it(small_tiles, path):
     small_tiles(path)
     z, labels = batch("mixed")
     products = []
