@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nc_lightning.distributed.global_batch import Shares
 
-UNLABELLED = -1
+UNLABELED = -1
 """Label of an input whose class is not known."""
 
 INPUT_KEYS = ("image", "images", "img", "x", "pixel_values", "input", "inputs")

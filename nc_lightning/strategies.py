@@ -32,7 +32,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def setup_environment(self) -> None:
         """Make one data-parallel group of all processes, and let BatchNorm see it before weights are sharded.
 
-        On GPUs the plugin that synchronises BatchNorm puts other modules in its place.
+        On GPUs the plugin that synchronizes BatchNorm puts other modules in its place.
         """
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()

@@ -9,7 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from nc_lightning import optim
-from nc_lightning.batch import UNLABELLED, set_name, step_features
+from nc_lightning.batch import UNLABELED, set_name, step_features
 from nc_lightning.callbacks.logged_values import forget_logged
 from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.checks import check_count, check_labels
@@ -107,7 +107,7 @@ class OnlineLinearProbe(Callback):
         classifier, optimizer = self._make(z)
         with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
             logits = classifier(z)
-            loss = nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELLED)
+            loss = nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELED)
             optimizer.zero_grad()
             loss.backward()
         sums = torch.stack([loss.detach(), *_counts(logits, labels, loss.dtype)])
@@ -193,15 +193,15 @@ class OnlineLinearProbe(Callback):
 
 
 def _whole_precision(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Detached features in float32 or better, and int64 labels on their device, all unknown ones as `UNLABELLED`."""
+    """Detached features in float32 or better, and int64 labels on their device, all unknown ones as `UNLABELED`."""
     check_labels(labels, len(z))
-    labels = labels.to(z.device, torch.int64).clamp(min=UNLABELLED)
+    labels = labels.to(z.device, torch.int64).clamp(min=UNLABELED)
     return z.detach().to(torch.promote_types(z.dtype, torch.float32)), labels
 
 
 def _counts(logits: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:
     """(2,) how many labels are found, and how many are known."""
-    return torch.stack([logits.argmax(1) == labels, labels != UNLABELLED]).sum(1, dtype=dtype)
+    return torch.stack([logits.argmax(1) == labels, labels != UNLABELED]).sum(1, dtype=dtype)
 
 
 def _add_over_processes(*tensors: Tensor) -> None:

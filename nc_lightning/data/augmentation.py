@@ -1,7 +1,7 @@
-"""SimCLR's augmentation on whole batches: one crop, flip, blur and change of colour for each image, drawn at once.
+"""SimCLR's augmentation on whole batches: one crop, flip, blur and change of color for each image, drawn at once.
 
 All of it is linear in the image but the last step, a clamp. A crop with its resize, a flip and a blur are one matrix
-for the rows and one for the columns; all changes of colour are one 3x3 matrix and an offset. So a batch takes three
+for the rows and one for the columns; all changes of color are one 3x3 matrix and an offset. So a batch takes three
 batched matrix products, whatever was drawn.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nc_lightning.checks import check_number
 
-GREY = (0.299, 0.587, 0.114)
+GRAY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma of ITU-R BT.601."""
 NO_BLUR = 1e-3
 """Standard deviation in pixels of a blur that changes nothing."""
@@ -22,20 +22,20 @@ TRIES = 10
 """How often a crop that does not fit is drawn again before the whole image is taken."""
 
 # Uniform numbers that an image takes: two for each try and two for the place, one for the flip, two for the blur; the
-# strengths of four changes (two for grey images), four for their order, which makes no difference but has always been
-# drawn, and whether to change and whether to keep colours.
-_OF_CROP, _OF_FLIP, _OF_BLUR, _OF_COLOURS = 2 * TRIES + 2, 1, 2, {1: 9, 3: 10}
+# strengths of four changes (two for gray images), four for their order, which makes no difference but has always been
+# drawn, and whether to change and whether to keep colors.
+_OF_CROP, _OF_FLIP, _OF_BLUR, _OF_COLORS = 2 * TRIES + 2, 1, 2, {1: 9, 3: 10}
 
 
 class SimCLR:
-    """SimCLR's recipe: a random crop, resized back, a flip, then colours changed, or lost; a blur if asked for.
+    """SimCLR's recipe: a random crop, resized back, a flip, then colors changed, or lost; a blur if asked for.
 
     As in torchvision, each image draws area, aspect ratio and place of its crop, the order and the strength of
-    brightness, contrast, saturation and hue. Unlike there, colours are clamped once, at the end, and hue is turned in
-    the YIQ plane instead of HSV (as NVIDIA DALI does). Grey images have brightness and contrast changed alone.
+    brightness, contrast, saturation and hue. Unlike there, colors are clamped once, at the end, and hue is turned in
+    the YIQ plane instead of HSV (as NVIDIA DALI does). Gray images have brightness and contrast changed alone.
 
     Args:
-        strength: Of the change of colours; 0.5 is SimCLR's for CIFAR, 1 for ImageNet, 0 for none.
+        strength: Of the change of colors; 0.5 is SimCLR's for CIFAR, 1 for ImageNet, 0 for none.
         smallest_crop: Smallest share of the image's area in a crop, in (0, 1].
         flip: Probability of a horizontal flip.
         blur: Probability of a Gaussian blur with a standard deviation of 0.1 to 2 pixels; SimCLR has 0.5 for ImageNet
@@ -77,9 +77,9 @@ class SimCLR:
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"augmentation: got inputs {tuple(x.shape)}, expected images (N, 1 or 3, H, W)")
         count, channels, height, width = x.shape
-        parts = [_OF_CROP, _OF_FLIP, _OF_BLUR * (self.blur > 0), _OF_COLOURS[channels] * (self.strength > 0)]
+        parts = [_OF_CROP, _OF_FLIP, _OF_BLUR * (self.blur > 0), _OF_COLORS[channels] * (self.strength > 0)]
         uniform = torch.rand(sum(parts), count, generator=generator, device=x.device)
-        of_crop, of_flip, of_blur, of_colours = uniform.split(parts)
+        of_crop, of_flip, of_blur, of_colors = uniform.split(parts)
         crops = place_crops(of_crop, height, width, self.smallest_crop)
         flipped = of_flip < constant((0.0, self.flip), x.device)[:, None]  # no row ever
         rows, columns = resize_matrices(crops, height, width, flipped)
@@ -92,7 +92,7 @@ class SimCLR:
         x = torch.bmm(x.reshape(count, channels * height, width), columns.mT).view(count, channels, height, width)
         x = torch.matmul(rows[:, None], x)
         if self.strength > 0:
-            matrix, offset = mix_colours(of_colours, x.mean((2, 3)), self.strength)
+            matrix, offset = mix_colors(of_colors, x.mean((2, 3)), self.strength)
             x = torch.baddbmm(offset[:, :, None], matrix, x.flatten(2)).view_as(x)
         return x.clamp_(0, 1)
 
@@ -161,7 +161,7 @@ def resize_matrices(crops: Crops, height: int, width: int, flipped: Tensor) -> t
 
 
 def blur_matrix(sigma: Tensor, size: int) -> Tensor:
-    """Return the matrices (N, size, size) of a Gaussian blur, renormalised at the border.
+    """Return the matrices (N, size, size) of a Gaussian blur, renormalized at the border.
 
     Example:
         >>> blur_matrix(torch.tensor([NO_BLUR, 1.0]), size=3)[:, 1]
@@ -171,24 +171,24 @@ def blur_matrix(sigma: Tensor, size: int) -> Tensor:
     return torch.softmax(_gaussian_exponents(size, sigma.device) / sigma.square()[:, None, None], -1)
 
 
-def mix_colours(uniform: Tensor, mean: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """Turn uniform numbers into SimCLR's changes of colour: a jitter with probability 0.8, then grey alone with 0.2.
+def mix_colors(uniform: Tensor, mean: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+    """Turn uniform numbers into SimCLR's changes of color: a jitter with probability 0.8, then gray alone with 0.2.
 
-    Brightness b scales colours; contrast c pulls them to the image's mean grey, saturation s to their own grey; hue
-    turns them about the grey axis. The last two keep grey, and commute, and the mean grey that contrast pulls to has
-    been scaled by b, or will be. So, in any order, a colour x becomes b c (G + s (cos R + sin T)) x + b (1 - c) m, with
-    G the projection onto grey, R = 1 - G, T a quarter turn, and m the mean grey. To lose colours is s = 0.
+    Brightness b scales colors; contrast c pulls them to the image's mean gray, saturation s to their own gray; hue
+    turns them about the gray axis. The last two keep gray, and commute, and the mean gray that contrast pulls to has
+    been scaled by b, or will be. So, in any order, a color x becomes b c (G + s (cos R + sin T)) x + b (1 - c) m, with
+    G the projection onto gray, R = 1 - G, T a quarter turn, and m the mean gray. To lose colors is s = 0.
 
     Args:
-        uniform: (10, N) numbers, (9, N) for grey images, which have no hue.
-        mean: (N, 1 or 3) mean colour of each image, which contrast is relative to.
+        uniform: (10, N) numbers, (9, N) for gray images, which have no hue.
+        mean: (N, 1 or 3) mean color of each image, which contrast is relative to.
         strength: Brightness, contrast and saturation change by a factor of up to 1 +- 0.8 of it, hue by 0.2 of it.
 
     Returns:
-        Matrices (N, channels, channels) and offsets (N, 1): colours x become M x + b.
+        Matrices (N, channels, channels) and offsets (N, 1): colors x become M x + b.
 
     Example:
-        >>> matrix, offset = mix_colours(torch.rand(10, 5), torch.full((5, 3), 0.5), strength=0.0)
+        >>> matrix, offset = mix_colors(torch.rand(10, 5), torch.full((5, 3), 0.5), strength=0.0)
         >>> bool(((matrix.sum(-1) - 1).abs() < 1e-6).all()), bool((offset.abs() < 1e-6).all())
         (True, True)
     """
@@ -204,20 +204,20 @@ def mix_colours(uniform: Tensor, mean: Tensor, strength: float) -> tuple[Tensor,
     if channels == 1:
         return scale[:, None, None], (brightness - scale)[:, None] * mean
     vivid = scale * saturation.masked_fill(keep < 0.2, 0)
-    grey, basis = _colour_basis(mean.device)
+    gray, basis = _color_basis(mean.device)
     matrix = torch.stack([scale, vivid * angle[0].cos(), vivid * angle[0].sin()], 1) @ basis
-    return matrix.view(count, 3, 3), ((brightness - scale) * (mean @ grey))[:, None]
+    return matrix.view(count, 3, 3), ((brightness - scale) * (mean @ gray))[:, None]
 
 
 @functools.cache
-def _colour_basis(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Weights of grey (3,), and G, 1 - G and T of `mix_colours` as rows (3, 9)."""
-    yiq = torch.tensor([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64, device="cpu")
+def _color_basis(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Weights of gray (3,), and G, 1 - G and T of `mix_colors` as rows (3, 9)."""
+    yiq = torch.tensor([GRAY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64, device="cpu")
     quarter = torch.tensor([(0, 0, 0), (0, 0, -1), (0, 1, 0)], dtype=torch.float64, device="cpu")
     turn = torch.linalg.inv(yiq) @ quarter @ yiq
-    grey = torch.tensor(GREY, device="cpu").expand(3, 3)
-    basis = torch.stack([grey, torch.eye(3, device="cpu") - grey, turn.float()]).flatten(1)
-    return constant(GREY, device), basis.to(device)
+    gray = torch.tensor(GRAY, device="cpu").expand(3, 3)
+    basis = torch.stack([gray, torch.eye(3, device="cpu") - gray, turn.float()]).flatten(1)
+    return constant(GRAY, device), basis.to(device)
 
 
 @functools.cache

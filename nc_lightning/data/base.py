@@ -31,7 +31,7 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-class LabelledDataModule(LightningDataModule):
+class LabeledDataModule(LightningDataModule):
     """Base of all data modules here.
 
     A subclass knows ``num_classes`` and ``input_shape`` before `setup`, and makes its splits in `make_splits`.
@@ -47,7 +47,7 @@ class LabelledDataModule(LightningDataModule):
 
     Attributes:
         mean: (channels,) mean of the training images in [0, 1], known after `setup`; None if inputs are not images. A
-            model that was trained on other data standardises by its own, see `preprocess`.
+            model that was trained on other data standardizes by its own, see `preprocess`.
         std: (channels,) their standard deviation.
         origins: Where the inputs of each split come from, for the summary.
         passed_over: What was not read, for the summary.
@@ -121,7 +121,7 @@ class LabelledDataModule(LightningDataModule):
         return number if self.class_names is None else self.class_names[number]
 
     def names_or_labels(self) -> list[str | int] | None:
-        """Return `class_name` of each class, known after `setup`; None for unlabelled inputs."""
+        """Return `class_name` of each class, known after `setup`; None for unlabeled inputs."""
         if int(self._splits["train"].labels.min()) < 0:
             return None
         return [self.class_name(number) for number in range(self.num_classes)]

@@ -1,4 +1,4 @@
-"""Batches from a data set: indexed, moved, augmented and standardised as wholes, and resumable in mid-epoch."""
+"""Batches from a data set: indexed, moved, augmented and standardized as wholes, and resumable in mid-epoch."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from nc_lightning.data.samplers import EpochSampler
 from nc_lightning.data.views import Views
 
 
-class LabelledImages(Protocol):
+class LabeledImages(Protocol):
     """Inputs and labels (n,), a batch of them for a list of indices."""
 
     labels: Tensor
@@ -27,11 +27,11 @@ class LabelledImages(Protocol):
 
     def __getitem__(self, index: list[int]) -> tuple[Tensor, Tensor]: ...
 
-    def subset(self, index: Tensor, labels: Tensor) -> "LabelledImages":
+    def subset(self, index: Tensor, labels: Tensor) -> "LabeledImages":
         """Return the inputs at ``index`` with new labels."""
 
 
-class LabelledTensors:
+class LabeledTensors:
     """Inputs (n, ...) and labels (n,) in memory, on one device: a batch is one indexing operation."""
 
     def __init__(self, x: Tensor, labels: Tensor, paths: list[Path] | None = None) -> None:
@@ -47,10 +47,10 @@ class LabelledTensors:
         chosen = to_device(torch.tensor(index, dtype=torch.int64, device="cpu"), self.x.device)
         return self.x[chosen], self.labels[chosen]
 
-    def subset(self, index: Tensor, labels: Tensor) -> "LabelledTensors":
+    def subset(self, index: Tensor, labels: Tensor) -> "LabeledTensors":
         """Return the inputs at ``index`` with new labels."""
         paths = None if self.paths is None else [self.paths[i] for i in index.tolist()]
-        return LabelledTensors(self.x[index], labels, paths)
+        return LabeledTensors(self.x[index], labels, paths)
 
 
 class BatchLoader:
@@ -71,7 +71,7 @@ class BatchLoader:
         unreadable: Files that the last pass could not read.
 
     Example:
-        >>> dataset = LabelledTensors(torch.arange(6.0), torch.tensor([0, 0, 0, 1, 1, 1]))
+        >>> dataset = LabeledTensors(torch.arange(6.0), torch.tensor([0, 0, 0, 1, 1, 1]))
         >>> [labels.tolist() for _, labels in BatchLoader(dataset, [[0, 5], [1, 2]], Views())]
         [[0, 1], [0, 0]]
     """
@@ -81,7 +81,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: LabelledImages,
+        dataset: LabeledImages,
         sampler: EpochSampler | Sequence[list[int]],
         views: Views,
         device: torch.device | str = "cpu",

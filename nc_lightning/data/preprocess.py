@@ -6,21 +6,21 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from nc_lightning.data.loader import BatchLoader, LabelledImages, LabelledTensors
-from nc_lightning.data.views import as_floats, standardise
+from nc_lightning.data.loader import BatchLoader, LabeledImages, LabeledTensors
+from nc_lightning.data.views import as_floats, standardize
 
 STATISTICS_FROM = 1000
 """Number of images that mean and standard deviation are taken from where they are not in memory."""
 
 
 class Preprocess(nn.Module):
-    """Turn images into what an encoder was trained on: float in [0, 1], then standardised channel by channel.
+    """Turn images into what an encoder was trained on: float in [0, 1], then standardized channel by channel.
 
     Mean and standard deviation are part of ``state_dict`` once they are known. They are no buffers, which DDP would
     broadcast in every step and checkpoints of before would lack.
 
     Args:
-        mean: (channels,) mean of the training images in [0, 1]; None where training standardised nothing.
+        mean: (channels,) mean of the training images in [0, 1]; None where training standardized nothing.
         std: (channels,) their standard deviation; None with the mean.
 
     Attributes:
@@ -46,7 +46,7 @@ class Preprocess(nn.Module):
         self.known = mean is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scale and standardise a batch."""
+        """Scale and standardize a batch."""
         if not isinstance(x, Tensor):
             raise TypeError(f"preprocess: got {type(x).__name__}, expected a tensor (N, channels, ...)")
         if self.mean is None or self.std is None:
@@ -58,10 +58,10 @@ class Preprocess(nn.Module):
             if low < -0.5 or high > 1.5:  # resizing and noise go a little beyond
                 raise ValueError(
                     f"preprocess: got floats from {low:.3g} to {high:.3g}, expected images in [0, 1]; divide those in "
-                    "[0, 255] by 255, and standardise none before"
+                    "[0, 255] by 255, and standardize none before"
                 )
         x = _as_real(x)
-        return standardise(x, self.mean.to(x), self.std.to(x))
+        return standardize(x, self.mean.to(x), self.std.to(x))
 
     def take_from(self, data: Any) -> None:
         """Take the mean and the standard deviation that a data module or a loader has; none where it has none."""
@@ -89,7 +89,7 @@ class Preprocess(nn.Module):
         self.save(destination, prefix)
 
     def load(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Read what `save` has written: where there is nothing, training standardised nothing."""
+        """Read what `save` has written: where there is nothing, training standardized nothing."""
         mean, std = (state_dict.get(prefix + key) for key in ("mean", "std"))
         self.mean, self.std = (None, None) if mean is None or std is None else (mean.clone(), std.clone())
         self.known = True
@@ -120,7 +120,7 @@ def _statistics_of(data: Any) -> tuple[Tensor | None, Tensor | None, bool]:
     if len(mean) != len(std) or not bool(((mean >= 0) & (mean <= 1) & (std > 0) & std.isfinite()).all()):
         rank_zero_warn(
             f"data: got mean {_listed(mean)} and std {_listed(std)}, expected those of images in [0, 1], channel by "
-            "channel; model.preprocess does not standardise"
+            "channel; model.preprocess does not standardize"
         )
         return None, None, False
     return mean, std, True
@@ -130,17 +130,17 @@ def _listed(values: Tensor) -> str:
     return ", ".join(f"{value:.4g}" for value in values.tolist())
 
 
-def channel_statistics(images: LabelledImages, seed: int = 0) -> tuple[Tensor | None, Tensor | None]:
+def channel_statistics(images: LabeledImages, seed: int = 0) -> tuple[Tensor | None, Tensor | None]:
     """Return mean and standard deviation (channels,) of images of bytes, in [0, 1]; None for other inputs.
 
     Of all images in memory, else of a thousand drawn at random.
 
     Example:
         >>> x = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
-        >>> channel_statistics(LabelledTensors(x, torch.tensor([0, 1])))
+        >>> channel_statistics(LabeledTensors(x, torch.tensor([0, 1])))
         (tensor([0.5000]), tensor([0.5000]))
     """
-    if isinstance(images, LabelledTensors):
+    if isinstance(images, LabeledTensors):
         x = images.x
     else:
         drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:STATISTICS_FROM]

@@ -41,8 +41,8 @@ def summarize(
 
     Example:
         >>> import torch
-        >>> from nc_lightning.data.loader import LabelledTensors
-        >>> train = LabelledTensors(torch.zeros(5, 2), torch.tensor([0, 0, 0, 1, 1]))
+        >>> from nc_lightning.data.loader import LabeledTensors
+        >>> train = LabeledTensors(torch.zeros(5, 2), torch.tensor([0, 0, 0, 1, 1]))
         >>> print(summarize({"train": train}, ["ant", "bee"], {"train": "/insects"}, PassedOver()))
         data: 2 classes, 'ant' to 'bee'
           train: 5 inputs, 2 to 3 of each class (/insects)
@@ -59,7 +59,7 @@ def summarize(
 def _counts(labels: Tensor, names: Sequence[str | int]) -> str:
     total = f"{len(labels)} inputs"
     if len(labels) == 0 or int(labels.min()) < 0:
-        return f"{total}, unlabelled" if len(labels) else total
+        return f"{total}, unlabeled" if len(labels) else total
     counts = labels.bincount(minlength=len(names))
     least, most = int(counts.min()), int(counts.max())
     text = f"{total}, {least} of each class" if least == most else f"{total}, {least} to {most} of each class"

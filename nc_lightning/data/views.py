@@ -18,13 +18,13 @@ Augmentation = SimCLR | Callable[[Tensor], Tensor] | nn.Module
 
 
 class Views:
-    """Turn a batch of images into views for training: float in [0, 1], augmented, then standardised.
+    """Turn a batch of images into views for training: float in [0, 1], augmented, then standardized.
 
     Args:
         count: Number of views of each image.
         augmentation: None leaves images as they are. `SimCLR` is applied to whole batches; any other, such as a
             transform of ``torchvision.transforms.v2``, to one image after another, which is slow.
-        mean: (channels,) mean of the training images in [0, 1]; None to standardise nothing.
+        mean: (channels,) mean of the training images in [0, 1]; None to standardize nothing.
         std: (channels,) their standard deviation.
 
     Shape:
@@ -62,7 +62,7 @@ class Views:
         if self.augmentation is not None and not self._checked:
             self._checked = True
             self._check(augmented)
-        views = tuple(self._standardise(view) for view in augmented)
+        views = tuple(self._standardize(view) for view in augmented)
         return views[0] if self.count == 1 else views
 
     def _check(self, views: list[Tensor]) -> None:
@@ -96,12 +96,12 @@ class Views:
             raise ValueError(f"augmentation: got views of the shapes {sorted(shapes)[:3]}, expected one for all images")
         return as_floats(torch.stack(views))
 
-    def _standardise(self, x: Tensor) -> Tensor:
+    def _standardize(self, x: Tensor) -> Tensor:
         if self.mean is None or self.std is None:
             return x
         if (x.device, x.dtype) not in self._on:
             self._on[x.device, x.dtype] = self.mean.to(x), self.std.to(x)  # once: a copy makes the host wait
-        return standardise(x, *self._on[x.device, x.dtype])
+        return standardize(x, *self._on[x.device, x.dtype])
 
 
 def as_floats(x: Tensor) -> Tensor:
@@ -114,14 +114,14 @@ def as_floats(x: Tensor) -> Tensor:
     return x.float().div_(255) if x.dtype == torch.uint8 else x.float()
 
 
-def standardise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def standardize(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return images (N, channels, ...) less the mean (channels,) over the standard deviation (channels,).
 
     Raises:
         ValueError: If the images have another number of channels.
 
     Example:
-        >>> standardise(torch.tensor([[[0.75]]]), torch.tensor([0.5]), torch.tensor([0.25]))
+        >>> standardize(torch.tensor([[[0.75]]]), torch.tensor([0.5]), torch.tensor([0.25]))
         tensor([[[1.]]])
     """
     if x.ndim < 2 or x.shape[1] != len(mean):  # one channel would be broadcast

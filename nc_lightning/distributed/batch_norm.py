@@ -13,7 +13,7 @@ from nc_lightning.private_apis.torch import BatchNormBase
 
 
 class BatchNormSync(LayerSync):
-    """Plugin for the Trainer: every BatchNorm normalises the batches of all processes together.
+    """Plugin for the Trainer: every BatchNorm normalizes the batches of all processes together.
 
     With the statistics of its share alone, a process would leave its mark on the features, by which samples can be told
     apart, and a run on several processes would not be that of one. Where processes meet by NCCL or another backend of

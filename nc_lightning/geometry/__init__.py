@@ -1,4 +1,4 @@
-"""Pure functions on tensors: normalisation, the simplex ETF, class statistics, collapse measures, ranks and bounds."""
+"""Pure functions on tensors: normalization, the simplex ETF, class statistics, collapse measures, ranks and bounds."""
 
 from nc_lightning.geometry.bounds import collapsed_value, scl_lower_bound, ucl_lower_bound
 from nc_lightning.geometry.centers import CenterDistances, ncc_accuracy, within_class_variation

@@ -117,7 +117,7 @@ def nc1_outside_span(stats: ClassStatistics) -> Tensor:
 
 
 def cdnv(stats: ClassStatistics) -> Tensor:
-    """Class-distance normalised variance, the mean over pairs of classes of (var_a + var_b) / (2 ||mu_a - mu_b||^2).
+    """Class-distance normalized variance, the mean over pairs of classes of (var_a + var_b) / (2 ||mu_a - mu_b||^2).
 
     Range [0, inf], ideal 0. var_c is the mean squared distance of class c to its mean.
 

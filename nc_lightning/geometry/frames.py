@@ -1,4 +1,4 @@
-"""Class means of more classes than fit on a simplex, C > d + 1: generalised measures, and the least they can be.
+"""Class means of more classes than fit on a simplex, C > d + 1: generalized measures, and the least they can be.
 
 With C <= d + 1 the ideal is the simplex ETF; beyond, class means can still be a tight frame, with angles as large as
 possible. Functions of class statistics return 0-dimensional float64 tensors, NaN where all class means coincide. Floors

@@ -1,4 +1,4 @@
-"""Feature normalisation: where the projections ``z`` are allowed to live."""
+"""Feature normalization: where the projections ``z`` are allowed to live."""
 
 from typing import Literal
 
@@ -59,7 +59,7 @@ def unit_sphere(z: Tensor) -> Tensor:
 
 
 def normalize(z: Tensor, normalization: Normalization) -> Tensor:
-    """Apply the normalisation of that name: ``unit_ball``, ``unit_sphere`` or ``none``.
+    """Apply the normalization of that name: ``unit_ball``, ``unit_sphere`` or ``none``.
 
     Args:
         z: Features, shape (..., d), any floating-point dtype.
@@ -105,13 +105,13 @@ def normalize_rows_(z: Tensor, normalization: Normalization) -> Tensor | None:
 
 
 def pull_back_rows_(gradient: Tensor, z: Tensor, divisors: Tensor | None, normalization: Normalization) -> None:
-    """Turn the gradient with respect to normalised rows into that with respect to rows before, in place.
+    """Turn the gradient with respect to normalized rows into that with respect to rows before, in place.
 
     Where a row was scaled, its gradient loses the part along the row.
 
     Args:
         gradient: (N, d) with respect to ``z``.
-        z: (N, d) normalised rows.
+        z: (N, d) normalized rows.
         divisors: What `normalize_rows_` returned.
         normalization: Which one.
 

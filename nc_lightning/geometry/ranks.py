@@ -16,7 +16,7 @@ dtype: the peers' cut-offs depend on it, and the value of NC1 with them."""
 
 
 def effective_rank_of(singular_values: Tensor, added: float = 0.0) -> Tensor:
-    """Return `effective_rank` from singular values, with a number added to each normalised one."""
+    """Return `effective_rank` from singular values, with a number added to each normalized one."""
     total = singular_values.sum()
     if not total > 0:
         return torch.zeros_like(total)
@@ -51,7 +51,7 @@ def _singular_values(matrix: Tensor) -> Tensor:
 
 
 def effective_rank(matrix: Tensor) -> Tensor:
-    """Exponential of the entropy of the normalised singular values.
+    """Exponential of the entropy of the normalized singular values.
 
     Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse. Singular values, not
     eigenvalues of the covariance, whose effective rank is never larger.
@@ -84,7 +84,7 @@ def participation_ratio(matrix: Tensor) -> Tensor:
 
 
 def rankme(matrix: Tensor) -> Tensor:
-    """RankMe: the effective rank with 1e-7 added to every normalised singular value. Range [1, about min(N, d)].
+    """RankMe: the effective rank with 1e-7 added to every normalized singular value. Range [1, about min(N, d)].
 
     Source:
         Garrido et al. (2023), RankMe: assessing the downstream performance by the rank of representations, eq. 1.

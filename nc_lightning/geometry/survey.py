@@ -89,7 +89,7 @@ def survey(
 def measure(z: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[str, float]:
     """Measure the geometry of features that are already there, by every measure we have.
 
-    Features are taken as they are: normalise them first (`unit_ball`, `unit_sphere`) if the model was trained so.
+    Features are taken as they are: normalize them first (`unit_ball`, `unit_sphere`) if the model was trained so.
 
     Args:
         z: Features (N, d), floating point.

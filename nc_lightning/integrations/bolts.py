@@ -87,7 +87,7 @@ class CIFAR10DataModule(LightningDataModule):
         data_dir: Where torchvision's ``cifar-10-batches-py`` is, or goes.
         download: Get the data set if it is not there.
         val_split: Share of the training set to validate on.
-        normalize: Standardise the channels.
+        normalize: Standardize the channels.
         batch_size: Images in a batch.
         num_workers: Processes that load batches.
         seed: Seed of the split.

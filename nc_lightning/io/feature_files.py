@@ -66,12 +66,12 @@ class FeatureFile:
             given = np.char.strip(given.astype(str))
             for row in np.flatnonzero(np.isin(np.char.lower(given), MISSING))[:1].tolist():
                 raise ValueError(f"FILE: got the label {str(given[row])!r} in row {row}, expected the name of a class")
-        labelled = given >= 0 if given.dtype.kind in "iu" else np.ones(len(given), dtype=bool)
-        self.num_unknown = int((~labelled).sum())
-        classes, numbers = np.unique(given[labelled], return_inverse=True)
+        labeled = given >= 0 if given.dtype.kind in "iu" else np.ones(len(given), dtype=bool)
+        self.num_unknown = int((~labeled).sum())
+        classes, numbers = np.unique(given[labeled], return_inverse=True)
         self.classes: list[Any] = classes.tolist()
         self._labels = np.full(len(given), -1)
-        self._labels[labelled] = numbers
+        self._labels[labeled] = numbers
         shape = self._source.shape
         if len(shape) != 2 or shape[0] != len(given) or 0 in shape:
             raise ValueError(f"FILE: got features of shape {shape} and {len(given)} labels, expected (N, d) and N")
@@ -90,9 +90,9 @@ class FeatureFile:
             rows = read if isinstance(read, Tensor) else _as_tensor(read)
             labels = torch.from_numpy(self._labels[start : start + len(rows)])
             start += len(rows)
-            labelled = labels >= 0
+            labeled = labels >= 0
             z = rows if rows.dtype == torch.float64 else rows.float()
-            yield z[labelled], labels[labelled]
+            yield z[labeled], labels[labeled]
 
 
 class _Arrays:

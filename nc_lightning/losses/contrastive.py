@@ -29,7 +29,7 @@ from nc_lightning.losses.theory import TheoreticalValues
 class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
     """Contrastive loss with hardened negatives; `SCLLoss`, `HSCLLoss`, `UCLLoss` and `HUCLLoss` name its four uses.
 
-    For an anchor i, a positive j and negatives n with inner products s of the normalised features:
+    For an anchor i, a positive j and negatives n with inner products s of the normalized features:
 
         loss_ij = psi({t_n}, {w_n}),   t_n = (s_in - s_ij) / temperature,   w_n ~ eta(s_in), summing to 1 over n
 
@@ -46,7 +46,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         temperature: tau > 0, the only scale there is; a `torch.nn.Parameter` of shape () to learn it.
         num_negatives: None for the exact expectation over the batch's negatives; k to draw k negatives for every pair,
             as the paper's code does with k = 256.
-        normalization: ``unit_ball``, ``unit_sphere`` or ``none``; idempotent, so the model may normalise as well.
+        normalization: ``unit_ball``, ``unit_sphere`` or ``none``; idempotent, so the model may normalize as well.
         differentiate_weights: Whether gradients flow through the weights; the paper's do not.
         include_self: Count an anchor as its own positive (and negative, among ``all``), as the paper's code does.
         link: psi, of `nc_lightning.losses.links`; None for InfoNCE in its mean form.

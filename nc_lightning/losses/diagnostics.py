@@ -68,7 +68,7 @@ def negative_statistics(
     past_id: Tensor | None = None,
     max_anchors: int | None = None,
 ) -> dict[str, Tensor]:
-    """Compute `ContrastiveLoss.negative_statistics` of normalised features, in memory of O(N).
+    """Compute `ContrastiveLoss.negative_statistics` of normalized features, in memory of O(N).
 
     Example:
         >>> ids = torch.tensor([0, 0, 1, 1])
@@ -122,7 +122,7 @@ def similarity_histograms(
     """Count the similarities of all pairs of some features, in memory of O(N).
 
     Args:
-        z: (N, d) normalised features.
+        z: (N, d) normalized features.
         labels: (N,) integers.
         hardening: eta; None to leave the hardened negatives out.
         negatives: ``other_classes`` or ``all`` other samples, see `ContrastiveLoss`.

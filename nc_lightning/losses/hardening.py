@@ -32,7 +32,7 @@ class Hardening(ABC):
         """
 
     def log_weights(self, similarity: Tensor, negatives: Tensor) -> Tensor:
-        """Logarithm of the weights of an anchor's negatives, normalised over each row.
+        """Logarithm of the weights of an anchor's negatives, normalized over each row.
 
         Args:
             similarity: (N, M) similarities s.
@@ -148,7 +148,7 @@ class CustomHardening(Hardening):
 
     Args:
         eta: Function of a tensor of similarities, elementwise.
-        span: The grid covers s in [-span, span]; 1 for normalised features.
+        span: The grid covers s in [-span, span]; 1 for normalized features.
 
     Raises:
         ValueError: If eta is negative, not finite or decreases anywhere on the grid.

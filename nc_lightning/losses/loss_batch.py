@@ -13,7 +13,7 @@ class LossBatch(NamedTuple):
     Attributes:
         z: (n, d) features of this process, float32 or float64.
         ids: (N,) integers of the whole batch; equal ids are each other's positives.
-        past: (M, d) normalised features that are negatives only; None without any.
+        past: (M, d) normalized features that are negatives only; None without any.
         past_ids: (M,) their ids.
         shares: Number of rows on each process; None for a batch of this process alone.
     """

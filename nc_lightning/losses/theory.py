@@ -47,7 +47,7 @@ class TheoreticalValues:
 
         Returns:
             The bound, in nats where psi is a logarithm. None where there is none, or none that can be met: without
-            normalisation, for positives by view, with debiasing, with past features, which another encoder made, for
+            normalization, for positives by view, with debiasing, with past features, which another encoder made, for
             d < C - 1, and for links that sum over the negatives where their number is not known. For HUCL it is the
             bound of UCL, which holds but is not tight; see `neural_collapse_value`.
         """
@@ -78,7 +78,7 @@ class TheoreticalValues:
 
         Returns:
             The value for balanced classes, in nats where psi is a logarithm; None where `lower_bound` is None. It is
-            that bound, but for hardened unsupervised losses, whose weights favour negatives of the anchor's class.
+            that bound, but for hardened unsupervised losses, whose weights favor negatives of the anchor's class.
 
         Example:
             >>> from nc_lightning.losses import ContrastiveLoss

@@ -140,12 +140,12 @@ class ClassStatisticsMetric(Float64Metric):
         return max(0, len(range(rank, dataset_size, processes)) - offered)
 
     def _merged(self) -> list[dict[str, Tensor]]:
-        """Parts of each process's state; one before these are synchronised."""
+        """Parts of each process's state; one before these are synchronized."""
         return [self._parts(state) for state in self.state.view(-1, self.state.shape[-1])]
 
     @property
     def statistics(self) -> ClassStatistics:
-        """The class statistics of everything that was added, by all processes where these are synchronised."""
+        """The class statistics of everything that was added, by all processes where these are synchronized."""
         first, *others = self._merged()
         merged = statistics_of({name: part.clone() for name, part in first.items()})
         for other in others:
@@ -188,7 +188,7 @@ class ClassStatisticsMetric(Float64Metric):
         return STATISTICS_MEASURES[key](stats) if stats.present.any() else stats.means.new_full((), torch.nan)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot a value, or a list of values over epochs, beside the ideal as a dashed line of the same colour.
+        """Plot a value, or a list of values over epochs, beside the ideal as a dashed line of the same color.
 
         Args:
             val: Of `compute` or `forward`, or a list of them; None to compute it now.

@@ -1,4 +1,4 @@
-"""What the four objectives share: encoder, projector, normalisation, loss, optimizer, and what is logged."""
+"""What the four objectives share: encoder, projector, normalization, loss, optimizer, and what is logged."""
 
 import math
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class ContrastiveObjective(RememberingModule):
     """A contrastive loss around a shared encoder; `SCL`, `HSCL`, `UCL` and `HUCL` bring their loss along.
 
     Batches are ``(x, y)`` or ``((x1, ..., xV), y)``; all views go through one forward pass. `forward` returns the
-    normalised projections z, for which losses and geometry are meant.
+    normalized projections z, for which losses and geometry are meant.
 
     Logs ``loss/train`` and ``loss/val``, and beside them, where the loss has one, its lower bound for balanced classes
     ``loss/bound``, the distance to it ``loss/optimality_gap`` and the value of total collapse ``loss/collapsed``. The
@@ -58,8 +58,8 @@ class ContrastiveObjective(RememberingModule):
         compile: Whether to compile the encoder.
 
     Attributes:
-        preprocess: Turns uint8 images, or float ones in [0, 1], into what the encoder was trained on: standardised as
-            the data module of the fit does. `forward` takes standardised inputs, the batches of data modules here.
+        preprocess: Turns uint8 images, or float ones in [0, 1], into what the encoder was trained on: standardized as
+            the data module of the fit does. `forward` takes standardized inputs, the batches of data modules here.
         class_names: Names of the classes of training in their order, or their labels; None where nothing is known.
 
     Weight decay, and the trust ratio of LARS with it, leaves biases and the scales of norms alone.
@@ -122,7 +122,7 @@ class ContrastiveObjective(RememberingModule):
         return self.encoder
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map inputs (N, ...) to normalised projections z (N, d), float32 or better."""
+        """Map inputs (N, ...) to normalized projections z (N, d), float32 or better."""
         h = self.encoder(x)
         if type(self.projector) in (nn.Linear, ProjectionHead):  # any other may take features of another form
             check_features("encoder", self.encoder, h, next(self.projector.parameters()).shape[1])
@@ -140,7 +140,7 @@ class ContrastiveObjective(RememberingModule):
             )
         if self.trainer.world_size > 1 and any(type(module) in _BATCH_NORMS for module in self.modules()):
             rank_zero_warn(
-                "sync_batchnorm: got False with BatchNorm on several processes, which normalises each process's share "
+                "sync_batchnorm: got False with BatchNorm on several processes, which normalizes each process's share "
                 "by itself and so tells samples apart by where they are; give the Trainer plugins=[BatchNormSync()]"
             )
 
@@ -198,7 +198,7 @@ class ContrastiveObjective(RememberingModule):
         return {"z": z, "labels": labels}
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Return the normalised projections and the labels of a batch."""
+        """Return the normalized projections and the labels of a batch."""
         x, labels, _ = concatenate_views(batch)
         return {"features": self(x), "labels": labels}
 

@@ -93,7 +93,7 @@ class _HardObjective(_Objective):
 class SCL(_Objective):
     """Supervised contrastive learning: samples of other classes are negatives, all weighing alike.
 
-    Neural collapse minimises it, but without hard negatives training tends to end in dimensional collapse
+    Neural collapse minimizes it, but without hard negatives training tends to end in dimensional collapse
     (arXiv 2311.05139).
 
     Args:
@@ -112,7 +112,7 @@ class SCL(_Objective):
 class HSCL(_HardObjective):
     """Hard supervised contrastive learning: negatives of other classes, the similar ones weighing more.
 
-    Never below SCL and equal to it at neural collapse, which minimises both; on the unit ball or sphere training gets
+    Never below SCL and equal to it at neural collapse, which minimizes both; on the unit ball or sphere training gets
     there (arXiv 2311.05139). Exactly SCL for ``beta`` 0.
 
     Args:
@@ -132,7 +132,7 @@ class UCL(_Objective):
     """Unsupervised contrastive learning: every other sample is a negative whatever its class, all weighing alike.
 
     Labels only name the positives: samples of one class as in the paper, or views of one image if each image has a
-    label of its own. With positives by class, neural collapse minimises it (arXiv 2311.05139).
+    label of its own. With positives by class, neural collapse minimizes it (arXiv 2311.05139).
 
     Args:
         tau_plus: Share of false negatives to take out of the mean.

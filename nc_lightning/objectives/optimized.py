@@ -1,4 +1,4 @@
-"""How an objective is optimised: its optimizer and schedule, their step size, and how a resumed run has them."""
+"""How an objective is optimized: its optimizer and schedule, their step size, and how a resumed run has them."""
 
 from typing import Any
 

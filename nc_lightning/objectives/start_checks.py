@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
-from nc_lightning.data.base import LabelledDataModule
+from nc_lightning.data.base import LabeledDataModule
 from nc_lightning.distributed.collectives import all_gather_objects
 from nc_lightning.private_apis.lightning import attached_datamodule, limit_trials, size_search
 
@@ -75,11 +75,11 @@ def check_tuners(trainer: Trainer) -> None:
                 f"weights alone; leave it out, and set the {found} to what it has found"
             )
         data = attached_datamodule(trainer)
-        if isinstance(callback, BatchSizeFinder) and isinstance(data, LabelledDataModule):
+        if isinstance(callback, BatchSizeFinder) and isinstance(data, LabeledDataModule):
             _limit(callback, data)
 
 
-def _limit(finder: BatchSizeFinder, data: LabelledDataModule) -> None:
+def _limit(finder: BatchSizeFinder, data: LabeledDataModule) -> None:
     mode, size, end = size_search(finder)
     largest = min(data.num_training_samples, end - 1)
     if data.batches == "balanced":

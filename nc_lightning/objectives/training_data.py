@@ -6,7 +6,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from nc_lightning.callbacks.sources import data_in_use
-from nc_lightning.data.base import LabelledDataModule
+from nc_lightning.data.base import LabeledDataModule
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.objectives.optimized import OptimizedModule
 from nc_lightning.private_apis.lightning import attached_trainer
@@ -21,11 +21,11 @@ class RememberingModule(OptimizedModule):
         args: Arguments of `OptimizedModule`.
 
     Attributes:
-        preprocess: Standardises images as in training.
+        preprocess: Standardizes images as in training.
         class_names: Names of the classes of training in their order, or their labels; None where nothing is known.
 
     Raises:
-        ValueError: If the classes are others than in training, or inputs cannot be standardised as in training.
+        ValueError: If the classes are others than in training, or inputs cannot be standardized as in training.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -57,7 +57,7 @@ class RememberingModule(OptimizedModule):
         super().on_save_checkpoint(checkpoint)
         self.preprocess.save(checkpoint["state_dict"], "preprocess.")
         if self.preprocess.known:
-            checkpoint["standardised"] = self.preprocess.mean is not None
+            checkpoint["standardized"] = self.preprocess.mean is not None
         if self.class_names is not None:
             checkpoint["class_names"] = self.class_names
 
@@ -67,7 +67,7 @@ class RememberingModule(OptimizedModule):
         trainer = attached_trainer(self)
         fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         state_dict = checkpoint.get("state_dict", {})
-        if "standardised" in checkpoint or "preprocess.mean" in state_dict:
+        if "standardized" in checkpoint or "preprocess.mean" in state_dict:
             self.preprocess.load(state_dict, "preprocess.")
         elif not fitting:  # an earlier version's: a fit keeps what its data say
             self.preprocess.take_from(None)
@@ -86,14 +86,14 @@ class RememberingModule(OptimizedModule):
 def preprocess_in_use(trained: Preprocess, data: Any) -> Preprocess:
     """Return how the data are preprocessed; warn where their mean and standard deviation differ from training's.
 
-    The data modules here standardise by those of training; loaders and other data modules keep their own.
+    The data modules here standardize by those of training; loaders and other data modules keep their own.
 
     Raises:
-        ValueError: If one of the two standardises and the other does not, or if the numbers of channels differ.
+        ValueError: If one of the two standardizes and the other does not, or if the numbers of channels differ.
     """
     own = Preprocess()
     own.take_from(data)
-    follows = isinstance(data, LabelledDataModule)
+    follows = isinstance(data, LabeledDataModule)
     used = own if own.known and not (follows and trained.known) else trained
     if not (own.known and trained.known) or own.settings() == trained.settings():
         return used
@@ -107,9 +107,9 @@ def preprocess_in_use(trained: Preprocess, data: Any) -> Preprocess:
 def class_names_of(data: Any) -> list[str | int] | None:
     """Return the names of the classes of a data module or loader in their order, or their labels without names.
 
-    Returns None where it has neither, and for unlabelled inputs.
+    Returns None where it has neither, and for unlabeled inputs.
     """
-    names = data.names_or_labels() if isinstance(data, LabelledDataModule) else getattr(data, "class_names", None)
+    names = data.names_or_labels() if isinstance(data, LabeledDataModule) else getattr(data, "class_names", None)
     if not isinstance(names, (list, tuple)):
         return None
     return [name if isinstance(name, int) else str(name) for name in names]

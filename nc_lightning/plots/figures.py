@@ -1,8 +1,8 @@
 """Figures of representation geometry, for dashboards, notebooks and papers; each says in its title what is ideal.
 
 All return a `matplotlib.figure.Figure`, made without pyplot and its state; those of statistics raise a ValueError if no
-class is present. Several sets or runs are compared by passing a dict of them by name. Colours are told apart by
-colour-blind people, and text is readable in thumbnails.
+class is present. Several sets or runs are compared by passing a dict of them by name. Colors are told apart by
+color-blind people, and text is readable in thumbnails.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ from torch import Tensor
 from nc_lightning.geometry import ClassStatistics
 from nc_lightning.losses import SimilarityHistograms
 from nc_lightning.plots.panels import (
-    COLOURS,
+    COLORS,
     MOST_CLASSES,
     SMALLEST_SHOWN,
-    colours_for,
+    colors_for,
     draw_cosine_scale,
     draw_cosines,
     draw_matrix,
@@ -61,9 +61,9 @@ def geometry_figure(stats: ClassStatistics) -> Figure:
 
 
 def cosines_figure(stats: Compared, class_names: Sequence[str] | None = None) -> Figure:
-    """Draw the cosines between centered class means next to those of the ideal simplex, on one scale of colours.
+    """Draw the cosines between centered class means next to those of the ideal simplex, on one scale of colors.
 
-    Each set has a panel, and the ideal one. Classes are ordered so that similar ones are neighbours. The scale is from
+    Each set has a panel, and the ideal one. Classes are ordered so that similar ones are neighbors. The scale is from
     -1 to 1 in every figure; it is that of the signed square root, so that a cosine of 0.01 can be told from 0.
 
     Args:
@@ -169,13 +169,13 @@ def similarities_figure(histograms: SimilarityHistograms, num_classes: int) -> F
     figure, axes = _panel()
     edges = histograms.edges.numpy()
     ideal = ideal_cosine(num_classes)
-    for share, name, colour in (
-        (histograms.negatives, "negatives", COLOURS[0]),
-        (histograms.positives, "positives", COLOURS[2]),
+    for share, name, color in (
+        (histograms.negatives, "negatives", COLORS[0]),
+        (histograms.positives, "positives", COLORS[2]),
     ):
-        axes.stairs(share.numpy(), edges, fill=True, alpha=0.45, color=colour, label=name)
+        axes.stairs(share.numpy(), edges, fill=True, alpha=0.45, color=color, label=name)
     if histograms.hardened is not None:
-        axes.stairs(histograms.hardened.numpy(), edges, linewidth=1.6, color=COLOURS[1], label="hardened negatives")
+        axes.stairs(histograms.hardened.numpy(), edges, linewidth=1.6, color=COLORS[1], label="hardened negatives")
     for x in (ideal, 1.0):
         axes.axvline(x, color="black", linestyle="--", linewidth=1)
     axes.set_xticks(np.linspace(edges[0], edges[-1], 5).round(2))
@@ -200,13 +200,13 @@ def trajectory_figure(paths: Mapping[str, Sequence[tuple[float, float]]], rank: 
     """
     figure, axes = _panel()
     least = 1.0
-    for (name, path), colour in zip(paths.items(), colours_for(paths), strict=True):
+    for (name, path), color in zip(paths.items(), colors_for(paths), strict=True):
         points = np.array([p for p in path if np.isfinite(p).all()]).reshape(-1, 2).clip(min=SMALLEST_SHOWN)
         if len(points) == 0:
             continue
         least = min(least, points[:, 0].min())
-        axes.plot(*points.T, marker="o", markersize=3.5, linewidth=1.2, color=colour, label=name)
-        axes.plot(*points[0], marker="s", markersize=7, color=colour, fillstyle="none")
+        axes.plot(*points.T, marker="o", markersize=3.5, linewidth=1.2, color=color, label=name)
+        axes.plot(*points[0], marker="s", markersize=7, color=color, fillstyle="none")
     axes.axhline(rank, color="black", linestyle="--", linewidth=1)
     axes.plot(least / 3, rank, marker="*", markersize=15, color="black", clip_on=False, zorder=3)
     axes.set(xscale="log", xlim=(least / 4.5, None), ylim=(0, rank * 1.08))
@@ -220,7 +220,7 @@ def trajectory_figure(paths: Mapping[str, Sequence[tuple[float, float]]], rank: 
 
 
 def to_png(figure: Figure) -> bytes:
-    """Render a figure to a PNG file of 256 colours, a fraction of the size of one with all of them.
+    """Render a figure to a PNG file of 256 colors, a fraction of the size of one with all of them.
 
     Example:
         >>> to_png(trajectory_figure({"train": [(1.0, 2.0)]}, rank=9))[1:4]

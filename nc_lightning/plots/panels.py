@@ -16,9 +16,9 @@ from torch.nn.functional import normalize
 
 from nc_lightning.geometry import ClassStatistics, class_mean_spectrum, simplex_plane
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Of sets and runs: the palette of Okabe and Ito, whose colours differ for every kind of colour vision."""
-CLASS_COLOURS = (
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Of sets and runs: the palette of Okabe and Ito, whose colors differ for every kind of color vision."""
+CLASS_COLORS = (
     *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933"),
     *("#DDCC77", "#CC6677", "#882255", "#AA4499", "#888888"),
 )
@@ -29,12 +29,12 @@ MOST_CLASSES = 256
 MOST_NAMES = 20
 """More classes than this are not named in a figure."""
 _SIGNED_ROOT = FuncNorm((lambda x: np.sign(x) * np.abs(x) ** 0.5, lambda x: np.sign(x) * x**2), vmin=-1, vmax=1)
-"""One scale of colours for all matrices of cosines, on which 0.01 can be told from 0."""
+"""One scale of colors for all matrices of cosines, on which 0.01 can be told from 0."""
 
 
-def colours_for(named: Mapping[str, object]) -> tuple[str, ...]:
-    """A colour for each, the palette beginning anew where it ends."""
-    return (COLOURS * (len(named) // len(COLOURS) + 1))[: len(named)]
+def colors_for(named: Mapping[str, object]) -> tuple[str, ...]:
+    """A color for each, the palette beginning anew where it ends."""
+    return (COLORS * (len(named) // len(COLORS) + 1))[: len(named)]
 
 
 def ideal_cosine(classes: int) -> float:
@@ -45,12 +45,12 @@ def ideal_cosine(classes: int) -> float:
 def draw_spectrum(axes: Axes, named: Mapping[str, ClassStatistics]) -> int:
     """Draw a line for each, and return the ideal rank."""
     rank, least = 1, 1.0
-    for (name, stats), colour in zip(named.items(), colours_for(named), strict=True):
+    for (name, stats), color in zip(named.items(), colors_for(named), strict=True):
         possible = max(1, min(int(stats.present.sum()) - 1, stats.feature_dim))
         values = class_mean_spectrum(stats).sqrt()[:possible].clamp(min=SMALLEST_SHOWN).numpy()
         rank, least = max(rank, possible), min(least, float(values.min()))
         x = np.arange(1, len(values) + 1)
-        axes.plot(x, values, marker=".", markersize=5, linewidth=1.2, color=colour, label=name or "class means")
+        axes.plot(x, values, marker=".", markersize=5, linewidth=1.2, color=color, label=name or "class means")
     axes.plot(range(1, rank + 1), [1.0] * rank, linestyle="--", linewidth=1.2, color="black", label="ideal")
     axes.set(
         yscale="log", ylim=(max(SMALLEST_SHOWN, min(0.01, least / 2)), 2), xlabel="index", ylabel="over the largest"
@@ -70,7 +70,7 @@ def draw_matrix(axes: Axes, cosines: np.ndarray[Any, Any]) -> AxesImage:
 
 
 def draw_cosine_scale(axes: Axes) -> None:
-    """Draw the scale of colours below a matrix; several times as fast as matplotlib's own colour bar."""
+    """Draw the scale of colors below a matrix; several times as fast as matplotlib's own color bar."""
     roots = np.linspace(-1, 1, 201)
     draw_matrix(axes, (np.sign(roots) * roots**2)[None])
     axes.set(aspect="auto", xlim=(0, 200))
@@ -116,11 +116,11 @@ def draw_plane(
     classes = len(present)
     basis, corners = simplex_plane(stats)
     radius = float(corners.norm(dim=1).max()) or 1.0
-    colours = np.array(CLASS_COLOURS)[np.arange(stats.num_classes) % len(CLASS_COLOURS)]
+    colors = np.array(CLASS_COLORS)[np.arange(stats.num_classes) % len(CLASS_COLORS)]
     if z is not None and labels is not None:
         center = stats.class_means.mean(0)
         points = ((z.detach().cpu().double() - center) @ basis / radius).numpy()
-        axes.scatter(points[:, 0], points[:, 1], s=5, c=colours[labels.cpu().numpy()], linewidths=0, alpha=0.5)
+        axes.scatter(points[:, 0], points[:, 1], s=5, c=colors[labels.cpu().numpy()], linewidths=0, alpha=0.5)
     means = (stats.centered_class_means @ basis / radius).numpy()
     simplex = stats.feature_dim >= classes - 1
     outline = corners.numpy() / radius
@@ -128,7 +128,7 @@ def draw_plane(
         axes.plot(*np.vstack([outline, outline[:1]]).T, linestyle="--", linewidth=1, color="black")
     size = 40 if classes <= MOST_NAMES else 14
     axes.scatter(
-        means[:, 0], means[:, 1], s=size, c=colours[present.numpy()], edgecolors="black", linewidths=0.7, zorder=3
+        means[:, 0], means[:, 1], s=size, c=colors[present.numpy()], edgecolors="black", linewidths=0.7, zorder=3
     )
     if classes <= MOST_NAMES:
         for label, (x, y) in zip(present.tolist(), 1.18 * outline, strict=True):

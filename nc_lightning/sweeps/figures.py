@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nc_lightning.geometry import MEASURES
-from nc_lightning.plots.panels import SMALLEST_SHOWN, colours_for
+from nc_lightning.plots.panels import SMALLEST_SHOWN, colors_for
 from nc_lightning.sweeps.results import Group
 
 _PANEL = (4.2, 3.2)
@@ -67,10 +67,10 @@ class Layout:
         found = list(dict.fromkeys(group.settings[self.x] for group in groups if self.x in group.settings))
         return sorted(found) if all(isinstance(value, int | float) for value in found) else found
 
-    def colours(self, groups: Sequence[Group]) -> dict[str, str]:
-        """Return the colour of each line by its name."""
+    def colors(self, groups: Sequence[Group]) -> dict[str, str]:
+        """Return the color of each line by its name."""
         names = dict.fromkeys(self.line(group) for group in groups)
-        return dict(zip(names, colours_for(names), strict=True))
+        return dict(zip(names, colors_for(names), strict=True))
 
     def line(self, group: Group) -> str:
         """Return the name of the line that a group belongs to."""
@@ -85,11 +85,11 @@ def measure_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name:
     neural collapse, if there is one.
     """
     layout = Layout.of(groups, axes)
-    x_values, colours = layout.x_values(groups), layout.colours(groups)
+    x_values, colors = layout.x_values(groups), layout.colors(groups)
     numeric = all(isinstance(x, int | float) for x in x_values)
 
     def draw(panel: Axes, shown: Sequence[Group]) -> None:
-        for line, colour in colours.items():
+        for line, color in colors.items():
             own = [group for group in shown if layout.line(group) == line]
             spreads = {group.settings.get(layout.x): group.spread(key) for group in own}
             points = [x for x in x_values if x in spreads]
@@ -97,11 +97,11 @@ def measure_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name:
                 mean, least, greatest = np.array([spreads[x] for x in points], dtype=float).T
                 at = points if numeric else [x_values.index(x) for x in points]
                 bars = np.stack([mean - least, greatest - mean])
-                panel.errorbar(at, mean, yerr=bars, color=colour, marker="o", markersize=4, capsize=3, label=line)
+                panel.errorbar(at, mean, yerr=bars, color=color, marker="o", markersize=4, capsize=3, label=line)
             elif None in spreads:
                 mean, least, greatest = spreads[None]
-                panel.axhline(mean, color=colour, linewidth=1.2, label=line)
-                panel.axhspan(least, greatest, color=colour, alpha=0.15, linewidth=0)
+                panel.axhline(mean, color=color, linewidth=1.2, label=line)
+                panel.axhspan(least, greatest, color=color, alpha=0.15, linewidth=0)
         if ideal is not None and _is_linear(key):
             panel.axhline(ideal, color="black", linestyle="--", linewidth=1)
         if not _is_linear(key):
@@ -146,7 +146,7 @@ def _lines(
 ) -> Figure:
     """Draw the series of each group, on a logarithmic scale down to ``least`` unless that is None."""
     layout = Layout.of(groups, axes)
-    x_values, colours = layout.x_values(groups), layout.colours(groups)
+    x_values, colors = layout.x_values(groups), layout.colors(groups)
 
     def draw(panel: Axes, shown: Sequence[Group]) -> None:
         for group in shown:
@@ -158,8 +158,8 @@ def _lines(
             line, x = layout.line(group), group.settings.get(layout.x)
             dash = _DASHES[x_values.index(x) % len(_DASHES)] if x in x_values else "-"
             label = line if x is None else f"{line} {x}"
-            panel.plot(at, values.mean(0), color=colours[line], linestyle=dash, linewidth=1.2, label=label)
-            panel.fill_between(at, values.min(0), values.max(0), color=colours[line], alpha=0.12, linewidth=0)
+            panel.plot(at, values.mean(0), color=colors[line], linestyle=dash, linewidth=1.2, label=label)
+            panel.fill_between(at, values.min(0), values.max(0), color=colors[line], alpha=0.12, linewidth=0)
         if least is not None:
             panel.set_yscale("symlog", linthresh=least)
         panel.set_xlabel(x_label)

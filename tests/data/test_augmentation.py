@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
 from nc_lightning.data.augmentation import (
-    GREY,
+    GRAY,
     NO_BLUR,
     TRIES,
     Crops,
     SimCLR,
     blur_matrix,
-    mix_colours,
+    mix_colors,
     place_crops,
     resize_matrices,
 )
@@ -82,7 +82,7 @@ def test_color_jitter_equals_that_of_torchvision_in_any_order(order):
     expected = x
     for which in order:
         expected = change[which](expected, factor[which])
-    matrix, offset = mix_colours(drawn_for(1.0, factor), x.mean((1, 2))[None], strength=1.0)
+    matrix, offset = mix_colors(drawn_for(1.0, factor), x.mean((1, 2))[None], strength=1.0)
     ours = (matrix[0] @ x.flatten(1) + offset[0][:, None]).view_as(x)
     assert torch.allclose(ours, expected, atol=2e-3)  # torchvision rounds the weights of the gray conversion
 
@@ -92,7 +92,7 @@ def test_the_order_of_color_changes_does_not_matter(order):
     """The slow reference: each change is a separate step, with the hue rotated in YIQ."""
     brightness, contrast, saturation, turn = 0.7, 1.3, 0.6, 0.1
     x = torch.rand(3, 50, dtype=torch.float64, generator=generator())
-    gray = torch.tensor(GREY, dtype=torch.float64)
+    gray = torch.tensor(GRAY, dtype=torch.float64)
     yiq = torch.stack([gray, *torch.tensor([(0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64)])
     angle = torch.tensor(2 * math.pi * turn, dtype=torch.float64)
     rotation = torch.eye(3, dtype=torch.float64)
@@ -107,24 +107,24 @@ def test_the_order_of_color_changes_does_not_matter(order):
     for which in order:
         expected = steps[which](expected)
     uniform = drawn_for(1.0, (brightness, contrast, saturation), turn)
-    matrix, offset = mix_colours(uniform, x.mean(1)[None].float(), strength=1.0)
+    matrix, offset = mix_colors(uniform, x.mean(1)[None].float(), strength=1.0)
     assert torch.allclose(matrix[0].double() @ x + offset[0].double(), expected, atol=1e-5)
 
 
 def test_unjittered_images_keep_their_colors_and_grayscale_loses_them():
     mean = torch.rand(1, 3, generator=generator())
-    kept = mix_colours(drawn_for(1.0, (0.7, 1.3, 0.6), 0.1, change=0.9), mean, strength=1.0)
+    kept = mix_colors(drawn_for(1.0, (0.7, 1.3, 0.6), 0.1, change=0.9), mean, strength=1.0)
     assert torch.equal(kept[0][0], torch.eye(3))
     assert kept[1].item() == 0
-    lost = mix_colours(drawn_for(1.0, (0.7, 1.3, 0.6), 0.1, keep=0.1), mean, strength=1.0)
-    assert torch.allclose(lost[0][0], 0.7 * 1.3 * torch.tensor(GREY).expand(3, 3))
+    lost = mix_colors(drawn_for(1.0, (0.7, 1.3, 0.6), 0.1, keep=0.1), mean, strength=1.0)
+    assert torch.allclose(lost[0][0], 0.7 * 1.3 * torch.tensor(GRAY).expand(3, 3))
 
 
 def test_turning_the_hue_keeps_luma_and_saturation_and_is_reversible():
     def turned_by(turn, color):
-        return mix_colours(drawn_for(1.0, (1.0, 1.0, 1.0), turn), torch.rand(1, 3), strength=1.0)[0][0] @ color
+        return mix_colors(drawn_for(1.0, (1.0, 1.0, 1.0), turn), torch.rand(1, 3), strength=1.0)[0][0] @ color
 
-    gray = torch.tensor(GREY)
+    gray = torch.tensor(GRAY)
     color = torch.rand(3, 50, generator=generator())
     turned = turned_by(0.15, color)
     assert not torch.allclose(turned, color, atol=0.1)
@@ -135,7 +135,7 @@ def test_turning_the_hue_keeps_luma_and_saturation_and_is_reversible():
 
 
 def test_jitter_and_grayscale_have_the_configured_frequencies():
-    matrix, _ = mix_colours(torch.rand(10, 4000, generator=generator()), torch.rand(4000, 3), 0.5)
+    matrix, _ = mix_colors(torch.rand(10, 4000, generator=generator()), torch.rand(4000, 3), 0.5)
     eye = (matrix - torch.eye(3)).abs().amax((1, 2)) < 1e-6
     lost = (matrix - matrix[:, :1]).abs().amax((1, 2)) < 1e-6
     assert eye.float().mean() == pytest.approx(0.2 * 0.8, abs=0.02)

@@ -6,7 +6,7 @@ from torchvision.transforms import v2
 
 from nc_lightning import HSCL
 from nc_lightning.data import ArrayDataModule, ClassBalancedBatchSampler, DigitsDataModule, SimCLR
-from nc_lightning.data.loader import BatchLoader, LabelledTensors
+from nc_lightning.data.loader import BatchLoader, LabeledTensors
 from nc_lightning.data.views import Views
 from nc_lightning.encoders import MLP
 from tests.on_processes import on_processes
@@ -19,7 +19,7 @@ def loader(views=None, num_workers=0, epoch=0, rank=0, ranks=1, seed=0):
     sampler = ClassBalancedBatchSampler(LABELS, 8, seed, num_replicas=ranks, rank=rank)
     sampler.set_epoch(epoch)
     views = views or Views(2, SimCLR())
-    return BatchLoader(LabelledTensors(IMAGES, LABELS), sampler, views, num_workers=num_workers)
+    return BatchLoader(LabeledTensors(IMAGES, LABELS), sampler, views, num_workers=num_workers)
 
 
 def flat(batches):

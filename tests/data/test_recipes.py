@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms._presets import ImageClassification
 
 from nc_lightning.data import ArrayDataModule, DigitsDataModule, SimCLR
-from nc_lightning.data.loader import BatchLoader, LabelledTensors
+from nc_lightning.data.loader import BatchLoader, LabeledTensors
 from nc_lightning.data.preprocess import Preprocess
 from nc_lightning.data.views import Views
 
@@ -46,7 +46,7 @@ def test_views_differ_with_every_kind_of_loader(recipe):
     augmentation = RECIPES[recipe]
     labels = torch.arange(6)
     views = Views(2, augmentation)
-    loader = BatchLoader(LabelledTensors(IMAGES, labels), [[0, 1, 2], [0, 1, 2]], Views(2, augmentation))
+    loader = BatchLoader(LabeledTensors(IMAGES, labels), [[0, 1, 2], [0, 1, 2]], Views(2, augmentation))
     others = Views(2, augmentation)
     batches = [views(IMAGES[:3]), views(IMAGES[:3]), others(IMAGES[:3]), *(x for x, _ in loader)]
     batches += [views(x) for (x,) in DataLoader(torch.utils.data.TensorDataset(IMAGES[:3]), batch_size=3)]
@@ -225,7 +225,7 @@ OF_ANOTHER_SHAPE = {
     "smaller crop": (v2.CenterCrop(8), (3, 8, 8)),
     "not square": (v2.Resize((16, 12)), (3, 16, 12)),
     "padded": (v2.Pad(2), (3, 20, 20)),
-    "grey": (v2.Grayscale(), (1, 16, 16)),
+    "gray": (v2.Grayscale(), (1, 16, 16)),
     "flat": (nn.Flatten(0), (768,)),
 }
 

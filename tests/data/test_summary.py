@@ -11,13 +11,13 @@ from nc_lightning.data import (
     LatentClassDataModule,
     STL10DataModule,
 )
-from nc_lightning.data.loader import LabelledTensors
+from nc_lightning.data.loader import LabeledTensors
 from nc_lightning.data.summary import PassedOver, summarize
 
 
 def images(*counts):
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    return LabelledTensors(torch.zeros(len(labels), 1), labels)
+    return LabeledTensors(torch.zeros(len(labels), 1), labels)
 
 
 def test_a_summary_describes_every_split():
@@ -25,7 +25,7 @@ def test_a_summary_describes_every_split():
     passed_over.add("hidden", "a")
     passed_over.add("linked again", "b", 3)
     passed_over.add("unreadable", "c", 0)
-    unlabeled = LabelledTensors(torch.zeros(4, 1), torch.full((4,), -1))
+    unlabeled = LabeledTensors(torch.zeros(4, 1), torch.full((4,), -1))
     splits = {"train": images(3, 5), "val": images(2, 2), "test": images(0, 1), "more": unlabeled}
     text = summarize(splits, ["ant", "bee"], {"val": "there"}, passed_over)
     assert text.splitlines() == [
@@ -33,7 +33,7 @@ def test_a_summary_describes_every_split():
         "  train: 8 inputs, 3 to 5 of each class",
         "  val: 4 inputs, 2 of each class (there)",
         "  test: 1 inputs, 0 to 1 of each class, none of 1 classes ('ant' first)",
-        "  more: 4 inputs, unlabelled",
+        "  more: 4 inputs, unlabeled",
         "  passed over: 1 hidden (a), 3 linked again (b first)",
     ]
 

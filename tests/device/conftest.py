@@ -21,6 +21,6 @@ def _pretend(monkeypatch):
         augmentation.constant,
         augmentation._pixels,
         augmentation._gaussian_exponents,
-        augmentation._colour_basis,
+        augmentation._color_basis,
     ):
         cached.cache_clear()  # tensors of a machine without values have only a shape

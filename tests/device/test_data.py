@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from nc_lightning import data as data_modules
 from nc_lightning.data import SimCLR, concatenate_views
-from nc_lightning.data.loader import BatchLoader, LabelledTensors
+from nc_lightning.data.loader import BatchLoader, LabeledTensors
 from nc_lightning.data.sources import tiny_imagenet, torchvision_sets
 from nc_lightning.data.views import Views
 from tests.on_both import on_both
@@ -147,7 +147,7 @@ CACHED = {
     "ArrayDataModule": arrays,
     "vectors": vectors,
     "ImageFolderDataModule": folders,
-    "unlabelled": unlabeled,
+    "unlabeled": unlabeled,
     "TinyImageNetDataModule": tiny,
     **{name: of_torchvision(name) for name in data_modules.__all__ if name in SETS_OF_TORCHVISION},
 }
@@ -228,7 +228,7 @@ def test_files_may_be_decoded_by_workers(tmp_path):
 
 
 def test_large_batches_are_copied_from_pinned_memory():
-    dataset = LabelledTensors(torch.zeros(64, 3, 32, 32), torch.zeros(64, dtype=torch.int64))
+    dataset = LabeledTensors(torch.zeros(64, 3, 32, 32), torch.zeros(64, dtype=torch.int64))
     with Machine() as machine:
         loader = BatchLoader(dataset, [list(range(64))], Views(), NAME)
         machine.phase = "epoch"

@@ -180,7 +180,7 @@ def test_a_generator_of_another_device_is_refused():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_deterministic_algorithms(name):
-    torch.use_deterministic_algorithms(True)  # also fills memory that is not initialised with NaN
+    torch.use_deterministic_algorithms(True)  # also fills memory that is not initialized with NaN
     try:
         same_on_both(LOSSES[name], Z, LABELS)
         same_on_both(lambda: LOSSES[name](temperature=0.01, num_negatives=4), Z, LABELS)

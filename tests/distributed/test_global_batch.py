@@ -42,7 +42,7 @@ LOSSES = {
     "hscl, extreme": lambda: HSCLLoss(100.0, 0.01),
     "hucl, extreme, differentiated": lambda: HUCLLoss(30.0, 0.05, differentiate_weights=True),
     "hscl, sphere": lambda: HSCLLoss(5.0, normalization="unit_sphere"),
-    "hucl, not normalised": lambda: HUCLLoss(2.0, normalization="none"),
+    "hucl, not normalized": lambda: HUCLLoss(2.0, normalization="none"),
     "hscl, sum": lambda: HSCLLoss(5.0, link=InfoNCE("sum")),
     "ucl, alpha": lambda: UCLLoss(link=InfoNCE(alpha=0.3)),
     "hscl, queue": lambda: with_queue(HSCLLoss(5.0)),

@@ -47,7 +47,7 @@ def offdiag(G):
 
 # ------------------------------------------------------------------ NC1
 def nc1_pinv(SW, M_centered, weights, C, rtol_eig):
-    """tr(SW SB^+)/C with SB = sum_c weights_c m_c m_c^T; SVD of the centred means, never of SB."""
+    """tr(SW SB^+)/C with SB = sum_c weights_c m_c m_c^T; SVD of the centered means, never of SB."""
     A = np.sqrt(weights)[:, None] * M_centered
     s, Vt = np.linalg.svd(A, full_matrices=False)[1:]
     if s[0] == 0:
@@ -154,7 +154,7 @@ def all_metrics(X, y, C, W=None, b=None):
     o["within_l2_mean_class"] = float(np.mean([q.mean() for q in dist]))  # paper: mean over classes of mean distance
     o["within_l2_mean_sample"] = float(np.mean(np.concatenate(dist)))
 
-    # -------------------------------------------------------------- NC2 (class means centred by mean of class means)
+    # -------------------------------------------------------------- NC2 (class means centered by mean of class means)
     nrm = np.linalg.norm(Mc, axis=1)
     ok2 = P > 1 and np.trace(SB_c) > zero
     o["nc2_equinorm_cv"] = float(nrm.std() / nrm.mean()) if ok2 else nan
@@ -197,7 +197,7 @@ def all_metrics(X, y, C, W=None, b=None):
     )
     unorm = np.linalg.norm(mu, axis=1)
 
-    # -------------------------------------------------------------- paper (arXiv 2311.05139 notebooks): uncentred means
+    # -------------------------------------------------------------- paper (arXiv 2311.05139 notebooks): uncentered means
     o["paper_zero_sum"] = float(np.linalg.norm(mu_cls))
     o["paper_unit_norm"] = float(np.mean(np.abs(unorm - 1)))
     if P > 1 and unorm.min() > 0:
@@ -210,14 +210,14 @@ def all_metrics(X, y, C, W=None, b=None):
         o["paper_equal_ip_cos_mean"] = o["paper_equal_ip_cos_max"] = o["raw_equal_ip_mean"] = nan
     lam = eig_desc(SB_c)
     if ok2:
-        o["means_spectrum_normalised"] = [float(v) for v in (lam / lam[0])[: min(d, P)]]
+        o["means_spectrum_normalized"] = [float(v) for v in (lam / lam[0])[: min(d, P)]]
         lam_svd = np.zeros(d)
         sv = np.linalg.svd(Mc, compute_uv=False)
         lam_svd[: len(sv)] = sv**2 / P
     else:
-        o["means_spectrum_normalised"] = [0.0] * min(d, P)
+        o["means_spectrum_normalized"] = [0.0] * min(d, P)
         lam_svd = np.zeros(d)
-    o["means_erank_sigma"] = entropy_rank(np.sqrt(lam_svd))  # Roy & Vetterli on the centred class-mean matrix
+    o["means_erank_sigma"] = entropy_rank(np.sqrt(lam_svd))  # Roy & Vetterli on the centered class-mean matrix
     o["means_erank_lambda"] = entropy_rank(lam_svd)  # same formula on covariance eigenvalues
     o["means_participation_ratio"] = float(lam_svd.sum() ** 2 / (lam_svd**2).sum()) if ok2 else 0.0
     o["means_stable_rank"] = float(lam_svd.sum() / lam_svd[0]) if ok2 else 0.0
@@ -241,7 +241,7 @@ def all_metrics(X, y, C, W=None, b=None):
         o["nc4_mismatch_no_bias"] = float(np.mean(lin0 != ncc))
         Wp, bp = W[classes], b[classes]
         if ok2:
-            for nm, Wx in (("", Wp), ("_centred_w", Wp - Wp.mean(0))):
+            for nm, Wx in (("", Wp), ("_centered_w", Wp - Wp.mean(0))):
                 o["nc3_frobenius" + nm] = float(np.linalg.norm(Wx / np.linalg.norm(Wx) - Mc / np.linalg.norm(Mc)))
                 G = Wx @ Mc.T
                 T = (np.eye(P) - 1 / P) / np.sqrt(P - 1)
@@ -260,14 +260,14 @@ def all_metrics(X, y, C, W=None, b=None):
     lc = sc**2 / N
     p = s / s.sum() + 1e-7
     o["rankme"] = float(np.exp(-np.sum(p * np.log(p))))
-    o["feat_erank_sigma_uncentred"] = entropy_rank(s)
-    o["feat_erank_sigma_centred"] = 0.0 if flat else entropy_rank(sc)
-    o["feat_erank_lambda_centred"] = 0.0 if flat else entropy_rank(lc)
+    o["feat_erank_sigma_uncentered"] = entropy_rank(s)
+    o["feat_erank_sigma_centered"] = 0.0 if flat else entropy_rank(sc)
+    o["feat_erank_lambda_centered"] = 0.0 if flat else entropy_rank(lc)
     o["feat_participation_ratio"] = 0.0 if flat else float(lc.sum() ** 2 / (lc**2).sum())
-    o["feat_stable_rank_uncentred"] = float((s**2).sum() / s[0] ** 2)
+    o["feat_stable_rank_uncentered"] = float((s**2).sum() / s[0] ** 2)
     o["feat_nesum"] = 0.0 if flat else float(lc.sum() / lc[0])
-    o["feat_numerical_rank_uncentred"] = int((s > max(N, d) * EPS * s[0]).sum())
-    o["feat_rank_centred_1e-5"] = 0 if flat else int((lc > RTOL_EIG * lc[0]).sum())
+    o["feat_numerical_rank_uncentered"] = int((s > max(N, d) * EPS * s[0]).sum())
+    o["feat_rank_centered_1e-5"] = 0 if flat else int((lc > RTOL_EIG * lc[0]).sum())
     o["feat_top1_variance_fraction"] = nan if flat else float(lc[0] / lc.sum())
     o["feat_dims_99pct"] = 0 if flat else int(np.argmax(np.cumsum(lc) / lc.sum() >= 0.99 - 1e-12) + 1)
     k = np.arange(1, len(lc) + 1)
@@ -288,7 +288,7 @@ def all_metrics(X, y, C, W=None, b=None):
     Z = X / np.linalg.norm(X, axis=1, keepdims=True)
     ex = N + N * (N - 1) / d
     o["feat_self_cluster"] = float((np.sum((Z @ Z.T) ** 2) - ex) / (N * N - ex))
-    o["feat_std_l2_normalised"] = float(Z.std(0, ddof=1).mean())
+    o["feat_std_l2_normalized"] = float(Z.std(0, ddof=1).mean())
     sq = np.concatenate([np.sum((Z[i + 1 :] - Z[i]) ** 2, 1) for i in range(N - 1)])
     o["uniformity_t2"] = float(np.log(np.mean(np.exp(-2 * sq))))
     al = []

@@ -52,11 +52,11 @@ NAMES = {
     "effective_rank": "means_erank_sigma",
     "participation_ratio": "means_participation_ratio",
     "nesum": "means_stable_rank",
-    "feature_effective_rank": "feat_erank_sigma_centred",
+    "feature_effective_rank": "feat_erank_sigma_centered",
     "feature_participation_ratio": "feat_participation_ratio",
     "feature_nesum": "feat_nesum",
-    "feature_stable_rank": "feat_stable_rank_uncentred",
-    "feature_rank": "feat_rank_centred_1e-5",
+    "feature_stable_rank": "feat_stable_rank_uncentered",
+    "feature_rank": "feat_rank_centered_1e-5",
     "feature_alpha_req": "feat_alpha_weighted",
     "rankme": "rankme",
     "ncc_accuracy": "ncc_accuracy_distance",
@@ -96,21 +96,21 @@ def test_reference_cases_of_classifiers_spread_and_single_matrices_are_reproduce
     weight = torch.from_numpy(np.asarray(case["W"], dtype=np.float64))
     bias = None if case["b"] is None else torch.from_numpy(np.asarray(case["b"], dtype=np.float64))
     ours = {
-        "nc3_frobenius_centred_w": nc3(stats, weight),
-        "nc3_wh_etf_centred_w": nc3_etf(stats, weight),
-        "nc3_one_minus_cos_centred_w": nc3_cosine(stats, weight),
+        "nc3_frobenius_centered_w": nc3(stats, weight),
+        "nc3_wh_etf_centered_w": nc3_etf(stats, weight),
+        "nc3_one_minus_cos_centered_w": nc3_cosine(stats, weight),
         "nc4_mismatch": nc4_mismatches(z, weight, bias, CenterDistances(stats)).double().mean(),
         "alignment_class_mean": alignment(sphere),
         "feat_self_cluster": self_cluster(sphere),
         "uniformity_t2": uniformity(z),
-        "feat_numerical_rank_uncentred": numerical_rank(z),
+        "feat_numerical_rank_uncentered": numerical_rank(z),
         "feat_alpha_ols": alpha_req(feature_eigenvalues(stats), weighted=False),
     }
     for key, value in ours.items():
         if key in expected:
             assert value.item() == pytest.approx(expected[key], rel=1e-8, abs=1e-12, nan_ok=True), key
     spectrum = class_mean_spectrum(stats).tolist()
-    assert spectrum == pytest.approx(expected["means_spectrum_normalised"], rel=1e-8, abs=1e-12)
+    assert spectrum == pytest.approx(expected["means_spectrum_normalized"], rel=1e-8, abs=1e-12)
 
 
 def test_nc4_uses_the_bias():

@@ -91,7 +91,7 @@ def test_checkpoints_of_earlier_versions_load(data, tmp_path):
     mean = state["state_dict"]["preprocess.mean"]
     assert mean.tolist() == data.mean.tolist()
     state["state_dict"] = {k: v for k, v in state["state_dict"].items() if not k.startswith("preprocess")}
-    torch.save({k: v for k, v in state.items() if k != "standardised"}, tmp_path / "old.ckpt")
+    torch.save({k: v for k, v in state.items() if k != "standardized"}, tmp_path / "old.ckpt")
     loaded = HSCL.load_from_checkpoint(tmp_path / "old.ckpt", encoder=MLP((3, 8, 8), (6,)))
     assert loaded.preprocess.mean is None
     trainer = Trainer(max_epochs=2, enable_checkpointing=False, **QUIET)
@@ -261,7 +261,7 @@ def test_data_that_cannot_be_standardized_as_in_training_are_refused(data, tmp_p
     with pytest.raises(ValueError, match="data: got inputs taken as they are, expected images of mean .* as in train"):
         trainer.validate(model(), as_they_are, ckpt_path=tmp_path / "mine.ckpt")
     trainer = fit(model(), as_they_are, tmp_path)
-    assert torch.load(tmp_path / "mine.ckpt", weights_only=True)["standardised"] is False
+    assert torch.load(tmp_path / "mine.ckpt", weights_only=True)["standardized"] is False
     for command in (trainer.validate, trainer.test, trainer.predict, trainer.fit):
         with pytest.raises(ValueError, match="data: got images of mean .*, expected inputs taken as they are, as in"):
             command(model(), datamodule=data, ckpt_path=tmp_path / "mine.ckpt")

@@ -32,7 +32,7 @@ def parameters():
 
 @pytest.fixture
 def start(in_tmp):
-    """Write the checkpoints that initialisation.yaml starts from."""
+    """Write the checkpoints that initialization.yaml starts from."""
     module = HSCL(encoder=MLP((1, 8, 16), [512, 512]), num_classes=100)
     folder = in_tmp / "sweeps/digit_pairs/cells/hscl-normalization=unit_ball-batches=balanced-beta=10-seed=0"
     folder.mkdir(parents=True)
@@ -41,7 +41,7 @@ def start(in_tmp):
 
 def test_each_experiment_of_the_paper_has_a_sweep():
     names = {name.removeprefix("paper/sweeps/").removesuffix(".yaml") for name in SWEEPS}
-    effects = {"balance", "initialisation", "eta", "psi", "batch_size", "batch_size_epochs", "views"}
+    effects = {"balance", "initialization", "eta", "psi", "batch_size", "batch_size_epochs", "views"}
     assert names == effects | {"digit_pairs", "cifar100_mlp", "official", "official_views"}
 
 
@@ -55,7 +55,7 @@ def test_each_sweep_has_the_documented_number_of_cells(name):
 def test_the_cells_that_initialization_starts_from_are_in_the_grid():
     (checkpoint,) = {
         re.search(r"sweeps/digit_pairs/cells/([^\"]+)", " ".join(cell.arguments))[1]
-        for cell in read_plan(find_config("paper/sweeps/initialisation.yaml")).cells
+        for cell in read_plan(find_config("paper/sweeps/initialization.yaml")).cells
         if cell.settings["seed"] == 1
     }
     assert checkpoint in {cell.name for cell in read_plan(find_config("paper/sweeps/digit_pairs.yaml")).cells}

@@ -23,7 +23,7 @@ def geometry_figures(
 
     Args:
         monitor: After a measurement, with a sample for the figures that show features.
-        loss: A `ContrastiveLoss` says how features are normalised and negatives hardened; without one similarities are
+        loss: A `ContrastiveLoss` says how features are normalized and negatives hardened; without one similarities are
             cosines.
         paths: By set, (within-class variation, effective rank) at each measurement.
         class_names: Name of each class.

@@ -232,7 +232,7 @@ def _explain(findings: list[Finding | None], trainer: Trainer) -> str:
     return {
         INPUTS: f"data: got NaN or infinite inputs {where}, expected finite numbers; look at the samples of this batch",
         FEATURES: f"features: got NaN or infinite z {where} from finite inputs; {slower}",
-        LOSS: f"loss: got {detail} {where} from finite features; {slower} or normalise the features",
+        LOSS: f"loss: got {detail} {where} from finite features; {slower} or normalize the features",
         GRADIENT: f"gradient: got NaN or infinity, backwards first in that of {detail}, {where} from a finite loss; "
         f"{slower} or clip gradients (gradient_clip_val)",
     }[kind]

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from nc_lightning.batch import UNLABELLED
+from nc_lightning.batch import UNLABELED
 from nc_lightning.callbacks.fault_tolerance.random_states import random_states, set_random_states
 from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
 from nc_lightning.callbacks.measurement.features import Measured
@@ -144,10 +144,10 @@ def _statistics(name: str, batches: Batches, num_classes: int, sample: FeatureSa
     try:
         for z, labels, x in batches:
             if stats is None:
-                unlabelled = bool((labels == UNLABELLED).all())
+                unlabeled = bool((labels == UNLABELED).all())
                 check_features(z)
-                stats = ClassStatistics(1 if unlabelled else num_classes, z.shape[-1], z.device)
-            stats.update(z, labels - UNLABELLED if stats.num_classes == 1 else labels)
+                stats = ClassStatistics(1 if unlabeled else num_classes, z.shape[-1], z.device)
+            stats.update(z, labels - UNLABELED if stats.num_classes == 1 else labels)
             if sample is not None and stats.num_classes > 1:
                 sample.update(z, labels, x)
             index += 1

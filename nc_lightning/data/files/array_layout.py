@@ -6,7 +6,7 @@ import numpy as np
 
 _CHANNELS = (1, 3, 4)
 _LARGEST = 16.0
-"""Largest magnitude of floats that are in [0, 1] or standardised; beyond it, images were never scaled."""
+"""Largest magnitude of floats that are in [0, 1] or standardized; beyond it, images were never scaled."""
 
 Array = np.ndarray[Any, Any]
 
@@ -16,7 +16,7 @@ def as_inputs(x: Array, name: str) -> Array:
 
     Four dimensions are images, with the channels last or first; three are images without channels; more than four are
     never images of bytes. Integers, and floats that are all whole, are bytes if they lie in 0 to 255 and not in [0, 1].
-    Other floats are in [0, 1] or standardised, so that none of them is far from 0. Booleans are 0 and 1. Messages call
+    Other floats are in [0, 1] or standardized, so that none of them is far from 0. Booleans are 0 and 1. Messages call
     the array by its ``name``.
 
     Raises:
@@ -72,7 +72,7 @@ def _scaled(x: Array, name: str) -> Array:
     if least < -_LARGEST or most > _LARGEST:
         raise ValueError(
             f"{name}: got {'whole numbers' if whole else 'fractions'} from {least:.5g} to {most:.5g} as images, "
-            "expected whole numbers from 0 to 255, or floats in [0, 1] or standardised; round and clip them to bytes, "
+            "expected whole numbers from 0 to 255, or floats in [0, 1] or standardized; round and clip them to bytes, "
             "or divide them by their largest possible value"
         )
     return x.astype(np.float32)

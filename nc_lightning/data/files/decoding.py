@@ -24,7 +24,7 @@ _UPRIGHT = {
 }
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 258, 262, 339, 2
 _LARGEST_SAMPLE = (281, 341)
-_GREY_STEPS = {"L;2": 85, "L;4": 17}
+_GRAY_STEPS = {"L;2": 85, "L;4": 17}
 _SCALED_TO_16_BITS = ("PNG", "PPM", "JPEG2000")
 """Formats that declare a depth, and whose samples Pillow scales to 16 bits where they have more than 8."""
 
@@ -48,9 +48,9 @@ def read_picture(path: Path) -> Image.Image:
         (255, 255, 255)
     """
     with Image.open(path) as image:
-        _scale_transparent_grey(image)
+        _scale_transparent_gray(image)
         if image.format == "TIFF":
-            image.filename = ""  # else Pillow maps uncompressed grey into memory, and misplaces the rows of turned ones
+            image.filename = ""  # else Pillow maps uncompressed gray into memory, and misplaces the rows of turned ones
         hidden = _hidden_in_16_bits(image, path)
         image.load()
         picture = _on_background(_in_8_bits(image))
@@ -76,11 +76,11 @@ def has_more_pages(path: Path) -> bool:
         return False
 
 
-def _scale_transparent_grey(image: Image.Image) -> None:
-    """Scale the transparent grey of a PNG of 2 or 4 bits as Pillow scales its samples."""
+def _scale_transparent_gray(image: Image.Image) -> None:
+    """Scale the transparent gray of a PNG of 2 or 4 bits as Pillow scales its samples."""
     hidden, tiles = image.info.get("transparency"), getattr(image, "tile", [])
-    if isinstance(hidden, int) and tiles and tiles[0][3] in _GREY_STEPS:
-        image.info["transparency"] = hidden * _GREY_STEPS[tiles[0][3]]
+    if isinstance(hidden, int) and tiles and tiles[0][3] in _GRAY_STEPS:
+        image.info["transparency"] = hidden * _GRAY_STEPS[tiles[0][3]]
 
 
 def _hidden_in_16_bits(image: Image.Image, path: Path) -> np.ndarray[Any, Any] | None:
@@ -109,7 +109,7 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
         if _tag(image, _SAMPLE_FORMAT) == _SIGNED:
             raise ValueError(f"signed samples of {_tag(image, _BITS_PER_SAMPLE)} bits, expected unsigned ones")
         if _tag(image, _BITS_PER_SAMPLE) == 16 and (declared or 65535) < 65535:
-            raise ValueError(f"colors up to {declared:g} in 16 bits, expected all 16 bits used, or grey")
+            raise ValueError(f"colors up to {declared:g} in 16 bits, expected all 16 bits used, or gray")
         return image  # Pillow has brought all others to 8 bits
     samples = np.asarray(image)
     if image.mode == "I" and _tag(image, _BITS_PER_SAMPLE) == 32 and _tag(image, _SAMPLE_FORMAT) != _SIGNED:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from nc_lightning.batch import UNLABELLED
+from nc_lightning.batch import UNLABELED
 from nc_lightning.data.base import Split
 from nc_lightning.data.files.classes import MISSING, NUMBER, class_name, whole_numbers
 from nc_lightning.data.files.split_folders import role_of
@@ -99,7 +99,7 @@ def _values(line: int, fields: list[str], names: list[str], path: Path) -> dict[
             raise ValueError(
                 f"labels: got {value!r} for {column} in row {line} of {path}, expected a name; drop the row"
             )
-    if NUMBER.fullmatch(values["label"]) and _value(values["label"]) == UNLABELLED:
+    if NUMBER.fullmatch(values["label"]) and _value(values["label"]) == UNLABELED:
         raise ValueError(
             f"labels: got {values['label']!r} in row {line} of {path}, which stands for an unknown class; drop the "
             "row, or rename the class"

@@ -12,7 +12,7 @@ from nc_lightning.data.files.array_layout import as_inputs
 from nc_lightning.data.files.classes import MISSING, class_name, whole_numbers
 from nc_lightning.data.files.finding import real_path
 from nc_lightning.data.files.split_folders import ROLES
-from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.loader import LabeledImages, LabeledTensors
 from nc_lightning.data.sources.images import ImageDataModule
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -22,8 +22,8 @@ class ArrayDataModule(ImageDataModule):
     """Images or vectors from a `.npz` file with the arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
 
     Images are (N, H, W), (N, H, W, C) or (N, C, H, W). If their numbers are bytes, 0 to 255 in any type, they become
-    float, and standardised by mean and standard deviation of each channel of the training set. Images in [0, 1], in any
-    type, or standardised ones, and vectors, are taken as they are, in float32; the summary at setup says which.
+    float, and standardized by mean and standard deviation of each channel of the training set. Images in [0, 1], in any
+    type, or standardized ones, and vectors, are taken as they are, in float32; the summary at setup says which.
 
     ``x_val`` and ``y_val`` are the validation set, if the file has them. Names are in any case, and splits have any of
     their usual ones, such as ``X_valid`` or ``y_dev``. Names of the classes may be in a further array ``classes`` or
@@ -74,7 +74,7 @@ class ArrayDataModule(ImageDataModule):
             wanted = sum(int(np.isin(of_split, self._labels).sum()) for of_split in labels)
         return int(wanted * math.prod(self.input_shape) * self._dtype.itemsize)
 
-    def read(self) -> dict[Split, LabelledImages]:
+    def read(self) -> dict[Split, LabeledImages]:
         """Read the sets, with the labels of the file."""
         with self._open() as file:
             return {split: self._read(file, split) for split in self._in_file}
@@ -109,7 +109,7 @@ class ArrayDataModule(ImageDataModule):
         except Exception as error:
             raise ValueError(f"path: got {str(self.path)!r}, which is damaged or no .npz") from error
 
-    def _read(self, file: Any, split: Split) -> LabelledTensors:
+    def _read(self, file: Any, split: Split) -> LabeledTensors:
         name = self._keys[f"x_{split}"]
         x, labels = _inputs(file, name), self._labels_of(file, split)
         if len(x) != len(labels):
@@ -129,7 +129,7 @@ class ArrayDataModule(ImageDataModule):
         kind = "bytes" if inputs.dtype == np.uint8 else "floats"
         span = f"{kind} from {inputs.min():.3g} to {inputs.max():.3g}"
         self.origins[split] = f"{name} in {self.path}, {span}"
-        return LabelledTensors(torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.int64)))
+        return LabeledTensors(torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _plain_name(key: str) -> str | None:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from nc_lightning.checks import check_count
-from nc_lightning.data.base import LabelledDataModule, Split
-from nc_lightning.data.loader import LabelledTensors
+from nc_lightning.data.base import LabeledDataModule, Split
+from nc_lightning.data.loader import LabeledTensors
 from nc_lightning.data.samplers import members_by_class
 
 _SHARES: dict[Split, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -40,12 +40,12 @@ def split_by_class(labels: Tensor, seed: int) -> dict[Split, Tensor]:
     return {name: torch.cat(part).sort().values for name, part in parts.items()}
 
 
-class DigitsDataModule(LabelledDataModule):
+class DigitsDataModule(LabeledDataModule):
     """Single 8x8 digits, 10 classes; nothing to download.
 
     Args:
         batch_size: Images in a batch.
-        kwargs: Other arguments of the data modules' base, `LabelledDataModule`.
+        kwargs: Other arguments of the data modules' base, `LabeledDataModule`.
 
     Source:
         scikit-learn's ``load_digits``: Alpaydin, Kaynak (1998), Optical recognition of handwritten digits.
@@ -66,15 +66,15 @@ class DigitsDataModule(LabelledDataModule):
     def __init__(self, batch_size: int = 250, **kwargs: Any) -> None:
         super().__init__(batch_size, **kwargs)
 
-    def make_splits(self) -> dict[Split, LabelledTensors]:
+    def make_splits(self) -> dict[Split, LabeledTensors]:
         """Split the digits 70 : 15 : 15, class by class."""
         images, labels = load_digits()
         parts = split_by_class(labels, self.seed)
         self.origins = {name: f"scikit-learn's digits, {_SHARES[name]:.0%} of each class" for name in parts}
-        return {name: LabelledTensors(images[index], labels[index]) for name, index in parts.items()}
+        return {name: LabeledTensors(images[index], labels[index]) for name, index in parts.items()}
 
 
-class DigitPairsDataModule(LabelledDataModule):
+class DigitPairsDataModule(LabeledDataModule):
     """Two digits side by side, 8x16, whose class is the two-digit number: 100 classes with truly hard negatives.
 
     Classes that share a digit share half their pixels. Training, validation and test pairs are made from disjoint
@@ -84,7 +84,7 @@ class DigitPairsDataModule(LabelledDataModule):
     Args:
         batch_size: Pairs in a batch.
         pairs_per_class: Training pairs of each class; a fifth as many for validation and test.
-        kwargs: Other arguments of the data modules' base, `LabelledDataModule`.
+        kwargs: Other arguments of the data modules' base, `LabeledDataModule`.
 
     Example:
         >>> data = DigitPairsDataModule(pairs_per_class=10)
@@ -100,7 +100,7 @@ class DigitPairsDataModule(LabelledDataModule):
         check_count("pairs_per_class", pairs_per_class, at_least=2)
         self.pairs_per_class = pairs_per_class
 
-    def make_splits(self) -> dict[Split, LabelledTensors]:
+    def make_splits(self) -> dict[Split, LabeledTensors]:
         """Split the single digits first, then pair them within each split."""
         images, labels = load_digits()
         generator = torch.Generator().manual_seed(self.seed)
@@ -111,7 +111,7 @@ class DigitPairsDataModule(LabelledDataModule):
         return {name: self._pair(images[index], labels[index], sizes[name], generator) for name, index in parts.items()}
 
     @staticmethod
-    def _pair(images: Tensor, labels: Tensor, per_class: int, generator: torch.Generator) -> LabelledTensors:
+    def _pair(images: Tensor, labels: Tensor, per_class: int, generator: torch.Generator) -> LabeledTensors:
         numbers = torch.arange(100).repeat_interleave(per_class)
 
         def draw(digits: Tensor) -> Tensor:
@@ -121,4 +121,4 @@ class DigitPairsDataModule(LabelledDataModule):
             padded = torch.nn.utils.rnn.pad_sequence(members, batch_first=True)
             return images[padded[digits, pick]]
 
-        return LabelledTensors(torch.cat([draw(numbers // 10), draw(numbers % 10)], dim=3), numbers)
+        return LabeledTensors(torch.cat([draw(numbers // 10), draw(numbers % 10)], dim=3), numbers)

@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from nc_lightning.batch import UNLABELLED
+from nc_lightning.batch import UNLABELED
 from nc_lightning.data.base import Split
 from nc_lightning.data.files.listing import Named, named_by_folder, named_by_table, unnamed
 from nc_lightning.data.files.split_folders import split_folders
-from nc_lightning.data.loader import BatchLoader, LabelledImages
+from nc_lightning.data.loader import BatchLoader, LabeledImages
 from nc_lightning.data.samplers import EpochSampler, RandomBatchSampler
 from nc_lightning.data.sources.image_files import ImageFiles, ImageFilesDataModule
 from nc_lightning.data.sources.images import data_root
@@ -86,7 +86,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
             files.size = (self.input_shape[1], self.input_shape[2])
         return sets
 
-    def make_splits(self) -> dict[Split, LabelledImages]:
+    def make_splits(self) -> dict[Split, LabeledImages]:
         """Read the sets; without labels, number the training images."""
         if self.labels != "none":
             return super().make_splits()
@@ -94,7 +94,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
         splits = super().make_splits()
         self.num_classes = known
         for images in splits.values():
-            images.labels = torch.full_like(images.labels, UNLABELLED)
+            images.labels = torch.full_like(images.labels, UNLABELED)
         rank_zero_warn(
             f"labels: got none, so each of the {known} training images is a class of its own; set model.feature_dim"
         )

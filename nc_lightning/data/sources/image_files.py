@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as F  # noqa: N812
 from nc_lightning.checks import check_choice, check_count, one_line
 from nc_lightning.data.base import Split
 from nc_lightning.data.files.decoding import has_more_pages, read_picture
-from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.loader import LabeledImages, LabeledTensors
 from nc_lightning.data.sources.images import ImageDataModule
 
 OnError = Literal["raise", "skip"]
@@ -91,13 +91,13 @@ class ImageFiles:
             raise ValueError(f"image: got {size} in {path}, expected {self.size} as before; set image_size to resize")
         return pixels
 
-    def decode_all(self) -> tuple[LabelledTensors, list[Unreadable]]:
+    def decode_all(self) -> tuple[LabeledTensors, list[Unreadable]]:
         """Return all images decoded, and what cannot be read."""
         with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter lock
             decoded = list(pool.map(self.decode, range(len(self))))
         images, labels, failed = self._collect(list(range(len(self))), decoded)
         kept = [path for path, image in zip(self.paths, decoded, strict=True) if isinstance(image, Tensor)]
-        return LabelledTensors(images, labels, kept), failed
+        return LabeledTensors(images, labels, kept), failed
 
     def _collect(self, index: list[int], decoded: list[Tensor | Unreadable]) -> tuple[Tensor, Tensor, list[Unreadable]]:
         failed = [image for image in decoded if isinstance(image, Unreadable)]
@@ -156,14 +156,14 @@ class ImageFilesDataModule(ImageDataModule):
         count = sum(len(files) for files in self._wanted().values())
         return count * math.prod(self.input_shape)
 
-    def read(self) -> Mapping[Split, LabelledImages]:
+    def read(self) -> Mapping[Split, LabeledImages]:
         """Return the sets, decoded if they are cached."""
         wanted = self._wanted()
         for path in (path for files in wanted.values() for path in files.paths if has_more_pages(path)):
             self.passed_over.add("with pages after the first, which is read", path)
         if self.cache == "none":
             return wanted
-        sets: dict[Split, LabelledImages] = {}
+        sets: dict[Split, LabeledImages] = {}
         for split, files in wanted.items():
             sets[split], failed = files.decode_all()
             if failed:

@@ -1,4 +1,4 @@
-"""What data modules of labelled images share: choice of classes, validation share, views, cache, standardisation."""
+"""What data modules of labeled images share: choice of classes, validation share, views, cache, standardization."""
 
 import os
 from abc import abstractmethod
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from nc_lightning.checks import check_choice
-from nc_lightning.data.base import LabelledDataModule, Split
+from nc_lightning.data.base import LabeledDataModule, Split
 from nc_lightning.data.files.classes import Classes, listed, pick_classes, warn_of_case
 from nc_lightning.data.files.finding import real_path
-from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.loader import LabeledImages, LabeledTensors
 from nc_lightning.data.preprocess import channel_statistics
 from nc_lightning.data.samplers import members_by_class
 
 Cache = Literal["ram", "device"]
 
 
-class ImageDataModule(LabelledDataModule):
+class ImageDataModule(LabeledDataModule):
     """Base of the data modules for images.
 
     A subclass calls `choose_classes` as soon as it knows the labels there are, and reads its training and test set in
-    `read`. Images are kept as bytes; a batch becomes float, is augmented and standardised by the mean and the standard
+    `read`. Images are kept as bytes; a batch becomes float, is augmented and standardized by the mean and the standard
     deviation of each channel of the training set when it is asked for. Validation, test and geometry see one view,
     never augmented.
 
@@ -35,7 +35,7 @@ class ImageDataModule(LabelledDataModule):
             validation set; with 0 the test set stands in for it.
         cache: Where images in memory are kept: in ``ram``, or on the training ``device``.
         batch_size: Images in a batch of each process.
-        kwargs: Other arguments of `LabelledDataModule`: batches, classes_per_batch, seed, views and augmentation.
+        kwargs: Other arguments of `LabeledDataModule`: batches, classes_per_batch, seed, views and augmentation.
     """
 
     _caches: Any = Cache
@@ -60,7 +60,7 @@ class ImageDataModule(LabelledDataModule):
         self._labels: list[int] = []
 
     @abstractmethod
-    def read(self) -> Mapping[Split, LabelledImages]:
+    def read(self) -> Mapping[Split, LabeledImages]:
         """Return the training set, and a validation and a test set if there are any, with the labels as they are."""
 
     def num_bytes(self) -> int:
@@ -76,7 +76,7 @@ class ImageDataModule(LabelledDataModule):
             name_of = dict(zip(found, names, strict=True))
             self.class_names = [name_of[label] for label in self._labels]
 
-    def make_splits(self) -> dict[Split, LabelledImages]:
+    def make_splits(self) -> dict[Split, LabeledImages]:
         """Read the sets, keep the chosen classes, hold out the validation set, and find mean and deviation."""
         device = self.trainer.strategy.root_device if self.cache == "device" and self.trainer is not None else None
         if device is not None:
@@ -97,7 +97,7 @@ class ImageDataModule(LabelledDataModule):
         self.mean, self.std = channel_statistics(splits["train"], self.seed)
         return splits if device is None else _on_device(splits, device)
 
-    def _check_filled(self, splits: dict[Split, LabelledImages]) -> None:
+    def _check_filled(self, splits: dict[Split, LabeledImages]) -> None:
         counts = splits["train"].labels.bincount(minlength=self.num_classes)
         if (counts == 0).any():
             empty = torch.nonzero(counts == 0).flatten().tolist()
@@ -113,10 +113,10 @@ class ImageDataModule(LabelledDataModule):
 
     def class_name(self, number: int) -> str | int:
         """Return the name of a class, where it has one; else its label in the data."""
-        labelled = len(self._labels) == self.num_classes  # without labels each image is a class of its own
-        return self._labels[number] if self.class_names is None and labelled else super().class_name(number)
+        labeled = len(self._labels) == self.num_classes  # without labels each image is a class of its own
+        return self._labels[number] if self.class_names is None and labeled else super().class_name(number)
 
-    def _chosen(self, images: LabelledImages) -> LabelledImages:
+    def _chosen(self, images: LabeledImages) -> LabeledImages:
         order = torch.tensor(self._labels).argsort()
         chosen = torch.tensor(self._labels)[order]
         place = torch.searchsorted(chosen, images.labels).clamp_(max=len(chosen) - 1)
@@ -137,12 +137,12 @@ def data_root(root: str | None) -> Path:
     return real_path(root or os.environ.get("NC_DATA_DIR") or "data")
 
 
-def _on_device(splits: dict[Split, Any], device: torch.device) -> dict[Split, LabelledImages]:
+def _on_device(splits: dict[Split, Any], device: torch.device) -> dict[Split, LabeledImages]:
     """Move the sets to a device, one that stands for two only once."""
     different = {id(images): images for images in splits.values()}
     check_memory(sum(images.x.nbytes for images in different.values()), device)  # some say only now how large they are
     moved = {
-        key: LabelledTensors(images.x.to(device), images.labels.to(device), images.paths)
+        key: LabeledTensors(images.x.to(device), images.labels.to(device), images.paths)
         for key, images in different.items()
     }
     return {name: moved[id(images)] for name, images in splits.items()}
@@ -182,6 +182,6 @@ def share_of_each_class(labels: Tensor, share: float, seed: int) -> Tensor:
     return chosen
 
 
-def _subset(images: LabelledImages, chosen: Tensor) -> LabelledImages:
+def _subset(images: LabeledImages, chosen: Tensor) -> LabeledImages:
     index = torch.nonzero(chosen).flatten()
     return images.subset(index, images.labels[index])

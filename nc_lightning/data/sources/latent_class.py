@@ -3,11 +3,11 @@
 import torch
 
 from nc_lightning.checks import check_count, check_number
-from nc_lightning.data.base import Batches, LabelledDataModule, Split
-from nc_lightning.data.loader import LabelledTensors
+from nc_lightning.data.base import Batches, LabeledDataModule, Split
+from nc_lightning.data.loader import LabeledTensors
 
 
-class LatentClassDataModule(LabelledDataModule):
+class LatentClassDataModule(LabeledDataModule):
     """Inputs drawn on the fly: a class uniformly, then its prototype plus isotropic Gaussian noise.
 
     Inputs of one class are independent given the class, which is what the theorems on SCL and UCL assume; any number
@@ -55,17 +55,17 @@ class LatentClassDataModule(LabelledDataModule):
         self.samples_per_class = samples_per_class
         self.noise = noise
 
-    def make_splits(self) -> dict[Split, LabelledTensors]:
+    def make_splits(self) -> dict[Split, LabeledTensors]:
         """Draw the prototypes, then every split around the same ones."""
         generator = torch.Generator().manual_seed(self.seed)
         dim = self.input_shape[0]
         prototypes = torch.nn.functional.normalize(torch.randn(self.num_classes, dim, generator=generator))
         held_out = max(1, self.samples_per_class // 5)
         sizes: dict[Split, int] = {"train": self.samples_per_class, "val": held_out, "test": held_out}
-        splits: dict[Split, LabelledTensors] = {}
+        splits: dict[Split, LabeledTensors] = {}
         self.origins = dict.fromkeys(sizes, f"drawn around random prototypes, seed {self.seed}")
         for name, per_class in sizes.items():
             labels = torch.arange(self.num_classes).repeat_interleave(per_class)
             noise = torch.randn(len(labels), dim, generator=generator) * (self.noise / dim**0.5)
-            splits[name] = LabelledTensors(prototypes[labels] + noise, labels)
+            splits[name] = LabeledTensors(prototypes[labels] + noise, labels)
         return splits

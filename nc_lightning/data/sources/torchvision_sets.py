@@ -12,7 +12,7 @@ from torchvision import datasets
 
 from nc_lightning.checks import one_line
 from nc_lightning.data.base import Split
-from nc_lightning.data.loader import LabelledImages, LabelledTensors
+from nc_lightning.data.loader import LabeledImages, LabeledTensors
 from nc_lightning.data.sources.images import ImageDataModule, data_root
 
 _CIFAR100_CLASSES = """
@@ -64,7 +64,7 @@ class TorchvisionDataModule(ImageDataModule):
         """Return the bytes of the images of the chosen classes, of which there are equally many."""
         return self.num_images * len(self._labels) // len(self.names) * math.prod(self.input_shape)
 
-    def read(self) -> dict[Split, LabelledImages]:
+    def read(self) -> dict[Split, LabeledImages]:
         """Return training and test set as torchvision reads them."""
         name, place = self.dataset.__name__, self.root / self.folder
         check_is_there(name, self.root, place, self.download)
@@ -81,10 +81,10 @@ class TorchvisionDataModule(ImageDataModule):
     def _open(self, train: bool) -> Any:
         return self.dataset(self.root, train=train)
 
-    def _as_tensors(self, dataset: Any) -> LabelledTensors:
+    def _as_tensors(self, dataset: Any) -> LabeledTensors:
         images = torch.as_tensor(dataset.data)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-        return LabelledTensors(images, torch.as_tensor(dataset.targets, dtype=torch.int64))
+        return LabeledTensors(images, torch.as_tensor(dataset.targets, dtype=torch.int64))
 
 
 def download_whole(root: Path, folder: str, download: Any) -> None:
@@ -129,7 +129,7 @@ def check_is_there(name: str, root: Path, place: Path, download: bool) -> None:
 
 
 class CIFAR10DataModule(TorchvisionDataModule):
-    """CIFAR-10: 60,000 colour images 32x32 of 10 classes; arguments as those of `TorchvisionDataModule`.
+    """CIFAR-10: 60,000 color images 32x32 of 10 classes; arguments as those of `TorchvisionDataModule`.
 
     Example:
         >>> data = CIFAR10DataModule(classes=["cat", "dog"], batch_size=64)
@@ -145,7 +145,7 @@ class CIFAR10DataModule(TorchvisionDataModule):
 
 
 class CIFAR100DataModule(TorchvisionDataModule):
-    """CIFAR-100: 60,000 colour images 32x32 of 100 classes; arguments as those of `TorchvisionDataModule`.
+    """CIFAR-100: 60,000 color images 32x32 of 100 classes; arguments as those of `TorchvisionDataModule`.
 
     Example:
         >>> CIFAR100DataModule().num_classes
@@ -160,7 +160,7 @@ class CIFAR100DataModule(TorchvisionDataModule):
 
 
 class FashionMNISTDataModule(TorchvisionDataModule):
-    """Fashion-MNIST: 70,000 grey images 28x28 of 10 classes; arguments as those of `TorchvisionDataModule`.
+    """Fashion-MNIST: 70,000 gray images 28x28 of 10 classes; arguments as those of `TorchvisionDataModule`.
 
     Example:
         >>> FashionMNISTDataModule().input_shape
@@ -175,7 +175,7 @@ class FashionMNISTDataModule(TorchvisionDataModule):
 
 
 class STL10DataModule(TorchvisionDataModule):
-    """STL-10: 13,000 labelled colour images 96x96 of 10 classes; arguments as those of `TorchvisionDataModule`.
+    """STL-10: 13,000 labeled color images 96x96 of 10 classes; arguments as those of `TorchvisionDataModule`.
 
     Example:
         >>> STL10DataModule().input_shape
@@ -188,16 +188,16 @@ class STL10DataModule(TorchvisionDataModule):
     input_shape = (3, 96, 96)
     names: ClassVar = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 
-    def read(self) -> dict[Split, LabelledImages]:
+    def read(self) -> dict[Split, LabeledImages]:
         """Return training and test set as torchvision reads them, and count the images without labels."""
-        unlabelled = self.root / self.folder / "unlabeled_X.bin"
-        if unlabelled.is_file():
-            count = unlabelled.stat().st_size // math.prod(self.input_shape)
-            self.passed_over.add("images without labels", unlabelled.name, count)
+        unlabeled = self.root / self.folder / "unlabeled_X.bin"
+        if unlabeled.is_file():
+            count = unlabeled.stat().st_size // math.prod(self.input_shape)
+            self.passed_over.add("images without labels", unlabeled.name, count)
         return super().read()
 
     def _open(self, train: bool) -> Any:
         return self.dataset(self.root, split="train" if train else "test")
 
-    def _as_tensors(self, dataset: Any) -> LabelledTensors:
-        return LabelledTensors(torch.from_numpy(dataset.data), torch.from_numpy(dataset.labels.astype(np.int64)))
+    def _as_tensors(self, dataset: Any) -> LabeledTensors:
+        return LabeledTensors(torch.from_numpy(dataset.data), torch.from_numpy(dataset.labels.astype(np.int64)))

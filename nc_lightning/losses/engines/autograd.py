@@ -34,7 +34,7 @@ def general_loss(
     negative; these are computed in chunks, and again for the gradient, so that memory stays O(N^2).
 
     Args:
-        z: (N, d) normalised features, float32 or float64, whose inner products are s.
+        z: (N, d) normalized features, float32 or float64, whose inner products are s.
         pairs: Positives and negatives of each anchor.
         usable: Its usable pairs, (P,) anchors and (P,) positives.
         link: psi.

@@ -74,6 +74,6 @@ def softplus(margin: Tensor, negative: Tensor, batch: SortedBatch, rows: slice, 
 
 
 def view(memory: Tensor, kinds: int, rows: slice, columns: slice) -> Tensor:
-    """Return memory as an uninitialised (kinds, rows, columns)."""
+    """Return memory as an uninitialized (kinds, rows, columns)."""
     shape = (kinds, rows.stop - rows.start, columns.stop - columns.start)
     return memory[: math.prod(shape)].view(shape)

@@ -37,7 +37,7 @@ def sampled_loss(
     looked at: several processes that share a batch, and the state of their generators, draw what one would.
 
     Args:
-        z: (N, d) normalised features, float32 or float64, whose inner products are s.
+        z: (N, d) normalized features, float32 or float64, whose inner products are s.
         pairs: Positives and negatives of each anchor.
         usable: Its usable pairs, (P,) anchors and (P,) positives, in ascending order.
         link: psi; its negatives weigh alike, as hardness is in the draws.

@@ -1,4 +1,4 @@
-"""The exact contrastive loss of a labelled batch, in sweeps over tiles of its similarity matrix.
+"""The exact contrastive loss of a labeled batch, in sweeps over tiles of its similarity matrix.
 
 The gradient with respect to the similarities s = z z^T is, elementwise, a function of s_ij and of four numbers of
 anchor i and sample j. Tiles of s can thus be formed, used and forgotten; s being symmetric, its upper half will do.
@@ -43,11 +43,11 @@ def tiled_loss(
     exponents that could overflow are taken relative to each anchor's largest.
 
     Args:
-        z: (N, d) features, float32 or float64, whose inner products, once normalised, are s.
+        z: (N, d) features, float32 or float64, whose inner products, once normalized, are s.
         batch: Who is whose positive and negative.
         infonce: Link, hardness and temperature.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
-        past: (M, d) normalised features that are negatives only.
+        past: (M, d) normalized features that are negatives only.
         learnable: The temperature as a tensor of shape () to learn; needs detached weights and no past.
 
     Returns:

@@ -124,7 +124,7 @@ def test_a_file_is_in_one_split_and_one_class(tmp_path):
         (root / second / "again.png").symlink_to(root / first / "0.png")
         with pytest.raises(ValueError, match=r"root: got one file as .*0.png and as .*again.png, expected each in one"):
             ready(root)
-    root = tree(tmp_path / "unlabelled")
+    root = tree(tmp_path / "unlabeled")
     (root / "test" / "again.png").symlink_to(root / "train" / "ant" / "0.png")
     with pytest.raises(ValueError, match="root: got one file as"):
         ready(root, labels="none")
