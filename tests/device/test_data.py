@@ -245,7 +245,7 @@ def test_a_cache_that_does_not_fit_is_refused_before_reading(tmp_path, name, mon
         module = attach(CACHED[name](tmp_path, cache="device"), NAME)
         needed = module.num_bytes()
         if name not in SETS_OF_TORCHVISION:  # these stand-ins have fewer images than the real sets
-            assert needed == sum(split.x.nbytes for split in module.read() if split)
+            assert needed == sum(split.x.nbytes for split in module.read().values())
         monkeypatch.setattr(Backend, "memory", needed - 1)
         expected = r"^cache: got device for [\d,]+ MiB of images, expected at most [\d,]+ MiB, as is free on pretend:0"
         with monkeypatch.context() as unread:
@@ -278,7 +278,7 @@ def test_sets_of_unknown_size_are_checked_after_reading(tmp_path, monkeypatch):
 def test_only_chosen_classes_have_to_fit(tmp_path, name):
     module = CACHED[name](tmp_path, cache="device", classes=[1, 3] if name == "ArrayDataModule" else ["b", "d"])
     half = module.num_bytes()
-    assert half == sum(module._chosen(split).x.nbytes for split in module.read() if split is not None)
+    assert half == sum(module._chosen(split).x.nbytes for split in module.read().values())
 
 
 @pytest.mark.parametrize(("name", "images"), [("CIFAR100DataModule", 60_000), ("FashionMNISTDataModule", 70_000)])
