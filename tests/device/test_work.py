@@ -1,4 +1,4 @@
-"""What the loss asks of a device, counted: the table of docs/gpus.md; and the benchmarks run on any device."""
+"""What the loss asks of a device, counted: the table of docs/how-to/gpus.md; and the benchmarks run on any device."""
 
 import importlib
 import sys
