@@ -49,10 +49,10 @@ format: $(VENV)/.installed  ## Format the code, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 pictures: $(VENV)/.installed  ## Make the pictures of the README again; needs Chromium and takes minutes
-	rm -rf pictures/runs pictures/cosines.png
-	cd pictures && ../$(BIN)/python ../examples/compare_geometry.py cosines.png --trainer.default_root_dir=runs
-	$(BIN)/python -m tests.browser.take_picture pictures/runs/lightning_logs pictures/dashboard.png
-	rm -rf pictures/runs
+	rm -rf pictures/lightning_logs pictures/cosines.png
+	cd pictures && ../$(BIN)/python ../examples/compare_geometry.py cosines.png
+	$(BIN)/python -m tests.browser.take_picture pictures/lightning_logs pictures/dashboard.png
+	rm -rf pictures/lightning_logs
 
 clean:  ## Remove the environments and all caches; runs in lightning_logs stay
 	rm -rf $(VENV) $(BOLTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
