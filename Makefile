@@ -56,10 +56,10 @@ docs: $(VENV)/.installed  ## Build the documentation's site in docs/_build/html;
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 pictures: $(VENV)/.installed  ## Make the pictures of the README again; needs Chromium and takes minutes
-	rm -rf pictures/runs pictures/cosines.png
-	cd pictures && ../$(BIN)/python ../examples/compare_geometry.py cosines.png --trainer.default_root_dir=runs
-	$(BIN)/python -m tests.browser.take_picture pictures/runs/lightning_logs pictures/dashboard.png
-	rm -rf pictures/runs
+	rm -rf pictures/lightning_logs pictures/cosines.png
+	cd pictures && ../$(BIN)/python ../examples/compare_geometry.py cosines.png
+	$(BIN)/python -m tests.browser.take_picture pictures/lightning_logs pictures/dashboard.png
+	rm -rf pictures/lightning_logs
 
 clean:  ## Remove the environments and all caches; runs in lightning_logs stay
 	rm -rf $(VENV) $(BOLTS) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build dist docs/_build

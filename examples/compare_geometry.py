@@ -1,6 +1,8 @@
 """Train SCL and HSCL with one recipe, and plot the cosines of their class means side by side with the ideal.
 
 python examples/compare_geometry.py cosines.png [SETTING ...]
+
+The runs are lightning_logs/scl and lightning_logs/hscl.
 """
 
 import sys
@@ -18,8 +20,14 @@ def main(picture: str, *settings: str) -> dict[str, float]:
         raise SystemExit(f"{picture} exists: name a new file")
     statistics, ranks = {}, {}
     for name in ("SCL", "HSCL"):
-        configs = ["--config", f"{name.lower()}.yaml", "--config", "digit_pairs.yaml"]
-        trainer: Any = nc_train(["fit", *configs, *settings]).trainer
+        run = name.lower()
+        configs = ["--config", f"{run}.yaml", "--config", "digit_pairs.yaml"]
+        logger = [
+            "--trainer.logger=TensorBoardLogger",
+            "--trainer.logger.save_dir=.",
+            f"--trainer.logger.version={run}",
+        ]
+        trainer: Any = nc_train(["fit", *configs, *logger, *settings]).trainer
         monitor = next(callback for callback in trainer.callbacks if isinstance(callback, GeometryMonitor))
         statistics[name] = monitor.statistics["train"]
         ranks[name] = monitor.results["train"]["effective_rank"]

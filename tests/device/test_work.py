@@ -1,4 +1,4 @@
-"""The counted work of the loss equals the table of docs/gpus.md, and the benchmarks run on any device."""
+"""The counted work of the loss equals the table of docs/how-to/gpus.md, and the benchmarks run on any device."""
 
 import importlib
 import sys

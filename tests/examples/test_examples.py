@@ -1,0 +1,79 @@
+"""The examples and the benchmarks run."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.docs.pages import PAGES, ROOT, commands, commands_of
+
+
+@pytest.mark.slow
+def test_examples_run(in_tmp):
+    torch.manual_seed(0)
+    from examples import (
+        compare_geometry,
+        drop_in,
+        loss_in_your_classifier,
+        plain_pytorch,
+        timm_encoder,
+        watch_your_module,
+    )
+
+    ranks = compare_geometry.main("cosines.png", "--trainer.max_epochs=1", "--data.pairs_per_class=10")
+    assert ranks.keys() == {"SCL", "HSCL"}
+    assert (in_tmp / "cosines.png").stat().st_size > 5000
+    assert drop_in.main(max_epochs=3)["effective_rank"] > 2
+    assert plain_pytorch.main(epochs=5)["effective_rank"] > 5
+    assert {"nc1", "nc3", "nc4"} <= watch_your_module.main(max_epochs=1).keys()
+    assert loss_in_your_classifier.main(max_epochs=2) < loss_in_your_classifier.main(max_epochs=1)
+    assert 0.28 < timm_encoder.main(max_epochs=1) < 0.9
+
+
+def test_three_lines_of_the_classifier_are_new(repository):
+    assert (repository / "examples" / "loss_in_your_classifier.py").read_text().count("# new\n") == 3
+
+
+QUICK = {
+    "loss": ("--rounds 1 --sizes 64", "paper / ours"),
+    "loss_memory": ("--sizes 64", "ours"),
+    "training": ("--rounds 1 --steps 2 --config hscl.yaml", "paper / ours"),
+    "input": ("--rounds 1 --images 1024", "ours is"),
+    "dashboard": ("--rounds 1 --epochs 1 --classes 10", "training with dashboard / without"),
+    "metrics": ("--rounds 1 --samples 2000 --feature_dim 16", "two-pass / ours"),
+}
+"""Options that make a benchmark short, and what its output has."""
+
+
+def documented(name):
+    """The arguments with which the documentation runs a benchmark, each once."""
+    found = [" ".join(arguments) for page in PAGES for arguments in commands_of(page, f"benchmarks.{name}")]
+    return list(dict.fromkeys(found)) or [""]
+
+
+@pytest.mark.some(2)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "arguments"), [(name, arguments) for name in QUICK for arguments in documented(name)])
+def test_the_benchmarks_run(tmp_path, name, arguments):
+    short, said = QUICK[name]
+    (tmp_path / "docs" / "results").mkdir(parents=True)  # where --json FILE writes
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments.split(), *short.split()]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert said in ran.stdout
+
+
+def test_every_documented_benchmark_is_run():
+    named = {program for page in PAGES for program, *_ in commands(page) if program.startswith("benchmarks.")}
+    assert named <= {f"benchmarks.{name}" for name in QUICK}
+
+
+def test_the_benchmark_compares_equal_things():
+    from benchmarks.loss import paper_loop
+    from nc_lightning.losses import HSCLLoss
+
+    z, labels = torch.randn(60, 8), torch.arange(6).repeat(10)
+    ours = HSCLLoss(5.0, include_self=True)(z, labels).item()
+    assert paper_loop(z, labels, 5.0).item() == pytest.approx(ours, abs=5e-3)
