@@ -285,7 +285,7 @@ def test_every_option_callback_logger_precision_and_strategy_is_in_the_table():
     assert settings["callbacks"] == set(lightning.pytorch.callbacks.__all__) - bases
     assert settings["logger"] >= set(lightning.pytorch.loggers.__all__) - bases
     assert settings["precision"] >= set(get_args(_PRECISION_INPUT_STR))
-    started = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # tests/test_cli_on_processes.py
+    started = ("ddp_spawn", "ddp_fork", "ddp_notebook")  # tests/cli/test_on_processes.py
     assert settings["strategy"] >= {n for n in StrategyRegistry.available_strategies() if not n.startswith(started)}
 
 

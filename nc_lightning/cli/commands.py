@@ -7,6 +7,7 @@ import argparse
 import sys
 import textwrap
 from importlib import import_module
+from pathlib import Path
 
 from nc_lightning.cli.configs import shipped_configs
 
@@ -40,6 +41,7 @@ def nc_train() -> None:
     if sys.argv[1:] in (["-h"], ["--help"]):
         print(_train_help(), end="")
         sys.exit()
+    sys.path.append(str(Path.cwd()))  # for --model.encoder mine.MyEncoder, as under python -m
     import_module("nc_lightning.cli.train").console_script()
 
 

@@ -116,6 +116,9 @@ class LabeledDataModule(LightningDataModule):
         names = [self.class_name(number) for number in range(self.num_classes)]
         return summarize(self._splits, names, self.origins, self.passed_over)
 
+    def __str__(self) -> str:
+        return self.summary() if self._splits else super().__str__()
+
     def class_name(self, number: int) -> str | int:
         """Return the name of a class, where it has one; else its label in the data."""
         return number if self.class_names is None else self.class_names[number]
@@ -155,7 +158,9 @@ class LabeledDataModule(LightningDataModule):
         """The training set without augmentation, each input once, in a fixed order: where geometry is measured."""
         return self._evaluation_loader("train")
 
-    predict_dataloader = geometry_dataloader
+    def predict_dataloader(self) -> BatchLoader:
+        """The batches of `geometry_dataloader`."""
+        return self.geometry_dataloader()
 
     def val_dataloader(self) -> BatchLoader:
         """The validation set in a fixed order."""

@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -69,3 +70,12 @@ def test_any_module_can_be_an_encoder():
     assert issubclass(torch.nn.Linear, Encoder)
     assert not isinstance(3, Encoder)
     assert not isinstance(torch.nn.Flatten(), MLP), "no other class of this name exists"
+
+
+@pytest.mark.slow
+def test_the_script_finds_modules_in_the_working_folder(tmp_path):
+    (tmp_path / "mine.py").write_text("from nc_lightning.encoders import MLP\n\n\nclass Mine(MLP):\n    pass\n")
+    script = Path(sys.executable).with_name("nc-train")
+    command = [script, "fit", "--config=hscl.yaml", "--model.encoder=mine.Mine", "--print_config"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "class_path: mine.Mine" in run.stdout, run.stderr

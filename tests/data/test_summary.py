@@ -57,7 +57,7 @@ def test_every_data_set_logs_a_summary_at_setup(name, caplog):
         data.setup()
         data.setup()
     (message,) = (record.message for record in caplog.records if record.message.startswith("data: "))
-    assert message == data.summary()
+    assert message == data.summary() == str(data)
     head, train, val, test = message.splitlines()
     assert head == f"data: {classes}"
     assert validation in val

@@ -53,7 +53,7 @@ def documented(name):
     return list(dict.fromkeys(found)) or [""]
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments"), [(name, arguments) for name in QUICK for arguments in documented(name)])
 def test_the_benchmarks_run(tmp_path, name, arguments):

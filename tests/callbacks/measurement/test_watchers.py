@@ -100,7 +100,6 @@ def test_when_one_watcher_is_refused_the_others_are_unchanged(tmp_path):
     with pytest.raises(ValueError, match="expected every_n_epochs"):
         fit(tmp_path, counts, by_steps, enable_checkpointing=True)
     assert counts.strict
-    assert not counts._check_on_train_epoch_end
 
 
 def test_reduce_lr_on_plateau_steps_only_in_measured_epochs(tmp_path):
