@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import results
 from nc_lightning.callbacks import GeometryMonitor
 from nc_lightning.callbacks.dashboard.figures import geometry_figures
 from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
@@ -88,9 +89,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--epochs", type=int, help="instead of those of the config")
+    results.add_argument(parser)
     options = parser.parse_args()
     sets = sorted(figure_set_seconds(options.classes) for _ in range(options.rounds + 1))
     print(f"a set of figures, C = {options.classes}: {statistics.median(sets):.2f} s (at most {sets[-1]:.2f})")
+    table = [{"what": f"seconds for a set of figures, C = {options.classes}", "median (range)": results.spread(sets)}]
     train("with", 1)  # fills the file caches
     ratios, shares = [], []
     for number in range(options.rounds):
@@ -101,8 +104,11 @@ def main() -> None:
         print(f"with {runs['with'][0]:.1f} s, without {runs['without'][0]:.1f} s, inside {shares[-1]:.1%} of the rest")
         size = runs["with"][2]
     for what, values in (("training with dashboard / without", ratios), ("inside of the dashboard / the rest", shares)):
-        print(f"{what}: {statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+        print(f"{what}: {results.spread(values, digits=3)}")
+        table.append({"what": what, "median (range)": results.spread(values, digits=3)})
     print(f"event file with the dashboard: {size / 1000:.0f} kB")
+    table.append({"what": "kB of the event file", "median (range)": f"{size / 1000:.0f}"})
+    results.write(options.json, f"{torch.get_num_threads()} CPU threads", table)
 
 
 if __name__ == "__main__":

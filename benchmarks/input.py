@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks import device as of_device
+from benchmarks import results
 from nc_lightning.data import ArrayDataModule, SimCLR
 from nc_lightning.data.views import Augmentation
 
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     of_device.add_arguments(parser, precision=False)
+    results.add_argument(parser)
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.ERROR)
@@ -131,6 +133,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (args.images, 32, 32, 3), dtype=np.uint8), np.arange(args.images) % 10
     print(f"{args.images} images 32x32, batches of {args.batch_size}, {of_device.name_of(args.device)}")
+    table: list[dict[str, float | str | None]] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npz"
         np.savez(path, x_train=images, y_train=labels, x_test=images[:10], y_test=labels[:10])
@@ -141,11 +144,15 @@ def main() -> None:
             }
             if augmented:
                 loaders["kornia"] = lambda: our_loader(path, args.batch_size, KorniaInOurPlace(), args.device)
-            compare("two views of SimCLR" if augmented else "one view as it is", loaders, args.rounds, args.device)
+            title = "two SimCLR views" if augmented else "one unchanged view"
+            table += compare(title, loaders, args.rounds, args.device)
+    results.write(args.json, of_device.name_of(args.device), table)
 
 
-def compare(title: str, loaders: dict[str, Callable[[], Iterable[Any]]], rounds: int, device: torch.device) -> None:
-    """Time all loaders in alternation."""
+def compare(
+    title: str, loaders: dict[str, Callable[[], Iterable[Any]]], rounds: int, device: torch.device
+) -> list[dict[str, float | str | None]]:
+    """Time all loaders in alternation, and return a row for each."""
     made: dict[str, Iterable[Any]] = {}
     for name, make in loaders.items():
         try:
@@ -157,13 +164,13 @@ def compare(title: str, loaders: dict[str, Callable[[], Iterable[Any]]], rounds:
     for _ in range(rounds):
         for name, loader in made.items():
             rates[name].append(rate(loader, device))
+    rows: list[dict[str, float | str | None]] = []
     for name, values in rates.items():
-        ratios = [ours / other for ours, other in zip(rates["ours"], values, strict=True)]
-        spread = f"{min(ratios):.1f} to {max(ratios):.1f}"
-        print(
-            f"{title:20} {name:12} {statistics.median(values):10,.0f} views/s   "
-            f"ours is {statistics.median(ratios):.1f} times as fast ({spread})"
-        )
+        ratio = results.spread([ours / other for ours, other in zip(rates["ours"], values, strict=True)], digits=1)
+        views = f"{statistics.median(values):,.0f}"
+        print(f"{title:20} {name:12} {views:>10} views/s   ours is {ratio} times as fast")
+        rows.append({"views": title, "loader": name, "views per second": views, "ours / this": ratio})
+    return rows
 
 
 if __name__ == "__main__":

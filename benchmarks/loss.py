@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import device as of_device
+from benchmarks import results
 from benchmarks.device import seconds
 from benchmarks.work import Roofline, Work
 from nc_lightning.geometry import unit_ball
@@ -155,8 +156,7 @@ def work_of(call: Callable[[], None], device: torch.device, limits: Roofline, to
 
 
 def _ratio(rounds: list[dict[str, float]], others: list[str]) -> str:
-    ratios = sorted(min(r[name] for name in others) / r["ours"] for r in rounds)
-    return f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
+    return results.spread([min(r[name] for name in others) / r["ours"] for r in rounds], digits=1)
 
 
 def main() -> None:
@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--feature_dim", type=int, default=128)
     parser.add_argument("--num_classes", type=int, default=100)
     of_device.add_arguments(parser)
+    results.add_argument(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = arguments.device
@@ -180,6 +181,7 @@ def main() -> None:
         f"{limits.bytes / 1e9:.0f} GB/s, {limits.flops / 1e12:.2f} TFLOP/s"
     )
     print(f"{'N':>6} {'floor ms':>9}   multiples of the floor: median (min to max)")
+    table: list[dict[str, float | str | None]] = []
     for n in arguments.sizes:
         z, labels = batch(n, arguments.feature_dim, arguments.num_classes)
         z, labels = z.to(device, dtype), labels.to(device)
@@ -188,16 +190,21 @@ def main() -> None:
         rounds = [{name: seconds(call, device) for name, call in calls.items()} for _ in range(arguments.rounds + 1)]
         rounds = rounds[1:]
         row = [f"{n:>6} {statistics.median(r['floor'] for r in rounds) * 1e3:>9.2f}  "]
+        cells: dict[str, float | str | None] = {"N": n} | dict.fromkeys(("ours", "naive", "pml", "lightly", "paper"))
         for name in list(calls)[1:]:
-            ratios = sorted(r[name] / r["floor"] for r in rounds)
-            row.append(f"{name} {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+            cells[name] = results.spread([r[name] / r["floor"] for r in rounds])
+            row.append(f"{name} {cells[name]}")
+        table.append(cells)
         others = [name for name in calls if name not in ("floor", "ours", "paper")]
         if others:
-            row.append(f"fastest of {', '.join(others)} / ours {_ratio(rounds, others)}")
+            cells["fastest / ours"] = _ratio(rounds, others)
+            row.append(f"fastest of {', '.join(others)} / ours {cells['fastest / ours']}")
         if "paper" in calls:
-            row.append(f"paper / ours {_ratio(rounds, ['paper'])}")
+            cells["paper / ours"] = _ratio(rounds, ["paper"])
+            row.append(f"paper / ours {cells['paper / ours']}")
         print("  ".join(row))
         print(work_of(calls["ours"], device, limits, statistics.median(r["ours"] for r in rounds)))
+    results.write(arguments.json, of_device.name_of(device), table)
 
 
 if __name__ == "__main__":

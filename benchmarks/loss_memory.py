@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import device as of_device
+from benchmarks import results
 from benchmarks.loss import batch, contenders, forward_backward
 
 
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--feature_dim", type=int, default=128)
     parser.add_argument("--num_classes", type=int, default=100)
     of_device.add_arguments(parser)
+    results.add_argument(parser)
     parser.add_argument("--only", help="print the number of one loss, at one size, measured in this process")
     arguments = parser.parse_args()
     shape = (arguments.feature_dim, arguments.num_classes)
@@ -62,15 +64,18 @@ def main() -> None:
         print(extra_mebibytes(arguments.only, arguments.sizes[0], *shape, device, dtype))
         return
     print(f"MiB beyond the features, forward and backward, {arguments.precision}, {of_device.name_of(device)}")
+    table = []
     for n in arguments.sizes:
-        row = []
+        row: dict[str, float | str | None] = {"N": n} | dict.fromkeys(("ours", "naive", "pml", "lightly", "paper"))
         for name in contenders(n):
             size = f"--sizes {n} --feature_dim {shape[0]} --num_classes {shape[1]}"
             size += f" --device {device} --precision {arguments.precision}"
-            command = [sys.executable, __file__, "--only", name, *size.split()]
+            command = [sys.executable, "-m", "benchmarks.loss_memory", "--only", name, *size.split()]
             run = subprocess.run(command, check=True, capture_output=True, text=True)
-            row.append(f"{name} {float(run.stdout):.0f}")
-        print(f"{n:>6}  " + "  ".join(row))
+            row[name] = round(float(run.stdout))
+        print(f"{n:>6}  " + "  ".join(f"{name} {row[name]}" for name in contenders(n)))
+        table.append(row)
+    results.write(arguments.json, of_device.name_of(device), table)
 
 
 if __name__ == "__main__":

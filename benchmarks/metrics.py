@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import device as of_device
+from benchmarks import results
 from nc_lightning.metrics import NeuralCollapse
 
 BATCH = 512
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--num_classes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     of_device.add_arguments(parser, precision=False)
+    results.add_argument(parser)
     arguments = parser.parse_args()
     device = arguments.device
     torch.manual_seed(0)
@@ -96,10 +98,13 @@ def main() -> None:
         rounds.append(seconds)
     size = f"{arguments.samples} x {arguments.feature_dim}, C = {arguments.num_classes}"
     print(f"{size}, {of_device.name_of(device)}")
+    table = []
     for name, over in (("two-pass", "ours"), ("ours", "product")):
-        ratios = sorted(r[name] / r[over] for r in rounds)
-        print(f"{name} / {over}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        ratio = results.spread([r[name] / r[over] for r in rounds])
+        print(f"{name} / {over}: {ratio}")
+        table.append({"ratio": f"{name} / {over}", "median (range)": ratio})
     print(f"ours: {statistics.median(r['ours'] for r in rounds):.2f} s")
+    results.write(arguments.json, of_device.name_of(device), table)
 
 
 if __name__ == "__main__":

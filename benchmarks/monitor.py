@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from benchmarks import results
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GeometryMonitor
 from nc_lightning.callbacks.measurement import passes as measurement
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--views", type=int, default=1)
+    results.add_argument(parser)
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (args.images, 32, 32, 3), dtype=np.uint8), np.arange(args.images) % 10
@@ -82,9 +84,11 @@ def main() -> None:
                 measurement.KEPT_BYTES = size
                 rounds[name].append(ratio(path, args.views))
     print(f"{args.images} images 32x32, views {args.views}, {torch.get_num_threads()} CPU threads")
-    for name, ratios in rounds.items():
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        print(f"{name:>10}: a measurement takes {statistics.median(ratios):.2f} epochs ({spread})")
+    spreads = {name: results.spread(ratios) for name, ratios in rounds.items()}
+    for name, spread in spreads.items():
+        print(f"{name:>10}: a measurement takes {spread} epochs")
+    table = [{"features": name, "epochs of training per measurement": spread} for name, spread in spreads.items()]
+    results.write(args.json, f"{torch.get_num_threads()} CPU threads", table)
 
 
 if __name__ == "__main__":

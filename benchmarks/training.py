@@ -20,6 +20,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from benchmarks import device as of_device
+from benchmarks import results
 from benchmarks.loss import paper_loop
 from nc_lightning.cli import train as cli
 from nc_lightning.losses import ContrastiveLoss, LossResult
@@ -85,6 +86,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    results.add_argument(parser)
     options, arguments = parser.parse_known_args()
     rounds = []
     for _ in range(options.rounds):
@@ -95,8 +97,12 @@ def main() -> None:
     for name in ("ours", "paper"):
         step = statistics.median(r[name] for r in rounds)
         print(f"{name:>5}: {step:.4f} s a step, {step * per_epoch:.2f} s an epoch")
-    ratios = sorted(r["paper"] / r["ours"] for r in rounds)
-    print(f"paper / ours: {statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})")
+    ratio = results.spread([r["paper"] / r["ours"] for r in rounds], digits=1)
+    print(f"paper / ours: {ratio}")
+    steps = {
+        f"{name}: seconds a step": results.spread([r[name] for r in rounds], digits=4) for name in ("ours", "paper")
+    }
+    results.write(options.json, of_device.name_of(device), [steps | {"paper / ours": ratio}])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The examples and the benchmarks run."""
 
+import json
 import os
 import subprocess
 import sys
@@ -58,11 +59,14 @@ def documented(name):
 @pytest.mark.parametrize(("name", "arguments"), [(name, arguments) for name in QUICK for arguments in documented(name)])
 def test_the_benchmarks_run(tmp_path, name, arguments):
     short, said = QUICK[name]
-    (tmp_path / "docs" / "results").mkdir(parents=True)  # where --json FILE writes
-    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments.split(), *short.split()]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments.split(), *short.split(), "--json", "a/b.json"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert said in ran.stdout
+    result = json.loads((tmp_path / "a" / "b.json").read_text())
+    assert result["command"].startswith(f"python -m benchmarks.{name}")
+    assert "--json" not in result["command"]
+    assert all(row.keys() == result["rows"][0].keys() for row in result["rows"])
 
 
 def test_every_documented_benchmark_is_run():
