@@ -334,9 +334,9 @@ def test_the_queue_warns_when_samples_meet_their_own_past_features():
 @pytest.mark.parametrize(
     ("objective", "queue_size", "words"),
     [
-        (HUCL, 2000, "queue_size: got 2000 where an epoch has 960 features: for 100% of the anchors"),
+        (HUCL, 2000, "queue_size: got 2000 for 960 features per epoch, expected at most 192; for 100% of the anchors"),
         (HUCL, 480, "for 12% of the anchors an earlier feature of the same image"),
-        (HSCL, 1000, "the queue holds samples several times"),
+        (HSCL, 1000, "the queue holds several outdated features of the same sample"),
         (HUCL, 100, None),
         (HSCL, 960, None),
     ],
