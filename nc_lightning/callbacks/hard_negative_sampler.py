@@ -56,7 +56,7 @@ class HardNegativeSampler(Callback):
 
     Raises:
         ValueError: If an argument is out of its range, the module's ``loss`` is no `ContrastiveLoss`, or its training
-            step does not return what is needed.
+            step does not return the ``z`` and ``labels`` needed.
 
     Example:
         >>> sampler = HardNegativeSampler(beta=10.0, schedule="linear", duration=0.5)
@@ -132,9 +132,9 @@ class HardNegativeSampler(Callback):
         hardening = loss.hardening
         self._found = loss.asked_beta if hasattr(hardening, "beta") else None
         if self._found is None and self.beta is not None:
-            raise ValueError(f"beta: got {self.beta} for {hardening!r}, expected None, as that has no hardness to set")
+            raise ValueError(f"beta: got {self.beta}, expected None: {hardening!r} has no hardness")
         if self._found is None and self.schedule != "constant":
-            raise ValueError(f"schedule: got {self.schedule!r} for {hardening!r}, which has no hardness to set")
+            raise ValueError(f"schedule: got {self.schedule!r}, expected 'constant': {hardening!r} has no hardness")
         if stage == "fit":
             self.reset()
 

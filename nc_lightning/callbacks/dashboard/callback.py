@@ -43,7 +43,7 @@ class TensorBoardDashboard(Callback):
     All is drawn from the measurements of the Trainer's `GeometryMonitor`, without another pass over the data:
 
     - CUSTOM SCALARS: one page with NC1 to NC4, the paper's conditions, effective ranks, the loss with its bound, and
-      the effect of hardness on the negatives, each for training and validation;
+      the effect of hardness on the negatives, with training and validation in the same charts;
     - IMAGES: cosines of the class means, their singular values, features next to the simplex, similarities, and the
       path to neural collapse, every n epochs and at the end;
     - PROJECTOR: at the end, a sample of the features with class names and images;
@@ -248,7 +248,7 @@ def _monitor(trainer: Trainer) -> GeometryMonitor:
         if isinstance(callback, GeometryMonitor):
             return callback
     raise ValueError(
-        "TensorBoardDashboard: got no GeometryMonitor among the callbacks, expected one to show what it measures: "
+        "TensorBoardDashboard: got no GeometryMonitor among the callbacks, expected one whose measurements to show: "
         "callbacks=[GeometryMonitor(), TensorBoardDashboard()]"
     )
 

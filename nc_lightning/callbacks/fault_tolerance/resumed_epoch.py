@@ -16,12 +16,12 @@ class ResumedEpoch(Callback):
 
     Two things in Lightning are corrected. A checkpoint in the middle of an epoch loses the sums behind the epoch's
     means, so that a resumed run would log means over the remaining batches only; here the checkpoint includes these
-    sums, for a run on the same number of processes. And a checkpoint at the end of an epoch here always resumes with the
-    next one: with ``max_steps``, Lightning would end the old epoch a second time and so skip one; and after the
+    sums, for a run on the same number of processes. And a checkpoint at the end of an epoch always resumes with the
+    next one here: with ``max_steps``, Lightning would end the old epoch a second time and so skip one; and after the
     last batch of an epoch it would start an epoch that it does not count, which breaks the next resumption.
 
-    `EarlyStopping` keeps the patience of this run, where Lightning would take that of the checkpoint. Logged values with
-    another reduction than the mean are not corrected.
+    `EarlyStopping` keeps the patience of this run, where Lightning would take that of the checkpoint. Values logged
+    with another reduction than the mean are not corrected.
 
     Example:
         >>> trainer = Trainer(callbacks=[ResumedEpoch()], logger=False)
