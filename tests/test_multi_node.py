@@ -101,7 +101,7 @@ def test_without_restarts_a_death_ends_all_with_one_line(gloo, in_tmp, repositor
     assert 0 not in codes
     (line,) = [line for line in err.splitlines() if line.startswith("nc-train: error:")]
     assert "process of rank 0 (pid " in line
-    assert "has lost another one in epoch 1; its last checkpoint is lightning_logs/version_0/checkpoints/" in line
+    assert "has lost a peer in epoch 1; its last checkpoint is lightning_logs/version_0/checkpoints/" in line
     assert "nc_lightning/callbacks" not in err, "our code prints no traceback"
 
 

@@ -1,4 +1,4 @@
-"""Lightning callbacks: sampler, monitor, dashboard, probe, writer; guards of a run, and what begins and ends it."""
+"""Lightning callbacks: hard negatives, geometry, dashboard, probe, checkpoints and fault tolerance."""
 
 from nc_lightning.callbacks.collapse_watch import CollapseWatch
 from nc_lightning.callbacks.dashboard.callback import TensorBoardDashboard

@@ -1,4 +1,4 @@
-"""The watch for dimensional collapse: a warning while there is still something to be done about it."""
+"""Warning about dimensional collapse while there is still time to act on it."""
 
 import math
 from typing import Any
@@ -12,14 +12,14 @@ from nc_lightning.geometry import ClassStatistics
 
 
 class CollapseWatch(Patience):
-    """Warn, once, of class means that keep to few of the dimensions they could use.
+    """Warn once when the class means use only a few of the dimensions available to them.
 
-    Looks at ``effective_rank`` of the training set whenever a `GeometryMonitor` has measured it. With more classes than
-    dimensions its ideal is d, else C - 1.
+    The watch reads ``effective_rank`` of the training set after each measurement of a `GeometryMonitor`. The ideal rank
+    is C - 1, or d if that is less.
 
     Args:
-        share: Share of the ideal rank in (0, 1] that counts as collapsed if the rank is below it.
-        patience: How many measurements in a row must find it there: at first, all runs use few dimensions.
+        share: Share of the ideal rank, in (0, 1], below which the rank counts as collapsed.
+        patience: Number of consecutive low measurements before the warning: early on, all runs use few dimensions.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -36,28 +36,28 @@ class CollapseWatch(Patience):
         self._warned = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Count from zero, and warn again."""
+        """Reset the count and the warning when a fit starts."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many measurements in a row were low, and whether this was told."""
+        """Return the number of consecutive low measurements, and whether the warning was given."""
         return super().state_dict() | {"warned": self._warned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the count."""
+        """Restore the count and the warning."""
         super().load_state_dict(state_dict)
         self._warned = state_dict["warned"]
 
     def look(self, trainer: Trainer, epoch: int, measured: dict[str, float], stats: ClassStatistics) -> None:
-        """Warn if the effective rank has been low for long enough; an undefined one says nothing."""
+        """Warn if the effective rank has been low for long enough; an undefined rank is ignored."""
         rank, ideal = measured["effective_rank"], min(stats.num_classes - 1, stats.feature_dim)
         if not math.isnan(rank) and self.is_over(rank < self.share * ideal) and not self._warned:
             self._warned = True
             rank_zero_warn(
                 f"dimensional collapse: at epoch {epoch} the class means of the training set use "
                 f"{rank:.1f} of {ideal} dimensions, and less than {self.share:.0%} for {self._in_a_row} measurements "
-                "in a row; what helps: harder negatives (beta), normalization to unit_ball or unit_sphere, "
-                "class-balanced batches, a smaller step size"
+                "in a row; remedies: harder negatives (beta), normalization to unit_ball or unit_sphere, "
+                "class-balanced batches, a lower learning rate"
             )

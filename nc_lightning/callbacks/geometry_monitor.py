@@ -1,4 +1,4 @@
-"""The geometry monitor: how near the representation is to neural collapse, epoch by epoch."""
+"""Geometry monitor: the distance of the representation from neural collapse, epoch by epoch."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -28,55 +28,48 @@ from nc_lightning.reports.tables import losses_of
 class GeometryMonitor(Callback):
     """Measure the geometry of the training and validation features, and log it as ``geometry/<set>/<key>``.
 
-    The module is called on inputs and returns features (N, d): a tensor, or the only one in a tuple or dict; in a
-    classifier, ``features`` or ``classifier`` say which layer has them. It is in eval mode meanwhile, the trainer in a
-    stage of evaluation, also for hooks of batches; the mode of every submodule, BatchNorm's running statistics and all
-    random number generators are as before afterwards. The first batch of each set is read and mapped before training,
-    or evaluation, starts: what cannot be measured is refused there. The training set comes from the data module's
-    ``geometry_dataloader()`` if it has one, without augmentation; else from the training loader's data set, each sample
-    once and in order. With ``limit_train_batches`` it is as many samples as an epoch trains on, the same ones each
-    time, spread over the whole set; with ``overfit_batches`` it is those batches. These hold for validation and tests
-    too. Several validation loaders are the sets ``val``, ``val_1`` and so on.
+    The module is called in eval mode and must return features (N, d): a tensor, or the only one in a tuple or dict. For
+    a classifier, ``features`` or ``classifier`` names the layer. Afterwards the mode of every submodule, BatchNorm's
+    running statistics and all random generators are restored. The training set comes without augmentation from the data
+    module's ``geometry_dataloader()``, or else from the data set of the training loader, each sample once and in order.
+    ``limit_train_batches`` reduces it to as many samples as an epoch trains on, spread over the set and the same ones
+    each time; ``overfit_batches`` reduces it to those batches. Validation loaders are the sets ``val``, ``val_1`` and
+    so on; held-out samples are classified by the centers of the *training* classes if they were measured. For a set
+    without labels, all -1, only the spectrum is measured. Each set takes one forward pass, or two if its features
+    exceed `nc_lightning.callbacks.measurement.passes.KEPT_BYTES`, and memory for C d + d^2 numbers. Processes share the
+    work, and all get the values of the whole set; samples that `DistributedSampler` duplicates count once.
 
-    A set is looked at twice, first for its class statistics, then for the distances to the class means, which cannot be
-    told before these are known. Features of at most `nc_lightning.callbacks.measurement.passes.KEPT_BYTES` are kept for
-    the second look, so that a measurement costs one forward pass over each set; those of larger sets are
-    computed twice, and memory is C d + d^2 numbers. With several processes each takes its share, and all have the
-    values of the whole set; samples that a `DistributedSampler` repeats count once. Held-out samples are classified by
-    the centers of the *training* classes where there is a training set. With an `OnlineLinearProbe`, its classifier is
-    compared with the class means of the set (``nc3``), and its decisions with those of the nearest center (``nc4``). Of
-    a set without labels, all -1, the spectrum alone is measured. An epoch that is not due costs nothing.
-
-    In a fit all sets are measured together at the end of a due epoch, with the weights that a checkpoint holds: the
-    averaged ones of `WeightAveraging`. Values are logged through the module, so every logger works, and are in
-    ``trainer.callback_metrics`` in that epoch only: `EarlyStopping`, `ModelCheckpoint` and `ReduceLROnPlateau` on
-    ``geometry/...`` skip the other epochs, and a ``patience`` counts measurements. After each measurement every
-    callback that has it is called as ``on_geometry_measured(trainer, pl_module, monitor)``, on all processes.
+    The first batch of each set is checked before training or evaluation starts; then, as in a measurement, batch hooks
+    see an evaluation stage. A fit measures at the end of each due epoch, with the weights that a checkpoint holds: the
+    averaged ones of `WeightAveraging`. Values are logged through the module, so every logger works, and stay in
+    ``trainer.callback_metrics`` for that epoch only: `EarlyStopping`, `ModelCheckpoint` and `ReduceLROnPlateau` on
+    ``geometry/...`` skip the other epochs, so that ``patience`` counts measurements. With an `OnlineLinearProbe`, its
+    classifier is compared with the class means (``nc3``), and its decisions with those of the nearest center (``nc4``).
+    After each measurement, ``on_geometry_measured(trainer, pl_module, monitor)`` is called on every callback that
+    defines it, on all processes.
 
     Args:
-        every_n_epochs: Measure after every n-th epoch, and after the last one.
+        every_n_epochs: Number of epochs between measurements; the last epoch is always measured.
         num_classes: C; None to take it from the module or the data module.
-        features: What to measure of a module that does not return features: the name of a submodule, whose output it
-            is, such as ``encoder``, or a callable (module, x) -> z. None for what the module returns, or with a
-            ``classifier`` for its input.
-        classifier: The linear layer that ``nc3`` and ``nc4`` compare with the class means instead of the probe's: the
-            name of a submodule, such as ``fc``, or a module.
-        batch: A callable (batch) -> (x, labels) for batches of a form that `nc_lightning.batch.read_batch` does not
-            know.
-        measures: Which measures the table of ``nc-train`` shows; all of them are logged, and in the report.
+        features: Name of the submodule whose output is measured, such as ``encoder``, or a callable (module, x) -> z.
+            None for the output of the module or, with a ``classifier``, for the classifier's input.
+        classifier: Linear layer that ``nc3`` and ``nc4`` compare with the class means instead of the probe's: a module,
+            or the name of a submodule such as ``fc``.
+        batch: Callable (batch) -> (x, labels) for batch formats that `nc_lightning.batch.read_batch` does not know.
+        measures: Measures that the table of ``nc-train`` shows; all of them are logged, and in the report.
 
     Attributes:
-        num_classes: C, once it is found.
-        epoch: Number of epochs that were trained when it was measured last.
+        num_classes: C, once it is known.
+        epoch: Number of epochs that had been trained at the latest measurement.
         results: Latest measurement, by set (``train``, ``val`` or ``test``) and key.
-        statistics: The class statistics it was made of, by set; none of a set without labels.
-        sample_size: How many training features to keep of a measurement, 0 for none; `TensorBoardDashboard` sets it.
-        sample: Those features, with equally many of each class; of several processes each has its own.
+        statistics: Class statistics of the latest measurement, by set; sets without labels have none.
+        sample_size: Number of training features to keep of a measurement, 0 for none; `TensorBoardDashboard` sets it.
+        sample: Those features, equally many of each class; every process has its own.
 
     Raises:
-        ValueError: If an argument is out of its range, the number of classes is nowhere to be found, a label does not
-            fit it, or a feature is NaN, where the message says in which batch; if a callback watches a geometry key
-            that is not measured, or watches it by steps.
+        ValueError: If an argument is out of its range, the number of classes is unknown, a label does not fit it, a
+            feature is NaN (the message names the batch), or a callback watches a geometry key that is not measured, or
+            watches one by steps.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -117,7 +110,7 @@ class GeometryMonitor(Callback):
         self._checked: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget an earlier run; find out the number of classes, and that module and data agree on it."""
+        """Drop the results of an earlier run; find the number of classes, on which module and data must agree."""
         of_data = getattr(attached_datamodule(trainer), "num_classes", None)
         of_module = getattr(pl_module, "num_classes", None)
         if of_data is not None and of_module is not None and of_data != of_module:
@@ -130,22 +123,22 @@ class GeometryMonitor(Callback):
         averaged_weights.place_after_averaging(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let callbacks and schedules that watch a geometry key wait; read and map the first batch of each set."""
+        """Make watchers of geometry keys wait for measurements; check the first batch of each set."""
         self._watched = wait_for_measurements(trainer, self._lent)
         self._checked = set()
         with undisturbed(pl_module):
             self._check_first(trainer, pl_module, validation_sources(trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Map the first batch of training, where no other loader has the training set."""
+        """Check the first training batch, if no other loader provides the training set."""
         self._check_batch(trainer, pl_module, "train", batch)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the values of an earlier epoch from the metrics."""
+        """Remove the values of the previous epoch from the metrics."""
         forget_logged(trainer, PREFIX)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the validation that ends an epoch see averages that are updated once an epoch; or check first batches."""
+        """Update epoch-wise weight averages before validation; outside a fit, check the first batches."""
         if trainer.state.fn == TrainerFn.FITTING:
             averaged_weights.finish_averages(trainer, pl_module)
         else:
@@ -154,19 +147,19 @@ class GeometryMonitor(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Map the first batch of a set that was not checked before, where only validation runs."""
+        """Check the first batch of a set that is not yet checked, outside a fit."""
         if trainer.state.fn != TrainerFn.FITTING:
             self._check_batch(trainer, pl_module, set_name("val", dataloader_idx), batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure with the validation sets where only validation runs."""
+        """Measure, outside a fit; in a fit, note that the current weights were validated."""
         if trainer.state.fn != TrainerFn.FITTING:
             self._measure_and_log(trainer, pl_module, validation_sources(trainer))
         elif not trainer.sanity_checking:
             self._validated_step = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure all sets at the end of a due epoch."""
+        """Measure all sets if the epoch is due."""
         if self._due(trainer):
             self.epoch = trainer.current_epoch + 1
             self._measure_and_log(trainer, pl_module, validation_sources(trainer))
@@ -177,7 +170,7 @@ class GeometryMonitor(Callback):
                     raise ValueError(f"monitor: got {key!r}, which is not measured here, expected one of {there}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure what training has ended with if its last epoch was not due, or its weights were replaced."""
+        """Measure the final weights if the last epoch was not due, or the weights were replaced since."""
         replaced = averaged_weights.weights_change_at_end(trainer, pl_module)
         if trainer.global_step > 0 and (replaced or self._measured_step != trainer.global_step):
             self._validated_step = -1 if replaced else self._validated_step
@@ -190,17 +183,17 @@ class GeometryMonitor(Callback):
             self._tell(trainer, pl_module)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read and map the first batches."""
+        """Check the first batch of each test set."""
         self._check_first(trainer, pl_module, test_sources(trainer))
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Map the first batch of a set that was not checked before."""
+        """Check the first batch of a test set that is not yet checked."""
         self._check_batch(trainer, pl_module, set_name("test", dataloader_idx), batch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure with the test sets."""
+        """Measure the test sets, and the training set if there is one."""
         self._measure_and_log(trainer, pl_module, test_sources(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -212,18 +205,18 @@ class GeometryMonitor(Callback):
         self._lent.close()
 
     def by_key(self) -> dict[str, float]:
-        """The latest measurement by the keys that it is logged with, ``geometry/<set>/<key>``."""
+        """Return the latest measurement by its logged keys, ``geometry/<set>/<key>``."""
         return {f"geometry/{name}/{key}": v for name, values in self.results.items() for key, v in values.items()}
 
     def losses(self, trainer: Trainer) -> dict[str, float]:
-        """Return the logged losses of the latest measurement's epoch: in a fit, those of its own weights only."""
+        """Return the losses logged in the epoch of the latest measurement; in a fit, only those of the same weights."""
         losses = losses_of(trainer.callback_metrics)
         if trainer.state.fn == TrainerFn.FITTING and self._validated_step != self._measured_step:
             losses = {key: value for key, value in losses.items() if not key.startswith("loss/val")}
         return losses
 
     def _check_first(self, trainer: Trainer, pl_module: LightningModule, held_out: dict[str, list[Source]]) -> None:
-        """Read and map the first batch of each set, except where a loop is reading its loader."""
+        """Check the first batch of each set whose loader is not being read by a loop."""
         with undisturbed(pl_module):
             sets = {"train": loaders.own_training_sources(trainer), **held_out}
             # As in Lightning's own sanity check.
@@ -235,7 +228,7 @@ class GeometryMonitor(Callback):
                         self._check(pl_module, name, loaders.features(trainer, pl_module, first, self._measured))
 
     def _check_batch(self, trainer: Trainer, pl_module: LightningModule, name: str, batch: Any) -> None:
-        """Map a batch of a set that was not checked before."""
+        """Check a batch of a set that is not yet checked."""
         if name in self._checked:
             return
         batches = loaders.single_batches(trainer, batch) if name == "train" else [batch]

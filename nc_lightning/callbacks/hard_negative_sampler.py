@@ -1,4 +1,4 @@
-"""The sampler of hard negatives: it owns the hardness of the loss and a memory of past features."""
+"""Hard negative sampling: the schedule of the loss's hardness, and a queue of past features."""
 
 import math
 from typing import Any, Literal
@@ -19,48 +19,44 @@ from nc_lightning.schedules import check_ends, training_length
 Schedule = Literal["constant", "linear", "cosine", "adaptive"]
 
 ADAPT_ON = 256
-"""Number of anchors that adaptive hardness looks at in a batch: a mean over more hardly differs."""
+"""Number of anchors per batch that adapt the hardness; the mean over more of them hardly differs."""
 SMALLEST_ADAPTIVE_BETA = 0.01
 OFTEN = 0.02
 """Share of anchors that may meet their own earlier features in the queue without a warning."""
 
 
 class HardNegativeSampler(Callback):
-    """Set the hardness ``loss.beta`` before every step, add past features to the negatives, and log what it does.
+    """Set the hardness ``loss.beta`` before every step, add past features to the negatives, and log their effect.
 
-    HSCL and HUCL bring one along by themselves; give the Trainer one of your own for more than a constant hardness.
+    ``linear`` and ``cosine`` raise the hardness from ``start`` to ``beta`` over the first part of training and keep it
+    there; it depends on the step alone. ``adaptive`` removes the need to tune the hardness: after each step, beta moves
+    towards the value at which the effective number of negatives is a given ``fraction`` of all. Where negatives are
+    equally hard, as at neural collapse, it rises to ``max_beta``. It also starts there, because the first steps decide
+    how many dimensions collapse, and hard negatives keep more of them alive. HSCL and HUCL add a sampler of constant
+    hardness; pass your own to the Trainer for anything else.
 
-    With the schedules ``linear`` and ``cosine`` hardness rises from ``start`` to ``beta`` over the first part of
-    training, and stays there; it is a function of the step alone. The schedule ``adaptive`` spares the search for a
-    hardness: from ``start`` on, beta moves after each step towards the one with which the effective number of negatives
-    is a given ``fraction`` of all; where negatives are equally hard, as at neural collapse, it rises to ``max_beta``.
-    There it starts as well: the first steps decide how many dimensions collapse, and hard ones keep more of them.
-
-    With a queue, the features of past batches are negatives as well, without a gradient: more of them than a batch
-    holds. A warning says where it is too large for the data: unsupervised, an image should not meet itself there. Queue
-    and adapted hardness are part of the checkpoint, so that a resumed run continues where it stopped, and are the same
-    on all processes, unless the loss is ``local``: then each has a queue of its own, and hardness is adapted to their
-    mean. A hardness that a schedule has reached is also in the module's ``state_dict``, so that the loss of a
-    checkpoint is that of training wherever it is loaded.
-
-    Logs ``negatives/hardness``; and where the training step returns ``z`` and ``labels``, which ``adaptive`` and the
-    queue need, on the first batch of an epoch and every ``log_every_n_steps`` after it, ``negatives/effective``, the
-    effective number of negatives, ``negatives/fraction``, its share of all of them, and for unsupervised losses
-    ``negatives/false_share``, the share of their weight on the anchor's own class.
+    A queue adds the features of past batches to the negatives, without a gradient. A warning is given if it is too
+    large for the data; unsupervised, an image should not meet itself there. Checkpoints hold the queue and the adapted
+    hardness. Both are the same on all processes; with a ``local`` loss each process has its own queue, and the hardness
+    adapts to the mean over processes. A scheduled hardness is also in the module's ``state_dict``, so that a loaded
+    checkpoint computes the loss of its training. Logged are ``negatives/hardness`` and, if the training step returns
+    ``z`` and ``labels``, which ``adaptive`` and the queue need, ``negatives/effective``, the effective number of
+    negatives, ``negatives/fraction``, its share of all, and for unsupervised losses ``negatives/false_share``, the
+    share of weight on the anchor's own class: on the first batch of an epoch and every ``log_every_n_steps`` after it.
 
     Args:
-        beta: Hardness to reach; None for the one that the loss was made with. Not of use to ``adaptive``.
+        beta: Hardness to reach; None for that of the loss. Ignored by ``adaptive``.
         schedule: ``constant``, ``linear``, ``cosine`` or ``adaptive``.
-        start: Hardness at the first step, but for ``constant``; None for 0, and for ``max_beta`` if ``adaptive``.
+        start: Hardness at the first step; None for 0, or for ``max_beta`` if ``adaptive``. Ignored by ``constant``.
         duration: Share of training after which ``linear`` and ``cosine`` reach ``beta``, in (0, 1].
         fraction: Share of the negatives that ``adaptive`` keeps effective, in (0, 1).
-        max_beta: Largest hardness that ``adaptive`` takes.
+        max_beta: Largest hardness of ``adaptive``.
         queue_size: Number of past features; 0 for none.
-        queue_warmup: Epochs before past features count: at first they change too fast to be of use.
+        queue_warmup: Number of epochs before the queue is used: early features change too fast to be of use.
 
     Raises:
         ValueError: If an argument is out of its range, the module's ``loss`` is no `ContrastiveLoss`, or its training
-            step does not return what is needed.
+            step does not return the ``z`` and ``labels`` needed.
 
     Example:
         >>> sampler = HardNegativeSampler(beta=10.0, schedule="linear", duration=0.5)
@@ -107,10 +103,10 @@ class HardNegativeSampler(Callback):
         self._checked, self._batch_size = False, 0
 
     def hardness(self, progress: float) -> float:
-        """Return beta >= 0 when a share in [0, 1] of training is done; with ``adaptive``, as it is now.
+        """Return beta >= 0 at a progress in [0, 1] of training; with ``adaptive``, its current value.
 
         Raises:
-            ValueError: If ``beta`` was left to the loss and training has not begun.
+            ValueError: If ``beta`` is left to the loss and training has not started.
         """
         if self.schedule == "adaptive":
             return self.start if self._adapted is None else self._adapted
@@ -125,46 +121,46 @@ class HardNegativeSampler(Callback):
         return self.start + (beta - self.start) * share
 
     def reset(self) -> None:
-        """Forget past features and the adapted hardness, as every fit does that does not resume one."""
+        """Clear the queue and the adapted hardness, as a fit does unless it resumes another."""
         self._adapted, self._checked = None, False
         if self.queue is not None:
             self.queue.clear()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the hardness that the loss was made with: it counts unless one was given."""
+        """Read the hardness of the loss, which applies unless ``beta`` is given."""
         loss = _loss(pl_module)
         hardening = loss.hardening
         self._found = loss.asked_beta if hasattr(hardening, "beta") else None
         if self._found is None and self.beta is not None:
-            raise ValueError(f"beta: got {self.beta} for {hardening!r}, expected None, as that has no hardness to set")
+            raise ValueError(f"beta: got {self.beta}, expected None: {hardening!r} has no hardness")
         if self._found is None and self.schedule != "constant":
-            raise ValueError(f"schedule: got {self.schedule!r} for {hardening!r}, which has no hardness to set")
+            raise ValueError(f"schedule: got {self.schedule!r}, expected 'constant': {hardening!r} has no hardness")
         if stage == "fit":
             self.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is not a function of the step: the adapted hardness and past features."""
+        """Return the adapted hardness and the queue; all else is a function of the step."""
         state: dict[str, Any] = {} if self._adapted is None else {"adapted": self._adapted}
         return state if self.queue is None else state | {"queue": self.queue.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the hardness and the features of `state_dict`, where there is use for them."""
+        """Restore the adapted hardness and, if this run has a queue, its features."""
         self._adapted = state_dict.get("adapted")
         if self.queue is not None and "queue" in state_dict:
             self.queue.load_state_dict(state_dict["queue"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find out how long training is, which a schedule needs."""
+        """Compute the length of training, which a schedule needs."""
         self._total_steps = training_length(trainer, "step")
         if self.schedule in ("linear", "cosine"):
             check_ends(self._total_steps, f"schedule: got {self.schedule!r}")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the values of an earlier epoch."""
+        """Remove the values of the previous epoch from the metrics."""
         forget_logged(trainer, "negatives/")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set the hardness of this step, and lend the loss the past features."""
+        """Set the hardness of this step, and lend the queue to the loss."""
         loss = _loss(pl_module)
         if self._found is not None:
             loss.schedule_beta(self.hardness(trainer.global_step / self._total_steps))
@@ -173,7 +169,7 @@ class HardNegativeSampler(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the hardness, and now and then what it does; adapt it, and remember the features."""
+        """Log the hardness and its effect at intervals; adapt it, and push the features to the queue."""
         loss = _loss(pl_module)
         features = self._features(pl_module, outputs)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -190,13 +186,13 @@ class HardNegativeSampler(Callback):
             self.queue.push(z, labels)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the size of the queue after the first epoch, where looking at labels delays no step."""
+        """Check the size of the queue after the first epoch, when reading labels delays no step."""
         if self.queue is not None and len(self.queue) > 0 and not self._checked:
             self._checked, per_epoch = True, trainer.num_training_batches * self._batch_size
             _check_queue(self.queue.size, per_epoch, _loss(pl_module), self.queue.labels)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave a loss without past features behind."""
+        """Detach the queue from the loss."""
         if isinstance(getattr(pl_module, "loss", None), ContrastiveLoss):
             _loss(pl_module).queue = None
 
@@ -214,13 +210,13 @@ class HardNegativeSampler(Callback):
             return
         totals, counts = _sums_over_processes(torch.stack([*values.values()]))
         for i, key in enumerate(values):
-            # NaN, without usable anchors, would be the mean of the epoch: it weighs nothing, and no step waits for it.
+            # Without usable anchors the value is NaN: a weight of 0, on the device, keeps it out of the epoch's mean.
             weight: Any = counts[i] > 0
             mean = totals[i] / counts[i].clamp(min=1)
             module.log(f"negatives/{key}", mean, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
 
     def _adapt(self, beta: float, reached: float) -> float:
-        """Return the next beta: log fraction is about -beta^2 times the variance of the similarities."""
+        """Return the next beta, given that log fraction is about -beta^2 times the variance of the similarities."""
         if math.isnan(reached):
             return beta
         now = min(max(reached, torch.finfo().tiny), 1 - torch.finfo().eps)
@@ -229,7 +225,7 @@ class HardNegativeSampler(Callback):
 
 
 def _check_queue(size: int, per_epoch: float, loss: ContrastiveLoss, labels: Tensor) -> None:
-    """Warn of a queue that is as large as the data, or in which images often meet their own earlier features."""
+    """Warn if the queue exceeds the data, or if images often meet their own earlier features in it."""
     share = meets_itself(size / per_epoch)
     if share <= OFTEN:
         return
@@ -239,16 +235,16 @@ def _check_queue(size: int, per_epoch: float, loss: ContrastiveLoss, labels: Ten
             f"for {share:.0%} of the anchors an earlier feature of the same image is among the negatives, which drives "
             "views of an image apart"
             if by_image
-            else "the queue holds samples several times, as earlier weights saw them"
+            else "the queue holds several outdated features of the same sample"
         )
         rank_zero_warn(
-            f"queue_size: got {size} where an epoch has {per_epoch:g} features: {effect}; expected at most "
-            f"{int(per_epoch * (math.sqrt(2 * OFTEN) if by_image else 1)):g}"
+            f"queue_size: got {size} for {per_epoch:g} features per epoch, expected at most "
+            f"{int(per_epoch * (math.sqrt(2 * OFTEN) if by_image else 1)):g}; {effect}"
         )
 
 
 def meets_itself(epochs: float) -> float:
-    """Return how often a sample finds its own last features in a queue that holds a number of shuffled epochs.
+    """Return the share of samples that meet their own last features in a queue of this many shuffled epochs.
 
     Example:
         >>> meets_itself(0.5), meets_itself(1.0), meets_itself(2.0)
@@ -262,7 +258,7 @@ def _statistics(loss: ContrastiveLoss, features: StepFeatures, max_anchors: int 
 
 
 def _sums_over_processes(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum each value over the processes where it is not NaN; return the number of these processes as well."""
+    """Sum each value over the processes where it is not NaN; also return the number of these processes."""
     valid = ~values.isnan()
     sums = torch.stack([values.where(valid, 0.0), valid.to(values)])
     if rank_and_world_size()[1] > 1:

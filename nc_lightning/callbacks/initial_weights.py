@@ -1,4 +1,4 @@
-"""Starts a training from the weights of another one."""
+"""Starting weights of a run, loaded from the checkpoint of another run."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ _PARTS = ("encoder.", "projector.")
 
 
 class InitialWeights(Callback):
-    """Let training begin with the encoder and the projector of a checkpoint, whatever objective it is of.
+    """Start training with the encoder and the projector of a checkpoint of any objective.
 
-    Weights and buffers alone are taken: the optimizer, the schedule and the epoch begin anew, as they do not with
-    Lightning's ``ckpt_path``. A training that is resumed goes on from its own checkpoint.
+    Only weights and buffers are loaded: unlike with Lightning's ``ckpt_path``, the optimizer, the schedule and the
+    epoch start from scratch. A resumed run continues from its own checkpoint.
 
     Args:
-        checkpoint: A checkpoint, or a folder: the newest whole one below it.
+        checkpoint: Path of a checkpoint, or of a folder, for the newest whole one below it.
 
     Raises:
         FileNotFoundError: If there is no whole checkpoint.
@@ -33,7 +33,7 @@ class InitialWeights(Callback):
         self.checkpoint = checkpoint
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load the weights, before Lightning loads what it may have been asked to resume."""
+        """Load the weights, before Lightning loads a checkpoint to resume."""
         if stage != "fit":
             return
         path = self._find()
@@ -43,8 +43,8 @@ class InitialWeights(Callback):
             got = tuple(weights[key].shape) if key in weights else "nothing"
             if got != shape:
                 raise ValueError(
-                    f"InitialWeights: got {got} for {key} in {short_path(path)!r}, expected {shape}, the shape of this "
-                    "module's"
+                    f"InitialWeights: got {got} for {key} in {short_path(path)!r}, expected {shape}, its shape in "
+                    "this module"
                 )
         pl_module.load_state_dict({key: weights[key] for key in own}, strict=False)
         rank_zero_info(f"starting from the weights of {short_path(path)}")

@@ -1,11 +1,11 @@
-"""Settings of others that a callback changes for the time of a run."""
+"""Settings of other objects that a callback changes during a run."""
 
 from contextlib import ExitStack
 from typing import Any
 
 
 class Lent(ExitStack):
-    """Attributes that have other values until `close`.
+    """Override attributes until `close` restores them.
 
     Example:
         >>> from types import SimpleNamespace
@@ -17,7 +17,7 @@ class Lent(ExitStack):
     """
 
     def lend(self, instance: Any, name: str, value: Any) -> None:
-        """Set an attribute; `close` restores it, or that the instance had none of its own."""
+        """Set an attribute; `close` restores it, or deletes it if the instance had none of its own."""
         if name in vars(instance):
             self.callback(setattr, instance, name, vars(instance)[name])
         else:

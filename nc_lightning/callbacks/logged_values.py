@@ -1,10 +1,10 @@
-"""Logged values: Lightning shows each in all later epochs, also where it no longer holds."""
+"""Logged values, which Lightning keeps showing in later epochs even if they are out of date."""
 
 from lightning.pytorch import Trainer
 
 
 def forget_logged(trainer: Trainer, *prefixes: str) -> None:
-    """Remove values whose keys have one of the prefixes from the trainer's metrics: those that hold are logged again.
+    """Remove outdated values, whose keys start with one of the prefixes, from the trainer's metrics.
 
     Example:
         >>> trainer = Trainer(logger=False, enable_checkpointing=False)

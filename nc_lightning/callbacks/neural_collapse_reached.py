@@ -1,4 +1,4 @@
-"""Stops a run that has arrived: the training set is at neural collapse, and more epochs add nothing."""
+"""Early stopping at neural collapse, after which more epochs add nothing."""
 
 from dataclasses import replace
 
@@ -12,21 +12,20 @@ from nc_lightning.geometry.ideals import ideal
 
 
 class NeuralCollapseReached(Patience):
-    """Stop training once the training set is at neural collapse, measurement after measurement.
+    """Stop training after consecutive measurements at which the training set is at neural collapse.
 
-    Looks at what a `GeometryMonitor` has measured, and asks of each measure what the table's column ``met`` asks: is it
-    within a distance of its ideal? With more classes than fit on a simplex there is no ideal of
-    ``equal_inner_product``, which then is not asked for.
+    Each measure of a `GeometryMonitor` must be within a distance of its ideal, as in the table's column ``met``.
+    ``equal_inner_product`` has no ideal, and is not checked, if there are more classes than fit on a simplex.
 
     Args:
         nc1: Largest distance from its ideal, 0; None for that of the table, 0.01.
-        equal_inner_product: From 0; None for 0.02.
-        zero_sum: From 0; None for 0.02.
-        effective_rank: From C - 1, or d if that is less; None for 1 % of it.
-        patience: How many measurements in a row must meet all of them.
+        equal_inner_product: Largest distance from 0; None for 0.02.
+        zero_sum: Largest distance from 0; None for 0.02.
+        effective_rank: Largest distance from C - 1, or from d if that is less; None for 1 % of it.
+        patience: Number of consecutive measurements that must meet all of them.
 
     Attributes:
-        figures: The measures that training was stopped with; None as long as it was not.
+        figures: Measures at which training was stopped; None if it was not.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -57,13 +56,13 @@ class NeuralCollapseReached(Patience):
         self.figures: dict[str, float] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Count from zero."""
+        """Reset the count and the figures when a fit starts."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self.figures = None
 
     def look(self, trainer: Trainer, epoch: int, measured: dict[str, float], stats: ClassStatistics) -> None:
-        """Stop after this epoch if the training set has been there for long enough."""
+        """Stop after this epoch if all ideals have been met for long enough."""
         met = []
         for key, tolerance in self.tolerances.items():
             goal = ideal(key, stats.num_classes, stats.feature_dim)
@@ -73,4 +72,4 @@ class NeuralCollapseReached(Patience):
             self.figures = {key: measured[key] for key in self.tolerances}
             trainer.should_stop = True
             figures = ", ".join(f"{key} {value:.3g}" for key, value in self.figures.items())
-            rank_zero_info(f"neural collapse: reached at epoch {epoch}, where training stops: {figures}")
+            rank_zero_info(f"neural collapse: reached at epoch {epoch}, training stops: {figures}")

@@ -1,4 +1,4 @@
-"""The online linear probe: how well a linear classifier tells the classes apart while the representation is trained."""
+"""Online linear probe: the accuracy of a linear classifier trained alongside the representation."""
 
 from typing import Any
 
@@ -18,31 +18,31 @@ from nc_lightning.private_apis.torch import divide_all
 
 
 class OnlineLinearProbe(Callback):
-    """Train a linear classifier on the detached features of each step, beside the module and without touching it.
+    """Train a linear classifier on the detached features of each step, alongside the module, which it does not affect.
 
-    The module's steps return a dict with the features ``z`` (N, d) and ``labels`` (N,), as every objective here does;
-    any other LightningModule may. Unknown, negative labels are left out. The classifier begins at zero, so that no
-    random number is drawn, and no gradient reaches the module: training is the same with a probe as without. It has an
-    optimizer of its own; several processes take the step of one with the whole batch, and keep equal classifiers. It is
-    part of the checkpoint; a checkpoint without one loads as well, and the classifier then begins anew.
+    The steps of any LightningModule can return the required dict with features ``z`` (N, d) and ``labels`` (N,), as the
+    objectives here do; negative, unknown labels are ignored. The classifier starts at zero, draws no random numbers and
+    passes no gradient to the module, so training is the same with and without a probe. It has its own optimizer.
+    Several processes take the step of a single one with the global batch, and keep equal classifiers. Checkpoints
+    include the classifier; if one does not, the classifier starts from scratch.
 
-    Logs ``probe/train_loss`` and ``probe/train_accuracy``, and where validation steps return features
-    ``probe/val_accuracy`` (``probe/val_1_accuracy`` of a second loader), at the end of an epoch: until then what they
-    are made of stays on the device, and no step waits for it. `GeometryMonitor` compares the classifier with the class
-    means: ``geometry/<set>/nc3`` and ``nc4``.
+    Logged at the end of an epoch are ``probe/train_loss``, ``probe/train_accuracy`` and, if validation steps return
+    features, ``probe/val_accuracy`` (``probe/val_1_accuracy`` for a second loader); until then the sums stay on the
+    device, so that no step waits for them. `GeometryMonitor` compares the classifier with the class means:
+    ``geometry/<set>/nc3`` and ``nc4``.
 
     Args:
-        optimizer: Called with the classifier's parameters.
+        optimizer: Callable that makes an optimizer of the classifier's parameters.
         num_classes: C; None to take it from the module or the data module.
 
     Attributes:
         classifier: The linear layer, None before the first step.
 
     Raises:
-        ValueError: If the number of classes is nowhere to be found, or a training step returns no features.
+        ValueError: If the number of classes is unknown, or a training step returns no features.
 
     Source:
-        The classifier of Papyan, Han, Donoho (2020), NC3 and NC4, for representations that are trained without one.
+        NC3 and NC4 of Papyan, Han, Donoho (2020), for representations that are trained without a classifier.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -64,7 +64,7 @@ class OnlineLinearProbe(Callback):
         self._module: LightningModule | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the number of classes; forget the classifier of an earlier fit, or of another module."""
+        """Find the number of classes; drop the classifier of an earlier fit, or of another module."""
         self._num_classes = find_num_classes(self.num_classes, trainer, pl_module, "OnlineLinearProbe")
         if stage == "fit" or self._module is not pl_module:
             self._module = pl_module
@@ -82,21 +82,21 @@ class OnlineLinearProbe(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the classifier of `state_dict`."""
+        """Restore the classifier, its optimizer and the sums of the epoch."""
         self._loaded = state_dict
         self._trained = state_dict.get("trained")
         if "classifier" in state_dict:
             self._make(state_dict["classifier"]["weight"])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count, unless a run is resumed in mid-epoch."""
+        """Reset the sums; Lightning skips this hook when it resumes in the middle of an epoch."""
         self._trained = None
         forget_logged(trainer, "probe/train_")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take a step on the features of the batch."""
+        """Take an optimizer step on the features of the batch."""
         features = step_features(outputs)
         if features is None:
             raise ValueError(
@@ -118,14 +118,14 @@ class OnlineLinearProbe(Callback):
         self._trained = sums if self._trained is None else self._trained.to(sums) + sums
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the means over the epoch, as far as any label was known."""
+        """Log the means over the epoch, if any label was known."""
         loss, correct, count = (0.0, 0.0, 0.0) if self._trained is None else self._trained.tolist()
         if count > 0:
             self._log(pl_module, {"train_loss": loss / count, "train_accuracy": correct / count})
         self._trained = None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count."""
+        """Reset the counts of correct predictions."""
         self._evaluated = {}
         forget_logged(trainer, "probe/val")
 
@@ -138,7 +138,7 @@ class OnlineLinearProbe(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count how many validation samples the classifier gets right, once there is one."""
+        """Count correct predictions on the validation batch, once there is a classifier."""
         features = step_features(outputs)
         if self.classifier is None or features is None:
             return
@@ -149,8 +149,8 @@ class OnlineLinearProbe(Callback):
         self._evaluated[dataloader_idx] = counts if before is None else before + counts
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the share that the classifier gets right of all samples, whichever process had them."""
-        # A process may have had no batch, but takes part.
+        """Log the accuracy over the samples of all processes."""
+        # A process without a batch takes part in the all-reduce, too.
         none = torch.zeros(2, dtype=torch.long, device=pl_module.device)
         counts = torch.stack([self._evaluated.get(i, none).to(none) for i in range(len(trainer.num_val_batches))])
         _add_over_processes(counts)
@@ -159,14 +159,14 @@ class OnlineLinearProbe(Callback):
                 self._log(pl_module, {f"{set_name('val', i)}_accuracy": correct / count})
 
     def _make(self, like: Tensor) -> tuple[nn.Linear, torch.optim.Optimizer]:
-        """Return classifier and optimizer, made when the features (N, d) are known, for such ones."""
+        """Return classifier and optimizer, made for features like these (N, d) if there are none yet."""
         feature_dim, device = like.shape[1], like.device
         weight = None if self.classifier is None else self.classifier.weight
         if weight is not None and (weight.device, weight.dtype) != (device, like.dtype):
-            # From a checkpoint of another device or precision. It is made again: an optimizer keeps its parameters.
+            # Loaded on another device or in another precision: both are remade, as an optimizer keeps its parameters.
             self._loaded, self.classifier = self.state_dict(), None
         if self.classifier is None or self._optimizer is None:
-            # On meta no random number is drawn for weights that are to be zero.
+            # Created on the meta device so that no random numbers are consumed; the weights are zeroed below.
             self.classifier = nn.Linear(feature_dim, self._num_classes, device="meta", dtype=like.dtype).to_empty(
                 device=device
             )
@@ -193,19 +193,19 @@ class OnlineLinearProbe(Callback):
 
 
 def _whole_precision(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Detached features in float32 or better, and int64 labels on their device, all unknown ones as `UNLABELED`."""
+    """Return detached features in at least float32, and int64 labels on their device, with -1 for all unknown ones."""
     check_labels(labels, len(z))
     labels = labels.to(z.device, torch.int64).clamp(min=UNLABELED)
     return z.detach().to(torch.promote_types(z.dtype, torch.float32)), labels
 
 
 def _counts(logits: Tensor, labels: Tensor, dtype: torch.dtype) -> Tensor:
-    """(2,) how many labels are found, and how many are known."""
+    """Return (2,): the number of correct predictions, and of known labels."""
     return torch.stack([logits.argmax(1) == labels, labels != UNLABELED]).sum(1, dtype=dtype)
 
 
 def _add_over_processes(*tensors: Tensor) -> None:
-    """Add up tensors over all processes, in place and in one message."""
+    """Sum tensors over all processes, in place and in one all-reduce."""
     if rank_and_world_size()[1] > 1:
         message = torch.cat([tensor.flatten() for tensor in tensors])
         dist.all_reduce(message)

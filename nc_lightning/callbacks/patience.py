@@ -1,4 +1,4 @@
-"""Patience: how many measurements of the training set in a row have met a condition."""
+"""Base of callbacks that count consecutive measurements of the training set."""
 
 from abc import abstractmethod
 from typing import Any
@@ -12,9 +12,9 @@ from nc_lightning.geometry import ClassStatistics
 
 
 class Patience(Callback):
-    """Look at each measurement of the training set in a fit, and count how many in a row meet a condition.
+    """Count the consecutive measurements of the training set that meet a condition during a fit.
 
-    A fit counts from zero, unless it resumes another one.
+    The count starts at zero unless the fit resumes another one.
     """
 
     def __init__(self, patience: int) -> None:
@@ -23,7 +23,7 @@ class Patience(Callback):
         self._in_a_row = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Count from zero."""
+        """Reset the count when a fit starts."""
         if stage == "fit":
             self._in_a_row = 0
 
@@ -32,11 +32,11 @@ class Patience(Callback):
         return {"in_a_row": self._in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the count."""
+        """Restore the count."""
         self._in_a_row = state_dict["in_a_row"]
 
     def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
-        """Look at what was measured."""
+        """Pass a measurement of the training set to `look` during a fit."""
         if trainer.state.fn == TrainerFn.FITTING and "train" in monitor.statistics:
             self.look(trainer, monitor.epoch, monitor.results["train"], monitor.statistics["train"])
 
@@ -45,6 +45,6 @@ class Patience(Callback):
         """Judge a measurement of the training set."""
 
     def is_over(self, met: bool) -> bool:
-        """Count a measurement, and return whether enough of them in a row have met the condition."""
+        """Count a measurement, and return whether enough consecutive ones have met the condition."""
         self._in_a_row = self._in_a_row + 1 if met else 0
         return self._in_a_row >= self.patience

@@ -20,16 +20,16 @@ Array = np.ndarray[Any, Any]
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Write ``features`` (N, d) and ``labels`` (N,) of all predictions into ``predictions.npz`` in the run's folder.
+    """Write ``features`` (N, d) and ``labels`` (N,) of all predictions to ``predictions.npz`` in the run's folder.
 
-    Those of a second loader are ``features_1`` and ``labels_1``, and so on. Where the data module knows them,
-    ``class_names`` (C,) and, for inputs in files, their ``paths`` (N,) are in it too.
+    A second loader adds ``features_1`` and ``labels_1``, and so on. If the data module knows them, ``class_names`` (C,)
+    and, for inputs in files, their ``paths`` (N,) are included.
 
-    An existing file is left alone; the new one then has a number. Several processes predict every W-th sample each, as
-    Lightning and the data modules here deal them out, and write one file.
+    An existing file is kept; the new one gets a numeric suffix. Of W processes, each predicts every W-th sample, as
+    Lightning and the data modules here distribute them; together they write one file.
 
     Attributes:
-        path: The file that was written last, or None.
+        path: Path of the file written last, or None.
     """
 
     def __init__(self) -> None:
@@ -71,8 +71,8 @@ def _paths(trainer: Trainer, num_batches: int) -> list[str] | None:
 
 
 def _interleave(shares: list[Array]) -> Array:
-    """Put together rows of which share r has those at r, r + W, r + 2 W and so on."""
-    longest = max(shares, key=lambda share: share.dtype.itemsize)  # texts are as wide as the longest of them
+    """Interleave W shares of the rows: share r holds rows r, r + W, r + 2 W and so on."""
+    longest = max(shares, key=lambda share: share.dtype.itemsize)  # an array of strings is as wide as its longest one
     whole = np.empty((sum(map(len, shares)), *longest.shape[1:]), longest.dtype)
     for rank, share in enumerate(shares):
         whole[rank :: len(shares)] = share

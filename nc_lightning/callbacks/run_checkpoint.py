@@ -1,4 +1,4 @@
-"""Checkpoints of a run, among them ``last.ckpt``, which is always the last state of training."""
+"""Checkpoints of a run, with a ``last.ckpt`` that always holds the last state of training."""
 
 import itertools
 import os
@@ -15,12 +15,12 @@ from torch import Tensor
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, with a ``last.ckpt`` that is the last state of training whatever else is saved.
+    """Save checkpoints as Lightning's `ModelCheckpoint` does, and always the last state of training as ``last.ckpt``.
 
-    ``last.ckpt`` is written whenever a checkpoint is saved, at the end of every epoch, and at the end of training,
-    whatever ``monitor``, ``save_top_k``, ``every_n_epochs``, ``every_n_train_steps`` and ``train_time_interval`` say.
-    With ``save_last="link"`` it is a link where the same state has just been saved under another name, else a file.
-    Lightning's own would be a link to the checkpoint that was saved last, however old that is.
+    ``last.ckpt`` is written whenever a checkpoint is saved, at the end of every epoch, and at the end of training, for
+    any ``monitor``, ``save_top_k``, ``every_n_epochs``, ``every_n_train_steps`` and ``train_time_interval``. With
+    ``save_last="link"`` it is a link if the same state was just saved under another name, otherwise a file. Lightning's
+    own would link to the checkpoint saved last, however old it is.
 
     A ``/`` in a file name, as in ``filename="{epoch}-{loss/val:.2f}"``, becomes ``_``.
 
@@ -37,21 +37,21 @@ class RunCheckpoint(ModelCheckpoint):
     _claim: Path | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Claim a name for ``last.ckpt`` that no other run has, which may use the same ``dirpath``."""
+        """Claim a name for ``last.ckpt`` that no other run in the same ``dirpath`` uses."""
         super().on_train_start(trainer, pl_module)
         self._step_of_last = -1
         if self.save_last and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.last_model_path = self._claim_last(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the name of ``last.ckpt`` back where nothing was saved."""
+        """Release the name of ``last.ckpt`` if nothing was saved."""
         super().teardown(trainer, pl_module, stage)
         self._release()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after a number of steps or some time."""
+        """Save after a number of steps or an interval of time."""
         with self._then_last(trainer):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
@@ -61,22 +61,22 @@ class RunCheckpoint(ModelCheckpoint):
             super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after an epoch: ``last.ckpt`` in any case."""
+        """Save after an epoch; ``last.ckpt`` is always written."""
         with self._then_last(trainer, in_any_case=True):
             super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the state that training has ended with."""
+        """Save the final state of training."""
         with self._then_last(trainer, in_any_case=self._step_of_last != trainer.global_step):
             super().on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save the state of an exception, if asked to."""
+        """Save the state at an exception, if asked to."""
         with self._then_last(trainer):
             super().on_exception(trainer, pl_module, exception)
 
     def saved_elsewhere(self, trainer: Trainer, path: str) -> None:
-        """Let ``last.ckpt`` be a checkpoint of the present state that another callback has saved."""
+        """Write or link ``last.ckpt`` after another callback has saved the current state to ``path``."""
         self._just_saved = path
         self._write_last(trainer)
 
@@ -94,12 +94,12 @@ class RunCheckpoint(ModelCheckpoint):
         self._step_of_last = trainer.global_step
         if self._just_saved and self.save_last == "link":
             if trainer.is_global_zero:
-                # A checkpoint that is written asynchronously may be on its way, and its folder with it.
+                # A checkpoint that is written asynchronously may not have created its folder yet.
                 Path(self.last_model_path).parent.mkdir(parents=True, exist_ok=True)
             self._link_checkpoint(trainer, self._just_saved, self.last_model_path)
         else:
             if trainer.is_global_zero and os.path.islink(self.last_model_path):
-                os.remove(self.last_model_path)  # else a writer may follow the link, and overwrite another checkpoint
+                os.remove(self.last_model_path)  # or a writer may follow the link and overwrite another checkpoint
             trainer.save_checkpoint(self.last_model_path, self.save_weights_only)
             for logger in trainer.loggers if trainer.is_global_zero else []:
                 logger.after_save_checkpoint(proxy(self))
@@ -117,7 +117,7 @@ class RunCheckpoint(ModelCheckpoint):
         return str(trainer.strategy.broadcast(path))
 
     def _claims(self, path: str, continued: bool = False) -> bool:
-        """Take a name, by a hidden file next to it until the checkpoint is there, or is there again if continued."""
+        """Claim a name by a hidden file next to it, until the checkpoint is written (again, if continued)."""
         if "://" in path:
             return continued or not self._fs.exists(path)
         if os.path.lexists(path) and not continued:
@@ -144,7 +144,7 @@ class RunCheckpoint(ModelCheckpoint):
         self._just_saved = filepath
 
     def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
-        """Leave ``last.ckpt`` to this class: Lightning would write it at some of its own saves only."""
+        """Do nothing: Lightning would write ``last.ckpt`` at some of its saves only."""
 
     def _format_checkpoint_name(self, *args: Any, **kwargs: Any) -> str:
         return super()._format_checkpoint_name(*args, **kwargs).replace("/", "_")

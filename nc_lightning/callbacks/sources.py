@@ -1,4 +1,4 @@
-"""Where callbacks find what they need: the number of classes, the data module, folders, other callbacks."""
+"""Lookups for callbacks: the number of classes, the data module, folders, other callbacks."""
 
 import os
 from pathlib import Path
@@ -13,9 +13,9 @@ from nc_lightning.private_apis.lightning import attached_datamodule, attached_tr
 
 
 def is_named(instance: object, *names: str) -> bool:
-    """Return whether a class of one of these names is among the classes of an object.
+    """Return whether the class of an object, or one of its bases, has one of these names.
 
-    The packages ``lightning`` and ``pytorch_lightning`` have the same classes twice, of which `isinstance` knows one.
+    The packages ``lightning`` and ``pytorch_lightning`` define the same classes twice; `isinstance` would accept one.
 
     Example:
         >>> from lightning.pytorch.callbacks import EarlyStopping
@@ -26,7 +26,7 @@ def is_named(instance: object, *names: str) -> bool:
 
 
 def find_num_classes(given: int | None, trainer: Trainer, module: LightningModule, callback: str) -> int:
-    """Return the number of classes that was given, or else that of the module or of the data module.
+    """Return the given number of classes, or else that of the module or of the data module.
 
     Raises:
         ValueError: If there is none; the message names the callback.
@@ -39,10 +39,10 @@ def find_num_classes(given: int | None, trainer: Trainer, module: LightningModul
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """Return the folder of the run, where its report and predictions go; a collective: every process has to ask.
+    """Return the folder of the run's report and predictions; a collective, which every process must call.
 
-    It is the trainer's ``log_dir``. Loggers without folders of their own, such as W&B's, share a ``save_dir``: there it
-    is the folder in which Lightning puts the ``checkpoints`` of the run.
+    It is the trainer's ``log_dir``. Loggers without their own folder, such as W&B's, share a ``save_dir``: there it is
+    the folder in which Lightning puts the ``checkpoints`` of the run.
     """
     folder = trainer.log_dir or trainer.default_root_dir
     logger = trainer.logger
@@ -53,9 +53,9 @@ def run_folder(trainer: Trainer) -> Path:
 
 
 def checkpoint_folder(trainer: Trainer, otherwise: str = "checkpoints") -> Path:
-    """Return where the first `ModelCheckpoint` writes; if there is none, ``otherwise`` in the run's folder.
+    """Return the folder of the first `ModelCheckpoint`; if there is none, ``otherwise`` in the run's folder.
 
-    Where no folder was claimed for the run, ``otherwise`` is below ``default_root_dir``.
+    If no folder was claimed for the run, ``otherwise`` is below ``default_root_dir``.
     """
     callbacks = trainer.checkpoint_callbacks
     folders = [callback.dirpath for callback in callbacks if isinstance(callback, ModelCheckpoint) and callback.dirpath]
@@ -69,12 +69,12 @@ def callbacks_of(trainer: Trainer) -> list[Any]:
 
 
 def unless_present(callback: type[Callback], module: LightningModule) -> list[Callback]:
-    """Return a new callback for `configure_callbacks`, or none if the user gave the Trainer one of its kind."""
+    """Return a new callback for `configure_callbacks`, or none if the Trainer already has one of its class."""
     return [] if any(isinstance(other, callback) for other in callbacks_of(attached_trainer(module))) else [callback()]
 
 
 def data_in_use(trainer: Trainer) -> Any:
-    """Return the data module of this fit, validation, test or prediction, or the loaders given instead.
+    """Return the data module in use, or the loaders that were passed instead.
 
     Example:
         >>> data_in_use(Trainer(logger=False)) is None

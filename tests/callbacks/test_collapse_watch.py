@@ -54,7 +54,7 @@ def test_the_warning_gives_the_rank_and_the_remedy():
     with pytest.warns(UserWarning, match="dimensional collapse") as caught:
         CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, measured(2.04))
     text = str(caught[0].message)
-    for part in ("at epoch 5", "use 2.0 of 10 dimensions", "70%", "beta", "unit_ball", "balanced", "step size"):
+    for part in ("at epoch 5", "use 2.0 of 10 dimensions", "70%", "beta", "unit_ball", "balanced", "learning rate"):
         assert part in text
 
 

@@ -146,7 +146,7 @@ def test_a_hardening_without_beta_is_refused(tmp_path):
     metrics = fit_threshold()
     assert "negatives/hardness" not in metrics
     assert metrics["negatives/effective"].item() == pytest.approx(8, abs=1)  # a tenth of 72, ties included
-    with pytest.raises(ValueError, match=r"beta: got 3.0 for Threshold\(fraction=0.1\), expected None"):
+    with pytest.raises(ValueError, match=r"beta: got 3.0, expected None: Threshold\(fraction=0.1\) has no hardness"):
         fit_threshold(HardNegativeSampler(beta=3.0))
 
 
@@ -296,7 +296,9 @@ def test_past_features_of_another_dimension_are_refused_before_any_update(tmp_pa
 
 
 def test_adaptive_needs_a_hardness(tmp_path):
-    with pytest.raises(ValueError, match=r"schedule: got 'adaptive' for Threshold\(fraction=0.1\), which has no"):
+    with pytest.raises(
+        ValueError, match=r"schedule: got 'adaptive', expected 'constant': Threshold\(fraction=0.1\) has no"
+    ):
         fit(tmp_path, HardNegativeSampler(schedule="adaptive"), hardening=Threshold(0.1))
 
 
@@ -334,9 +336,9 @@ def test_the_queue_warns_when_samples_meet_their_own_past_features():
 @pytest.mark.parametrize(
     ("objective", "queue_size", "words"),
     [
-        (HUCL, 2000, "queue_size: got 2000 where an epoch has 960 features: for 100% of the anchors"),
+        (HUCL, 2000, "queue_size: got 2000 for 960 features per epoch, expected at most 192; for 100% of the anchors"),
         (HUCL, 480, "for 12% of the anchors an earlier feature of the same image"),
-        (HSCL, 1000, "the queue holds samples several times"),
+        (HSCL, 1000, "the queue holds several outdated features of the same sample"),
         (HUCL, 100, None),
         (HSCL, 960, None),
     ],

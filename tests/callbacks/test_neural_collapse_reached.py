@@ -78,7 +78,7 @@ def test_it_ends_a_run_and_reports_the_epoch_and_the_measures(caplog, tmp_path):
         trainer.fit(model, data)
     assert trainer.current_epoch == 4
     (line,) = [record.getMessage() for record in caplog.records if "neural collapse" in record.getMessage()]
-    assert line.startswith("neural collapse: reached at epoch 4, where training stops: nc1 ")
+    assert line.startswith("neural collapse: reached at epoch 4, training stops: nc1 ")
     assert set(reached.figures) == {"nc1", "equal_inner_product", "zero_sum", "effective_rank"}
     assert reached.figures["nc1"] == callbacks[0].results["train"]["nc1"]
 

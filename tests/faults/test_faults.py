@@ -128,7 +128,7 @@ def test_a_gracefully_stopped_run_resumes_to_the_same_end(tmp_path, whole, signu
     assert ended.code == code
     saved = checkpoints(tmp_path)[-1]
     assert saved.name.startswith("interrupted-epoch=")
-    assert f"stopped by {signum}, saved {saved.relative_to(tmp_path)}; go on with --ckpt_path last" in ended.stderr
+    assert f"stopped by {signum}, saved {saved.relative_to(tmp_path)}; resume with --ckpt_path last" in ended.stderr
     assert ("press Ctrl-C again" in ended.stderr) == (signum == "SIGINT")
     assert run(tmp_path, ALONE, "--ckpt_path=last").code == 0
     assert not list(differences(end_of(whole), end_of(tmp_path)))
@@ -174,7 +174,7 @@ def test_when_one_of_two_processes_dies_both_end_and_it_is_named(tmp_path, rank,
     assert f"process of rank {rank} (pid " in error
     assert ("killed by SIGKILL" if rank == 1 else "has died") in error
     last = checkpoints(tmp_path)[-1]
-    assert f"in epoch 1; its last checkpoint is {last.relative_to(tmp_path)}, go on with --ckpt_path last" in error
+    assert f"in epoch 1; its last checkpoint is {last.relative_to(tmp_path)}, resume with --ckpt_path last" in error
     assert torch.is_tensor(next(iter(read_checkpoint(last)["state_dict"].values())))
 
 

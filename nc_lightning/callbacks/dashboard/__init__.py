@@ -1,1 +1,1 @@
-"""TensorBoard and the report: charts, figures, the projector, and the loggers that show them."""
+"""TensorBoard dashboard and report: charts, figures, projector, and the loggers that show them."""

@@ -1,4 +1,4 @@
-"""The dashboard: what the geometry monitor has measured, as charts, figures, projector, sortable table and report."""
+"""Dashboard of the measured geometry: charts, figures, projector, sortable table and report."""
 
 import os
 from collections.abc import Iterator
@@ -34,33 +34,33 @@ FINAL_METRICS = (
     *(f"geometry/val/{key}" for key in ("nc1", "effective_rank", "ncc_accuracy")),
     "loss/optimality_gap",
 )
-"""What the HPARAMS tab sorts runs by."""
+"""Metrics for sorting runs in the HPARAMS tab."""
 
 
 class TensorBoardDashboard(Callback):
     """Show the geometry of training: charts, figures, features, a table of runs, and a report in the run's folder.
 
-    All is drawn from what a `GeometryMonitor` beside it has measured, without a further pass over the data:
+    All is drawn from the measurements of the Trainer's `GeometryMonitor`, without another pass over the data:
 
-    - CUSTOM SCALARS: one page with NC1 to NC4, the paper's conditions, effective ranks, the loss beside its bound, and
-      what hardness does to the negatives; training beside validation;
-    - IMAGES: cosines of the class means, their singular values, features beside the simplex, similarities, and the way
-      to neural collapse, every n epochs and at the end;
+    - CUSTOM SCALARS: one page with NC1 to NC4, the paper's conditions, effective ranks, the loss with its bound, and
+      the effect of hardness on the negatives, with training and validation in the same charts;
+    - IMAGES: cosines of the class means, their singular values, features next to the simplex, similarities, and the
+      path to neural collapse, every n epochs and at the end;
     - PROJECTOR: at the end, a sample of the features with class names and images;
-    - HPARAMS: at the end, objective, hardness and the like against the final geometry. Lightning's placeholder
+    - HPARAMS: at the end, objective, hardness and other settings against the final geometry. Lightning's placeholder
       ``hp_metric`` is switched off;
-    - ``report.html`` in the run's folder, and beside it ``report.json``, of which ``nc-report`` makes it again.
+    - ``report.html`` in the run's folder, with ``report.json``, from which ``nc-report`` can rebuild it.
 
-    Scalars reach every logger by themselves; figures those that take images (TensorBoard, W&B, MLflow); charts,
-    projector and table are TensorBoard's, under the prefix of each logger. Only the first process draws. What goes
-    wrong here is a warning, once, and training continues; under ``fast_dev_run`` nothing is written.
+    Scalars reach every logger, figures those that accept images (TensorBoard, W&B, MLflow); charts, projector and table
+    need TensorBoard, and carry the prefix of each logger. Only rank 0 draws. An error here becomes a warning, once per
+    cause, and training continues; under ``fast_dev_run`` nothing is written.
 
     Args:
-        every_n_epochs: Draw figures when so many epochs have passed since the last ones, and at the end of training.
-        max_points: Most features that are shown, with equally many of each class.
+        every_n_epochs: Number of epochs between figures, which are also drawn at the end of training.
+        max_points: Largest number of features shown, equally many of each class.
 
     Attributes:
-        report: The report of the latest fit, or None.
+        report: Path of the report of the latest fit, or None.
 
     Raises:
         ValueError: If an argument is out of its range, or the trainer has no `GeometryMonitor`.
@@ -85,7 +85,7 @@ class TensorBoardDashboard(Callback):
         self._lent = Lent()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Ask the monitor for a sample of features, and Lightning for no placeholder among the metrics."""
+        """Request a sample of features from the monitor; switch off Lightning's placeholder metric."""
         self._lent.close()
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -99,15 +99,15 @@ class TensorBoardDashboard(Callback):
         self.report, self._record, self._history, self._drawn, self._warned = None, None, [], (0, -1), set()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the measurements so far, so that a resumed run shows its whole way."""
+        """Return the measurements so far, so that a resumed run shows its whole path."""
         return {"history": self._history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the measurements of `state_dict`."""
+        """Restore the measurements so far."""
         self._history = list(state_dict["history"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose the names of the report's files, and lay out the charts."""
+        """Choose the file names of the report, and lay out the charts."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         folder = run_folder(trainer)
@@ -128,20 +128,20 @@ class TensorBoardDashboard(Callback):
                 writer.add_custom_scalars(layout)
             if trainer.loggers and not any(image_loggers.takes_figures(logger) for logger in trainer.loggers):
                 names = ", ".join(type(logger).__name__ for logger in trainer.loggers)
-                rank_zero_info(f"TensorBoardDashboard: {names} takes no charts and no figures, which are in the report")
+                rank_zero_info(f"TensorBoardDashboard: {names} accepts no charts or figures; the report has them")
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find loggers that a full disk has broken, before Lightning logs the validation to them."""
+        """Remove loggers that a full disk has broken, before Lightning logs the validation to them."""
         if self._record is not None and trainer.state.fn == TrainerFn.FITTING:
             with self._only_a_warning(trainer, "charts"):
                 for writer, _ in _writers(trainer):
                     image_loggers.check_writable(writer, trainer.global_step)
 
     def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
-        """Note what was measured with the losses of the epoch, and draw it if it is time."""
+        """Record the measurement with the losses of the epoch, and draw it if due."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        losses = monitor.losses(trainer)  # each process has to ask: Lightning averages over all of them only now
+        losses = monitor.losses(trainer)  # on every process: only now does Lightning average over all of them
         if self._record is None:
             return
         when = {"epoch": float(monitor.epoch), "step": float(trainer.global_step)}
@@ -152,7 +152,7 @@ class TensorBoardDashboard(Callback):
                 self._record.write(self._record_path)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw what training has ended with, and write features, table and report."""
+        """Draw the final state, and write features, table and report."""
         if self._record is None:
             return
         monitor = _monitor(trainer)
@@ -171,7 +171,7 @@ class TensorBoardDashboard(Callback):
         self._write_report(self._record, trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave a report of what there is behind, also when training is interrupted."""
+        """Write a report of the measurements so far, also when training is interrupted."""
         self._lent.close()
         if self._record is not None and self._history:
             if self._drawn[1] != self._history[-1]["step"]:
@@ -207,7 +207,7 @@ class TensorBoardDashboard(Callback):
 
     @contextmanager
     def _only_a_warning(self, trainer: Trainer, what: str) -> Iterator[None]:
-        """Let training go on whatever happens to a picture of it, and say so once for each cause."""
+        """Turn any error while drawing into a warning, once per cause, so that training continues."""
         try:
             yield
         except Exception as error:
@@ -215,14 +215,14 @@ class TensorBoardDashboard(Callback):
             key = str(getattr(error, "errno", None) or cause)
             if key not in self._warned:
                 self._warned.add(key)
-                rank_zero_warn(f"TensorBoardDashboard: no {what}, training goes on without: {cause}")
+                rank_zero_warn(f"TensorBoardDashboard: no {what}, training continues without: {cause}")
             _leave_out_broken_writers(trainer)
 
 
 def run_settings(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-    """Return what a sweep varies: objective, its loss, batch size, and seed; and the checkpoint that the run resumes.
+    """Return what a sweep varies (objective, its loss, batch size, seed), and the checkpoint that the run resumes.
 
-    The same keys for every objective, so that runs of different ones can be sorted together.
+    All objectives share the same keys, so that their runs can be sorted together.
     """
     loss = getattr(pl_module, "loss", None)
     settings: dict[str, Any] = {"objective": type(pl_module).__name__}
@@ -248,7 +248,7 @@ def _monitor(trainer: Trainer) -> GeometryMonitor:
         if isinstance(callback, GeometryMonitor):
             return callback
     raise ValueError(
-        "TensorBoardDashboard: got no GeometryMonitor among the callbacks, expected one to show what it measures: "
+        "TensorBoardDashboard: got no GeometryMonitor among the callbacks, expected one whose measurements to show: "
         "callbacks=[GeometryMonitor(), TensorBoardDashboard()]"
     )
 
@@ -258,7 +258,7 @@ def _class_names(trainer: Trainer) -> list[str] | None:
 
 
 def _writers(trainer: Trainer) -> list[tuple[Any, str]]:
-    """The writers of TensorBoard's loggers, and what each logger puts before tags."""
+    """Return the writers of TensorBoard loggers, each with the tag prefix of its logger."""
     writers = [
         (image_loggers.tensorboard_writer(logger), image_loggers.tag_prefix(logger)) for logger in trainer.loggers
     ]
@@ -266,7 +266,7 @@ def _writers(trainer: Trainer) -> list[tuple[Any, str]]:
 
 
 def _leave_out_broken_writers(trainer: Trainer) -> None:
-    """Take away TensorBoard loggers that a full disk has broken: each later call would raise, also the trainer's."""
+    """Remove TensorBoard loggers broken by a full disk: any later call would raise, also the Trainer's."""
     sound = []
     for logger in trainer.loggers:
         try:
@@ -280,7 +280,7 @@ def _leave_out_broken_writers(trainer: Trainer) -> None:
 
 
 def _configuration(trainer: Trainer, pl_module: LightningModule, folder: Path) -> str:
-    """The configuration that a LightningCLI has saved, or else the module's hyper-parameters, as text."""
+    """Return the config that a LightningCLI has saved, or else the module's hyperparameters, as text."""
     for callback in callbacks_of(trainer):
         if is_named(callback, "SaveConfigCallback") and (folder / callback.config_filename).is_file():
             return Path(folder / callback.config_filename).read_text(encoding="utf-8")

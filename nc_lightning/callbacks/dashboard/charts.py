@@ -1,4 +1,4 @@
-"""Which curves TensorBoard's custom scalars show together, on one page."""
+"""Layout of TensorBoard's CUSTOM SCALARS page: the charts, and the curves of each."""
 
 import re
 from collections.abc import Iterable
@@ -11,17 +11,17 @@ from nc_lightning.geometry import MEASURES, ideal
 from nc_lightning.losses import ContrastiveLoss
 
 Layout = dict[str, dict[str, list[object]]]
-"""Charts by category and title, as `torch.utils.tensorboard.SummaryWriter.add_custom_scalars` takes them."""
+"""Charts by category and title, in the format of `torch.utils.tensorboard.SummaryWriter.add_custom_scalars`."""
 
 
 def dashboard_layout(
     num_classes: int, feature_dim: int, loss: object, callbacks: Iterable[Callback], prefix: str = ""
 ) -> Layout:
-    """Lay out the charts of what a run logs: a chart without a curve is left out.
+    """Lay out the charts of the values that a run logs; charts without a curve are omitted.
 
-    Training is beside validation, the loss beside its bound and its collapsed value, and each title says what is
-    ideal. The probe and the sampler among the ``callbacks`` have charts of their own. Runs that are shown together
-    share the charts. A ``prefix`` is what the logger puts before tags.
+    A chart shows training with validation, or the loss with its bound and its collapsed value; the title states the
+    ideal. A probe and a sampler among the ``callbacks`` add their own charts. Runs that are shown together share the
+    charts. ``prefix`` is what the logger puts before tags.
 
     Example:
         >>> list(dashboard_layout(10, 9, None, []))
@@ -29,7 +29,7 @@ def dashboard_layout(
     """
 
     def chart(*tags: str) -> list[object]:
-        # TensorBoard takes tags for regular expressions, and matches their beginning.
+        # TensorBoard treats tags as regular expressions, matched at the beginning.
         return ["Multiline", [f"^{re.escape(prefix + tag)}$" for tag in tags]]
 
     given = list(callbacks)
@@ -45,7 +45,7 @@ def dashboard_layout(
     if isinstance(loss, ContrastiveLoss):
         references = ["loss/bound", "loss/collapsed", *([] if loss.supervised else ["loss/neural_collapse"])]
         layout["Loss"] = {"loss, its bound and its collapsed value": chart("loss/train", "loss/val", *references)}
-        # Of batches of any size: whether there is a bound at all.
+        # Whether there is a bound at all does not depend on the batch size.
         if loss.lower_bound(num_classes, 2 * num_classes, feature_dim) is not None:
             layout["Loss"]["optimality gap (ideal 0)"] = chart("loss/optimality_gap")
     if sampler:
@@ -57,5 +57,5 @@ def dashboard_layout(
         if isinstance(loss, ContrastiveLoss) and not loss.supervised:
             layout["Negatives"]["share of weight on the own class"] = chart("negatives/false_share")
     if probe:
-        layout["Accuracy"]["right by the linear probe (ideal 1)"] = chart("probe/train_accuracy", "probe/val_accuracy")
+        layout["Accuracy"]["accuracy of a linear probe (ideal 1)"] = chart("probe/train_accuracy", "probe/val_accuracy")
     return layout

@@ -1,4 +1,4 @@
-"""The figures of one measurement of the geometry monitor."""
+"""Figures of one measurement of the geometry monitor."""
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from nc_lightning.geometry import normalize, unit_sphere
 from nc_lightning.losses import ContrastiveLoss, similarity_histograms
 
 ANCHORS_SHOWN = 256
-"""Anchors whose similarities are counted: more of them hardly change a histogram."""
+"""Number of anchors in a histogram of similarities; more of them hardly change it."""
 
 
 def geometry_figures(
@@ -19,13 +19,12 @@ def geometry_figures(
     paths: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> dict[str, bytes]:
-    """Draw all that can be drawn of the latest measurement, as PNG files by name; none for data without labels.
+    """Draw the figures of the latest measurement, as PNG files by name; none for data without labels.
 
     Args:
-        monitor: After a measurement, with a sample for the figures that show features.
-        loss: A `ContrastiveLoss` says how features are normalized and negatives hardened; without one similarities are
-            cosines.
-        paths: By set, (within-class variation, effective rank) at each measurement.
+        monitor: Monitor with a measurement, and with a sample for the figures that show features.
+        loss: `ContrastiveLoss` whose normalization and hardening the similarities use; without one they are cosines.
+        paths: (within-class variation, effective rank) at each measurement, by set.
         class_names: Name of each class.
     """
     stats = {name: each for name, each in monitor.statistics.items() if int(each.present.sum()) > 1}
@@ -52,7 +51,7 @@ def geometry_figures(
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Hold Python's garbage collector back: matplotlib makes it look through all of torch, which takes as long."""
+    """Pause the garbage collector: matplotlib makes it scan all objects of torch, which takes as long as drawing."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""How figures reach the loggers that take images, whatever package a logger comes from."""
+"""Figures for the loggers that accept images, from any package."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -12,9 +12,9 @@ from nc_lightning.private_apis.torch import add_summary
 
 
 def log_figures(logger: Any, figures: Mapping[str, bytes], step: int) -> None:
-    """Give figures to a logger: TensorBoard, MLflow, and those with ``log_image``, as W&B's; others get none.
+    """Send figures to TensorBoard, MLflow, or a logger with ``log_image``, such as W&B's; others get none.
 
-    Figures are PNG files by tag. The logger's prefix goes before the tags, as it does before the keys of metrics.
+    Figures are PNG files by tag. The logger's prefix goes before the tags, as before the keys of metrics.
 
     Example:
         >>> from lightning.pytorch.loggers import CSVLogger
@@ -23,7 +23,7 @@ def log_figures(logger: Any, figures: Mapping[str, bytes], step: int) -> None:
     if (writer := tensorboard_writer(logger)) is not None:
         for tag, png in figures.items():
             add_png(writer, f"{tag_prefix(logger)}{tag}", png, step)
-        # What cannot be written is to show here, where it is caught, and not in the next line that training logs.
+        # A failed write must raise here, where it is caught, and not when training logs its next value.
         writer.flush()
     elif _is_mlflow(logger):
         for tag, png in figures.items():
@@ -34,7 +34,7 @@ def log_figures(logger: Any, figures: Mapping[str, bytes], step: int) -> None:
 
 
 def takes_figures(logger: Any) -> bool:
-    """Return whether `log_figures` gives figures to a logger.
+    """Return whether `log_figures` sends figures to a logger.
 
     Example:
         >>> from lightning.pytorch.loggers import CSVLogger
@@ -53,7 +53,7 @@ def tensorboard_writer(logger: Any) -> Any | None:
 
 
 def tag_prefix(logger: Any) -> str:
-    """Return what a logger puts before the keys of metrics.
+    """Return the prefix that a logger puts before the keys of metrics.
 
     Example:
         >>> from lightning.pytorch.loggers import TensorBoardLogger
@@ -79,7 +79,7 @@ def check_writable(writer: Any, step: int) -> None:
 
 
 def add_png(writer: Any, tag: str, png: bytes, step: int) -> None:
-    """Add a PNG file to a `SummaryWriter` as it is; its own ``add_image`` would make a larger one of it."""
+    """Add a PNG file to a `SummaryWriter` unchanged; its own ``add_image`` would re-encode it as a larger one."""
     width, height = _picture(png).size
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
     add_summary(writer, Summary(value=[Summary.Value(tag=tag, image=image)]), step)

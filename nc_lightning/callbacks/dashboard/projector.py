@@ -10,17 +10,17 @@ from torch.nn.functional import interpolate
 from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
 
 SMALLEST_SPRITE = 16
-"""Pixels a side: smaller images are drawn larger, so that they stay sharp."""
+"""Smallest side of an image in pixels: smaller images are enlarged, so that they stay sharp."""
 LARGEST_SPRITE = 8192
-"""Pixels a side of the picture that holds all small images: WebGL takes no larger one."""
+"""Largest side in pixels of the picture that holds all images: WebGL accepts no larger one."""
 
 
 def write_projector(
     writer: Any, sample: FeatureSample, class_names: Sequence[str] | None, step: int, prefix: str = ""
 ) -> None:
-    """Write a sample of features with their images and the names, or else the numbers, of their classes.
+    """Write a sample of features with their images and class names, or class numbers if there are no names.
 
-    A ``prefix`` is what the logger puts before tags.
+    ``prefix`` is what the logger puts before tags.
     """
     names = [str(label) if class_names is None else class_names[label] for label in sample.labels.tolist()]
     images = None if sample.images is None else sprites(sample.images)
@@ -28,7 +28,7 @@ def write_projector(
 
 
 def sprites(images: Tensor) -> Tensor:
-    """Bring square images to three channels and the size that the projector shows best, if all fit into one picture.
+    """Convert square images to three channels, and resize them so that all fit into one picture of the projector.
 
     Example:
         >>> import torch

@@ -1,1 +1,1 @@
-"""What lets a run stop, resume, survive bad steps and never hang."""
+"""Callbacks that let a run stop, resume, survive bad steps and never hang."""

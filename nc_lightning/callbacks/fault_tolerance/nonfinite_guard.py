@@ -1,4 +1,4 @@
-"""The guard against numbers that go bad: it says where NaN and infinity came from, before a step spreads them."""
+"""Guard against NaN and infinity: reports where they came from, before a step spreads them."""
 
 import math
 from typing import Any, Literal, NamedTuple
@@ -20,13 +20,13 @@ from nc_lightning.private_apis.torch import copy_all, largest_of_all, tree_leave
 OnNonFinite = Literal["raise", "skip"]
 
 INPUTS, FEATURES, LOSS, GRADIENT = range(4)
-"""What may be the first to be bad, in the order in which a step makes them."""
+"""Where a non-finite value can first appear, in the order of a training step."""
 
 
 class Finding(NamedTuple):
-    """The first bad tensor that a process has found; the least of all findings is where the trouble began.
+    """First non-finite tensor found by a process; the smallest finding of all processes is the origin.
 
-    ``backward`` counts the backward passes of the optimizer step: there are several if gradients accumulate.
+    ``backward`` is the index of the backward pass: an optimizer step has several if gradients accumulate.
     """
 
     backward: int
@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a backward pass began with: its batch, what each of its tensors is, and the `ends` of each."""
+    """Tensors before a backward pass: the index of their batch, and the kind and `ends` of each."""
 
     batch_idx: int
     kinds: list[int]
@@ -46,27 +46,24 @@ class Seen(NamedTuple):
 class NonFiniteGuard(Callback):
     """Stop at NaN or infinity in inputs, features, loss or gradients, before they reach the weights.
 
-    Every optimizer step is looked at once, before it is taken, in any LightningModule. The message says the step, the
-    epoch and batch, the rank, and what was bad first: the inputs; else the features, which are what calling the module
-    returns; else the loss; else the gradient of the parameter that the backward pass meets first, which is the last one
-    in ``named_parameters()``. All processes act alike, also where numbers are bad on one of them.
+    In any LightningModule, every optimizer step is checked once, before it is taken. The message names the step, the
+    epoch and batch, the rank, and what was non-finite first: the inputs; else the features, which the module returns
+    when it is called; else the loss; else the gradient that the backward pass computes first, that of the last such
+    parameter in ``named_parameters()``. All processes act alike, even if only one has bad numbers. Under fp16 mixed
+    precision, infinite gradients are expected and handled by the gradient scaler.
 
-    With ``raise`` the state before the step is saved to ``before-nonfinite-epoch=E-step=S.ckpt`` beside the other
-    checkpoints, or in ``default_root_dir`` where there are none; a run that resumes it goes on with the batch after the
-    bad one, where the data are those of `nc_lightning.data`. With ``skip`` the step is left out: weights, buffers
-    and the optimizer's state stay as they were, callbacks see zeros in the place of bad features, and the first time
-    there is a warning; ``loss/skipped_steps`` is logged from then on. Where a weight is bad itself, no step will ever
-    be good again, and ``skip`` raises as well.
-
-    Under fp16 mixed precision infinite gradients are a matter of course, and left to the gradient scaler.
-
-    The objectives bring one along, unless the Trainer already has one.
+    ``raise`` saves the state before the step to ``before-nonfinite-epoch=E-step=S.ckpt`` next to the other checkpoints,
+    or in ``default_root_dir`` if there are none; a run that resumes it continues with the batch after the bad one, if
+    the data come from `nc_lightning.data`. ``skip`` keeps weights, buffers and the optimizer's state unchanged, shows
+    zeros instead of bad features to callbacks, warns the first time, and logs ``loss/skipped_steps`` from then on. If a
+    weight itself is not finite, no later step can be good, and ``skip`` raises as well. The objectives add a guard
+    unless the Trainer already has one.
 
     Args:
-        on_nonfinite: ``raise`` or ``skip``.
+        on_nonfinite: Action, ``raise`` or ``skip``.
 
     Attributes:
-        skipped_steps: How many steps were left out.
+        skipped_steps: Number of skipped steps.
 
     Raises:
         ValueError: If ``on_nonfinite`` is neither, or training meets NaN or infinity.
@@ -88,7 +85,7 @@ class NonFiniteGuard(Callback):
         self._seen: list[Seen] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the steps that an earlier fit has left out."""
+        """Reset the count of skipped steps when a fit starts."""
         if stage == "fit":
             self.skipped_steps = 0
 
@@ -97,25 +94,25 @@ class NonFiniteGuard(Callback):
         return {"skipped_steps": self.skipped_steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the count of skipped steps."""
         self.skipped_steps = state_dict["skipped_steps"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to what the module returns when it is called."""
+        """Register a forward hook that records the features."""
         self._hook = pl_module.register_forward_hook(self._see_features)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the module, and forget the last step."""
+        """Remove the forward hook, and drop the tensors of the last step."""
         if self._hook is not None:
             self._hook.remove()
         self._inputs, self._features, self._buffers, self._seen = [], [], [], []
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the module as well."""
+        """Remove the forward hook, and drop the tensors of the last step."""
         self.on_train_end(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Remember the inputs, and the buffers, such as running statistics, which bad inputs would spoil."""
+        """Keep the inputs, and a copy of the buffers, such as running statistics, which bad inputs would spoil."""
         self._batch_idx, self._inputs, self._features = batch_idx, _floats(batch), []
         if not self._seen:
             self._remember(list(pl_module.buffers()))
@@ -124,7 +121,7 @@ class NonFiniteGuard(Callback):
         if [(b.shape, b.dtype, b.device) for b in buffers] != [(b.shape, b.dtype, b.device) for b in self._buffers]:
             self._buffers = [torch.empty_like(buffer) for buffer in buffers]
         for dtype in {buffer.dtype for buffer in buffers}:
-            # One kernel for all of a dtype, where a clone of each would be one for every buffer.
+            # One kernel per dtype; cloning each buffer would take one per buffer.
             before, now = ([b for b in tensors if b.dtype == dtype] for tensors in (self._buffers, buffers))
             copy_all(before, now)
 
@@ -134,13 +131,13 @@ class NonFiniteGuard(Callback):
             self._features += _floats(output)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Note the ends of the inputs, features and loss, without waiting for them."""
+        """Record the ends of the inputs, features and loss, without waiting for the device."""
         tensors = {INPUTS: self._inputs, FEATURES: self._features, LOSS: _floats(loss)}
         kinds = [kind for kind, of_kind in tensors.items() for _ in of_kind]
         self._seen.append(Seen(self._batch_idx, kinds, ends([t for of_kind in tensors.values() for t in of_kind])))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Look at all that has led to this step; stop or leave the step out if any of it is bad on any process."""
+        """Check all tensors of this step; raise, or skip the step, if any is non-finite on any process."""
         seen, self._seen = self._seen, []
         values = [of_one for one in seen for of_one in one.ends]
         if getattr(trainer.precision_plugin, "scaler", None) is None:
@@ -152,40 +149,40 @@ class NonFiniteGuard(Callback):
             buffer.copy_(before)
         message, hopeless = _explain(findings, trainer), _bad_weight(pl_module)
         if hopeless is not None:
-            remedy = f"; the weight {hopeless} is not finite itself: begin anew, or from an earlier checkpoint"
+            remedy = f"; the weight {hopeless} is not finite itself: restart from scratch or from an earlier checkpoint"
         else:
-            remedy = ", or skip such steps by on_nonfinite"
+            remedy = ", or skip such steps with on_nonfinite"
         if self.on_nonfinite == "raise" or hopeless is not None:
             raise ValueError(message + remedy + _save(trainer))
         optimizer.zero_grad(set_to_none=True)
         for z in self._features:
             z.nan_to_num_(0.0, 0.0, 0.0)
         if self.skipped_steps == 0:
-            rank_zero_warn(f"{message}; the step is left out, as others like it will be")
+            rank_zero_warn(f"{message}; the step is skipped, as any later one like it will be")
         self.skipped_steps += 1
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log how many steps were left out, if any."""
+        """Log the number of skipped steps, if any."""
         if self.skipped_steps > 0:
             pl_module.log("loss/skipped_steps", float(self.skipped_steps))
 
 
 def ends(tensors: list[Tensor]) -> list[tuple[Tensor, ...]]:
-    """Return for each tensor numbers () of which one is NaN or infinite if any value is, without waiting for them.
+    """Return scalars for each tensor, one of them NaN or infinite if any value is, without waiting for the device.
 
     Example:
         >>> ends([torch.tensor([1.0, -3.0]), torch.tensor([2.0, torch.nan])])
         [(tensor(-3.), tensor(1.)), (tensor(nan), tensor(nan))]
     """
     # Exact, unlike a sum of squares. On the CPU the maximum norm takes 20 times as long as minimum and maximum; on a
-    # GPU it is one kernel for all tensors, where these would be one for each.
+    # GPU it takes one kernel for all tensors instead of one for each.
     elsewhere = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     norms = iter(largest_of_all(elsewhere))
     return [tuple(torch.aminmax(t)) if t.device.type == "cpu" else (next(norms),) for t in tensors]
 
 
 def _all_finite(values: list[tuple[Tensor, ...]], device: torch.device) -> bool:
-    """Return whether the numbers are finite on all processes; for this, a step waits."""
+    """Return whether the numbers are finite on all processes; this waits for the device."""
     numbers = [number.to(device) for of_one in values for number in of_one] or [torch.zeros((), device=device)]
     bad = (torch.stack(numbers) * 0).sum() != 0  # 0 times NaN or infinity is NaN
     if rank_and_world_size()[1] > 1:
@@ -195,13 +192,13 @@ def _all_finite(values: list[tuple[Tensor, ...]], device: torch.device) -> bool:
 
 
 def _floats(values: Any) -> list[Tensor]:
-    """The dense floating-point tensors of any structure, detached; of a sharded one this process's share."""
+    """Return the dense floating-point tensors of any structure, detached; of sharded ones, the local shard."""
     tensors = (own_share(value.detach()) for value in tree_leaves(values) if isinstance(value, Tensor))
     return [t for t in tensors if t.is_floating_point() and t.numel() > 0 and t.layout == torch.strided]
 
 
 def _first(seen: list[Seen], module: LightningModule) -> Finding | None:
-    """What was bad first on this process; None if it all began elsewhere."""
+    """Return what was non-finite first on this process; None if it began on another."""
     for backward, one in enumerate(seen):
         for kind, of_one in zip(one.kinds, one.ends, strict=True):
             for value in map(float, of_one):
@@ -214,13 +211,13 @@ def _first(seen: list[Seen], module: LightningModule) -> Finding | None:
 
 
 def _bad_weight(module: LightningModule) -> str | None:
-    """The first weight that is not finite, on any process: each looks at its share of a sharded one."""
+    """Return the first non-finite weight of any process; each process checks its own shards."""
     names = (name for name, weight in module.named_parameters() if not torch.isfinite(own_share(weight)).all())
     return next((name for name in all_gather_objects(next(names, None)) if name is not None), None)
 
 
 def _explain(findings: list[Finding | None], trainer: Trainer) -> str:
-    """Say in one line what was bad first on any process, where, and what to do."""
+    """Return one line: what was non-finite first on any process, where, and the remedy."""
     elsewhere = Finding(0, GRADIENT, 0, "a parameter that is not the module's")
     backward, kind, batch_idx, detail = min((found for found in findings if found is not None), default=elsewhere)
     ranks = [rank for rank, finding in enumerate(findings) if finding is not None and finding[:2] == (backward, kind)]
@@ -233,13 +230,13 @@ def _explain(findings: list[Finding | None], trainer: Trainer) -> str:
         INPUTS: f"data: got NaN or infinite inputs {where}, expected finite numbers; look at the samples of this batch",
         FEATURES: f"features: got NaN or infinite z {where} from finite inputs; {slower}",
         LOSS: f"loss: got {detail} {where} from finite features; {slower} or normalize the features",
-        GRADIENT: f"gradient: got NaN or infinity, backwards first in that of {detail}, {where} from a finite loss; "
+        GRADIENT: f"gradient: got NaN or infinity, first in that of {detail}, {where} from a finite loss; "
         f"{slower} or clip gradients (gradient_clip_val)",
     }[kind]
 
 
 def _save(trainer: Trainer) -> str:
-    """Save the state as it is before this step, on all processes, and say where."""
+    """Save the state before this step, on all processes, and return where it is."""
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return ""
     name = f"before-nonfinite-epoch={trainer.current_epoch}-step={trainer.global_step}.ckpt"

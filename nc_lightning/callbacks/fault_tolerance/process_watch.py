@@ -1,4 +1,4 @@
-"""Watching the processes of a run: when one dies, all end, and one line says which it was."""
+"""Watch over the processes of a run: when one dies, all end, and one line names it."""
 
 import os
 import re
@@ -24,20 +24,20 @@ from nc_lightning.private_apis.lightning import dismiss_process_observers
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 10.0
-"""How long a process without its peers waits for the verdict, and how long one that hangs in a collective may."""
+"""Time for a process without its peers to await the report, and for one that hangs in a collective to end."""
 _LOST_PEER = re.compile("closed by peer|reset by peer|broken pipe|socket closed|connection refused", re.IGNORECASE)
 
 
 class ProcessWatch(Callback):
-    """End all processes of a run when one of them dies, and say which one it was: no hang, no heap of tracebacks.
+    """End all processes of a run when one of them dies, and name it: no hang and no wall of tracebacks.
 
-    Lightning by itself kills the main process without a word. Where it has started the processes, the first one now
-    watches the others: it names a dead one with its rank, finalizes the loggers, kills the rest, and ends with code 1,
-    or 2 where the dead one has ended with 2, after a line of its own on bad input. The others watch the first, which
-    `nc_lightning.distributed.launcher` tells them of. torchrun and SLURM watch their processes themselves and say which
-    one died: here the others end with one line and code 1 when they lose it.
+    Lightning alone kills the main process silently. If Lightning has launched the processes, the main one now watches
+    the others: it reports a dead one with its rank, finalizes the loggers, kills the rest, and exits with code 1, or
+    with 2 if the dead one did, which has then reported bad input. The others watch the main one, whose pid they get
+    from `nc_lightning.distributed.launcher`. torchrun and SLURM watch their processes themselves and name the dead one;
+    here, the processes that lose it print one line and exit with code 1.
 
-    The first process watches from the callbacks' setup to their teardown: while processes start, Lightning does.
+    The main process watches from setup to teardown; before setup, Lightning's own observer is active.
 
     Example:
         >>> trainer = Trainer(callbacks=[ProcessWatch()], logger=False)
@@ -50,13 +50,13 @@ class ProcessWatch(Callback):
         self._trainer: Trainer | None = None
         self._launcher = launcher()
         if self._launcher is not None:
-            self._start(self._watch_launcher)  # as it may die before it meets this process
+            self._start(self._watch_launcher)  # the launching process may die before this one connects
 
     def __reduce__(self) -> tuple[type["ProcessWatch"], tuple[()]]:
-        return type(self), ()  # threads stay here: a process of ``ddp_spawn`` has a watch of its own
+        return type(self), ()  # threads cannot be pickled: a process of ``ddp_spawn`` makes its own
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Watch the processes that this one has started."""
+        """Watch the processes that this one has launched."""
         self._trainer = trainer
         self._over.clear()
         if _children(trainer):
@@ -64,17 +64,17 @@ class ProcessWatch(Callback):
             self._start(partial(self._watch_children, trainer))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The run is over: processes may end."""
+        """Stop watching: the run is over, and processes may end."""
         self._over.set()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Await the verdict where a peer was lost; leave no other process behind on an error of this one's own."""
+        """Wait for the report if a peer was lost; on an error of this process, kill those it launched."""
         children = _children(trainer)
         is_watched = bool(children) or self._launcher is not None
         if is_watched and _is_lost_peer(exception) and (self._verdict.wait(GRACE_SECONDS) or not children):
             _leave(trainer, self._exit_code)
         if not is_watched and _is_lost_peer(exception) and trainer.world_size > 1:
-            _report(f"process of rank {trainer.global_rank} (pid {os.getpid()}) has lost another one", trainer)
+            _report(f"process of rank {trainer.global_rank} (pid {os.getpid()}) has lost a peer", trainer)
             _leave(trainer, 1)
         self._over.set()
         if isinstance(exception, SystemExit):
@@ -91,11 +91,11 @@ class ProcessWatch(Callback):
                 code = child.poll()
                 if code and not self._over.is_set():
                     self._exit_code = 2 if code == 2 else 1
-                    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended with code {code}"
+                    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
                     _report(f"process of rank {rank} (pid {child.pid}) {how}", trainer)
                     _kill(children)
                     self._verdict.set()
-                    # The main thread ends by itself where its collective raises; with NCCL it would hang in there.
+                    # The main thread ends by itself if its collective raises; with NCCL it would hang there.
                     time.sleep(GRACE_SECONDS)
                     _leave(trainer, self._exit_code)
 
@@ -109,7 +109,7 @@ class ProcessWatch(Callback):
 
 
 def _children(trainer: Trainer) -> list["subprocess.Popen[bytes]"]:
-    """Return the workers that this process has started; torch watches those of ``ddp_spawn``."""
+    """Return the workers that this process has launched; torch watches those of ``ddp_spawn``."""
     return [child for child in getattr(trainer.strategy.launcher, "procs", []) if isinstance(child, subprocess.Popen)]
 
 
@@ -127,14 +127,14 @@ def _report(what: str, trainer: Trainer | None) -> None:
     else:
         where = f" in epoch {trainer.current_epoch}"
         saved = newest_first(checkpoint_folder(trainer).glob("*.ckpt"))
-        where += f"; its last checkpoint is {short_path(saved[0])}, go on with --ckpt_path last" if saved else ""
+        where += f"; its last checkpoint is {short_path(saved[0])}, resume with --ckpt_path last" if saved else ""
     sys.stderr.write(f"\nnc-train: error: {what}{where}\n")
     sys.stderr.flush()
 
 
 def _kill(children: list["subprocess.Popen[bytes]"]) -> None:
     for child in children:
-        child.kill()  # of no effect on one that has ended
+        child.kill()  # no effect on one that has ended
     _wait(children)
 
 
@@ -145,7 +145,7 @@ def _wait(children: list["subprocess.Popen[bytes]"]) -> None:
 
 
 def _leave(trainer: Trainer | None, code: int) -> NoReturn:
-    """End the process from whichever thread, without waiting for the other threads or for peers that are gone."""
+    """End the process from any thread, without waiting for other threads or for peers that are gone."""
     for logger in [] if trainer is None else trainer.loggers:
         with suppress(Exception):
             logger.finalize("failed")

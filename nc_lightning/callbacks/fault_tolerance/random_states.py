@@ -1,4 +1,4 @@
-"""The states of the random number generators, as part of a checkpoint."""
+"""Random number generators whose states are part of a checkpoint."""
 
 import random
 from typing import Any
@@ -12,11 +12,11 @@ from nc_lightning.distributed.collectives import all_gather_objects
 
 
 class RandomStates(Callback):
-    """Keep the states of the random number generators in checkpoints, so that a resumed run draws what it would have.
+    """Save the states of the random generators in checkpoints, so that a resumed run draws what it would have drawn.
 
-    Those of Python, NumPy, torch on the CPU and torch on the process's own GPU or other accelerator, of every process.
-    They are set again when training begins, by a run that resumes another; one on another number of processes has those
-    of the first on all of them, with a warning, and one on another kind of device keeps its own, with a warning. The
+    The states are those of Python, NumPy, torch on the CPU and torch on the process's accelerator, for every process. A
+    resumed run restores them when training starts. With another number of processes all of them get the states of rank
+    0, with a warning; on another kind of device the generator of the device is left as it is, with a warning. The
     states are restored after each validation, so that training does not depend on it: a run resumed from a checkpoint
     saved before a validation skips that validation.
 
@@ -36,7 +36,7 @@ class RandomStates(Callback):
         self._before_validation: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Note which GPU is this process's; forget the states of an earlier run."""
+        """Note the device of this process; drop the states of an earlier run."""
         self._device = trainer.strategy.root_device
         self._loaded = []
 
@@ -45,25 +45,25 @@ class RandomStates(Callback):
         return {"processes": all_gather_objects(random_states(self._device))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the states that are to be set when training begins."""
+        """Keep the states that are restored when training starts."""
         self._loaded = state_dict["processes"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the states of a run that is resumed: only now, after what is drawn on the way here."""
+        """Restore the states of a resumed run: only now, after setup has drawn its random numbers."""
         self.restore(trainer.global_rank, trainer.world_size)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the states that training is to go on with."""
+        """Save the states before validation draws from the generators."""
         self._before_validation = random_states(self._device)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take back what the validation has drawn."""
+        """Restore the states from before the validation."""
         if self._before_validation is not None:
             set_random_states(self._before_validation, self._device)
             self._before_validation = None
 
     def restore(self, rank: int, world_size: int) -> None:
-        """Set the states that were loaded, if any: this process's, or the first one's on another number of them."""
+        """Restore loaded states, if any: those of this rank, or of rank 0 if the number of processes differs."""
         if not self._loaded:
             return
         if len(self._loaded) == world_size:
@@ -71,15 +71,15 @@ class RandomStates(Callback):
         else:
             states = self._loaded[0]
             rank_zero_warn(
-                f"random states: got those of {len(self._loaded)} processes, expected {world_size}; all processes go "
-                "on with those of the first"
+                f"random states: got those of {len(self._loaded)} processes, expected {world_size}; all processes "
+                "continue with those of rank 0"
             )
         set_random_states(states, self._device)
         self._loaded = []
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """Return the state of each generator in plain types and tensors, which load without running code."""
+    """Return the state of each generator as plain types and tensors, which load without running code."""
     of_numpy = np.random.get_state(legacy=False)  # noqa: NPY002, the generator that others draw from
     states = {
         "python": random.getstate(),
@@ -92,7 +92,7 @@ def random_states(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any], device: torch.device) -> None:
-    """Set the states of `random_states`; those of another kind of device are left alone, with a warning."""
+    """Restore the states of `random_states`; those of another kind of device are ignored, with a warning."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])
@@ -108,6 +108,6 @@ def set_random_states(states: dict[str, Any], device: torch.device) -> None:
 
 
 def _module_with_generator(device: torch.device) -> Any:
-    """The module of a device that has a random number generator of its own, as `torch.cuda`; None of any other."""
+    """Return the torch module of a device with its own random generator, such as `torch.cuda`; None otherwise."""
     module = None if device.type == "cpu" else torch.get_device_module(device)
     return module if hasattr(module, "get_rng_state") else None

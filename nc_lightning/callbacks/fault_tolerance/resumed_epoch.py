@@ -1,4 +1,4 @@
-"""What Lightning forgets of the epoch in which a checkpoint was made."""
+"""State of an interrupted epoch that is missing from Lightning's checkpoints."""
 
 from typing import Any
 
@@ -12,17 +12,16 @@ _KEY = "epoch_sums"
 
 
 class ResumedEpoch(Callback):
-    """Let the epoch that a resumed run begins in be what it would have been.
+    """Make the first epoch of a resumed run identical to that of an uninterrupted run.
 
-    Two things are put right. A checkpoint in the middle of an epoch holds what the epoch has summed up for its means:
-    Lightning forgets it, and would log means of the batches after the checkpoint alone. And a checkpoint at the end of
-    an epoch is always resumed at the beginning of the next: with ``max_steps``, Lightning would end the old one a
-    second time, and so leave an epoch out; and after its last batch, begin one that it does not count, so that a
-    second resumption goes astray.
+    Two things in Lightning are corrected. A checkpoint in the middle of an epoch loses the sums behind the epoch's
+    means, so that a resumed run would log means over the remaining batches only; here the checkpoint includes these
+    sums, for a run on the same number of processes. And a checkpoint at the end of an epoch always resumes with the
+    next one here: with ``max_steps``, Lightning would end the old epoch a second time and so skip one; and after the
+    last batch of an epoch it would start an epoch that it does not count, which breaks the next resumption.
 
-    The patience of `EarlyStopping` is that of this run, which Lightning takes from the checkpoint.
-
-    Only means are kept, and only for as many processes as there were.
+    `EarlyStopping` keeps the patience of this run, where Lightning would take that of the checkpoint. Values logged
+    with another reduction than the mean are not corrected.
 
     Example:
         >>> trainer = Trainer(callbacks=[ResumedEpoch()], logger=False)
@@ -34,12 +33,12 @@ class ResumedEpoch(Callback):
         self._patience: list[tuple[EarlyStopping, int]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the sums of an earlier run; note the settings that a checkpoint would replace."""
+        """Drop the sums of an earlier run; note the settings that a checkpoint would override."""
         self._loaded, self._sums = [], {}
         self._patience = [(c, c.patience) for c in trainer.early_stopping_callbacks if isinstance(c, EarlyStopping)]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the sums of every process, in the order of their ranks, unless the epoch is at its end."""
+        """Save the sums of every process, in the order of their ranks, unless the epoch is at its end."""
         if not trainer.is_last_batch:
             sums = {
                 key: {"name": mean.meta.name, "sum": mean.value.cpu(), "count": mean.cumulated_batch_size.cpu()}
@@ -48,11 +47,11 @@ class ResumedEpoch(Callback):
             checkpoint[_KEY] = all_gather_objects(self._sums | sums)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take over the sums, if there are any."""
+        """Load the sums, if there are any."""
         self._loaded = checkpoint.get(_KEY, [])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Choose the sums of this process; go on to the next epoch if the one of the checkpoint is over."""
+        """Select the sums of this process; start the next epoch if that of the checkpoint is over."""
         if trainer.fit_loop.restarted_mid_epoch and len(self._loaded) == trainer.world_size:
             self._sums = self._loaded[trainer.global_rank]
         _begin_next_if_over(trainer)
@@ -62,7 +61,7 @@ class ResumedEpoch(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the sums to those that Lightning has begun anew."""
+        """Add the loaded sums to those that Lightning has restarted from zero."""
         if self._sums:
             for key, mean in _means(trainer).items():
                 saved = self._sums.pop(key, None)
@@ -72,15 +71,15 @@ class ResumedEpoch(Callback):
                     forget_computed(mean)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the means of what was logged before the checkpoint alone."""
+        """Log the means of values that were logged only before the checkpoint."""
         for saved in self._sums.values():
-            mean = (saved["sum"] / saved["count"]).to(pl_module.device)  # processes may share what is there alone
+            mean = (saved["sum"] / saved["count"]).to(pl_module.device)  # where processes can reduce it
             pl_module.log(saved["name"], mean, batch_size=1, sync_dist=True)
         self._sums = {}
 
 
 def _begin_next_if_over(trainer: Trainer) -> None:
-    """Go on to the next epoch, as Lightning does from the end of an epoch where there is no max_steps."""
+    """Start the next epoch, as Lightning does at the end of an epoch without ``max_steps``."""
     fit_loop, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
     if epoch_loop.restarted_on_train_batch_end and epoch_loop.batch_progress.is_last_batch:
         epoch_loop.batch_progress.increment_completed()
@@ -95,7 +94,7 @@ def _begin_next_if_over(trainer: Trainer) -> None:
 
 
 def _means(trainer: Trainer) -> dict[str, Any]:
-    """What Lightning has summed up in this epoch for a mean, by its own keys."""
+    """Return what Lightning has summed in this epoch for means, by its own keys."""
     return {
         key: metric
         for key, metric in epoch_results(trainer).items()

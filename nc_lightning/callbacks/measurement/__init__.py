@@ -1,1 +1,1 @@
-"""One measurement: which samples, which features, with which weights, and who acts on it."""
+"""Parts of a measurement: samples, features, weights, and the callbacks that act on it."""

@@ -1,4 +1,4 @@
-"""A sample of features with equally many of each class, for pictures: small whatever the size of the set."""
+"""Sample of features for figures, with equally many of each class, whose size does not depend on the set."""
 
 import torch
 from torch import Tensor
@@ -7,17 +7,17 @@ from torch.nn.functional import interpolate, pad
 from nc_lightning.checks import check_count
 
 THUMBNAIL = 32
-"""Largest side of the small images that are kept beside the features."""
+"""Largest side of the small images that are kept with the features."""
 
 
 class FeatureSample:
     """Keep the first features of each class from a stream, in equal numbers, with labels and small images.
 
-    What comes in the same order gives the same samples, so that pictures of different epochs show the same inputs.
+    Data in the same order give the same sample, so that figures of different epochs show the same inputs.
 
     Args:
         num_classes: C.
-        max_points: Most features to keep; at least one of each class where there are no more classes than that.
+        max_points: Largest number of features; at least one of each class if that many classes fit.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -38,11 +38,11 @@ class FeatureSample:
         self._parts: list[tuple[Tensor, Tensor, Tensor | None]] = []
 
     def __len__(self) -> int:
-        """How many features are kept."""
+        """Return the number of features kept."""
         return int(self._counts.sum())
 
     def update(self, z: Tensor, labels: Tensor, inputs: Tensor) -> None:
-        """Keep what there is room for; inputs of shape (N, 1 or 3, H, W) are kept as small images."""
+        """Keep the samples that there is room for; inputs (N, 1 or 3, H, W) are kept as small images."""
         room = self.max_points - len(self)
         if room <= 0 or bool((self._counts >= self._quota).all()):
             return
@@ -55,17 +55,17 @@ class FeatureSample:
 
     @property
     def z(self) -> Tensor:
-        """(S, d) features, float32 on the CPU."""
+        """Features (S, d), float32 on the CPU."""
         return torch.cat([z for z, _, _ in self._parts])
 
     @property
     def labels(self) -> Tensor:
-        """(S,) classes."""
+        """Classes (S,)."""
         return torch.cat([labels for _, labels, _ in self._parts])
 
     @property
     def images(self) -> Tensor | None:
-        """(S, 1 or 3, side, side) small square images in [0, 1]; None where inputs are none."""
+        """Small square images (S, 1 or 3, side, side) in [0, 1]; None if the inputs are no images."""
         parts = [images for _, _, images in self._parts if images is not None]
         if len(parts) < len(self._parts) or not parts:
             return None
@@ -75,7 +75,7 @@ class FeatureSample:
 
 
 def thumbnails(images: Tensor, side: int = THUMBNAIL) -> Tensor:
-    """Shrink images to at most ``side`` pixels, and pad them to squares by their smallest value.
+    """Shrink images to at most ``side`` pixels, and pad them to squares with their smallest value.
 
     Example:
         >>> thumbnails(torch.rand(5, 3, 64, 128)).shape, thumbnails(torch.rand(5, 1, 8, 16)).shape
@@ -93,7 +93,7 @@ def thumbnails(images: Tensor, side: int = THUMBNAIL) -> Tensor:
 
 
 def _earlier_of_class(labels: Tensor) -> Tensor:
-    """(N,) how many of the same class come before, for each sample of a batch."""
+    """Return (N,): the number of earlier samples of the same class, for each sample of a batch."""
     order = labels.argsort(stable=True)
     sizes = labels.bincount()
     starts = sizes.cumsum(0) - sizes

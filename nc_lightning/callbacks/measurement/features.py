@@ -1,4 +1,4 @@
-"""What of a module is measured: the features of which layer, and the classifier that they are compared with."""
+"""Features of a module that are measured, and the classifier that they are compared with."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,17 +11,17 @@ from nc_lightning.batch import concatenate_views
 from nc_lightning.geometry.classifier import check_classifier
 
 FEATURE_KEYS = ("z", "features", "feature", "embeddings", "embedding", "pooler_output", "image_embeds")
-"""Names of the features in what a module returns, where that has names."""
+"""Names that features may have in the output of a module."""
 
 
 class Measured(NamedTuple):
-    """Where inputs, labels, features and a classifier come from.
+    """Sources of the inputs, labels, features and classifier of a measurement.
 
     Attributes:
-        features: The name of a submodule, or one itself, whose output is measured, or a callable (module, inputs) ->
-            features; None for what the module returns or, with a classifier, for that one's input.
-        classifier: The name of a linear layer of the module, or one itself; None for that of an `OnlineLinearProbe`.
-        batch: A callable (batch) -> (inputs, labels); None for the forms of `nc_lightning.batch.read_batch`.
+        features: Submodule whose output is measured, or its name, or a callable (module, inputs) -> features; None for
+            the output of the module or, with a classifier, for the classifier's input.
+        classifier: Linear layer of the module, or its name; None for that of an `OnlineLinearProbe`.
+        batch: Callable (batch) -> (inputs, labels); None for the formats of `nc_lightning.batch.read_batch`.
 
     Example:
         >>> import torch
@@ -47,8 +47,8 @@ class Measured(NamedTuple):
         """Return the features (N, d) of inputs (N, ...).
 
         Raises:
-            ValueError: If there is no such layer, the forward pass does not run it exactly once, or it is not clear
-                which tensor of its output is meant.
+            ValueError: If there is no such layer, the forward pass does not run it exactly once, or its output is
+                ambiguous.
         """
         if callable(self.features) and not isinstance(self.features, nn.Module):
             return one_tensor(self.features(module, x), len(x))
@@ -91,11 +91,11 @@ class Measured(NamedTuple):
 def one_tensor(output: Any, num_samples: int) -> Tensor:
     """Return the features in an output: a tensor itself, one of `FEATURE_KEYS`, or the only (N, d) there is.
 
-    Maps of one pixel (N, d, 1, 1), as global pooling leaves them, are features (N, d). An output that is no tensor is a
-    tuple, dict, dataclass or other mapping with tensors.
+    Maps of one pixel (N, d, 1, 1), the result of global pooling, are flattened to (N, d). An output that is no tensor
+    is a tuple, dict, dataclass or other mapping with tensors.
 
     Raises:
-        ValueError: If it is not clear which tensor is meant.
+        ValueError: If no tensor, or more than one, can be the features.
 
     Example:
         >>> import torch
@@ -118,20 +118,20 @@ def one_tensor(output: Any, num_samples: int) -> Tensor:
 
 
 def look_like_logits(module: nn.Module, width: int, num_classes: int) -> str | None:
-    """Return the advice for a module whose forward pass returns a column for each class; None for any other.
+    """Return a warning for a module whose forward pass returns one column per class; None for any other.
 
     Example:
         >>> look_like_logits(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), 2, 2)
         "GeometryMonitor: got 2 columns for 2 classes from Sequential, which look like logits and are measured as \
-features; expected those of a layer, as by classifier='1', which measures its input, or features='name of the encoder'"
+features; expected those of a layer: pass classifier='1' to measure its input, or features='name of the encoder'"
     """
     if width != num_classes:
         return None
     linear = [name for name, part in module.named_modules() if getattr(part, "out_features", None) == num_classes]
     return (
         f"GeometryMonitor: got {width} columns for {num_classes} classes from {type(module).__name__}, which look like "
-        f"logits and are measured as features; expected those of a layer, as by classifier={(linear or ['name'])[-1]!r}"
-        ", which measures its input, or features='name of the encoder'"
+        f"logits and are measured as features; expected those of a layer: pass classifier={(linear or ['name'])[-1]!r} "
+        "to measure its input, or features='name of the encoder'"
     )
 
 
@@ -161,7 +161,7 @@ def _caught(module: nn.Module, name: str, layer: Any, num_samples: int) -> Itera
     def catch(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if name == "classifier":
             output = args[0] if args else next(iter(kwargs.values()))
-        # A copy: what comes next may work in place.
+        # A copy: the next layer may work in place.
         caught.append(one_tensor(output, num_samples).clone())
 
     handle = _layer(module, name, layer).register_forward_hook(catch, with_kwargs=True)

@@ -1,4 +1,4 @@
-"""Which batches a measurement reads: each training sample once and in order, and the held-out sets as they are."""
+"""Batches that a measurement reads: each training sample once and in order, and the held-out sets unchanged."""
 
 import copy
 import itertools
@@ -31,11 +31,11 @@ from nc_lightning.distributed.collectives import all_gather_objects, num_unpadde
 from nc_lightning.private_apis import lightning as of_lightning
 
 DEFAULT_BATCH_SIZE = 256
-"""Batch size of a measurement where the training loader does not name one."""
+"""Batch size of a measurement if the training loader has none."""
 
 
 class Source(NamedTuple):
-    """A loader that can be read more than once, how many batches to read, and its ``dataloader_idx`` for hooks."""
+    """Loader that can be read repeatedly, the number of batches to read, and its ``dataloader_idx`` for hooks."""
 
     loader: Any
     limit: float = math.inf
@@ -43,21 +43,21 @@ class Source(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What an epoch of training reads; no loaders where only held-out sets are given, or nothing limits the reading."""
+    """What an epoch of training reads; no loaders if only held-out sets are given or, outside a fit, without limits."""
 
     loaders: list[Any]
     num_batches: float
 
     def reads_less(self) -> bool:
-        """Whether an epoch ends before one of the loaders does."""
+        """Return whether an epoch ends before one of the loaders does."""
         lengths = [num_batches(loader) for loader in self.loaders]
         return any(length is None or self.num_batches < length for length in lengths)
 
 
 def training_sources(trainer: Trainer) -> list[Source]:
-    """Return the training set without augmentation where the data module offers it, else the training data in order.
+    """Return the training set without augmentation if the data module offers it, else the training data in order.
 
-    Looking at a sampler may draw random numbers: call it within `undisturbed`.
+    Inspecting a sampler may draw random numbers: call it within `undisturbed`.
     """
     if trainer.limit_train_batches == 0:
         return []
@@ -85,7 +85,7 @@ def own_training_sources(trainer: Trainer, training: Training | None = None) -> 
 
 
 def _training(trainer: Trainer) -> Training:
-    """What an epoch of this fit reads; without a fit, what it would read, as far as limits hold."""
+    """Return what an epoch of this fit reads; outside a fit, what one would read if limits apply."""
     if trainer.train_dataloader is not None:
         return Training(_leaves(trainer.train_dataloader), trainer.num_training_batches)
     limit = trainer.limit_train_batches
@@ -101,12 +101,12 @@ def _training(trainer: Trainer) -> Training:
 
 
 def _prepared(loaders: CombinedLoader, stage: RunningStage, trainer: Trainer) -> list[Any]:
-    """The loaders as Lightning prepares those of a stage: with several processes, each reads its share."""
+    """Prepare loaders as Lightning does for a stage: with several processes, each reads its shard."""
     return [of_lightning.prepare_loader(trainer, loader, stage) for loader in _leaves(loaders)]
 
 
 def _source(loader: Any, training: Training, trainer: Trainer) -> Source:
-    """The samples of a loader in order, no more than an epoch of the training loaders has."""
+    """Return the samples of a loader in order, at most as many as an epoch of the training loaders has."""
     cut = training.reads_less()
     ordered = _in_order(loader, training, cut, trainer)
     by_batches = ordered is loader or isinstance(getattr(ordered, "dataset", None), IterableDataset)
@@ -115,7 +115,7 @@ def _source(loader: Any, training: Training, trainer: Trainer) -> Source:
 
 @contextmanager
 def in_evaluation(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
-    """Let a trainer that trains be in a stage of evaluation: hooks that count or augment leave batches alone."""
+    """Put a training Trainer into an evaluation stage, so that hooks that count or augment ignore the batches."""
     before = trainer.state.stage
     trainer.state.stage = stage if before == RunningStage.TRAINING else before
     try:
@@ -125,14 +125,14 @@ def in_evaluation(trainer: Trainer, stage: RunningStage) -> Iterator[None]:
 
 
 def is_being_read(trainer: Trainer, name: str, source: Source) -> bool:
-    """Return whether a loop reads, or has begun to read, a loader: with persistent workers, reading it restarts it."""
+    """Return whether a loop has started to read a loader: with persistent workers, reading it would restart it."""
     if trainer.state.fn == TrainerFn.FITTING:
         return any(source.loader is leaf for leaf in _leaves(trainer.train_dataloader))
     return name != "train" and (source.position == 0 or getattr(source.loader, "persistent_workers", False))
 
 
 def single_batches(trainer: Trainer, batch: Any) -> list[Any]:
-    """Return the batches that training takes at once: one, or one of each loader."""
+    """Return the batches of a training step: one, or one per loader."""
     loaders = trainer.train_dataloader
     several = batch.values() if isinstance(loaders, Mapping) else batch
     return [one for one in several if one is not None] if isinstance(loaders, (Mapping, list, tuple)) else [batch]
@@ -178,12 +178,12 @@ def batch_features(
 
 def _held_out(name: str, loaders: Any, limits: Sequence[float]) -> dict[str, list[Source]]:
     leaves = _leaves(loaders)
-    pairs = zip(leaves, limits, strict=False)  # of no loader Lightning has a limit of 0
+    pairs = zip(leaves, limits, strict=False)  # without a loader, Lightning has a limit of 0
     return {set_name(name, i): [Source(loader, limit, i)] for i, (loader, limit) in enumerate(pairs)}
 
 
 def _leaves(loaders: Any) -> list[Any]:
-    """The loaders of a nested list, tuple or dict, in the order in which Lightning counts them."""
+    """Return the loaders of a nested list, tuple or dict, in the order in which Lightning counts them."""
     if loaders is None:
         return []
     if is_named(loaders, "CombinedLoader"):
@@ -193,17 +193,17 @@ def _leaves(loaders: Any) -> list[Any]:
         return [leaf for loader in several for leaf in _leaves(loader)]
     if isinstance(loaders, Iterator):
         rank_zero_warn(
-            "GeometryMonitor: got an iterator as a loader, which can be read only once, and leaves it to training; "
-            "give a DataLoader, or a data module with geometry_dataloader()"
+            "GeometryMonitor: got an iterator as a loader, which can be read only once and is not measured; "
+            "pass a DataLoader, or a data module with geometry_dataloader()"
         )
         return []
     return [loaders]
 
 
 def _in_order(loader: Any, training: Training, cut: bool, trainer: Trainer) -> Any:
-    """Return a loader of this process's share of the same data set, each sample once and in order, if there is one.
+    """Return a loader of this process's shard of the data set, each sample once and in order, if one can be made.
 
-    If it is ``cut``, it has no more samples than an epoch of training, spread over the data set.
+    With ``cut``, it has at most as many samples as an epoch of training, spread over the data set.
     """
 
     def chosen(indices: Sequence[int]) -> Sequence[int]:
@@ -220,7 +220,7 @@ def _in_order(loader: Any, training: Training, cut: bool, trainer: Trainer) -> A
         return thinned
     if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
         return loader
-    # Workers of its own: those of the training loader may persist, and be in the middle of an epoch.
+    # Its own workers: those of the training loader may be persistent, and in the middle of an epoch.
     kept = ("collate_fn", "num_workers", "worker_init_fn", "timeout", "multiprocessing_context")
     options: dict[str, Any] = {name: getattr(loader, name) for name in kept} | {"generator": torch.Generator()}
     dataset: Any = loader.dataset
@@ -234,7 +234,7 @@ def _in_order(loader: Any, training: Training, cut: bool, trainer: Trainer) -> A
         batch_size = batch_size if isinstance(batch_size, int) else DEFAULT_BATCH_SIZE
         return DataLoader(dataset, batch_sampler=own_batches(indices, batch_size), **options)
     indices = indices[trainer.global_rank :: trainer.world_size]
-    # batch_size=None: what the sampler yields goes to the data set as it is, be it an index or a batch of them.
+    # batch_size=None: the data set gets the items of the sampler unchanged, each an index or a batch of them.
     first = next(one_epoch(loader.sampler, dataset) or iter(()), None)
     if isinstance(first, (list, tuple, np.ndarray, Tensor)) and np.ndim(first) == 1:
         starts = range(0, len(indices), len(first))

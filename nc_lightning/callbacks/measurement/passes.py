@@ -1,4 +1,4 @@
-"""One measurement: each set is looked at twice, and the module and the random number generators stay as they were."""
+"""One measurement of all sets, which leaves the module and the random generators unchanged."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from nc_lightning.geometry.centers import ncc_accuracy, within_class_variation
 from nc_lightning.geometry.measures import MEASURES
 
 KEPT_BYTES = 128 * 2**20
-"""Features of a set that take no more than this are kept for the second look at them, on the device where they are.
+"""Largest size of a set's features that are kept on their device for the second pass over them.
 
 The 50,000 images of CIFAR in 512 dimensions take 98 MiB, less than the activations of a training step.
 """
@@ -33,7 +33,7 @@ Batches = Iterable[tuple[Tensor, Tensor, Tensor]]
 
 
 class Measurement(NamedTuple):
-    """Values by set and key, class statistics by set that has labels, and features of the training set if asked for."""
+    """Values by set and key, class statistics by set with labels, and features of the training set if requested."""
 
     results: dict[str, dict[str, float]]
     statistics: dict[str, ClassStatistics]
@@ -48,12 +48,12 @@ def measure_sets(
     sample_size: int = 0,
     measured: Measured | None = None,
 ) -> Measurement:
-    """Measure sets by name, of which the first gives the class centers for all; those without a batch are left out.
+    """Measure sets by name; the first provides the class centers for all, and sets without a batch are skipped.
 
-    The measurement is equal on all processes except for the sample: ``sample_size`` features of the set ``train``.
+    The result is the same on all processes except for the sample: ``sample_size`` features of the set ``train``.
 
     Raises:
-        ValueError: If labels or features are none; the message says in which batch.
+        ValueError: If labels or features are invalid; the message names the batch.
     """
     results: dict[str, dict[str, float]] = {}
     statistics: dict[str, ClassStatistics] = {}
@@ -79,8 +79,8 @@ def measure_sets(
             looks = [to_own] if to_given is to_own else [to_own, to_given]
             classifier = measured.linear(pl_module, num_classes, stats.feature_dim) or _of_probe(trainer, stats)
             disagree = stats.counts.new_zeros(1)
-            # A second pass sees the inputs of the first, also where reading them draws random numbers. All processes
-            # make one, or none: the forward pass of a sharded module is a collective.
+            # A second pass must see the inputs of the first, even if reading them draws random numbers. All processes
+            # make it, or none: the forward pass of a sharded module is a collective.
             set_random_states(states, pl_module.device)
             again = not all(all_gather_objects(kept.complete))
             for z, labels, _ in features(trainer, pl_module, sources, measured) if again else kept.batches:
@@ -99,7 +99,7 @@ def measure_sets(
 
 
 class Kept:
-    """The features and labels of a pass, and None for its inputs; no batch at all where they exceed `KEPT_BYTES`."""
+    """Features and labels of a pass, with None as inputs; no batch at all if they exceed `KEPT_BYTES`."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[Tensor, Tensor, None]] = []
@@ -107,11 +107,11 @@ class Kept:
         self._room = KEPT_BYTES
 
     def passing(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield the batches, and keep their features on the way."""
+        """Yield the batches, and keep their features and labels."""
         for z, labels, x in batches:
             self._room -= z.nbytes + labels.nbytes
             if self._room >= 0:
-                # Copies: a view would keep alive all that it is a part of.
+                # Copies: a view would keep the whole tensor behind it alive.
                 self.batches.append((z.clone(), labels.clone(), None))
             elif self.complete:
                 self.complete = False
@@ -122,15 +122,15 @@ class Kept:
 def check_batches(
     name: str, batches: Batches, pl_module: LightningModule, num_classes: int, measured: Measured
 ) -> int | None:
-    """Raise where batches of a set cannot be measured, with the message that a measurement would have.
+    """Raise if batches of a set cannot be measured, with the message that a measurement would give.
 
     Returns:
         d; None for a set without a batch, or without labels.
 
     Raises:
-        ValueError: If labels or features are none, or a classifier does not fit them.
+        ValueError: If labels or features are invalid, or a classifier does not fit them.
     """
-    # Values are none of its business: what is not finite is found in training, by a `NonFiniteGuard`.
+    # Non-finite values are not checked here: `NonFiniteGuard` reports them during training.
     stats = _statistics(name, ((z.nan_to_num(), labels, x) for z, labels, x in batches), num_classes, None)
     if stats is None or stats.num_classes == 1:
         return None
@@ -165,13 +165,13 @@ def _of_all_processes(stats: ClassStatistics | None, device: torch.device) -> Cl
 
 
 def _add_up(*shares: Tensor) -> None:
-    """Add what the other processes have counted, in place."""
+    """Add the counts of the other processes, in place."""
     for share, *all_shares in zip(shares, *all_gather_objects([share.cpu() for share in shares]), strict=True):
         share.copy_(torch.stack(all_shares).sum(0))
 
 
 def _of_probe(trainer: Trainer, stats: ClassStatistics) -> torch.nn.Linear | None:
-    """The online probe's classifier, where there is one that sees the same features."""
+    """Return the classifier of the online probe, if there is one and it fits these features."""
     probes = (callback for callback in callbacks_of(trainer) if isinstance(callback, OnlineLinearProbe))
     classifier = next((probe.classifier for probe in probes), None)
     return classifier if classifier is not None and classifier.weight.shape == stats.means.shape else None
@@ -179,7 +179,7 @@ def _of_probe(trainer: Trainer, stats: ClassStatistics) -> torch.nn.Linear | Non
 
 @contextmanager
 def undisturbed(module: LightningModule) -> Iterator[dict[str, object]]:
-    """Put a module into eval mode; leave every mode and every random number generator as it was."""
+    """Put a module into eval mode; afterwards restore every mode and every random generator."""
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     states = random_states(module.device)
     module.eval()

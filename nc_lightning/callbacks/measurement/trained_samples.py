@@ -1,4 +1,4 @@
-"""Which samples of a data set training sees, whatever sampler or batch sampler chooses them."""
+"""Samples of a data set that training uses, under any sampler or batch sampler."""
 
 import copy
 import itertools
@@ -24,10 +24,10 @@ from nc_lightning.private_apis.lightning import wrapped_sampler
 
 
 def trained_samples(loader: DataLoader[Any], of_epoch: float) -> Sequence[int]:
-    """Return the indices of the samples that training sees, each once and in order.
+    """Return the indices of the samples that training uses, each once and in order.
 
-    Samplers of torch and of `nc_lightning.data` say it themselves; of any other, one epoch is drawn from a copy: at
-    most ``of_epoch`` batches.
+    For samplers of torch and of `nc_lightning.data` they are known; any other is copied, and one epoch is drawn from
+    the copy: at most ``of_epoch`` batches.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -39,7 +39,7 @@ def trained_samples(loader: DataLoader[Any], of_epoch: float) -> Sequence[int]:
     dataset: Any = loader.dataset
     every = range(len(dataset))
     batch_sampler: Any = loader.batch_sampler
-    # Classes of torch themselves: one that extends them may choose otherwise.
+    # Exact classes of torch: a subclass may choose other samples.
     plain = batch_sampler is None or type(batch_sampler) is BatchSampler
     sampler = _unwrapped(getattr(batch_sampler, "sampler", loader.sampler) if plain else batch_sampler)
     if type(sampler) is SubsetRandomSampler:
@@ -53,11 +53,11 @@ def trained_samples(loader: DataLoader[Any], of_epoch: float) -> Sequence[int]:
     drawn = one_epoch(sampler, dataset)
     if drawn is None:
         rank_zero_warn(
-            f"GeometryMonitor: could not copy the sampler {type(sampler).__name__}, to see which samples training "
-            f"sees, and measures all {len(dataset)} samples of the data set"
+            f"GeometryMonitor: could not copy the sampler {type(sampler).__name__} to find the samples that "
+            f"training uses; measuring all {len(dataset)} samples of the data set"
         )
         return every
-    # Of a sampler that never ends, as many samples as training reads.
+    # From an endless sampler, as many samples as training reads.
     ends = hasattr(sampler, "__len__") or np.isinf(of_epoch)
     limit = None if ends else int(of_epoch) * (loader.batch_size or 1)
     found = {index for item in itertools.islice(drawn, limit) for index in _indices(item, len(dataset))}
@@ -65,9 +65,9 @@ def trained_samples(loader: DataLoader[Any], of_epoch: float) -> Sequence[int]:
 
 
 def spread(count: int, size: int) -> list[int]:
-    """Return ``count`` of ``size`` positions in order, one in each of as many equal stretches, the same ones each time.
+    """Return ``count`` of ``size`` positions in order, one in each of ``count`` equal stretches, always the same.
 
-    Where in its stretch a position lies is random: sets are often sorted by class, or go through the classes in turns.
+    The position within a stretch is random, because sets are often sorted by class, or cycle through the classes.
 
     Example:
         >>> spread(3, 12), spread(12, 3)
@@ -81,7 +81,7 @@ def spread(count: int, size: int) -> list[int]:
 
 
 def num_batches(loader: Any) -> int | None:
-    """Return the length of a loader, None where it has none.
+    """Return the length of a loader, or None if it has none.
 
     Example:
         >>> num_batches([1, 2]), num_batches(iter([1, 2]))
@@ -96,8 +96,8 @@ def num_batches(loader: Any) -> int | None:
 def trained_count(loader: Any, of_epoch: float, size: int) -> int:
     """Return how many of ``size`` samples an epoch of ``of_epoch`` batches reads from this process's training loader.
 
-    All of them where these are all batches, also if the loader drops some; where the size of its batches is not known,
-    their share.
+    An epoch of all batches reads all of them, even if the loader drops some. If the batch size is unknown, the share of
+    samples is the share of batches.
 
     Example:
         >>> loader = DataLoader(range(9), batch_size=2)
@@ -120,15 +120,15 @@ def _batch_size(loader: Any) -> int | None:
 
 
 def _unwrapped(sampler: Any) -> Any:
-    """The user's sampler, where Lightning has wrapped it for several processes."""
+    """Return the user's sampler, which Lightning may have wrapped for several processes."""
     inner = wrapped_sampler(sampler)
     return sampler if inner is None else _unwrapped(inner)
 
 
 def one_epoch(sampler: Iterable[Any], dataset: Any) -> Iterator[Any] | None:
-    """Return what a sampler yields in an epoch, drawn from a copy, so that training draws what it would have drawn.
+    """Return an epoch of a copy of the sampler, which leaves the sampler of training as it is.
 
-    None where the sampler cannot be copied.
+    None if the sampler cannot be copied.
 
     Example:
         >>> list(one_epoch([3, 1], dataset=None))
@@ -138,12 +138,12 @@ def one_epoch(sampler: Iterable[Any], dataset: Any) -> Iterator[Any] | None:
         return None
     try:
         return iter(copy.deepcopy(sampler, {id(dataset): dataset}))
-    except Exception:  # whatever a class of somebody else's does when it is copied
+    except Exception:  # a third-party class may raise anything when it is copied
         return None
 
 
 def _indices(item: Any, size: int) -> list[Any]:
-    """The indices in what a sampler yields: one, or a batch of them in any form that a data set may take."""
+    """Return the indices in an item of a sampler: one, or a batch in any form that a data set may accept."""
     if isinstance(item, slice):
         return list(range(*item.indices(size)))
     if isinstance(item, (Tensor, np.ndarray)):

@@ -1,4 +1,4 @@
-"""Lightning's callbacks and schedules that watch a geometry key: they act in epochs in which it was measured."""
+"""Callbacks and schedules of Lightning that watch a geometry key, restricted to epochs that measured it."""
 
 import functools
 import re
@@ -16,14 +16,14 @@ PREFIX = "geometry/"
 
 
 def wait_for_measurements(trainer: Trainer, lent: Lent) -> list[str]:
-    """Let whoever watches ``geometry/...`` wait for measurements, whatever the period of the monitor; return the keys.
+    """Make callbacks and schedules that watch ``geometry/...`` wait for measurements; return the keys they watch.
 
     Lightning keeps a logged value for all later epochs, and EarlyStopping and ModelCheckpoint refuse a key that is not
-    there yet. During a fit the keys of a measurement are removed when the next epoch starts, and whoever watches one
-    skips epochs without it, checks it at the end of an epoch, and so counts measurements.
+    there yet. During a fit, the keys of a measurement are removed when the next epoch starts. A watcher checks its key
+    at the end of an epoch and skips epochs without it, so that its patience counts measurements.
 
     Raises:
-        ValueError: If a key is none of a measurement, or is watched by steps.
+        ValueError: If a key is not measured, or is watched by steps.
     """
     watchers = _watchers(trainer)
     for watcher in watchers:
@@ -37,13 +37,13 @@ def wait_for_measurements(trainer: Trainer, lent: Lent) -> list[str]:
         lent.lend(watcher, "strict", False)
         if is_named(watcher, "EarlyStopping"):
             lent.lend(watcher, STOP_AT_EPOCH_END, True)
-        else:  # Lightning would warn of each epoch that is skipped.
+        else:  # Lightning would warn about each skipped epoch.
             warnings.filterwarnings("ignore", message=f"ReduceLROnPlateau conditioned on metric {PREFIX}")
     return [str(watcher.monitor) for watcher in watchers]
 
 
 def _watchers(trainer: Trainer) -> list[Any]:
-    """The callbacks, and the configurations of schedules, that watch a geometry key."""
+    """Return the callbacks, and the configs of schedules, that watch a geometry key."""
     named = [c for c in callbacks_of(trainer) if is_named(c, "EarlyStopping", "ModelCheckpoint")]
     plateaus = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
     return [watcher for watcher in (*named, *plateaus) if str(watcher.monitor).startswith(PREFIX)]

@@ -336,7 +336,7 @@ def test_a_failure_of_the_dashboard_is_one_warning_and_training_continues(tmp_pa
         warnings.simplefilter("always")
         dashboard, run = fit(tmp_path, max_epochs=3)
     (message,) = warned(records)
-    assert "training goes on without: RuntimeError: no " + part in message
+    assert "training continues without: RuntimeError: no " + part in message
     assert run.current_epoch == 3
     assert (dashboard.report is None) == (part == "report_html")
     assert "geometry/train/nc1" in events(run.log_dir).Tags()["scalars"]

@@ -95,7 +95,7 @@ def test_poisoned_inputs_stop_every_objective(objective, value, tmp_path):
         fit(make(objective), loader(1, value), tmp_path)
     (line,) = str(error.value).splitlines()
     assert line.startswith("data: got NaN or infinite inputs in batch 1 of epoch 0 (step 1, rank 0), expected finite")
-    assert "look at the samples of this batch, or skip such steps by on_nonfinite; the state before this" in line
+    assert "look at the samples of this batch, or skip such steps with on_nonfinite; the state before this" in line
 
 
 @pytest.mark.parametrize("checkpoints", [True, False])
@@ -163,11 +163,11 @@ def test_skip_leaves_weights_and_optimizer_unchanged(where, optimizer, tmp_path)
     model, watch, guard = make(optimizer=optimizer), Watch(), NonFiniteGuard("skip")
     if where == "gradient":
         model.encoder.append(Poison(at=2))
-    with pytest.warns(UserWarning, match=r"(data|gradient): got .*in batch 2 .*; the step is left out") as warned:
+    with pytest.warns(UserWarning, match=r"(data|gradient): got .*in batch 2 .*; the step is skipped") as warned:
         trainer = fit(model, loader(2 if where == "inputs" else None), tmp_path, watch, guard, epochs=2)
     skipped = [2, 7] if where == "inputs" else [2]
     assert guard.skipped_steps == len(skipped)
-    assert sum("is left out" in str(warning.message) for warning in warned) == 1
+    assert sum("is skipped" in str(warning.message) for warning in warned) == 1
     for step, (before, after) in enumerate(zip(watch.before, watch.after, strict=True)):
         if where == "gradient" and step in skipped:  # the batch was good, so the running statistics may include it
             before, after = ({key: state[key] for key, _ in model.named_parameters()} for state in (before, after))
@@ -198,7 +198,7 @@ def test_the_guard_does_not_change_a_finite_run(tmp_path):
 
 def test_skipped_features_do_not_poison_other_callbacks(tmp_path):
     sampler, probe = HardNegativeSampler(queue_size=50, queue_warmup=0), OnlineLinearProbe()
-    with pytest.warns(UserWarning, match="is left out"):
+    with pytest.warns(UserWarning, match="is skipped"):
         fit(make(), loader(1), tmp_path, probe, sampler, NonFiniteGuard("skip"), epochs=2)
     assert torch.isfinite(sampler.queue.features).all()
     assert torch.isfinite(probe.classifier.weight).all()
@@ -236,7 +236,7 @@ def test_the_guard_works_with_any_module(manual, tmp_path):
     with pytest.raises(ValueError, match="data: got NaN or infinite inputs in batch 2 of epoch 0"):
         fit(Somebodys(manual), loader(2), tmp_path, NonFiniteGuard())
     model, guard = Somebodys(manual), NonFiniteGuard("skip")
-    with pytest.warns(UserWarning, match="is left out"):
+    with pytest.warns(UserWarning, match="is skipped"):
         fit(model, loader(2), tmp_path, guard)
     assert torch.isfinite(model.layer.weight).all()
     assert guard.skipped_steps == 1
@@ -265,7 +265,7 @@ def test_infinite_fp16_gradients_are_left_to_the_gradient_scaler(tmp_path):
 
 def test_the_number_of_skipped_steps_is_checkpointed(tmp_path):
     guard = NonFiniteGuard("skip")
-    with pytest.warns(UserWarning, match="is left out"):
+    with pytest.warns(UserWarning, match="is skipped"):
         trainer = fit(make(), loader(1), tmp_path, guard)
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     again = NonFiniteGuard("skip")
@@ -402,7 +402,7 @@ def test_two_processes_make_the_same_decision(gloo, tmp_path, what, on_nonfinite
         assert one["unchanged"]
         assert one["skipped"] == 1
         assert math.isfinite(one["weights"])
-        assert run.stderr.count("the step is left out") == 1
+        assert run.stderr.count("the step is skipped") == 1
 
 
 def test_under_16_true_the_error_names_the_precision(tmp_path):

@@ -44,7 +44,7 @@ def test_each_process_restores_its_own_state_or_that_of_rank_0():
         values.append(draw())
     assert values[0] != values[1]
     states.load_state_dict(both)
-    with pytest.warns(UserWarning, match="got those of 2 processes, expected 1; all processes go on with those of the"):
+    with pytest.warns(UserWarning, match="got those of 2 processes, expected 1; all processes continue with those of"):
         states.restore(0, 1)
     assert draw() == values[0]
 

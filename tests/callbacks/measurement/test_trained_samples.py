@@ -146,6 +146,6 @@ def test_a_sampler_that_cannot_be_copied_is_reported():
             raise TypeError("no")
 
     monitor = GeometryMonitor(num_classes=4)
-    with pytest.warns(UserWarning, match="could not copy the sampler Locked, .* measures all 60 samples"):
+    with pytest.warns(UserWarning, match="could not copy the sampler Locked .* measuring all 60 samples"):
         fit(DataLoader(SET, 8, sampler=Locked()), monitor)
     assert monitor.statistics["train"].num_samples == N
