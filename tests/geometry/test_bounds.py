@@ -66,7 +66,7 @@ def test_bad_arguments_are_refused(bound):
 def test_too_few_dimensions_are_refused():
     assert scl_lower_bound(10, feature_dim=9) == scl_lower_bound(10)
     for bound in (scl_lower_bound, ucl_lower_bound):
-        with pytest.raises(ValueError, match="feature_dim: got 8, expected at least 9 for 10 classes: fewer"):
+        with pytest.raises(ValueError, match="feature_dim: got 8, expected at least 9 for 10 classes: no simplex"):
             bound(10, feature_dim=8)
 
 
