@@ -152,7 +152,7 @@ def _watches(settings: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _reductions(was: dict[str, Any], now: Configured, optimizer: Optimizer) -> list[float]:
-    """Return the factor by which `ReduceLROnPlateau` has scaled each group's step size; empty for other schedules."""
+    """Return how much `ReduceLROnPlateau` has scaled each group's step size; empty for other schedules."""
     if "num_bad_epochs" not in was["scheduler"] or _watches(was["scheduler"]) != _watches(now.scheduler):
         return []
     pairs = zip(optimizer.param_groups, was["groups"], strict=False)

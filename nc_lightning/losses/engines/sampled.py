@@ -39,7 +39,7 @@ def sampled_loss(
         pairs: Positives and negatives of each anchor.
         usable: Usable pairs: indices (P,) of the anchors and (P,) of the positives, in ascending order.
         link: psi; it weights the drawn negatives equally, as the draws account for the hardness.
-        hardening: eta, the weights by which negatives are drawn.
+        hardening: eta, which gives the probabilities of the draws.
         temperature: tau.
         num_negatives: Number k of draws for each pair; 256 in the paper.
         pairs_per_sample: Number (N,) of usable pairs anchored at each sample of the batch, on the CPU.
