@@ -1,6 +1,6 @@
 """Contrastive learning whose geometry you can see, for PyTorch Lightning.
 
-Importing the package is cheap: an objective, and Lightning with it, is loaded when it is first asked for.
+Importing the package is cheap: the objectives, and Lightning with them, are loaded on first access.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""``python -m nc_lightning`` is ``nc-train``."""
+"""Run ``nc-train`` by ``python -m nc_lightning``."""
 
 from nc_lightning.cli.commands import nc_train
 

@@ -1,4 +1,4 @@
-"""What a batch is: inputs, or several views of them, and labels, in any of the forms that data loaders give."""
+"""The format of a batch: inputs, or several views of them, and labels, in the forms that data loaders return."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,26 +9,26 @@ from torch import Tensor
 from nc_lightning.distributed.global_batch import Shares
 
 UNLABELED = -1
-"""Label of an input whose class is not known."""
+"""Label of an input whose class is unknown."""
 
 INPUT_KEYS = ("image", "images", "img", "x", "pixel_values", "input", "inputs")
-"""Keys under which a dict holds the inputs."""
+"""Keys of the inputs in a dict."""
 
 LABEL_KEYS = ("label", "labels", "y", "target", "targets")
-"""Keys under which a dict holds the labels."""
+"""Keys of the labels in a dict."""
 
 
 def read_batch(batch: Any) -> tuple[list[Tensor], Tensor]:
     """Return the views of a batch, one or more, and the labels (N,).
 
     Args:
-        batch: ``(x, y)``, also with more behind, such as indices; or a dict with one of `INPUT_KEYS` and one of
-            `LABEL_KEYS`. Inputs are a tensor (N, ...), or a tuple of views of equal shape and type. Labels are class
-            indices (N,) or (N, 1), or one-hot rows (N, C).
+        batch: Tuple ``(x, y)``, optionally followed by more, such as indices; or a dict with one of `INPUT_KEYS` and
+            one of `LABEL_KEYS`. Inputs are a tensor (N, ...), or a tuple of views of equal shape and type. Labels are
+            class indices (N,) or (N, 1), or one-hot rows (N, C).
 
     Raises:
-        ValueError: If the batch has another form, labels are soft, integers or one-hot rows behind the labels may be
-            the labels, or inputs and labels differ in number.
+        ValueError: If the batch has another form, labels are soft or ambiguous (integers or one-hot rows follow that
+            may be the labels), or inputs and labels differ in number.
 
     Example:
         >>> views, labels = read_batch({"pixel_values": torch.zeros(2, 3), "labels": torch.eye(4)[[3, 1]], "id": "ab"})
@@ -49,20 +49,20 @@ def read_batch(batch: Any) -> tuple[list[Tensor], Tensor]:
     kinds = [f"{view.dtype} {tuple(view.shape)}".removeprefix("torch.") for view in views]
     if len(set(kinds)) > 1:
         raise ValueError(
-            f"batch: got inputs of {', '.join(kinds)}, expected views of equal shape and type; anything else, such "
-            "as a mask, goes behind the labels"
+            f"batch: got inputs of {', '.join(kinds)}, expected views of equal shape and type; put anything "
+            "else, such as a mask, after the labels"
         )
     return views, labels
 
 
 def concatenate_views(batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Turn a batch of V views into one tensor, so that they share one forward pass and one BatchNorm.
+    """Concatenate the V views of a batch, so that they share one forward pass and its BatchNorm statistics.
 
     Args:
-        batch: ``(x, y)``, ``((x1, ..., xV), y)``, or any other form that `read_batch` reads.
+        batch: Batch ``(x, y)`` or ``((x1, ..., xV), y)``, or in any other form that `read_batch` accepts.
 
     Returns:
-        Inputs (V N, ...), labels (V N,) and instances (V N,), view after view; views of one image are one instance.
+        Inputs (V N, ...), labels (V N,) and instances (V N,), view after view; views of an image share an instance.
 
     Raises:
         ValueError: If the batch has another form, or inputs and labels differ in number.
@@ -80,10 +80,10 @@ def concatenate_views(batch: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def class_indices(labels: Tensor) -> Tensor:
-    """Return labels as (N,), where they are one-hot rows (N, C) or a column (N, 1) of integers.
+    """Convert labels to class indices (N,), from one-hot rows (N, C) or a column (N, 1) of integers.
 
     Raises:
-        ValueError: If rows are not one-hot, or the shape is another one.
+        ValueError: If rows are not one-hot, or labels have another shape.
 
     Example:
         >>> class_indices(torch.tensor([[0.0, 1.0], [1.0, 0.0]])).tolist(), class_indices(torch.tensor([[5]])).tolist()
@@ -91,7 +91,7 @@ def class_indices(labels: Tensor) -> Tensor:
         >>> class_indices(torch.tensor([[0.3, 0.7]]))
         Traceback (most recent call last):
         ...
-        ValueError: labels: got soft ones (1, 2), expected class indices (N,) or one-hot rows; keep those before mixing
+        ValueError: labels: got soft labels (1, 2), expected class indices (N,) or one-hot rows; use them before mixing
     """
     if labels.ndim == 1:
         return labels
@@ -107,13 +107,13 @@ def class_indices(labels: Tensor) -> Tensor:
     if labels.shape[1] > 1 and bool(((ones | (labels == 0)).all(1) & (ones.sum(1) == 1)).all()):
         return ones.to(torch.uint8).argmax(1)
     raise ValueError(
-        f"labels: got soft ones {tuple(labels.shape)}, expected class indices (N,) or one-hot rows; keep those before "
+        f"labels: got soft labels {tuple(labels.shape)}, expected class indices (N,) or one-hot rows; use them before "
         "mixing"
     )
 
 
 def set_name(name: str, dataloader_idx: int) -> str:
-    """Return the name of a set in logs: that of the split for its first loader, numbered for further ones.
+    """Return the name of a data set in logs: the split, with the number of the loader after the first.
 
     Example:
         >>> set_name("val", 0), set_name("val", 1)
@@ -123,8 +123,8 @@ def set_name(name: str, dataloader_idx: int) -> str:
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
-    """The inputs and the labels, whatever they are."""
-    if hasattr(batch, "_asdict"):  # a named tuple, whose fields may come in any order
+    """Return the inputs and the labels, of any type."""
+    if hasattr(batch, "_asdict"):  # a named tuple, whose fields may be in any order
         fields = batch._asdict()
         if _known(fields, INPUT_KEYS) and _known(fields, LABEL_KEYS):
             batch = fields
@@ -144,14 +144,14 @@ def _pair(batch: Any) -> tuple[Any, Any]:
     for other in batch[2:]:
         if not _is_index(other, batch[1]):
             raise ValueError(
-                f"batch: got a {type(batch).__name__} of {len(batch)} with several vectors of integers, any of which "
-                "may be the labels, expected (x, y), or (x, y, index); name them by a dict with image and label"
+                f"batch: got a {type(batch).__name__} of {len(batch)} with several integer vectors that may be the "
+                "labels, expected (x, y), or (x, y, index); return a dict with image and label"
             )
     return batch[0], batch[1]
 
 
 def _is_index(other: Any, labels: Any) -> bool:
-    """Whether integers behind the labels number the inputs: few of them are equal, and equal ones have one label."""
+    """Check whether integers after the labels are indices: few are equal, and equal ones have equal labels."""
     other, labels = _vector(other), _vector(labels)
     if other is None or labels is None or other.is_floating_point() or other.dtype == torch.bool:
         return True
@@ -162,7 +162,7 @@ def _is_index(other: Any, labels: Any) -> bool:
 
 
 def _vector(tensor: Any) -> Tensor | None:
-    """Return a tensor as (N,) if it has the shape of labels, or holds their one-hot rows; else None."""
+    """Return a tensor as (N,) if it can be labels, as indices or one-hot rows; else None."""
     if not isinstance(tensor, Tensor):
         return None
     try:
@@ -176,13 +176,13 @@ def _known(fields: Mapping[Any, Any], keys: tuple[str, ...]) -> list[str]:
 
 
 class StepFeatures(NamedTuple):
-    """What a step tells of its batch.
+    """Features of a batch, as returned by a step.
 
     Attributes:
         z: Features (N, d).
-        labels: (N,)
-        instances: (N,) equal for views of one sample, if it tells.
-        shares: Which process held what of the batch, if it tells: then nobody has to ask.
+        labels: Labels (N,).
+        instances: Sample ids (N,), equal for views of the same sample; None if not returned.
+        shares: Shard sizes of the global batch, which saves gathering them again; None if not returned.
     """
 
     z: Tensor
@@ -192,7 +192,7 @@ class StepFeatures(NamedTuple):
 
 
 def step_features(outputs: Any) -> StepFeatures | None:
-    """Return what a step returned of its batch; None if it exposes no features."""
+    """Read the features from the output of a step; None if it returns no features."""
     if isinstance(outputs, dict) and "z" in outputs and "labels" in outputs:
         labels = outputs["labels"]
         if isinstance(labels, Tensor) and labels.ndim == 2:

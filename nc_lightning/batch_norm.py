@@ -1,4 +1,4 @@
-"""`BatchNormSync` by its short class path, for configs."""
+"""Short class path of `BatchNormSync`, for configs."""
 
 from nc_lightning.distributed.batch_norm import BatchNormSync
 

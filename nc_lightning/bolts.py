@@ -1,4 +1,4 @@
-"""The adapters to lightning-bolts by their short class paths, for configs."""
+"""Short class paths of the adapters to lightning-bolts, for configs."""
 
 from nc_lightning.integrations.bolts import CIFAR10DataModule, SSLOnlineEvaluator
 

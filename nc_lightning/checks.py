@@ -1,4 +1,4 @@
-"""One-line errors for the arguments that every floor shares: ``z``, ``labels`` and positive numbers."""
+"""Checks of common arguments, such as ``z``, ``labels`` and positive numbers, with one-line errors."""
 
 import math
 from typing import Any, get_args
@@ -14,23 +14,23 @@ def check_features(z: Tensor, name: str = "z") -> None:
 
     Raises:
         TypeError: If ``z`` is not a floating-point tensor.
-        ValueError: If ``z`` does not have exactly two dimensions, or no column.
+        ValueError: If ``z`` does not have exactly two dimensions, or has no columns.
 
     Example:
         >>> check_features(torch.zeros(4))
         Traceback (most recent call last):
         ...
-        ValueError: z: got shape (4,), expected (N, d), one row a sample
+        ValueError: z: got shape (4,), expected (N, d), one row per sample
     """
     if not isinstance(z, Tensor) or not z.is_floating_point():
         got = z.dtype if isinstance(z, Tensor) else type(z).__name__
         raise TypeError(f"{name}: got {got}, expected a floating-point tensor of shape (N, d)")
     if z.ndim != 2 or z.shape[1] == 0:
-        raise ValueError(f"{name}: got shape {tuple(z.shape)}, expected (N, d), one row a sample")
+        raise ValueError(f"{name}: got shape {tuple(z.shape)}, expected (N, d), one row per sample")
 
 
 def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = None, name: str = "labels") -> None:
-    """Raise unless ``labels`` holds one integer a sample, each in [0, num_classes) where that is given.
+    """Raise unless ``labels`` has one integer per sample, in [0, num_classes) if ``num_classes`` is given.
 
     Raises:
         TypeError: If ``labels`` is not an integer tensor.
@@ -44,7 +44,7 @@ def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = Non
     """
     if not isinstance(labels, Tensor) or labels.dtype not in _INTEGERS:
         got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"{name}: got {got}, expected an integer tensor of shape (N,); convert it by {name}.long()")
+        raise TypeError(f"{name}: got {got}, expected an integer tensor of shape (N,); convert it with {name}.long()")
     if labels.shape != (num_samples,):
         raise ValueError(f"{name}: got shape {tuple(labels.shape)}, expected ({num_samples},), one for each row of z")
     if num_classes is not None and labels.numel() > 0:
@@ -54,7 +54,7 @@ def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = Non
 
 
 def check_values(z: Tensor, labels: Tensor, num_classes: int) -> None:
-    """Raise what `check_labels` and `check_finite` do, of tensors on one device that is read once if all is well.
+    """Check labels and finite features on one device, synchronizing with it once if both are valid.
 
     Raises:
         ValueError: If a label lies outside [0, num_classes), or a value of ``z`` is not finite.
@@ -71,7 +71,7 @@ def check_values(z: Tensor, labels: Tensor, num_classes: int) -> None:
 
 
 def check_finite(z: Tensor, name: str = "z") -> None:
-    """Raise where a value is NaN or infinite, and say in which row first.
+    """Raise if a value is NaN or infinite, naming the first such row.
 
     Raises:
         ValueError: If any value of ``z`` is not finite.
@@ -89,7 +89,7 @@ def check_finite(z: Tensor, name: str = "z") -> None:
 
 
 def check_number(name: str, value: float, *, above: float | None = None, at_least: float | None = None) -> None:
-    """Raise unless ``value`` is a finite number above one bound, or at least another.
+    """Raise unless ``value`` is a finite number, greater than ``above`` or at least ``at_least``.
 
     Raises:
         ValueError: If it is not.
@@ -110,7 +110,7 @@ def check_fraction(name: str, value: float, interval: str, meaning: str = "a sha
     """Raise unless ``value`` is a number in an interval from 0 to 1, such as "(0, 1]".
 
     Raises:
-        ValueError: If it is not; the message calls it by its meaning.
+        ValueError: If it is not; the message names its meaning.
 
     Example:
         >>> check_fraction("hold", 1.0, "[0, 1)")
@@ -140,7 +140,7 @@ def check_count(name: str, value: int, at_least: int = 1) -> None:
 
 
 def check_choice(name: str, value: str | int, choices: Any) -> None:
-    """Raise unless ``value`` is one of the alternatives of a `typing.Literal`.
+    """Raise unless ``value`` is one of the values of a `typing.Literal`.
 
     Raises:
         ValueError: If it is not.
@@ -157,7 +157,7 @@ def check_choice(name: str, value: str | int, choices: Any) -> None:
 
 
 def one_line(error: object) -> str:
-    r"""Return the message of an error, or a text, on one line; the name of its class where an error has no message.
+    r"""Return the message of an error, or a text, on one line; the class name if an error has no message.
 
     Example:
         >>> one_line(OSError("first\n  second")), one_line(KeyboardInterrupt())

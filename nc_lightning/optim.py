@@ -1,4 +1,4 @@
-"""Optimizers of a run and of one that resumes it: the configuration decides settings, the checkpoint progress."""
+"""Optimizers when resuming: settings come from the configuration, progress from the checkpoint."""
 
 import functools
 import warnings
@@ -15,21 +15,21 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from nc_lightning.private_apis.torch import SCHEDULE_RESULTS
 
 _CYCLED = ("lr", "momentum", "betas")
-"""What schedules of torch change in an optimizer."""
+"""Settings of an optimizer that torch's schedules change."""
 _PROGRESS = ("last_epoch", "best", "num_bad_epochs", "cooldown_counter")
-"""What `ReduceLROnPlateau` has found out, in contrast to its settings."""
+"""State of `ReduceLROnPlateau`, as opposed to its settings."""
 _DERIVED = {"base_lrs", *SCHEDULE_RESULTS}
-"""What schedules work out from the settings."""
+"""Values that schedules derive from their settings."""
 _SHOWN = 4
 
 
 class Configured(NamedTuple):
-    """The settings that an optimizer and its schedule were made with.
+    """Settings with which an optimizer and its schedule were made.
 
     Attributes:
         optimizer: Class of the optimizer.
-        groups: Settings of its parameter groups, before a schedule has touched them.
-        scheduler: Class and settings of the schedule, which are empty without one.
+        groups: Settings of its parameter groups, before a schedule changed them.
+        scheduler: Class and settings of the schedule; empty without one.
     """
 
     optimizer: str
@@ -37,7 +37,7 @@ class Configured(NamedTuple):
     scheduler: dict[str, Any]
 
     def plain(self) -> dict[str, Any]:
-        """Return the settings in plain types, which a checkpoint can hold."""
+        """Return the settings in plain types, for a checkpoint."""
         return {"optimizer": self.optimizer, "groups": _plain(self.groups), "scheduler": self.scheduler}
 
 
@@ -52,12 +52,12 @@ def group_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
 
 
 def configured(optimizer: Optimizer, groups: list[dict[str, Any]], scheduler: Any) -> Configured:
-    """Describe an optimizer, by its `group_settings` from before the schedule was made, and the schedule, if any."""
+    """Describe an optimizer, by its `group_settings` before the schedule was made, and its schedule, if any."""
     return Configured(_class(optimizer), groups, {} if scheduler is None else _plain(scheduler))
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Return the parameters that weight decay is for, and the others, biases and scales, with a decay of 0.
+    """Group the parameters: those with weight decay, and biases and scales without.
 
     Example:
         >>> [len(group["params"]) for group in parameter_groups(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)))]
@@ -70,7 +70,7 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def default_lr(make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) -> float:
-    """Return the step size with which an optimizer will be made.
+    """Return the initial step size of an optimizer that is made by a function.
 
     Example:
         >>> default_lr(torch.optim.Adam)
@@ -80,10 +80,10 @@ def default_lr(make_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]) ->
 
 
 def check_same_optimizer(trained_with: str, optimizer: Optimizer, argument: str = "optimizer") -> None:
-    """Refuse to resume with another class of optimizer, to which the moments in the checkpoint mean nothing.
+    """Refuse to resume with another class of optimizer, which cannot use the moments in the checkpoint.
 
     Raises:
-        ValueError: If the checkpoint is one of another class.
+        ValueError: If the checkpoint was trained with another class of optimizer.
 
     Example:
         >>> check_same_optimizer("torch.optim.sgd.SGD", torch.optim.Adam([torch.zeros(1)]))
@@ -102,18 +102,18 @@ def check_same_optimizer(trained_with: str, optimizer: Optimizer, argument: str 
 def resume_settings(
     was: dict[str, Any], now: Configured, optimizer: Optimizer, argument: str = "optimizer"
 ) -> list[str]:
-    """Let the configured settings of an optimizer hold after its state was loaded from a checkpoint.
+    """Apply the configured settings to an optimizer whose state was loaded from a checkpoint.
 
-    What is configured as before stays as it is in the checkpoint.
+    Settings that have not changed keep their values in the checkpoint.
 
     Args:
-        was: Settings that the checkpoint was trained with, `Configured` in plain types.
+        was: Settings with which the checkpoint was trained, `Configured` in plain types.
         now: Settings of this run.
-        optimizer: Optimizer with the loaded state; groups that were added later are left alone.
+        optimizer: Optimizer with the loaded state; groups that were added later are not changed.
         argument: Name of the optimizer in messages.
 
     Returns:
-        What has changed, such as "lr 0.1 -> 0.2".
+        Changed settings, such as "lr 0.1 -> 0.2".
 
     Raises:
         ValueError: If the class of the optimizer has changed.
@@ -131,16 +131,17 @@ def resume_settings(
 
 
 def resumed_schedule(scheduler: Any, was: dict[str, Any], state: dict[str, Any], ticks: int) -> Any:
-    """Bring a schedule, made for an optimizer with `resume_settings`, from its first step to where a resumed run is.
+    """Advance a new schedule to the position of a resumed run, after ``ticks`` steps or epochs.
 
-    That is after ``ticks`` steps or epochs; ``was`` and ``state`` are its settings and state in the checkpoint.
+    It was made for an optimizer with `resume_settings`; ``was`` and ``state`` are its settings and state in the
+    checkpoint.
     """
     if isinstance(scheduler, ReduceLROnPlateau):
         if _watches(was) == _watches(_plain(scheduler)):
             vars(scheduler).update({key: state[key] for key in _PROGRESS})
         return scheduler
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch expects steps of the optimizer between those of the schedule
+        warnings.simplefilter("ignore")  # torch expects optimizer steps between schedule steps
         for _ in range(ticks):
             scheduler.step()
     return scheduler
@@ -151,7 +152,7 @@ def _watches(settings: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _reductions(was: dict[str, Any], now: Configured, optimizer: Optimizer) -> list[float]:
-    """By what a `ReduceLROnPlateau` has scaled the step size of each group; a function of the step is evaluated."""
+    """Return how much `ReduceLROnPlateau` has scaled each group's step size; empty for other schedules."""
     if "num_bad_epochs" not in was["scheduler"] or _watches(was["scheduler"]) != _watches(now.scheduler):
         return []
     pairs = zip(optimizer.param_groups, was["groups"], strict=False)
@@ -159,7 +160,7 @@ def _reductions(was: dict[str, Any], now: Configured, optimizer: Optimizer) -> l
 
 
 def tell(changes: list[str], argument: str = "optimizer") -> None:
-    """Print on one line which settings have changed since the checkpoint."""
+    """Print the settings that have changed since the checkpoint, on one line."""
     if changes:
         more = f", and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
         rank_zero_info(f"{argument}: resumed with new settings, {', '.join(changes[:_SHOWN])}{more}")
@@ -170,7 +171,7 @@ def _class(of: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Settings of any kind in plain types; of functions and foreign objects the class alone."""
+    """Convert settings to plain types; functions and other objects to the name of their class."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, torch.Tensor):
@@ -186,12 +187,12 @@ def _plain(value: Any) -> Any:
 
 
 def _changes(was: Any, now: Any, name: str = "") -> list[str]:
-    """List the differences of nested settings by their last names, each once."""
+    """List the differences of nested settings by their innermost names, each once."""
     if isinstance(was, dict) and isinstance(now, dict):
         if not was or not now:
             pairs = [(was.get("class", None), now.get("class", None), "lr_scheduler")] if was or now else []
         else:
-            keys = was.keys() & now.keys() - _DERIVED  # other versions of torch have other ones
+            keys = was.keys() & now.keys() - _DERIVED  # keys differ between versions of torch
             pairs = [(was.get(key), now.get(key), key) for key in sorted(keys)]
     elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         pairs = [(*pair, name) for pair in zip(was, now, strict=True)]
@@ -209,11 +210,10 @@ def _shown(value: Any) -> str:
 
 
 def without_parser(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a factory that makes the same objects, without the command line it was read from.
+    """Return a factory that makes the same objects, without a reference to the command line parser.
 
-    The factory that jsonargparse makes of a ``class_path`` holds its parser, and through it the Trainer and all that
-    this has: a copy of the module would be a copy of everything, and fail at the first lock. Others are returned as
-    they are.
+    The factory that jsonargparse makes from a ``class_path`` references its parser and through it the Trainer, so that
+    copying the module would copy everything, and fail at the first lock. Other factories are returned unchanged.
 
     Example:
         >>> import torch

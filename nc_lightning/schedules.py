@@ -1,4 +1,4 @@
-"""Step-size schedules: how long training is, which they are fitted to, and one that torch does not have."""
+"""Step-size schedules: `HoldThenDecay`, and fitting schedules to the length of training."""
 
 import math
 from collections.abc import Iterator
@@ -17,22 +17,22 @@ from nc_lightning.private_apis.torch import milestones, schedule_parts
 LRInterval = Literal["step", "epoch"]
 
 _LENGTHS = {"CosineAnnealingLR": "T_max", "PolynomialLR": "total_iters", "OneCycleLR": "total_steps"}
-"""What torch's schedules call the number of steps after which they are at their end."""
+"""Attributes of torch's schedules that hold their number of steps."""
 
 
 class HoldThenDecay(LRScheduler):
-    """Hold the step size for the first part of training, then bring it linearly to 0.
+    """Hold the step size for the first part of training, then decay it linearly to 0.
 
-    An objective sets the length of training, so that the schedule fits whatever ``max_epochs`` is. It is a function of
-    the step and that length alone, and checkpoints do not hold the length: a run may be resumed to more epochs.
+    An objective sets the length of training, so that the schedule fits any ``max_epochs``. The length is not saved in
+    checkpoints, so that a run can be resumed for more epochs.
 
     Args:
         optimizer: Optimizer whose learning rates are scaled.
-        hold: Share of training after which the decay begins, in [0, 1).
-        total_steps: Length of training, in the objective's ``lr_interval``; None to let the objective set it.
+        hold: Share of training in [0, 1) after which the decay begins.
+        total_steps: Length of training, in steps or epochs as ``lr_interval``; None to let the objective set it.
 
     Raises:
-        ValueError: If an argument is out of its range, or the length is needed and was not set.
+        ValueError: If an argument is out of its range, or the length is not set when the schedule steps.
 
     Example:
         >>> import torch
@@ -51,7 +51,7 @@ class HoldThenDecay(LRScheduler):
         super().__init__(optimizer)
 
     def factor(self, step: int) -> float:
-        """Return the share of the initial step size at a step, in [0, 1]."""
+        """Return the factor in [0, 1] of the initial step size at a step."""
         if step <= 0:
             return 1.0
         if self.total_steps is None:
@@ -59,19 +59,19 @@ class HoldThenDecay(LRScheduler):
         return max(0.0, min(1.0, (1 - step / self.total_steps) / (1 - self.hold)))
 
     def get_lr(self) -> list[Any]:
-        """Return the step size of each parameter group at the present step."""
+        """Return the current step size of each parameter group."""
         return [base * self.factor(self.last_epoch) for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state without the length of training, which the resumed run sets."""
+        """Return the state without the length of training, which a resumed run sets itself."""
         return {key: value for key, value in super().state_dict().items() if key != "total_steps"}
 
 
 def training_length(trainer: Trainer, interval: LRInterval) -> float:
-    """Return how many epochs or optimizer steps a training has from its first to its last; infinity without an end.
+    """Return the total number of epochs or optimizer steps of a training; infinity if it has no end.
 
-    ``max_epochs`` and ``max_steps`` count, whichever is reached first; ``max_time`` is not known in steps. A resumed
-    run has the steps of its checkpoint and those to come, also where an epoch has more or fewer batches than before.
+    The end is ``max_epochs`` or ``max_steps``, whichever comes first; ``max_time`` is ignored. For a resumed run, the
+    total is the steps of the checkpoint plus the remaining ones, also if the number of batches per epoch has changed.
     """
     epochs = math.inf if trainer.max_epochs in (None, -1) else max(1, trainer.max_epochs or 1)
     steps = math.inf if trainer.max_steps == -1 else max(1, trainer.max_steps)
@@ -90,15 +90,15 @@ def training_length(trainer: Trainer, interval: LRInterval) -> float:
 
 
 def check_ends(length: float, got: str) -> None:
-    """Refuse a schedule where `training_length` is infinite, with a message that begins with ``got``.
+    """Refuse a schedule if `training_length` is infinite, with a message that begins with ``got``.
 
     Raises:
         ValueError: If training has no end.
     """
     if math.isinf(length):
         raise ValueError(
-            f"{got} for a training without end, expected a trainer with max_epochs or max_steps; max_time alone does "
-            "not tell how many steps there are"
+            f"{got} for a training without end, expected a trainer with max_epochs or max_steps; with max_time "
+            "alone, the number of steps is unknown"
         )
 
 
@@ -108,13 +108,13 @@ def _batches_per_epoch(trainer: Trainer) -> float:
     trainer.fit_loop.setup_data()
     batches = trainer.num_training_batches
     if trainer.ckpt_path is not None:
-        # Lightning hands the position in the epoch to the loader that it makes after the checkpoint was read.
+        # Lightning restores the position in the epoch only in a loader made after loading the checkpoint.
         drop_training_loader(trainer)
     return batches
 
 
 def _to_come(trainer: Trainer, batches: int) -> Iterator[tuple[float, int]]:
-    """Yield how many epochs come next, and the optimizer steps of each: what is left of one epoch, then whole ones."""
+    """Yield numbers of remaining epochs and their optimizer steps: the rest of one epoch, then whole epochs."""
     epoch = trainer.current_epoch
     changes = {0: trainer.accumulate_grad_batches}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -132,12 +132,13 @@ def _to_come(trainer: Trainer, batches: int) -> Iterator[tuple[float, int]]:
 
 
 def fit_length(scheduler: Any, length: float, interval: LRInterval) -> None:
-    """Set the length of training where a schedule leaves it open; refuse or warn of one that ends elsewhere.
+    """Set the length of a schedule to that of training if unset; refuse or warn if they differ.
 
     Parts of torch's SequentialLR get the length between their milestones.
 
     Raises:
-        ValueError: If the schedule needs a length and training has no end, or torch would raise when it is over.
+        ValueError: If the schedule needs a length and training has no end, or the schedule is too short, so that torch
+            would raise.
     """
     if isinstance(scheduler, SequentialLR):
         starts = [0, *milestones(scheduler)]
@@ -163,5 +164,5 @@ def fit_length(scheduler: Any, length: float, interval: LRInterval) -> None:
     if getattr(scheduler, name, length) != length:
         rank_zero_warn(
             f"lr_scheduler: got {kind} with {name} = {getattr(scheduler, name)} for a training of {length:g} "
-            f"{interval}s; the step size does not end where the schedule does"
+            f"{interval}s; training does not end where the schedule does"
         )

@@ -1,4 +1,4 @@
-"""Which strategies of Lightning a run can have, and FSDP2 as one of them."""
+"""Strategies of Lightning that a run can use, including FSDP2."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,12 @@ if TYPE_CHECKING:
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Shard weights, gradients and the optimizer's state over all processes (torch's ``fully_shard``).
+    """Shard weights, gradients and optimizer state over all processes (torch's ``fully_shard``).
 
-    Values are those of ``ddp``, and so are the batches of each process. A checkpoint is a single file with whole
-    tensors: a run can resume with another strategy or number of processes.
+    Batches and results are those of ``ddp``. A checkpoint is a single file of unsharded tensors, so that a run can
+    resume with another strategy or number of processes.
 
-    The module decides what is sharded in its ``configure_model``; the objectives shard encoder and projector, each as a
-    whole.
+    The module shards itself in ``configure_model``; the objectives shard encoder and projector as one unit each.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -30,9 +29,9 @@ class FSDP2Strategy(ModelParallelStrategy):
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     def setup_environment(self) -> None:
-        """Make one data-parallel group of all processes, and let BatchNorm see it before weights are sharded.
+        """Make one data-parallel group of all processes, and synchronize BatchNorm before weights are sharded.
 
-        On GPUs the plugin that synchronizes BatchNorm puts other modules in its place.
+        On GPUs the plugin that synchronizes BatchNorm replaces its modules.
         """
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
@@ -40,7 +39,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             self.model = self._layer_sync.apply(self._connected_model())
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Load a checkpoint of any strategy: plain types and tensors alone, never code."""
+        """Load a checkpoint of any strategy; only plain types and tensors, so that no code runs."""
         from torch.distributed.checkpoint.state_dict import (  # noqa: PLC0415 - heavy, and not in every torch
             StateDictOptions,
             set_model_state_dict,
@@ -59,14 +58,14 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def _connected_model(self) -> nn.Module:
         if self.model is None:
-            raise RuntimeError("FSDP2Strategy: got no model, expected one from a Trainer; run it by Trainer.fit")
+            raise RuntimeError("FSDP2Strategy: got no model, expected one from a Trainer; run it with Trainer.fit")
         return self.model
 
 
 def _by_name(state: dict[str, Any], optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
-    """Replace the numbers of parameters by their names, matched by their places in the groups as torch does.
+    """Replace the indices of parameters by their names, matched by position in the groups as in torch.
 
-    Lightning takes the numbers for places among the model's parameters, which they are not with more than one group.
+    Lightning would use them as indices into the model's parameters, which is wrong with more than one group.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
     named = {
@@ -79,7 +78,7 @@ def _by_name(state: dict[str, Any], optimizer: Optimizer, model: nn.Module) -> d
 
 
 def shard(device_mesh: "DeviceMesh", *modules: nn.Module) -> None:
-    """Shard each module as a whole over the data-parallel processes; its weights are whole only while it runs."""
+    """Shard each module as one unit over the data-parallel processes; its weights are gathered while it runs."""
     from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - not in every torch
 
     for module in modules:
@@ -87,14 +86,14 @@ def shard(device_mesh: "DeviceMesh", *modules: nn.Module) -> None:
 
 
 def check_strategy(strategy: str | Strategy, argument: str = "strategy") -> None:
-    """Refuse strategies under which callbacks cannot call the module, or gradients are not averaged.
+    """Refuse strategies with which callbacks cannot call the module, or gradients are not averaged.
 
-    FSDP 1 and DeepSpeed hold parameters in flat buffers that only their own wrapper of the whole module can gather. A
-    measurement of the geometry calls the module itself. Lightning's `ModelParallelStrategy` takes the processes of a
-    machine for tensor parallelism by itself, which no objective knows.
+    FSDP 1 and DeepSpeed keep parameters in flat buffers that only their wrapper of the module can gather, but geometry
+    measurements call the module itself. Lightning's `ModelParallelStrategy` uses the processes of a machine for tensor
+    parallelism by default, which the objectives do not support.
 
     Args:
-        strategy: Name of a strategy, or a strategy.
+        strategy: Strategy, or its name.
         argument: Name of the setting in the message.
 
     Raises:

@@ -175,5 +175,5 @@ def _resume_apart(rank, folder):
 def test_processes_that_resume_different_checkpoints_are_refused(gloo, tmp_path):
     for line in on_processes(2, _resume_apart, str(tmp_path)):
         assert line.startswith(
-            "ckpt_path: got checkpoints of steps 4, 0 on the 2 processes, expected the same; give them"
+            "ckpt_path: got checkpoints of steps 4, 0 on the 2 processes, expected the same; use a shared"
         )

@@ -216,7 +216,7 @@ def test_fsdp2_is_refused_with_a_learned_temperature():
     model = HSCL(encoder=MLP((32,), [16]), num_classes=10)
     model.loss = nn.Linear(1, 1)
     model._device_mesh = {"data_parallel": None}
-    with pytest.raises(ValueError, match="loss: got learnt parameters, expected none under FSDP2"):
+    with pytest.raises(ValueError, match="loss: got learned parameters, expected none under FSDP2"):
         model.configure_model()
 
 

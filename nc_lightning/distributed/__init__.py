@@ -1,1 +1,1 @@
-"""Several processes: what they ask of each other, the batch they share, BatchNorm, devices, who started whom."""
+"""Several processes: collectives, the global batch, synchronized BatchNorm, devices and the launcher."""

@@ -1,4 +1,4 @@
-"""BatchNorm over the batches of all processes, on CPUs as well, where torch has none."""
+"""BatchNorm over the batches of all processes, including on CPUs, which torch does not support."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from nc_lightning.private_apis.torch import BatchNormBase
 
 
 class BatchNormSync(LayerSync):
-    """Plugin for the Trainer: every BatchNorm normalizes the batches of all processes together.
+    """Trainer plugin that makes every BatchNorm normalize over the batches of all processes.
 
-    With the statistics of its share alone, a process would leave its mark on the features, by which samples can be told
-    apart, and a run on several processes would not be that of one. Where processes meet by NCCL or another backend of
-    GPUs, this is ``Trainer(sync_batchnorm=True)``, torch's SyncBatchNorm, which refuses CPUs.
+    With the statistics of its shard only, features would reveal the process of a sample, and a run on several processes
+    would differ from one on a single process. With NCCL or another GPU backend, the plugin is the same as
+    ``Trainer(sync_batchnorm=True)``, torch's SyncBatchNorm, which does not support CPUs.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -25,8 +25,8 @@ class BatchNormSync(LayerSync):
     """
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Let every BatchNorm of the model see all processes."""
-        # Lightning asks before it moves the model: where its parameters are says nothing.
+        """Synchronize every BatchNorm of the model."""
+        # Lightning calls this before it moves the model, so the device of its parameters is not known.
         if not _meets_on_cpus():
             return TorchSyncBatchNorm().apply(model)
         return _with_classes(model, _SYNCED)
@@ -39,7 +39,7 @@ class BatchNormSync(LayerSync):
 
 
 def _meets_on_cpus() -> bool:
-    """Whether processes can meet with tensors of CPUs; a backend is like ``nccl`` or ``cpu:gloo,cuda:nccl``."""
+    """Check whether the backend is for CPUs, unlike ``nccl`` or ``cpu:gloo,cuda:nccl``."""
     if not (dist.is_available() and dist.is_initialized()):
         return True
     backends = {part.rpartition(":")[2] for part in str(dist.get_backend()).split(",")}
@@ -47,7 +47,7 @@ def _meets_on_cpus() -> bool:
 
 
 def _with_classes(model: nn.Module, classes: dict[type, type]) -> nn.Module:
-    """Change the classes of modules, which stay themselves: with parameters, buffers and hooks."""
+    """Change the classes of modules in place, keeping their parameters, buffers and hooks."""
     for module in model.modules():
         module.__class__ = classes.get(type(module), type(module))
     return model
@@ -83,7 +83,7 @@ class _Synced(BatchNormBase):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes, whose gradient is the sum of theirs."""
+    """Sum over all processes; its gradient is the sum of the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What one process of a run asks of the others."""
+"""Collectives of the processes of a run, and their shards of data."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Return the rank of this process and how many there are.
+    """Return the rank of this process and the number of processes.
 
     Example:
         >>> rank_and_world_size()
@@ -21,7 +21,7 @@ def rank_and_world_size() -> tuple[int, int]:
 
 
 def all_gather_objects(value: T) -> list[T]:
-    """Return the value that each process has, in the order of their ranks; tensors should be on the CPU.
+    """Gather the values of all processes in rank order; tensors should be on the CPU.
 
     Example:
         >>> all_gather_objects("mine")
@@ -36,9 +36,9 @@ def all_gather_objects(value: T) -> list[T]:
 
 
 def num_unpadded_samples(loader: Any) -> int | None:
-    """Return how many samples of a loader are this process's own; those after them repeat others to even out shares.
+    """Return the number of samples of a loader on this process without the padding of `DistributedSampler`.
 
-    None where a loader repeats none.
+    The padding repeats samples at the end, so that all shards have the same size. None for a loader without padding.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -54,10 +54,10 @@ def num_unpadded_samples(loader: Any) -> int | None:
 
 
 def own_batches(indices: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Return this process's share of indices in batches, as many of them on every process.
+    """Split this process's shard of indices into batches, the same number on every process.
 
-    The last batch takes what others do not have, be it one more than ``batch_size``: the forward pass of a sharded
-    module is a collective.
+    The forward pass of a sharded module is a collective, so all processes need the same number of batches: the last
+    batch takes any extra index, even beyond ``batch_size``.
 
     Example:
         >>> own_batches(range(5), batch_size=2)
@@ -70,9 +70,9 @@ def own_batches(indices: Sequence[int], batch_size: int) -> list[list[int]]:
 
 
 def own_share(tensor: Tensor) -> Tensor:
-    """Return the part of a sharded tensor that this process holds; any other tensor is returned as it is.
+    """Return the local shard of a sharded tensor, or any other tensor unchanged.
 
-    Operations on a sharded tensor itself (a DTensor) are collectives: all processes would have to run them.
+    Operations on a sharded tensor (a DTensor) itself are collectives, which all processes would have to run.
 
     Example:
         >>> import torch

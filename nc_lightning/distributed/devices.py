@@ -1,4 +1,4 @@
-"""Which devices a run may use: they are there, and of the same kind on all processes."""
+"""Checks of devices: they must be available, and of the same kind on all processes."""
 
 import os
 from datetime import timedelta
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 _TIMEOUT = timedelta(minutes=30)
-"""How long processes wait for each other, as in Lightning and torch."""
+"""Time limit for processes to wait for each other, as in Lightning and torch."""
 
 
 def check_accelerator(accelerator: str, argument: str = "accelerator") -> None:
-    """Refuse the name of a kind of device of which this machine has none.
+    """Refuse an accelerator that is not available on this machine.
 
     Raises:
-        ValueError: If it is none of those that are there.
+        ValueError: If the accelerator is unknown or not available.
 
     Example:
         >>> check_accelerator("auto")
@@ -35,20 +35,20 @@ def check_accelerator(accelerator: str, argument: str = "accelerator") -> None:
 
 
 def check_same_device(trainer: Trainer) -> "Store | None":
-    """Refuse CPUs and GPUs in the same run, before processes with different backends wait for each other.
+    """Refuse CPUs and GPUs in the same run, which would deadlock processes with different backends.
 
-    With ``accelerator: auto``, a machine whose GPUs are not found falls back to its CPU. It would join by gloo and the
-    others by NCCL, and all would wait until the time limit. Lightning starts processes on one machine only, with one
-    accelerator: the check is for those that torchrun, SLURM and the like have started.
+    With ``accelerator: auto``, a machine whose GPUs are not found falls back to its CPU. It would use gloo and the
+    others NCCL, and all would wait until the time limit. Processes started by Lightning share one machine and one
+    accelerator, so only those started by torchrun, SLURM and the like are checked.
 
     Returns:
-        The store that the processes have used, to be kept as long as others may read; None if there was no need of one.
+        The store that the processes used, to be kept alive while others may read from it; None if it was not needed.
 
     Raises:
-        ValueError: If devices differ, or there are not as many processes as devices; on all processes.
+        ValueError: If devices differ, or the number of processes is not that of devices; on all processes.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    # A process that Lightning has started takes itself for one that was started externally; its launcher does not.
+    # In a process started by Lightning, `creates_processes_externally` is True, so the class is checked instead.
     if environment is None or isinstance(environment, LightningEnvironment):
         return None
     _check_number(trainer, environment)
@@ -56,7 +56,7 @@ def check_same_device(trainer: Trainer) -> "Store | None":
         return None
     from torch.distributed import PrefixStore, rendezvous  # noqa: PLC0415 - not in every torch
 
-    # Lightning sets the same when it makes the process group.
+    # Lightning sets the same values when it creates the process group.
     os.environ.setdefault("MASTER_ADDR", str(environment.main_address))
     os.environ.setdefault("MASTER_PORT", str(environment.main_port))
     rank, world_size = environment.global_rank(), environment.world_size()
@@ -76,7 +76,7 @@ def check_same_device(trainer: Trainer) -> "Store | None":
 
 
 def _check_number(trainer: Trainer, environment: ClusterEnvironment) -> None:
-    """Refuse fewer or more processes than the run has devices, for which it would wait."""
+    """Refuse a number of processes that differs from the number of devices, as the run would wait for the rest."""
     started, wanted = environment.world_size(), trainer.num_devices * trainer.num_nodes
     if started != wanted:
         kind = type(environment).__name__.removesuffix("Environment")
@@ -93,7 +93,7 @@ def _of_all(store: "Store", key: str, value: str, rank: int, world_size: int) ->
 
 
 def _leave_together(store: "Store", rank: int, world_size: int) -> None:
-    """Let process 0, whose end is that of the store, be the last to go."""
+    """Wait on rank 0, which hosts the store, until all other processes have arrived."""
     store.set(f"end/{rank}", "")
     if rank == 0:
         store.wait([f"end/{other}" for other in range(world_size)], _TIMEOUT)

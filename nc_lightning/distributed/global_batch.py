@@ -1,4 +1,4 @@
-"""The batch of all processes, of which each holds a share: how many rows are where, and how they are gathered."""
+"""The global batch: the sizes of its shards on all processes, and gathering their rows."""
 
 from typing import Literal, NamedTuple
 
@@ -12,10 +12,10 @@ Sync = Literal["global", "local"]
 
 
 class Shares(NamedTuple):
-    """How many rows of the whole batch each process holds, in the order of ranks.
+    """Sizes of the shards of the global batch, in rank order.
 
     Attributes:
-        sizes: Number of rows of each process.
+        sizes: Number of rows on each process.
         rank: Rank of this process.
     """
 
@@ -24,12 +24,12 @@ class Shares(NamedTuple):
 
     @property
     def own(self) -> slice:
-        """Where the rows of this process are in the whole batch."""
+        """Slice of the global batch that is on this process."""
         start = sum(self.sizes[: self.rank])
         return slice(start, start + self.sizes[self.rank])
 
     def number(self, instances: Tensor | None, device: torch.device) -> Tensor:
-        """Number the samples of this process (n,), views of one alike, as no other process numbers its own."""
+        """Number the samples (n,) of this process uniquely across processes; views of a sample share a number."""
         if instances is None:
             return torch.arange(self.own.start, self.own.stop, device=device)
         numbers: Tensor = numbered(instances).to(device) + self.own.start
@@ -37,7 +37,7 @@ class Shares(NamedTuple):
 
     @torch.no_grad()
     def gather(self, rows: Tensor) -> Tensor:
-        """Return the rows (n, ...) of all processes, without gradient; each of them has to call this."""
+        """Gather the rows (n, ...) of all processes, detached; all processes must call this."""
         filled = rows.new_zeros(max(self.sizes), *rows.shape[1:])
         filled[: len(rows)] = rows
         parts = [torch.empty_like(filled) for _ in self.sizes]
@@ -46,7 +46,7 @@ class Shares(NamedTuple):
 
 
 def share_rows(z: Tensor) -> Shares | None:
-    """Ask all processes how many rows of features (n, d) they hold; None on one process.
+    """Gather the numbers of rows of features (n, d) on all processes; None on a single process.
 
     Raises:
         ValueError: On every process, if their features differ in dimension or dtype.
@@ -69,7 +69,7 @@ def share_rows(z: Tensor) -> Shares | None:
 
 
 def numbered(ids: Tensor) -> Tensor:
-    """Number the different ids (N,) from 0 in ascending order, as `torch.unique` does, which waits for a device.
+    """Number the distinct ids (N,) from 0 in ascending order, like `torch.unique`, but without synchronization.
 
     Example:
         >>> numbered(torch.tensor([7, 3, 7, 12])).tolist()

@@ -1,4 +1,4 @@
-"""Which process has started this one: those of a run on one machine are started by its first."""
+"""The launching process: on one machine, Lightning starts the other processes of a run from the first."""
 
 import os
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ _VARIABLE = "NC_LAUNCHER"
 
 @contextmanager
 def announced() -> Iterator[None]:
-    """Let the processes that Lightning starts from this one know it; of no effect in one of those.
+    """Announce this process to those that Lightning starts from it; has no effect in those processes.
 
-    Lightning hands on the environment, and runs the same command line again with a LOCAL_RANK.
+    Lightning runs the same command line again, with this environment and a LOCAL_RANK.
 
     Example:
         >>> with announced():
@@ -29,9 +29,9 @@ def announced() -> Iterator[None]:
 
 
 def launcher() -> int | None:
-    """Return the process that has started this one to train beside it, be it alive or not; None if there is none.
+    """Return the pid of the process that launched this one as a worker, alive or not; None if there is none.
 
-    Under torchrun and SLURM there is none.
+    With torchrun and SLURM there is none.
 
     Example:
         >>> launcher() is None

@@ -1,7 +1,7 @@
-"""Encoders: small ones for the embedded data, ResNets, any model of torchvision or timm; and the paper's projector.
+"""Encoders: small ones for the bundled data, ResNets, models of torchvision or timm; and the paper's projector.
 
-An encoder is any module that maps a batch of inputs to features h (N, out_features) and says its ``out_features``.
-A projector is made by calling ``projector(out_features, feature_dim)``: `torch.nn.Linear` will do.
+An encoder is any module with an attribute ``out_features`` that maps inputs to features h (N, out_features). A
+projector is made by ``projector(out_features, feature_dim)``, for example by `torch.nn.Linear`.
 """
 
 from nc_lightning.encoders.base import Encoder, Projector

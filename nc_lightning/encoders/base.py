@@ -1,4 +1,4 @@
-"""What an encoder and a projector are, for type hints: any module, of which help lists ours only."""
+"""Types of encoder and projector: they accept any module, while --help lists only those of this package."""
 
 from abc import ABCMeta, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 
 class _AnyModule(ABCMeta):
-    """Makes every `torch.nn.Module` an instance of the class that is asked, as duck typing has it.
+    """Metaclass that makes every `torch.nn.Module` an instance of the class, like duck typing.
 
-    A command line that takes any module as an encoder would otherwise list all modules of torch and torchvision as its
-    known subclasses, and refuse none of them either.
+    With `torch.nn.Module` as the type, the command line would list all modules of torch and torchvision in --help.
     """
 
     def __subclasscheck__(cls, subclass: type) -> bool:
@@ -21,9 +20,9 @@ class _AnyModule(ABCMeta):
 
 
 class Encoder(nn.Module, metaclass=_AnyModule):
-    """Base of the encoders here: maps inputs (N, ...) to features h (N, out_features).
+    """Base class of the encoders, which map inputs (N, ...) to features h (N, out_features).
 
-    An objective takes any `torch.nn.Module` that says its width as ``out_features``.
+    An objective accepts any `torch.nn.Module` with an integer ``out_features``.
 
     Attributes:
         out_features: Width of h.
@@ -42,7 +41,7 @@ class Encoder(nn.Module, metaclass=_AnyModule):
 
 
 class _LayeredEncoder(Encoder):
-    """An encoder that is the module ``layers``; help lists its subclasses only."""
+    """Encoder that applies the module ``layers``; --help lists only its subclasses."""
 
     layers: nn.Module
 
@@ -53,9 +52,9 @@ class _LayeredEncoder(Encoder):
 
 
 class Projector(nn.Module, metaclass=_AnyModule):
-    """Base of the projectors here: called with (out_features, feature_dim), one maps h to z.
+    """Base class of the projectors, which map h to z and are made from (out_features, feature_dim).
 
-    An objective takes any `torch.nn.Module` that is made so, `torch.nn.Linear` for one.
+    An objective accepts any `torch.nn.Module` made from these, such as `torch.nn.Linear`.
 
     Example:
         >>> isinstance(nn.Linear(4, 3), Projector)
@@ -69,7 +68,7 @@ class Projector(nn.Module, metaclass=_AnyModule):
         """Map features h to projections."""
 
 
-# A type checker is to see that any module is taken; at run time, help lists the subclasses of ours.
+# Type checkers should accept any module; at run time, --help lists the subclasses of these classes.
 if TYPE_CHECKING:
     AnyEncoder: TypeAlias = nn.Module
     AnyProjector: TypeAlias = nn.Module

@@ -1,4 +1,4 @@
-"""Any model of torchvision or timm, by its name."""
+"""Models of torchvision or timm, by name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,20 +13,21 @@ from nc_lightning.encoders.image_shape import check_image, features_of
 
 
 class TorchvisionEncoder(_LayeredEncoder):
-    """Any classifier of torchvision by its name, without its last linear layer.
+    """Use a classifier of torchvision, by name, without its last linear layer.
 
     Args:
-        name: As ``torchvision.models.list_models()`` has it, such as ``efficientnet_b0``.
-        weights: Name of weights that torchvision downloads, such as ``DEFAULT``; None for random ones.
-        input_shape: Shape of one image, (channels, height, width). For other than 3 channels, the first convolution is
-            replaced; it keeps the mean of its weights over the colors. None for color images, unchecked.
+        name: Name of the model, as in ``torchvision.models.list_models()``, such as ``efficientnet_b0``.
+        weights: Name of the weights that torchvision downloads, such as ``DEFAULT``; None for random weights.
+        input_shape: Shape of one image, (channels, height, width). If there are not 3 channels, the first convolution
+            is replaced by one with the mean of its weights over the colors. None for color images of any size, which
+            are not checked.
 
     Shape:
         (N, channels, height, width) -> (N, out_features)
 
     Raises:
-        ValueError: If there is no such model, no such weights, the model does not end in a linear layer, or it does not
-            take such images.
+        ValueError: If the model or its weights do not exist, the model does not end in a linear layer, or it does not
+            accept images of this shape.
         OSError: If the weights cannot be downloaded.
 
     Example:
@@ -54,12 +55,12 @@ class TorchvisionEncoder(_LayeredEncoder):
 
 
 class TimmEncoder(_LayeredEncoder):
-    """Any model of timm by its name, pooled and without its classifier; needs the extra ``timm``.
+    """Use a model of timm, by name, with pooling and without its classifier; needs the extra ``timm``.
 
     Args:
-        name: As ``timm.list_models()`` has it, such as ``vit_tiny_patch16_224``.
+        name: Name of the model, as in ``timm.list_models()``, such as ``vit_tiny_patch16_224``.
         input_shape: Shape of one image, (channels, height, width).
-        pretrained: Take the weights that timm downloads.
+        pretrained: Whether to use the weights that timm downloads.
         options: Further arguments of ``timm.create_model``, such as ``{"img_size": 32, "patch_size": 4}`` for a ViT.
 
     Shape:
@@ -67,7 +68,7 @@ class TimmEncoder(_LayeredEncoder):
 
     Raises:
         ImportError: If timm is not installed.
-        ValueError: If there is no such model, or it does not take such images.
+        ValueError: If the model does not exist, or does not accept images of this shape.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ def _torchvision_model(name: str, weights: str | None) -> nn.Module:
 
 
 def _fit_channels(layers: nn.Module, channels: int) -> None:
-    """Let the first convolution take this number of channels, each with an equal share of the old ones' weights."""
+    """Replace the first convolution by one with this number of channels, with the mean of its weights for each."""
     name, old = next((name, module) for name, module in layers.named_modules() if isinstance(module, nn.Conv2d))
     if channels == old.in_channels:
         return

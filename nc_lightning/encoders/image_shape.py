@@ -1,4 +1,4 @@
-"""The shape of images that encoders take, and a look at what they make of it."""
+"""Checks of the image shape of encoders, and of their output for it."""
 
 from collections.abc import Sequence
 
@@ -23,11 +23,11 @@ def check_image(input_shape: Sequence[int]) -> None:
 
 
 def features_of(layers: nn.Module, input_shape: Sequence[int]) -> int:
-    """Return the number of features that layers make of an image.
+    """Return the number of features that layers compute for an image.
 
     Raises:
-        ValueError: If they make anything but one vector of each image.
-        Exception: What the layers raise at such images.
+        ValueError: If the output is not one vector per image.
+        Exception: Any error that the layers raise for images of this shape.
 
     Example:
         >>> features_of(nn.Flatten(), (3, 2, 2))

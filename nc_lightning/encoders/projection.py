@@ -12,7 +12,7 @@ class ProjectionHead(nn.Sequential, Projector):
     Args:
         in_features: Width of the encoder's features h.
         out_features: Dimension d of the projections.
-        hidden_features: Width between; 512 in the paper.
+        hidden_features: Width of the hidden layer; 512 in the paper.
 
     Shape:
         (N, in_features) -> (N, out_features)

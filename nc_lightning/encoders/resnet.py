@@ -1,4 +1,4 @@
-"""ResNets, with a stem for small images or for ImageNet's."""
+"""ResNets, with a stem for small or for ImageNet images."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -19,9 +19,9 @@ class ResNet(_LayeredEncoder):
 
     Args:
         input_shape: Shape of one image, (channels, height, width).
-        depth: 18, 34 or 50 layers.
-        stem: ``cifar`` starts with a 3x3 convolution and no pooling, for small images; ``imagenet`` with a 7x7
-            convolution of stride 2 and pooling.
+        depth: Number of layers: 18, 34 or 50.
+        stem: ``cifar`` for a 3x3 convolution without pooling, for small images; ``imagenet`` for a 7x7 convolution of
+            stride 2 and pooling.
 
     Shape:
         (N, channels, height, width) -> (N, 512), or (N, 2048) for depth 50

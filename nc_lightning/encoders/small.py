@@ -1,4 +1,4 @@
-"""Small encoders for the embedded data."""
+"""Small encoders for the bundled data."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ class MLP(_LayeredEncoder):
 
     Args:
         input_shape: Shape of one input, such as (1, 8, 8) or (32,).
-        hidden_features: Width of each layer; the last one is ``out_features``.
+        hidden_features: Widths of the layers; the last one is ``out_features``.
 
     Shape:
         ``(N, *input_shape) -> (N, hidden_features[-1])``

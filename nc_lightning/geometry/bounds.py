@@ -1,7 +1,7 @@
-"""Theoretical values of the losses: the bound that neural collapse meets, and the value of total collapse.
+"""Theoretical values of the losses: lower bounds, which neural collapse attains, and the value at total collapse.
 
-For a link psi(t_1, ..., t_k), t = (s_negative - s_positive) / temperature, convex and non-decreasing in each t,
-features in the unit ball and balanced classes. The bounds hold in expectation: one unbalanced batch may lie below them.
+The bounds assume a link psi(t_1, ..., t_k), t = (s_negative - s_positive) / temperature, convex and non-decreasing in
+each t, features in the unit ball, and balanced classes. They hold in expectation: an unbalanced batch may be below.
 """
 
 import math
@@ -12,10 +12,10 @@ from nc_lightning.checks import check_count, check_fraction, check_number
 
 
 class Mixture(Protocol):
-    """What the bounds ask of a link: its value where negatives take a few values of t."""
+    """Protocol of a link that the bounds can evaluate."""
 
     def mixture(self, t: list[float], weights: list[float], count: int = 1) -> float:
-        """Return psi at values t with weights that sum to 1, of ``count`` negatives."""
+        """Return psi at values of t with weights that sum to 1, for ``count`` negatives."""
 
 
 class _MeanInfoNCE:
@@ -32,13 +32,13 @@ def _check(num_classes: int, temperature: float, num_negatives: int | None, feat
         check_count("feature_dim", feature_dim)
         if feature_dim < num_classes - 1:
             raise ValueError(
-                f"feature_dim: got {feature_dim}, expected at least {num_classes - 1} for {num_classes} classes: fewer "
-                "dimensions hold no simplex that meets the bound"
+                f"feature_dim: got {feature_dim}, expected at least {num_classes - 1} for {num_classes} classes: no "
+                "simplex fits into fewer dimensions, so the bound cannot be reached"
             )
 
 
 def _collisions(priors: Sequence[float], num_classes: int) -> float:
-    """Return the probability that two samples are of the same class."""
+    """Compute the probability that two samples are of the same class."""
     shares = [float(share) for share in priors]
     if len(shares) != num_classes or min(shares) < 0 or abs(math.fsum(shares) - 1) > 1e-6:
         raise ValueError(f"priors: got {shares}, expected {num_classes} probabilities that sum to 1")
@@ -46,11 +46,11 @@ def _collisions(priors: Sequence[float], num_classes: int) -> float:
 
 
 def collapsed_value(link: Mixture | None = None, num_negatives: int | None = None) -> float:
-    """Loss when all features are equal: every t is 0, whatever the temperature and the hardness.
+    """Return the loss when all features are equal, so that every t is 0 with any temperature and hardness.
 
     Args:
         link: psi; None for InfoNCE in its mean form.
-        num_negatives: k, for links that sum over them.
+        num_negatives: Number of negatives k, for links that sum over them.
 
     Returns:
         psi(0, ..., 0); log 2 for InfoNCE in its mean form.
@@ -70,25 +70,25 @@ def scl_lower_bound(
     feature_dim: int | None = None,
     priors: Sequence[float] | None = None,
 ) -> float:
-    """Lower bound of SCL, and so of HSCL, for balanced classes on the unit ball; neural collapse meets it.
+    """Return the lower bound of SCL, and thus of HSCL, for balanced classes in the unit ball.
 
-    psi(u, ..., u) at u = -C / ((C - 1) temperature): psi is convex, the inner products of C classes average at least
-    -1/(C - 1), and positives are at most 1. For InfoNCE in its mean form log(1 + e^u), for any number of negatives.
+    It is psi(u, ..., u) with u = -C / ((C - 1) temperature), and is attained at neural collapse. For InfoNCE in its
+    mean form it is log(1 + e^u), for any number of negatives.
 
     Args:
         num_classes: Number of classes C >= 2.
         temperature: tau > 0.
-        num_negatives: k, for links that sum over the negatives, of which an exact loss has all in the batch.
-        link: psi, of `nc_lightning.losses.links`; None for InfoNCE in its mean form.
-        feature_dim: Dimension of the features, to be sure that it is large enough.
-        priors: Probabilities of the classes, to be sure that they are balanced.
+        num_negatives: Number of negatives k, for links that sum over them; for an exact loss, all those in the batch.
+        link: psi, from `nc_lightning.losses.links`; None for InfoNCE in its mean form.
+        feature_dim: Dimension d of the features, checked to be at least C - 1.
+        priors: Probabilities of the classes, checked to be equal.
 
     Returns:
-        The bound, in nats where psi is a logarithm.
+        The bound, in nats if psi is a logarithm.
 
     Raises:
-        ValueError: If an argument is out of its range; if classes are unbalanced, which can go below; or if there are
-            fewer than C - 1 dimensions, in which nothing gets there.
+        ValueError: If an argument is out of its range; if the classes are unbalanced, where the loss can fall below the
+            bound; or if d < C - 1, where the bound cannot be reached.
 
     Source:
         Jiang, Nguyen, Aeron, Ishwar (2023), arXiv 2311.05139, the theorem on the optimality of NC for SCL.
@@ -99,7 +99,7 @@ def scl_lower_bound(
     """
     _check(num_classes, temperature, num_negatives, feature_dim)
     if priors is not None and _collisions(priors, num_classes) > 1 / num_classes + 1e-6:
-        raise ValueError(f"priors: got {list(priors)}, expected equal ones: with others SCL can be below the bound")
+        raise ValueError(f"priors: got {list(priors)}, expected equal ones; otherwise SCL can be below the bound")
     u = -num_classes / ((num_classes - 1) * temperature)
     return (link or _MeanInfoNCE()).mixture([u], [1.0], num_negatives or 1)
 
@@ -114,31 +114,31 @@ def ucl_lower_bound(
     priors: Sequence[float] | None = None,
     positives: str = "label",
 ) -> float:
-    """Lower bound of UCL, with positives of the same class, for balanced classes on the unit ball.
+    """Return the lower bound of UCL, with positives of the same class, for balanced classes in the unit ball.
 
-    Negatives fall into the anchor's class with probability q, and at neural collapse they then have t = 0, all others
-    t = u = -C / ((C - 1) temperature). The bound is the expectation of psi over the number m ~ Binomial(k, q) of such
-    collisions, and psi of the mixture of q and 1 - q in the limit of many negatives.
+    A negative is of the anchor's class with probability q (a collision); at neural collapse it then has t = 0, and
+    t = u = -C / ((C - 1) temperature) otherwise. The bound is the expectation of psi over the number m ~ Binomial(k, q)
+    of collisions or, in the limit of many negatives, psi of the mixture with weights q and 1 - q.
 
     Args:
         num_classes: Number of classes C >= 2.
         temperature: tau > 0.
-        num_negatives: k, negatives drawn for each pair, or None for the exact loss of a link that takes a mean.
-        link: psi, of `nc_lightning.losses.links`; None for InfoNCE in its mean form.
-        collision: q; 1/C if not given. A batch of n samples a class in which an anchor is not its own negative has
-            (n - 1)/(n C - 1).
-        feature_dim: Dimension of the features, to be sure that it is large enough.
-        priors: Probabilities of the classes. Unbalanced ones have a bound for a single negative only, which is not
-            tight: r psi(0) + (1 - r) psi(-1 / ((1 - r) temperature)), with r the probability of a collision.
-        positives: ``label``, to be sure that they are not by ``view``.
+        num_negatives: Number k of negatives drawn for each pair; None for the exact loss of a link that takes a mean.
+        link: psi, from `nc_lightning.losses.links`; None for InfoNCE in its mean form.
+        collision: Probability q; None for 1/C. In a batch with n samples per class whose anchors are not their own
+            negatives, it is (n - 1)/(n C - 1).
+        feature_dim: Dimension d of the features, checked to be at least C - 1.
+        priors: Probabilities of the classes. Unequal ones are supported for a single negative only, with a bound that
+            is not tight: r psi(0) + (1 - r) psi(-1 / ((1 - r) temperature)), with r the probability of a collision.
+        positives: Kind of positives, checked to be ``label``.
 
     Returns:
-        The bound, in nats where psi is a logarithm.
+        The bound, in nats if psi is a logarithm.
 
     Raises:
-        ValueError: If an argument is out of its range; if positives are views of the same sample, or classes unbalanced
-            with more than one negative, which can go below; or if there are fewer than C - 1 dimensions, in which
-            nothing gets there.
+        ValueError: If an argument is out of its range; if positives are by view, or the classes are unbalanced and
+            there is more than one negative, where the loss can fall below the bound; or if d < C - 1, where the bound
+            cannot be reached.
 
     Source:
         Jiang, Nguyen, Aeron, Ishwar (2023), arXiv 2311.05139, the theorem on the optimality of NC for UCL.
@@ -159,7 +159,7 @@ def ucl_lower_bound(
     if priors is not None and (r := _collisions(priors, num_classes)) > 1 / num_classes + 1e-6:
         if num_negatives != 1 or collision is not None:
             raise ValueError(
-                f"priors: got {list(priors)}, expected equal ones: others have a bound for num_negatives=1 only"
+                f"priors: got {list(priors)}, expected equal ones; others have a bound for num_negatives=1 only"
             )
         return math.fsum([r * psi.mixture([0.0], [1.0]), (1 - r) * psi.mixture([-1 / ((1 - r) * temperature)], [1.0])])
     q = 1 / num_classes if collision is None else collision
@@ -172,7 +172,7 @@ def ucl_lower_bound(
 
 
 def _binomial(k: int, m: int, q: float) -> float:
-    """P(m of k draws succeed), in logarithms, as the coefficient overflows for a few thousand draws."""
+    """Return P(m of k draws succeed), via logarithms because the coefficient overflows for thousands of draws."""
     if q in (0, 1):
         return float(m == k * q)
     coefficient = math.lgamma(k + 1) - math.lgamma(m + 1) - math.lgamma(k - m + 1)

@@ -1,4 +1,4 @@
-"""Distances of features to class centers: what only a second look at the data can tell, once the centers are known."""
+"""Distances of features to class centers; these need a second pass over the data, once the centers are known."""
 
 import torch
 from torch import Tensor
@@ -9,19 +9,19 @@ from nc_lightning.geometry.statistics import ClassStatistics
 
 
 class CenterDistances:
-    """Distances to given class centers, streamed: to the own center, and whether that is the nearest one.
+    """Streaming sums over samples: the distance to the center of their class, and whether it is the nearest center.
 
     Args:
-        centers: Statistics whose class means are the centers: of the same features for a measure of collapse, of the
-            training features to classify held-out ones. Absent classes are no candidates.
+        centers: Statistics whose class means are the centers: those of the same features to measure collapse, or of
+            the training features to classify held-out ones. Absent classes are not candidates.
 
     Attributes:
-        counts: (C,) samples seen of each class.
-        distances: (C,) sum of their Euclidean distances to their own center.
-        correct: (C,) how many lie nearest to their own center; ties go to the lowest class.
+        counts: Number (C,) of samples of each class.
+        distances: Sum (C,) of their Euclidean distances to the center of their class.
+        correct: Number (C,) of samples nearest to the center of their class; ties go to the lowest class.
 
     Raises:
-        ValueError: If ``centers`` has seen no class.
+        ValueError: If ``centers`` has no samples.
 
     Example:
         >>> z, labels = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0, 1])
@@ -43,14 +43,14 @@ class CenterDistances:
     def from_state(
         cls, centers: ClassStatistics, counts: Tensor, distances: Tensor, correct: Tensor
     ) -> "CenterDistances":
-        """Wrap sums that were kept elsewhere."""
+        """Wrap the three tensors of sums without copying them."""
         to_centers = cls(centers)
         to_centers.counts, to_centers.distances, to_centers.correct = counts, distances, correct
         return to_centers
 
     @torch.no_grad()
     def update(self, z: Tensor, labels: Tensor) -> "CenterDistances":
-        """Add a batch, in place, with the arguments and errors of `ClassStatistics.update`; return itself."""
+        """Add a batch in place; arguments and errors are those of `ClassStatistics.update`. Return self."""
         check_features(z)
         check_labels(labels, len(z))
         place = self.centers.means.device
@@ -66,13 +66,13 @@ class CenterDistances:
         return self
 
     def nearest(self, z: Tensor) -> Tensor:
-        """(N,) label of the nearest center; both are centered first, or a common offset would cancel the digits."""
+        """Return the label (N,) of the nearest center, shifted first so that a common offset costs no precision."""
         candidates, origin, centers = self.centers.remember("candidates", self._candidates)
         z = z - origin
         return candidates[(centers.square().sum(1) - 2 * z @ centers.T).argmin(1)]
 
     def _candidates(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(P,) labels of the centers there are, their mean, and the centers (P, d) less that."""
+        """Return the labels (P,) of the present classes, the mean of their centers, and the centers (P, d) minus it."""
         candidates = torch.nonzero(self.centers.present).squeeze(1)
         centers = self.centers.means[candidates]
         origin = centers.mean(0)
@@ -80,10 +80,10 @@ class CenterDistances:
 
 
 def within_class_variation(to_centers: CenterDistances) -> Tensor:
-    """Mean over classes of the mean distance (not squared) of a class to its center.
+    """Compute the mean over classes of the mean distance (not squared) of samples to their class center.
 
-    Range [0, 2] on the unit ball, ideal 0; NaN without samples. The paper's within-class variation
-    (arXiv 2311.05139) when the centers are the class means of the same features.
+    Range [0, 2] in the unit ball, ideal 0; NaN without samples. If the centers are the class means of the same
+    features, it is the paper's within-class variation (arXiv 2311.05139).
 
     Example:
         >>> z, labels = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0, 1])
@@ -96,9 +96,9 @@ def within_class_variation(to_centers: CenterDistances) -> Tensor:
 
 
 def ncc_accuracy(to_centers: CenterDistances) -> Tensor:
-    """Nearest-class-center accuracy: the share of samples that lie nearest to the center of their own class.
+    """Compute the nearest-class-center accuracy: the share of samples nearest to the center of their own class.
 
-    Range [0, 1], ideal 1; NaN without samples. By Euclidean distance, as in Papyan, Han, Donoho (2020), NC4.
+    Range [0, 1], ideal 1; NaN without samples. Distances are Euclidean, as in Papyan, Han, Donoho (2020), NC4.
 
     Example:
         >>> z, labels = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0, 1])

@@ -1,6 +1,6 @@
-"""NC3 and NC4: whether a linear classifier has become the class means, and decides as the nearest of them.
+"""NC3 and NC4: whether a linear classifier aligns with the class means and decides like the nearest of them.
 
-A classifier is its weight (C, d) and bias (C,). Only classes that are present count.
+A classifier is given by its weight (C, d) and bias (C,). Absent classes are ignored.
 """
 
 import torch
@@ -39,23 +39,23 @@ def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, feat
 
 
 def _centered_rows(stats: ClassStatistics, weight: Tensor) -> Tensor:
-    """Rows of the classes that are present, less their mean."""
+    """Return the rows of the present classes minus their mean."""
     check_classifier(weight, None, stats.num_classes, stats.feature_dim)
     rows = in_float64(weight.detach(), stats.means.device)[stats.present]
     return rows - rows.mean(0)
 
 
 def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
-    """Self-duality: Frobenius distance between the classifier and the centered class means, each at unit norm.
+    """Compute NC3, self-duality: Frobenius distance between classifier and centered class means, both at unit norm.
 
-    Rows are centered by their mean, which a softmax does not see.
+    The mean of the rows is subtracted, which does not change the output of a softmax.
 
     Args:
         stats: Statistics of the features.
-        weight: (C, d) rows of the classifier; its bias has no part in NC3.
+        weight: Weight (C, d) of the classifier; NC3 does not depend on the bias.
 
     Returns:
-        0-dimensional, range [0, 2], ideal 0; NaN where all class means coincide, or all rows.
+        0-dimensional tensor, range [0, 2], ideal 0; NaN if all class means coincide, or all rows.
 
     Raises:
         ValueError: If the shape does not fit, or a weight is not finite.
@@ -80,9 +80,10 @@ def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
 
 
 def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:
-    """Distance between the products of classifier and centered class means, at unit norm, and a simplex ETF.
+    """Compute the distance between the unit-norm matrix W M^T and that of a simplex ETF.
 
-    Args and errors as for `nc3`; range [0, 2], ideal 0; NaN where all class means coincide.
+    W are the centered rows of the classifier, M the centered class means. Args and errors are those of `nc3`. Range
+    [0, 2], ideal 0; NaN if all class means coincide.
 
     Source:
         Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features.
@@ -93,9 +94,9 @@ def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:
 
 
 def nc3_cosine(stats: ClassStatistics, weight: Tensor) -> Tensor:
-    """One minus the cosine between a row of the classifier and its centered class mean, averaged over classes.
+    """Compute one minus the cosine between classifier row and centered class mean, averaged over classes.
 
-    Args and errors as for `nc3`; range [0, 2], ideal 0; NaN where all class means coincide.
+    Args and errors are those of `nc3`. Range [0, 2], ideal 0; NaN if all class means coincide.
 
     Source:
         Jiang et al. (2023), Generalized neural collapse, arXiv 2310.05351, GNC3.
@@ -106,16 +107,16 @@ def nc3_cosine(stats: ClassStatistics, weight: Tensor) -> Tensor:
 
 
 def nc4_mismatches(z: Tensor, weight: Tensor, bias: Tensor | None, centers: CenterDistances) -> Tensor:
-    """Tell for each feature whether the classifier and the nearest class center disagree.
+    """Check for each feature whether the classifier disagrees with the nearest class center.
 
     Args:
         z: Features (N, d).
-        weight: (C, d)
-        bias: (C,), or None for a classifier without one; it is never left out otherwise.
-        centers: The class centers.
+        weight: Weight (C, d) of the classifier.
+        bias: Bias (C,) of the classifier; None if it has none.
+        centers: Class centers.
 
     Returns:
-        (N,) bool. NC4 is their mean: range [0, 1], ideal 0.
+        Boolean mask (N,). NC4 is its mean: range [0, 1], ideal 0.
 
     Raises:
         ValueError: If a shape does not fit, or a number is not finite.

@@ -1,9 +1,9 @@
 """Neural-collapse measures of class statistics: NC1, NC2 and the three conditions of the paper.
 
-Every function takes a `ClassStatistics` and returns a 0-dimensional float64 tensor. C counts the classes that are
-present, Sigma_W weighs samples alike, Sigma_B weighs classes alike and is centered by the mean of class means. A
-measure that is undefined, because fewer than two classes are present or all class means coincide, is NaN; a ratio of
-something to nothing is infinite.
+Every function takes a `ClassStatistics` and returns a 0-dimensional float64 tensor. C is the number of classes that
+are present. Sigma_W weights all samples equally; Sigma_B weights all classes equally and is centered at the mean of the
+class means. A measure is NaN where it is undefined: with fewer than two classes present, or if all class means
+coincide. A ratio of a positive number to zero is infinite.
 """
 
 import torch
@@ -19,7 +19,7 @@ def _constant(stats: ClassStatistics, value: float) -> Tensor:
 
 
 def separated(stats: ClassStatistics) -> bool:
-    """Whether at least two classes are present and their means do not all coincide."""
+    """Check whether at least two classes are present and their means do not all coincide."""
     return int(stats.present.sum()) > 1 and bool(stats.between_trace > 0)
 
 
@@ -31,9 +31,9 @@ def _off_diagonal(gram: Tensor) -> Tensor:
 
 
 def nc1(stats: ClassStatistics) -> Tensor:
-    """Within-class over between-class variance, tr Sigma_W / tr Sigma_B: the headline NC1.
+    """Compute NC1 as within-class over between-class variance, tr Sigma_W / tr Sigma_B.
 
-    Range [0, inf], ideal 0; smooth in the noise and free of any cut-off, unlike `nc1_pinv`.
+    Range [0, inf], ideal 0. Unlike `nc1_pinv`, it needs no cut-off and changes smoothly with noise.
 
     Source:
         Tirer, Huang, Niles-Weed (2023), Perturbation analysis of neural collapse.
@@ -48,10 +48,10 @@ def nc1(stats: ClassStatistics) -> Tensor:
 
 
 def nc1_sample(stats: ClassStatistics) -> Tensor:
-    """NC1 with every sample counting alike in both traces: tr Sigma_W over the variance of class means about the mean.
+    """Compute NC1 with samples weighted equally in both traces, so that large classes dominate.
 
-    Range [0, inf], ideal 0. It is `nc1` for balanced classes; else large classes decide. Sigma_W and this Sigma_B add
-    up to the covariance of all features.
+    Range [0, inf], ideal 0. It equals `nc1` for balanced classes. Sigma_W and this Sigma_B, the covariance of the class
+    means about the sample mean, sum to the covariance of all features.
 
     Example:
         >>> z = torch.tensor([[1.1, 0.0], [0.9, 0.0], [-1.0, 0.0]])
@@ -66,23 +66,23 @@ def nc1_sample(stats: ClassStatistics) -> Tensor:
 
 
 def _between_directions(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (r,) of Sigma_B above the cut-off, and their directions (r, d)."""
+    """Return the eigenvalues (r,) of Sigma_B above the cut-off, and their directions (r, d)."""
     eigenvalues, directions = class_mean_directions(stats)
     keep = eigenvalues > EIGENVALUE_CUTOFF * eigenvalues[0]
     return eigenvalues[keep], directions[keep]
 
 
 def _within_along(stats: ClassStatistics, directions: Tensor) -> Tensor:
-    """(r,) within-class variance along each direction."""
+    """Return the within-class variance (r,) along each direction."""
     return (directions @ stats.within_covariance * directions).sum(1)
 
 
 def nc1_pinv(stats: ClassStatistics) -> Tensor:
-    """NC1 as in its first paper, tr(Sigma_W Sigma_B^+) / C.
+    """Compute NC1 as originally defined, tr(Sigma_W Sigma_B^+) / C.
 
     Range [0, inf], ideal 0. The pseudo-inverse drops eigenvalues of Sigma_B below `EIGENVALUE_CUTOFF` of the largest,
-    which decides the value when class means lie in fewer dimensions than they could, and it is blind to noise outside
-    the span of the class means: read it beside `nc1_rank` and `nc1_outside_span`.
+    which determines the value under dimensional collapse, and ignores noise outside the span of the class means: read
+    it together with `nc1_rank` and `nc1_outside_span`.
 
     Source:
         Papyan, Han, Donoho (2020), Prevalence of neural collapse, NC1.
@@ -100,14 +100,14 @@ def nc1_pinv(stats: ClassStatistics) -> Tensor:
 
 
 def nc1_rank(stats: ClassStatistics) -> Tensor:
-    """Number of eigenvalues of Sigma_B that `nc1_pinv` inverts. Range [0, min(C - 1, d)], ideal C - 1."""
+    """Count the eigenvalues of Sigma_B that `nc1_pinv` inverts. Range [0, min(C - 1, d)], ideal C - 1."""
     return _constant(stats, len(_between_directions(stats)[0]) if separated(stats) else 0)
 
 
 def nc1_outside_span(stats: ClassStatistics) -> Tensor:
-    """Share of the within-class variance that `nc1_pinv` does not see, as it lies outside the span of class means.
+    """Compute the share of the within-class variance outside the span of the class means, which `nc1_pinv` ignores.
 
-    Range [0, 1]; NaN at exact collapse, where there is no variance to share.
+    Range [0, 1]; NaN at exact collapse, where the within-class variance is 0.
     """
     within = stats.within_trace
     if not separated(stats):
@@ -117,7 +117,7 @@ def nc1_outside_span(stats: ClassStatistics) -> Tensor:
 
 
 def cdnv(stats: ClassStatistics) -> Tensor:
-    """Class-distance normalized variance, the mean over pairs of classes of (var_a + var_b) / (2 ||mu_a - mu_b||^2).
+    """Compute class-distance normalized variance: (var_a + var_b) / (2 ||mu_a - mu_b||^2), averaged over class pairs.
 
     Range [0, inf], ideal 0. var_c is the mean squared distance of class c to its mean.
 
@@ -142,7 +142,7 @@ def cdnv(stats: ClassStatistics) -> Tensor:
 
 
 def nc2_equinorm(stats: ClassStatistics) -> Tensor:
-    """Coefficient of variation of the norms of the centered class means. Range [0, sqrt(C - 1)], ideal 0.
+    """Compute the coefficient of variation of the centered class means' norms. Range [0, sqrt(C - 1)], ideal 0.
 
     Source:
         Papyan, Han, Donoho (2020), NC2, with the population standard deviation.
@@ -154,14 +154,14 @@ def nc2_equinorm(stats: ClassStatistics) -> Tensor:
 
 
 def centered_cosines(stats: ClassStatistics) -> Tensor:
-    """(C (C - 1),) cosines between different centered class means."""
+    """Return the cosines (C (C - 1),) between different centered class means."""
     means = stats.centered_class_means
     directions = means / torch.linalg.vector_norm(means, dim=1, keepdim=True)
     return _off_diagonal(directions @ directions.T)
 
 
 def nc2_equiangular(stats: ClassStatistics) -> Tensor:
-    """Standard deviation of the cosines between centered class means. Range [0, 1], ideal 0.
+    """Compute the standard deviation of the cosines between centered class means. Range [0, 1], ideal 0.
 
     Source:
         Papyan, Han, Donoho (2020), NC2.
@@ -170,10 +170,10 @@ def nc2_equiangular(stats: ClassStatistics) -> Tensor:
 
 
 def nc2_maxangle(stats: ClassStatistics) -> Tensor:
-    """Mean of ``|cos + 1/(C - 1)|`` over pairs of centered class means. Range [0, 1 + 1/(C - 1)], ideal 0.
+    """Compute the mean ``|cos + 1/(C - 1)|`` over pairs of centered class means. Range [0, 1 + 1/(C - 1)], ideal 0.
 
     Source:
-        Papyan, Han, Donoho (2020), NC2: the angle of a simplex ETF is the largest that C vectors can share.
+        Papyan, Han, Donoho (2020), NC2: a simplex ETF has the largest angle that C vectors can have pairwise.
     """
     if not separated(stats):
         return _constant(stats, torch.nan)
@@ -181,7 +181,7 @@ def nc2_maxangle(stats: ClassStatistics) -> Tensor:
 
 
 def nc2_etf(stats: ClassStatistics) -> Tensor:
-    """Frobenius distance between the unit-norm Gram matrix of the centered class means and that of a simplex ETF.
+    """Compute the Frobenius distance from the Gram matrix of the centered class means to a simplex ETF's, at unit norm.
 
     Range [0, sqrt(2 - 2/sqrt(C - 1))], ideal 0. It equals sqrt(2 - 2 sqrt(PR/(C - 1))) for the participation ratio PR.
 
@@ -201,7 +201,7 @@ def nc2_etf(stats: ClassStatistics) -> Tensor:
 
 
 def distance_to_etf(products: Tensor) -> Tensor:
-    """Frobenius distance between products (C, C), at unit norm, and the Gram matrix of a simplex ETF, at unit norm.
+    """Compute the Frobenius distance from a matrix (C, C) to the Gram matrix of a simplex ETF, both at unit norm.
 
     Example:
         >>> from nc_lightning.geometry import simplex_etf
@@ -220,21 +220,21 @@ def distance_to_etf(products: Tensor) -> Tensor:
 
 
 def zero_sum(stats: ClassStatistics) -> Tensor:
-    """Norm of the mean of class means. Range [0, 1] on the unit ball, ideal 0 (arXiv 2311.05139, NC condition)."""
+    """Compute the norm of the mean of class means. Range [0, 1] in the unit ball, ideal 0 (arXiv 2311.05139)."""
     norm: Tensor = torch.linalg.vector_norm(stats.class_means.mean(0))
     return norm
 
 
 def unit_norm(stats: ClassStatistics) -> Tensor:
-    """Mean of abs(||mu_c|| - 1). Range [0, 1] on the unit ball, ideal 0 (arXiv 2311.05139, NC condition)."""
+    """Compute the mean of abs(||mu_c|| - 1). Range [0, 1] in the unit ball, ideal 0 (arXiv 2311.05139)."""
     norms: Tensor = torch.linalg.vector_norm(stats.class_means, dim=1)
     return (norms - 1).abs().mean()
 
 
 def equal_inner_product(stats: ClassStatistics) -> Tensor:
-    """Mean of ``|cos(mu_a, mu_b) + 1/(C - 1)|`` over pairs of class means, not centered.
+    """Compute the mean of ``|cos(mu_a, mu_b) + 1/(C - 1)|`` over pairs of class means, not centered.
 
-    Range [0, 1 + 1/(C - 1)], ideal 0. Cosines, as in the paper's code (arXiv 2311.05139); NaN if a mean is zero.
+    Range [0, 1 + 1/(C - 1)], ideal 0; NaN if a mean is zero. It uses cosines, as the paper's code (arXiv 2311.05139).
     """
     means = stats.class_means
     norms = torch.linalg.vector_norm(means, dim=1, keepdim=True)

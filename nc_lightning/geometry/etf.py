@@ -9,16 +9,16 @@ from nc_lightning.checks import check_count
 def simplex_etf(num_classes: int, feature_dim: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Return the vertices of a regular simplex: unit vectors with pairwise inner product -1/(C - 1), summing to zero.
 
-    Built in float64 from a Helmert basis, an explicit orthonormal basis of the vectors that sum to zero, so no
-    decomposition is needed. Any rotation of it is a simplex ETF as well (arXiv 2311.05139, Definition of NC).
+    They are built in float64 from a Helmert basis, an explicit orthonormal basis of the vectors that sum to zero. Any
+    rotation of them is a simplex ETF, too (arXiv 2311.05139, Definition of NC).
 
     Args:
         num_classes: Number of vectors C >= 2.
-        feature_dim: Their dimension d >= C - 1; coordinates beyond C - 1 are zero.
-        dtype: Of the result.
+        feature_dim: Dimension d >= C - 1 of the vectors; coordinates beyond C - 1 are zero.
+        dtype: Data type of the result.
 
     Returns:
-        Shape (C, d), one row a class.
+        Tensor (C, d), one row per class.
 
     Raises:
         ValueError: If C < 2 or d < C - 1, where no simplex ETF exists.
@@ -35,7 +35,7 @@ def simplex_etf(num_classes: int, feature_dim: int, dtype: torch.dtype = torch.f
     if feature_dim < num_classes - 1:
         raise ValueError(
             f"feature_dim: got {feature_dim}, expected at least num_classes - 1 = {num_classes - 1}; "
-            f"{num_classes} equiangular vectors do not fit below"
+            f"no simplex ETF of {num_classes} vectors exists in fewer dimensions"
         )
     k = torch.arange(1, num_classes, dtype=torch.float64)
     column = torch.arange(num_classes, dtype=torch.float64)

@@ -1,8 +1,8 @@
-"""Class means of more classes than fit on a simplex, C > d + 1: generalized measures, and the least they can be.
+"""Measures for more classes than a simplex can have, C > d + 1, and lower bounds (floors) of measures.
 
-With C <= d + 1 the ideal is the simplex ETF; beyond, class means can still be a tight frame, with angles as large as
-possible. Functions of class statistics return 0-dimensional float64 tensors, NaN where all class means coincide. Floors
-take the number of classes C >= 2 and the dimension d >= 1, and raise a ValueError for others.
+For C <= d + 1 the ideal is the simplex ETF; for more classes, the class means can still be a tight frame with the
+largest possible angles. Functions of class statistics return 0-dimensional float64 tensors, NaN if all class means
+coincide. Floors take the number of classes C >= 2 and the dimension d >= 1, and raise a ValueError otherwise.
 """
 
 import math
@@ -16,9 +16,9 @@ from nc_lightning.geometry.statistics import ClassStatistics
 
 
 def nc2_tight_frame(stats: ClassStatistics) -> Tensor:
-    """Frobenius distance between the unit-norm covariance of the class means and that of a tight frame, I / sqrt(d).
+    """Compute the distance from the covariance of the class means to that of a tight frame, I / sqrt(d), at unit norm.
 
-    Range [0, sqrt(2)); 0 where the means spread evenly over all d dimensions, for C <= d at the least
+    Range [0, sqrt(2)); 0 if the means spread evenly over all d dimensions; for C <= d at least
     sqrt(2 - 2 sqrt((C - 1) / d)). It equals sqrt(2 - 2 sqrt(PR / d)) for the participation ratio PR.
 
     Source:
@@ -40,7 +40,7 @@ def nc2_tight_frame(stats: ClassStatistics) -> Tensor:
 
 
 def nc2_max_cosine(stats: ClassStatistics) -> Tensor:
-    """Largest cosine between two centered class means. Range [-1/(C - 1), 1]; at the least `max_cosine_floor`.
+    """Compute the largest cosine between two centered class means. Range [-1/(C - 1), 1], floor `max_cosine_floor`.
 
     Source:
         Jiang et al. (2023), Generalized neural collapse, arXiv 2310.05351.
@@ -49,10 +49,10 @@ def nc2_max_cosine(stats: ClassStatistics) -> Tensor:
 
 
 def max_cosine_floor(num_classes: int, feature_dim: int) -> float:
-    """Least possible value of the largest cosine between C vectors in d dimensions: Rankin's bound.
+    """Return the smallest possible largest cosine between C vectors in d dimensions, Rankin's bound.
 
-    -1/(C - 1) for C <= d + 1, met by the simplex; 0 for C <= 2 d, met by an orthoplex; for still more classes it is 0
-    as well, and cannot be met.
+    It is -1/(C - 1) for C <= d + 1, attained by the simplex; 0 for C <= 2 d, attained by an orthoplex; and also 0 for
+    more classes, where it is not attained.
 
     Source:
         Rankin (1955), The closest packing of spherical caps in n dimensions.
@@ -66,7 +66,7 @@ def max_cosine_floor(num_classes: int, feature_dim: int) -> float:
 
 
 def coherence_floor(num_classes: int, feature_dim: int) -> float:
-    """Least possible value of the largest absolute cosine between C vectors in d dimensions: Welch's bound.
+    """Return the smallest possible largest absolute cosine between C vectors in d dimensions, Welch's bound.
 
     Source:
         Welch (1974), Lower bounds on the maximum cross correlation of signals.
@@ -80,7 +80,7 @@ def coherence_floor(num_classes: int, feature_dim: int) -> float:
 
 
 def equiangular_floor(num_classes: int, feature_dim: int) -> float:
-    """Least possible `nc2_equiangular` of C unit vectors in d dimensions that sum to zero: 0 up to C = d + 1.
+    """Return the smallest `nc2_equiangular` of C unit vectors in d dimensions that sum to zero: 0 up to C = d + 1.
 
     Source:
         Welch (1974): the mean squared cosine is at least (C - d) / (d (C - 1)), and the mean cosine -1/(C - 1).
@@ -96,7 +96,7 @@ def equiangular_floor(num_classes: int, feature_dim: int) -> float:
 
 
 def etf_floor(num_classes: int, feature_dim: int) -> float:
-    """Least possible `nc2_etf` of C class means in d dimensions: 0 up to C = d + 1.
+    """Return the smallest possible `nc2_etf` of C class means in d dimensions: 0 up to C = d + 1.
 
     Source:
         `nc2_etf` is a function of the participation ratio, which is at most d.
@@ -110,7 +110,7 @@ def etf_floor(num_classes: int, feature_dim: int) -> float:
 
 
 def tight_frame_floor(num_classes: int, feature_dim: int) -> float:
-    """Least possible `nc2_tight_frame` of C class means in d dimensions: 0 from C = d + 1 on.
+    """Return the smallest possible `nc2_tight_frame` of C class means in d dimensions: 0 from C = d + 1.
 
     Source:
         `nc2_tight_frame` is a function of the participation ratio, which is at most C - 1.

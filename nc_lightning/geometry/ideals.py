@@ -1,4 +1,4 @@
-"""What each measure is at ideal neural collapse, and how near to it counts as arrived."""
+"""Ideal values of the measures at neural collapse, and their tolerances."""
 
 import math
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from nc_lightning.geometry.measures import MEASURES
 
 @dataclass(frozen=True)
 class Ideal:
-    """What a measure is at neural collapse, and how near to it counts as arrived.
+    """Ideal value of a measure at neural collapse, and its tolerance.
 
     Attributes:
-        value: The ideal value.
-        tolerance: Largest distance from it that counts as met.
-        text: The condition in words, for tables.
+        value: Ideal value.
+        tolerance: Largest distance from the ideal value that counts as met.
+        text: Ideal value as text, for tables.
     """
 
     value: float
@@ -23,7 +23,7 @@ class Ideal:
     text: str
 
     def met(self, measured: float) -> bool:
-        """Whether a measured value counts as ideal; NaN does not.
+        """Check whether a measured value is within the tolerance; NaN is not.
 
         Example:
             >>> Ideal(0.0, 0.01, "0").met(0.002)
@@ -33,11 +33,11 @@ class Ideal:
 
 
 def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
-    """Return the ideal of a measure for C classes in d dimensions, or None where the measure only informs.
+    """Return the ideal of a measure for C classes in d dimensions; None if it has none.
 
-    For C > d + 1, where there is no simplex, it is the least that is possible, or None where that is not known. A
-    single class has none. Class means of random features come near to a simplex by themselves as d grows: the
-    tolerance of measures of class means allows at most 0.3 of their deviations.
+    For C > d + 1, where no simplex exists, the ideal is the lower bound of the measure, or None if none is known. A
+    single class has no ideal. Class means of random features approach a simplex as d grows, so the tolerance of
+    measures of class means is at most 0.3 of their deviation.
 
     Example:
         >>> ideal("effective_rank", num_classes=10, feature_dim=9).value
@@ -60,11 +60,11 @@ def ideal(key: str, num_classes: int, feature_dim: int) -> Ideal | None:
 
 
 def ideals_met(measured: Mapping[str, float], num_classes: int, feature_dim: int) -> dict[str, bool]:
-    """Return which measures are at their ideal and show neural collapse.
+    """Check which measures are at their ideal and indicate neural collapse.
 
-    Most ideals are also reached without neural collapse: isotropic random features have full ranks, two class means
-    are always a simplex, means that vanish sum to zero. Except for the measures of variability within classes, an
-    ideal therefore counts as met only where ``nc1`` and ``nc2_etf`` are at theirs.
+    Most ideals are also reached without neural collapse: isotropic random features have full rank, two class means
+    are always a simplex, and zero means sum to zero. Except for measures of within-class variability, an ideal
+    therefore counts as met only if ``nc1`` and ``nc2_etf`` are also at theirs.
 
     Args:
         measured: Measures by key; a missing ``nc1`` or ``nc2_etf`` counts as not met.
@@ -90,25 +90,25 @@ def ideals_met(measured: Mapping[str, float], num_classes: int, feature_dim: int
 
 
 def _tolerance(key: str, at_most: float, value: float, num_classes: int, feature_dim: int) -> float:
-    """The tolerance, less where random class means are near the ideal."""
+    """Return the tolerance, reduced where random class means are near the ideal."""
     near = random_class_means(key, num_classes, feature_dim, deviation=0.3)
     return at_most if near is None else min(at_most, abs(near - value))
 
 
 def random_class_means(key: str, num_classes: int, feature_dim: int, deviation: float = 1.0) -> float | None:
-    """Return about what a measure of class means is for random ones, independent and isotropic.
+    """Estimate a measure of class means for independent, isotropic random class means.
 
-    The spectrum of their covariance is that of Marchenko and Pastur: r = min(C - 1, d) eigenvalues with a squared
-    coefficient of variation of r / max(C - 1, d).
+    Their covariance has a Marchenko-Pastur spectrum: r = min(C - 1, d) eigenvalues with a squared coefficient of
+    variation of r / max(C - 1, d).
 
     Args:
-        key: Name of the measure.
+        key: Key of the measure.
         num_classes: Number of classes C.
         feature_dim: Dimension d.
-        deviation: Deviations from the ideal, of cosines, norms and eigenvalues, over those of random class means.
+        deviation: Deviation of cosines, norms and eigenvalues from the ideal, relative to random class means.
 
     Returns:
-        The value to leading order, None for other measures, and for two classes, of which any two means are a simplex.
+        The value to leading order; None for other measures, and for two classes, whose means are always a simplex.
 
     Example:
         >>> round(random_class_means("participation_ratio", 10, 512), 2)
@@ -136,5 +136,5 @@ def random_class_means(key: str, num_classes: int, feature_dim: int, deviation: 
 
 
 def _of_participation(ratio: float, size: int) -> float:
-    """Frobenius distance between a spectrum of that participation ratio and an even one, both at unit norm."""
+    """Return the distance from a spectrum with this participation ratio to a flat one, both at unit norm."""
     return math.sqrt(2 - 2 * math.sqrt(ratio / size))

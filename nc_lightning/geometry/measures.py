@@ -1,6 +1,6 @@
-"""The registry of measures: what each is called, how it is computed, and what it is at neural collapse.
+"""The registry of measures: their names, functions and ideal values at neural collapse.
 
-To add a measure, add a row here: metrics, the monitor, tables, the dashboard, reports and sweeps show it.
+To add a measure, add a row here: metrics, the monitor, tables, the dashboard, reports and sweeps then include it.
 """
 
 from collections.abc import Callable
@@ -18,23 +18,23 @@ Group = Literal["Neural collapse", "The paper's conditions", "Dimensions", "Accu
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure of geometry, for every place that computes or shows it.
+    """Definition of a measure, used wherever it is computed or shown.
 
     Attributes:
         key: Name in logs, tables and files.
         title: Name in words, for charts and tables.
         compute: Function of class statistics, or of distances to class centers; None for a measure that needs more.
-        tolerance: Largest distance from the ideal that counts as met; for a rank, as a share of it.
+        tolerance: Largest distance from the ideal that counts as met; for a rank, relative to it.
         group: Group of charts in the dashboard; None for no chart.
-        headline: What it is, in the words of the short table (at most 20 characters); empty for one that is not there.
-        of: What it is computed from: ``statistics`` of classes, distances to class ``centers``, a linear
-            ``classifier``, or the ``loss`` of a training.
-        ideal: Value at neural collapse; ``rank`` for min(C - 1, d); None for a measure that only informs.
-        floor: Least possible value for C classes in d dimensions, where that is the ideal.
-        defined: Whether there is an ideal for C classes in d dimensions; None for always.
-        alone: Whether meeting the ideal shows something while other measures are not at theirs.
-        label_free: Whether it is a measure of all features, whatever their classes.
-        scale: Scale of its axis over training.
+        headline: Description in the short table (at most 20 characters); empty to leave it out of that table.
+        of: Input of the measure: ``statistics`` of classes, distances to class ``centers``, a linear ``classifier``,
+            or the training ``loss``.
+        ideal: Value at neural collapse; ``rank`` for min(C - 1, d); None for a measure without an ideal.
+        floor: Function that returns the ideal as the smallest possible value for C classes in d dimensions.
+        defined: Function that returns whether there is an ideal for C classes in d dimensions; None for always.
+        alone: Whether meeting the ideal is meaningful if ``nc1`` and ``nc2_etf`` are not at theirs.
+        label_free: Whether the measure does not depend on labels.
+        scale: Scale of the axis in charts over training.
     """
 
     key: str
@@ -76,7 +76,7 @@ DIMS: Final = "Dimensions"
 _MEASURES = [
     Measure("nc1", "NC1, within over between classes", collapse.nc1, 0.01, NC, "within over between", alone=True),
     Measure("nc1_sample", "NC1, samples counting alike", collapse.nc1_sample, 0.01, alone=True),
-    # Not alone: it sees the variance in C - 1 directions only, which is little of that of random features.
+    # Not alone: it covers only C - 1 directions, which hold little of the variance of random features.
     Measure("nc1_pinv", "NC1 by the pseudo-inverse", collapse.nc1_pinv, 0.01),
     _rank("nc1_rank", "directions that nc1_pinv inverts", collapse.nc1_rank, 0.0),
     Measure("nc1_outside_span", "variance that nc1_pinv does not see", collapse.nc1_outside_span, ideal=None),
@@ -140,7 +140,7 @@ _MEASURES = [
     _rank(
         "participation_ratio", "participation ratio of class means", spectra.class_mean_participation_ratio, 0.01, DIMS
     ),
-    # A largest eigenvalue alone is further from the others than all of them are on average.
+    # The largest eigenvalue deviates more from the mean than the average eigenvalue does.
     _rank("nesum", "eigenvalue sum over the largest, of class means", spectra.class_mean_nesum, 0.05),
     _feature_rank("feature_effective_rank", "effective rank of features", spectra.feature_effective_rank, 0.01, DIMS),
     _feature_rank(
@@ -175,7 +175,7 @@ _MEASURES = [
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in _MEASURES}
 HEADLINES = [measure.key for measure in _MEASURES if measure.headline and measure.of == "statistics"]
 LOSS_REFERENCES = ("loss/bound", "loss/optimality_gap", "loss/neural_collapse", "loss/collapsed")
-"""What is logged next to the loss as far as it holds, in the order of tables."""
+"""Reference values logged next to the loss where they are defined, in the order of tables."""
 STATISTICS_MEASURES: dict[str, Callable[[ClassStatistics], Tensor]] = {
     key: measure.compute for key, measure in MEASURES.items() if measure.compute and measure.of == "statistics"
 }

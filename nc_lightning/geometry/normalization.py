@@ -1,4 +1,4 @@
-"""Feature normalization: where the projections ``z`` are allowed to live."""
+"""Normalization of features into the unit ball or onto the unit sphere."""
 
 from typing import Literal
 
@@ -9,14 +9,14 @@ from nc_lightning.checks import check_choice
 
 Normalization = Literal["unit_ball", "unit_sphere", "none"]
 
-# Norms are divided by, but in the ball by no less than this; on the sphere, a shorter row has no direction to keep.
+# Smallest divisor of a row in the ball; on the sphere, the norm below which a row counts as zero.
 _SMALLEST = {"unit_ball": 1.0, "unit_sphere": 1e-12}
 
 
 def _divisors(norms: Tensor, normalization: Normalization) -> Tensor:
     smallest = _SMALLEST[normalization]
     if normalization == "unit_sphere":
-        # Row and gradient become 0: divided by 1e-12 instead, the gradient would overflow half precision.
+        # Row and gradient become 0; dividing by 1e-12 instead would overflow the gradient in half precision.
         return norms.masked_fill(norms <= smallest, torch.inf)
     return norms.clamp(min=smallest)
 
@@ -24,14 +24,14 @@ def _divisors(norms: Tensor, normalization: Normalization) -> Tensor:
 def unit_ball(z: Tensor) -> Tensor:
     """Project each row into the closed unit ball: ``z / max(1, ||z||)``.
 
-    Rows inside the ball stay as they are, so the projection is idempotent. This is the paper's own choice
+    Rows inside the ball are unchanged, so the projection is idempotent. This is the paper's choice
     (arXiv 2311.05139: representations f with ||f(x)|| <= 1).
 
     Args:
         z: Features, shape (..., d), any floating-point dtype.
 
     Returns:
-        Same shape; float32 for half-precision input, whose norms would overflow, else the dtype of ``z``.
+        Tensor of the same shape; float32 for half-precision input, whose norms would overflow, else in the dtype of z.
 
     Example:
         >>> unit_ball(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
@@ -42,13 +42,13 @@ def unit_ball(z: Tensor) -> Tensor:
 
 
 def unit_sphere(z: Tensor) -> Tensor:
-    """Project each row onto the unit sphere: ``z / ||z||``; a zero row stays zero, and has a gradient of zero.
+    """Project each row onto the unit sphere: ``z / ||z||``; a zero row stays zero, with a gradient of zero.
 
     Args:
         z: Features, shape (..., d), any floating-point dtype.
 
     Returns:
-        Same shape; float32 for half-precision input, else the dtype of ``z``.
+        Tensor of the same shape; float32 for half-precision input, else in the dtype of z.
 
     Example:
         >>> unit_sphere(torch.tensor([[0.3, 0.4], [0.0, 0.0]]))
@@ -59,14 +59,14 @@ def unit_sphere(z: Tensor) -> Tensor:
 
 
 def normalize(z: Tensor, normalization: Normalization) -> Tensor:
-    """Apply the normalization of that name: ``unit_ball``, ``unit_sphere`` or ``none``.
+    """Normalize features by ``unit_ball``, ``unit_sphere`` or ``none``.
 
     Args:
         z: Features, shape (..., d), any floating-point dtype.
-        normalization: Which one. ``none`` only lifts half precision to float32.
+        normalization: Name of the normalization; ``none`` only converts half precision to float32.
 
     Returns:
-        Same shape, at least float32.
+        Tensor of the same shape, float32 or float64.
 
     Raises:
         ValueError: If ``normalization`` is none of the three.
@@ -83,14 +83,14 @@ def normalize(z: Tensor, normalization: Normalization) -> Tensor:
 
 
 def normalize_rows_(z: Tensor, normalization: Normalization) -> Tensor | None:
-    """Apply `normalize` to rows in place, outside of automatic differentiation.
+    """Apply `normalize` to rows in place, without autograd.
 
     Args:
         z: Features (N, d), float32 or float64.
-        normalization: Which one.
+        normalization: Name of the normalization.
 
     Returns:
-        What `pull_back_rows_` needs: what the rows (N, 1) were divided by, None for ``none``.
+        Divisors (N, 1) of the rows, for `pull_back_rows_`; None for ``none``.
 
     Example:
         >>> z = torch.tensor([[3.0, 4.0]])
@@ -105,15 +105,15 @@ def normalize_rows_(z: Tensor, normalization: Normalization) -> Tensor | None:
 
 
 def pull_back_rows_(gradient: Tensor, z: Tensor, divisors: Tensor | None, normalization: Normalization) -> None:
-    """Turn the gradient with respect to normalized rows into that with respect to rows before, in place.
+    """Convert the gradient of normalized rows to that of the original rows, in place.
 
-    Where a row was scaled, its gradient loses the part along the row.
+    For rows that were scaled, the component along the row is removed.
 
     Args:
-        gradient: (N, d) with respect to ``z``.
-        z: (N, d) normalized rows.
-        divisors: What `normalize_rows_` returned.
-        normalization: Which one.
+        gradient: Gradient (N, d) with respect to ``z``.
+        z: Normalized rows (N, d).
+        divisors: Divisors (N, 1) from `normalize_rows_`.
+        normalization: Name of the normalization.
 
     Example:
         >>> gradient = torch.tensor([[1.0, 0.0]])

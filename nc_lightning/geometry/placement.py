@@ -1,13 +1,13 @@
-"""Where statistics live: always in float64, beside the features or, where a device has no float64, on the CPU."""
+"""Device of the statistics: that of the features, or the CPU if it has no float64."""
 
 import torch
 from torch import Tensor
 
 
 def statistics_device(device: torch.device | str) -> torch.device:
-    """Return where the float64 statistics of tensors on a device live: there, or on the CPU if it has no float64.
+    """Return the device for float64 statistics of tensors on a device: itself, or the CPU if it has no float64.
 
-    Apple's GPUs have none. In float32 no measure would reach what it is at collapse, "exactly 0" least of all.
+    Apple's GPUs have no float64. In float32, measures would not reach their values at collapse, such as exactly 0.
 
     Example:
         >>> statistics_device("cpu")
@@ -22,7 +22,7 @@ def statistics_device(device: torch.device | str) -> torch.device:
 
 
 def outside_inference(x: Tensor) -> Tensor:
-    """Return a tensor that can be updated in place here: a copy of one that `torch.inference_mode` has made.
+    """Return a tensor that can be updated in place: a copy if it was created in `torch.inference_mode`.
 
     Example:
         >>> with torch.inference_mode():
@@ -34,11 +34,11 @@ def outside_inference(x: Tensor) -> Tensor:
 
 
 def in_float64(x: Tensor, device: torch.device | None = None) -> Tensor:
-    """Return a tensor in float64, on the device of its statistics or on a given one that has float64.
+    """Convert a tensor to float64, on its `statistics_device` or on a given device that has float64.
 
     Example:
         >>> in_float64(torch.ones(2))
         tensor([1., 1.], dtype=torch.float64)
     """
-    # The device first: the one it comes from may not be able to convert.
+    # Move before converting: the source device may not support float64.
     return x.to(device or statistics_device(x.device)).double()

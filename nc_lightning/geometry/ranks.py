@@ -1,7 +1,7 @@
-"""Dimension measures of a matrix: how many directions its rows really use, from its singular values.
+"""Dimension measures of a matrix: the number of directions its rows use, from its singular values.
 
-A measure takes a floating-point ``matrix`` (N, d), whose rows are samples and are not centered, computes in float64 and
-returns a 0-dimensional tensor; other shapes raise a ValueError. `spectra` has the same measures of class statistics.
+A measure takes a floating-point ``matrix`` (N, d) whose rows are samples, does not center it, computes in float64 and
+returns a 0-dimensional tensor; other shapes raise a ValueError. `spectra` has these measures for class statistics.
 """
 
 import torch
@@ -11,12 +11,12 @@ from nc_lightning.checks import check_count, check_features
 from nc_lightning.geometry.placement import in_float64
 
 EIGENVALUE_CUTOFF = 1e-5
-"""Eigenvalues below this fraction of the largest count as zero where directions are counted or inverted, whatever the
-dtype: the peers' cut-offs depend on it, and the value of NC1 with them."""
+"""Fraction of the largest eigenvalue below which eigenvalues count as zero when directions are counted or inverted. It
+does not depend on the dtype, so that neither does NC1 by the pseudo-inverse."""
 
 
 def effective_rank_of(singular_values: Tensor, added: float = 0.0) -> Tensor:
-    """Return `effective_rank` from singular values, with a number added to each normalized one."""
+    """Compute `effective_rank` from singular values, adding a number to each normalized one."""
     total = singular_values.sum()
     if not total > 0:
         return torch.zeros_like(total)
@@ -26,7 +26,7 @@ def effective_rank_of(singular_values: Tensor, added: float = 0.0) -> Tensor:
 
 
 def participation_of(singular_values: Tensor) -> Tensor:
-    """Return `participation_ratio` from singular values."""
+    """Compute `participation_ratio` from singular values."""
     eigenvalues = singular_values.square()
     if not eigenvalues.sum() > 0:
         return torch.zeros_like(eigenvalues.sum())
@@ -34,13 +34,13 @@ def participation_of(singular_values: Tensor) -> Tensor:
 
 
 def nesum_of(singular_values: Tensor) -> Tensor:
-    """Return `nesum` from singular values in falling order."""
+    """Compute `nesum` from singular values in descending order."""
     eigenvalues = singular_values.square()
     return eigenvalues.sum() / eigenvalues[0] if eigenvalues[0] > 0 else torch.zeros_like(eigenvalues[0])
 
 
 def rankme_of(singular_values: Tensor) -> Tensor:
-    """Return `rankme` from singular values."""
+    """Compute `rankme` from singular values."""
     return effective_rank_of(singular_values, added=1e-7)
 
 
@@ -51,10 +51,10 @@ def _singular_values(matrix: Tensor) -> Tensor:
 
 
 def effective_rank(matrix: Tensor) -> Tensor:
-    """Exponential of the entropy of the normalized singular values.
+    """Compute the exponential of the entropy of the normalized singular values.
 
-    Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse. Singular values, not
-    eigenvalues of the covariance, whose effective rank is never larger.
+    Range [1, rank], and 0 for a zero matrix; C - 1 for class means at neural collapse. It is based on singular values;
+    the eigenvalues of the covariance would give a value that is never larger.
 
     Source:
         Roy, Vetterli (2007), The effective rank: a measure of effective dimensionality.
@@ -69,9 +69,9 @@ def effective_rank(matrix: Tensor) -> Tensor:
 
 
 def participation_ratio(matrix: Tensor) -> Tensor:
-    """Squared sum over sum of squares of the eigenvalues of ``matrix^T matrix``.
+    """Compute the squared sum over the sum of squares of the eigenvalues of ``matrix^T matrix``.
 
-    Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse.
+    Range [1, rank], and 0 for a zero matrix; C - 1 for class means at neural collapse.
 
     Source:
         Gao et al. (2017), A theory of multineuronal dimensionality.
@@ -84,7 +84,9 @@ def participation_ratio(matrix: Tensor) -> Tensor:
 
 
 def rankme(matrix: Tensor) -> Tensor:
-    """RankMe: the effective rank with 1e-7 added to every normalized singular value. Range [1, about min(N, d)].
+    """Compute RankMe: the effective rank with 1e-7 added to every normalized singular value.
+
+    Range [1, about min(N, d)].
 
     Source:
         Garrido et al. (2023), RankMe: assessing the downstream performance by the rank of representations, eq. 1.
@@ -97,10 +99,10 @@ def rankme(matrix: Tensor) -> Tensor:
 
 
 def nesum(matrix: Tensor) -> Tensor:
-    """Sum of the eigenvalues of ``matrix^T matrix`` over the largest: the stable rank, and NESum of a centered matrix.
+    """Compute the sum of the eigenvalues of ``matrix^T matrix`` over the largest one.
 
-    Range [1, rank], and 0 for a zero matrix; C - 1 for the class means of neural collapse. Never above
-    `participation_ratio`, which is never above `effective_rank`.
+    It is the stable rank, and NESum for a centered matrix. Range [1, rank], and 0 for a zero matrix; C - 1 for class
+    means at neural collapse. Never above `participation_ratio`, which is never above `effective_rank`.
 
     Source:
         He, Ozay (2022), Exploring the gap between collapsed and whitened features; Rudelson, Vershynin (2007).
@@ -113,10 +115,10 @@ def nesum(matrix: Tensor) -> Tensor:
 
 
 def numerical_rank(matrix: Tensor) -> Tensor:
-    """Number of singular values above max(N, d) eps of the largest, with eps of the dtype. Range [0, min(N, d)].
+    """Count the singular values above max(N, d) eps of the largest, eps being that of the dtype. Range [0, min(N, d)].
 
     Source:
-        The convention of LAPACK's users, as in ``numpy.linalg.matrix_rank``.
+        The default tolerance of ``numpy.linalg.matrix_rank``.
 
     Example:
         >>> numerical_rank(torch.ones(4, 3)).item()
@@ -128,19 +130,19 @@ def numerical_rank(matrix: Tensor) -> Tensor:
 
 
 def alpha_req(eigenvalues: Tensor, first: int = 1, last: int | None = None, weighted: bool = True) -> Tensor:
-    """Exponent alpha of the power law k^-alpha that the eigenvalues of a covariance follow; 0 for a flat spectrum.
+    """Fit the exponent alpha of a power law k^-alpha to the eigenvalues of a covariance; 0 for a flat spectrum.
 
-    A straight line through (log k, log lambda_k) for k from ``first`` to ``last``, without eigenvalues below 1e-5 of
-    the largest. Neural collapse has a flat spectrum, alpha = 0, on its C - 1 directions.
+    A line is fitted to (log k, log lambda_k) for k from ``first`` to ``last``, without eigenvalues below 1e-5 of the
+    largest. At neural collapse the spectrum is flat on its C - 1 directions, so that alpha = 0.
 
     Args:
-        eigenvalues: (d,) in falling order.
-        first: First index of the window, from 1 on.
+        eigenvalues: Eigenvalues (d,) in descending order.
+        first: First index of the window, at least 1.
         last: Last index of the window; None for all.
-        weighted: Weigh index k by 1/k, as the line is fitted on a logarithmic axis.
+        weighted: Whether to weight index k by 1/k, which weights the logarithmic axis evenly.
 
     Returns:
-        0-dimensional float64 tensor; NaN where fewer than 3 eigenvalues are left.
+        0-dimensional float64 tensor; NaN if fewer than 3 eigenvalues are left.
 
     Raises:
         ValueError: If the window is empty.

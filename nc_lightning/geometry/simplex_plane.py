@@ -1,4 +1,4 @@
-"""The plane in which a simplex of any number of classes shows as a regular polygon: how to look at C - 1 dimensions."""
+"""The plane in which a simplex of any number of classes appears as a regular polygon."""
 
 import torch
 from torch import Tensor
@@ -8,20 +8,19 @@ from nc_lightning.geometry.statistics import ClassStatistics
 
 
 def simplex_plane(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
-    """Return a plane for pictures of features, and where the corners of the ideal simplex lie in it.
+    """Return a plane in which to plot features, and the corners of the ideal simplex in it.
 
-    The class means are turned, by the rotation that brings them nearest to a simplex ETF (orthogonal Procrustes), and
-    then seen from where that simplex is a regular polygon with the classes in order around it. The corners therefore
-    stay where they are from epoch to epoch and from run to run: what moves in the picture is the representation, and
-    a rotation of all features, to which every loss is blind, moves nothing. The picture of the class means depends on
-    their inner products alone. Directions that no class mean uses are not shown.
+    The class means are rotated to the nearest simplex ETF (orthogonal Procrustes), which is then projected to a regular
+    polygon with the classes in order. The corners therefore stay in place across epochs and runs, and rotating all
+    features, which leaves every loss unchanged, does not change the picture. Directions that no class mean uses are
+    not shown.
 
     Args:
-        stats: Statistics of the features, P classes present.
+        stats: Statistics of the features, with P classes present.
 
     Returns:
-        The basis (d, 2), to be applied to features less the mean of class means, and the corners (P, 2), at the scale
-        of the class means; where d < P - 1 no such simplex fits. Both in float64; zeros where all means coincide.
+        Basis (d, 2), to be applied to features minus the mean of class means, and corners (P, 2) at the scale of the
+        class means; for d < P - 1 no such simplex exists. Both in float64, and zero if all means coincide.
 
     Raises:
         ValueError: If no class is present.
@@ -51,7 +50,7 @@ def simplex_plane(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
 
 
 def _polygon(classes: int) -> Tensor:
-    """(C, 2) orthonormal columns that sum to zero, whose rows are a regular polygon; for two classes, a line."""
+    """Return orthonormal columns (C, 2) that sum to zero, whose rows form a regular polygon (two classes: a line)."""
     angle = 2 * torch.pi * torch.arange(classes, dtype=torch.float64) / classes
     columns = torch.stack([angle.cos(), angle.sin()], dim=1)
     columns = columns - columns.mean(0)

@@ -1,6 +1,6 @@
-"""Spectra of class statistics: of the centered class means, and of all features, whose scatter is rebuilt from them.
+"""Spectra of the centered class means and of all features, computed from class statistics without keeping features.
 
-Each is decomposed once, whatever the number of measures; no feature needs to be kept.
+Each spectrum is computed once and shared by all measures.
 """
 
 import torch
@@ -18,9 +18,9 @@ from nc_lightning.geometry.statistics import ClassStatistics
 
 
 def class_mean_eigenvalues(stats: ClassStatistics) -> Tensor:
-    """Eigenvalues of Sigma_B, the covariance of class means: (min(C, d),), falling; zeros where all means coincide.
+    """Return the eigenvalues (min(C, d),) of Sigma_B, the covariance of class means, in descending order.
 
-    Those below rounding are exactly 0. At neural collapse C - 1 of them are equal.
+    Eigenvalues at rounding level are set to 0; all are 0 if the means coincide. At neural collapse C - 1 are equal.
 
     Example:
         >>> from nc_lightning.geometry import simplex_etf
@@ -32,7 +32,7 @@ def class_mean_eigenvalues(stats: ClassStatistics) -> Tensor:
 
 
 def class_mean_directions(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (r,) of Sigma_B, as `class_mean_eigenvalues`, and their directions (r, d)."""
+    """Return `class_mean_eigenvalues` (r,) and their directions (r, d)."""
     return stats.remember("class mean directions", lambda: _class_mean_directions(stats))
 
 
@@ -41,41 +41,42 @@ def _class_mean_directions(stats: ClassStatistics) -> tuple[Tensor, Tensor]:
     if len(means) < 2 or not stats.between_trace > 0:
         nothing = means.new_zeros(min(means.shape), means.shape[1])
         return nothing.sum(1), nothing
-    # SVD of the means themselves: a Gram matrix would lose the singular values below 1e-8 of the largest.
+    # An SVD of the means; their Gram matrix would lose singular values below 1e-8 of the largest.
     _, singular, directions = torch.linalg.svd(means, full_matrices=False)
     rounding = max(means.shape) * torch.finfo(means.dtype).eps * singular[0]
     return torch.where(singular > rounding, singular, 0.0).square(), directions
 
 
 def class_mean_spectrum(stats: ClassStatistics) -> Tensor:
-    """`class_mean_eigenvalues` over the largest: (min(C, d),), falling. Ideal C - 1 ones and a zero.
+    """Return `class_mean_eigenvalues` (min(C, d),) over the largest, in descending order. Ideal C - 1 ones and a zero.
 
     Source:
-        Jiang et al. (2023), arXiv 2311.05139, figures of the spectrum, there on a logarithmic axis.
+        Jiang et al. (2023), arXiv 2311.05139, figures of the spectrum (on a logarithmic axis).
     """
     eigenvalues = class_mean_eigenvalues(stats)
     return eigenvalues / eigenvalues[0] if eigenvalues[0] > 0 else eigenvalues
 
 
 def class_mean_effective_rank(stats: ClassStatistics) -> Tensor:
-    """`effective_rank` of the centered class means. Range [0, min(C - 1, d)], ideal C - 1."""
+    """Compute `effective_rank` of the centered class means. Range [0, min(C - 1, d)], ideal C - 1."""
     return effective_rank_of(class_mean_eigenvalues(stats).sqrt())
 
 
 def class_mean_participation_ratio(stats: ClassStatistics) -> Tensor:
-    """`participation_ratio` of the centered class means. Range [0, min(C - 1, d)], ideal C - 1."""
+    """Compute `participation_ratio` of the centered class means. Range [0, min(C - 1, d)], ideal C - 1."""
     return participation_of(class_mean_eigenvalues(stats).sqrt())
 
 
 def class_mean_nesum(stats: ClassStatistics) -> Tensor:
-    """`nesum` of the centered class means. Range [0, min(C - 1, d)], ideal C - 1."""
+    """Compute `nesum` of the centered class means. Range [0, min(C - 1, d)], ideal C - 1."""
     return nesum_of(class_mean_eigenvalues(stats).sqrt())
 
 
 def feature_eigenvalues(stats: ClassStatistics, centered: bool = True) -> Tensor:
-    """Eigenvalues of the covariance of all features: (min(N, d),), falling, those below rounding exactly 0.
+    """Return the eigenvalues (min(N, d),) of the covariance of all features, in descending order.
 
-    It is the covariance about the sample mean or, where not ``centered``, about the origin.
+    The covariance is about the sample mean or, if not ``centered``, the origin. Eigenvalues at rounding level are set
+    to 0.
     """
     return stats.remember(f"feature eigenvalues, {centered}", lambda: _feature_eigenvalues(stats, centered))
 
@@ -93,36 +94,36 @@ def _feature_eigenvalues(stats: ClassStatistics, centered: bool) -> Tensor:
 
 
 def feature_effective_rank(stats: ClassStatistics) -> Tensor:
-    """`effective_rank` of all features about their sample mean. Range [0, min(N - 1, d)], ideal C - 1."""
+    """Compute `effective_rank` of all features about their sample mean. Range [0, min(N - 1, d)], ideal C - 1."""
     return effective_rank_of(feature_eigenvalues(stats).sqrt())
 
 
 def feature_participation_ratio(stats: ClassStatistics) -> Tensor:
-    """`participation_ratio` of all features about their sample mean. Range [0, min(N - 1, d)], ideal C - 1."""
+    """Compute `participation_ratio` of all features about their mean. Range [0, min(N - 1, d)], ideal C - 1."""
     return participation_of(feature_eigenvalues(stats).sqrt())
 
 
 def feature_nesum(stats: ClassStatistics) -> Tensor:
-    """`nesum` of all features about their sample mean, as its paper has it. Range [0, min(N - 1, d)], ideal C - 1."""
+    """Compute `nesum` of all features about their sample mean. Range [0, min(N - 1, d)], ideal C - 1."""
     return nesum_of(feature_eigenvalues(stats).sqrt())
 
 
 def feature_stable_rank(stats: ClassStatistics) -> Tensor:
-    """`nesum` of all features, not centered: their stable rank. Range [1, min(N, d)], ideal C - 1."""
+    """Compute the stable rank: `nesum` of all features, not centered. Range [1, min(N, d)], ideal C - 1."""
     return nesum_of(feature_eigenvalues(stats, centered=False).sqrt())
 
 
 def feature_rank(stats: ClassStatistics) -> Tensor:
-    """Number of eigenvalues of the covariance of all features above 1e-5 of the largest. Ideal C - 1."""
+    """Count the eigenvalues of the covariance of all features above 1e-5 of the largest. Ideal C - 1."""
     eigenvalues = feature_eigenvalues(stats)
     return (eigenvalues > EIGENVALUE_CUTOFF * eigenvalues[0]).sum().double()
 
 
 def feature_rankme(stats: ClassStatistics) -> Tensor:
-    """`rankme` of all features, not centered, as its paper has it. Range [1, about min(N, d)], ideal C - 1."""
+    """Compute `rankme` of all features, not centered. Range [1, about min(N, d)], ideal C - 1."""
     return rankme_of(feature_eigenvalues(stats, centered=False).sqrt())
 
 
 def feature_alpha_req(stats: ClassStatistics) -> Tensor:
-    """`alpha_req` of the covariance of all features. Ideal 0; NaN where fewer than 3 directions are in use."""
+    """Compute `alpha_req` of the covariance of all features. Ideal 0; NaN if fewer than 3 directions are used."""
     return alpha_req(feature_eigenvalues(stats))

@@ -1,6 +1,6 @@
-"""How features spread over the unit sphere: alignment within classes, uniformity over all, self-clustering.
+"""Spread of features over the unit sphere: alignment within classes, uniformity and self-clustering.
 
-Statistics are those of features on the unit sphere; measures are 0-dimensional float64 tensors.
+Statistics must be those of features on the unit sphere; measures are 0-dimensional float64 tensors.
 """
 
 import torch
@@ -12,13 +12,13 @@ from nc_lightning.geometry.placement import in_float64
 from nc_lightning.geometry.statistics import ClassStatistics
 
 PAIRS_AT_ONCE = 2**22
-"""How many squared distances `uniformity` holds at a time."""
+"""Number of squared distances that `uniformity` holds at a time."""
 
 
 def alignment(stats: ClassStatistics) -> Tensor:
-    """Mean squared distance between two different samples of a class, averaged over classes with two samples or more.
+    """Compute the mean squared distance between two samples of a class, averaged over classes with at least two.
 
-    Range [0, 4], ideal 0; NaN where every class has a single sample.
+    Range [0, 4], ideal 0; NaN if every class has a single sample.
 
     Source:
         Wang, Isola (2020), arXiv 2005.10242, with alpha = 2 and all pairs of a class as positives.
@@ -33,10 +33,10 @@ def alignment(stats: ClassStatistics) -> Tensor:
 
 
 def self_cluster(stats: ClassStatistics) -> Tensor:
-    """How much more the samples cluster than random ones: squared cosines of all pairs, beyond the expected ones.
+    """Compute how much more features cluster than random ones, from the squared cosines of all pairs.
 
-    It is 1 where all features are equal or opposite, about 0 for random ones, -1/(N - 1) where they fill all dimensions
-    evenly, as at neural collapse with d = C - 1. NaN for d = 1, where the measure is constant.
+    It is 1 if all features are equal or opposite, about 0 for random features, and -1/(N - 1) if they fill all
+    dimensions evenly, as at neural collapse with d = C - 1. NaN for d = 1, where the squared cosines are constant.
 
     Source:
         Tsitsulin et al. (2023), Unsupervised embedding quality evaluation, arXiv 2305.16562.
@@ -54,17 +54,17 @@ def self_cluster(stats: ClassStatistics) -> Tensor:
 
 @torch.no_grad()
 def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
-    """Logarithm of the mean Gaussian potential e^{-t ||z_i - z_j||^2} over all pairs of features on the unit sphere.
+    """Compute the log of the mean Gaussian potential e^{-t ||z_i - z_j||^2} over all pairs on the unit sphere.
 
-    All N (N - 1) / 2 pairs are looked at, in memory of O(N d).
+    All N (N - 1) / 2 pairs are used, in O(N d) memory.
 
     Args:
         z: Features (N, d), N >= 2; projected onto the unit sphere.
-        t: Sharpness > 0.
+        t: Sharpness > 0 of the potential.
 
     Returns:
-        0-dimensional float64 tensor, range [-4 t, 0], lower is more uniform. At neural collapse with n samples of each
-        of C classes log(q + (1 - q) e^{-2 t C / (C - 1)}), q = (n - 1)/(n C - 1).
+        0-dimensional float64 tensor, range [-4 t, 0]; lower is more uniform. At neural collapse with n samples in each
+        of C classes it is log(q + (1 - q) e^{-2 t C / (C - 1)}) with q = (n - 1)/(n C - 1).
 
     Raises:
         TypeError: If ``z`` is not floating point.
@@ -87,7 +87,7 @@ def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
         sums, height = [], max(1, PAIRS_AT_ONCE // len(z))
         for start in range(0, len(z), height):
             rows = z[start : start + height]
-            # Differences, not products: near collapse a product would lose the digits of a distance.
+            # Distances from differences: computed from inner products, small distances lose precision.
             squared = torch.cdist(rows, z[start:], compute_mode="donot_use_mm_for_euclid_dist").square()
             later = torch.ones_like(squared, dtype=torch.bool).triu(1)
             sums.append((-t * squared[later]).logsumexp(0))

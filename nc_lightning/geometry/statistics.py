@@ -1,4 +1,4 @@
-"""Class statistics: all that the collapse measures need of a set of features, streamed in one pass."""
+"""Class statistics: the summary of features that the collapse measures need, computed in one pass."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,20 +15,20 @@ T = TypeVar("T")
 class ClassStatistics:
     """Counts, class means, pooled within-class scatter and per-class trace of a stream of features.
 
-    Batches and whole streams are merged by Chan's update of central moments, so nothing is a difference of large
-    numbers: the within-class scatter stays exact to rounding even when classes have shrunk to their means, where raw
-    second moments lose every digit. State is float64 and takes C d + d^2 + 2 C numbers, whatever the number of samples.
+    Batches and streams are merged by Chan's update of central moments, which avoids differences of large numbers: the
+    within-class scatter stays exact to rounding even if classes have collapsed to their means, where raw second moments
+    lose all precision. The state has C d + d^2 + 2 C float64 numbers, for any number of samples.
 
     Args:
         num_classes: Number of classes C; a class may be absent from the stream.
         feature_dim: Dimension d of the features.
-        device: Where the state lives; the CPU stands in for a device without float64.
+        device: Device of the state; the CPU is used instead of a device without float64.
 
     Attributes:
-        counts: (C,) number of samples seen of each class.
-        means: (C, d) class means; the row of a class that was never seen is zero.
-        scatter: (d, d) pooled within-class scatter, the sum over samples of (z - mean)(z - mean)^T.
-        traces: (C,) sum over the samples of each class of ||z - mean||^2.
+        counts: Number (C,) of samples of each class.
+        means: Class means (C, d); the row of an absent class is zero.
+        scatter: Pooled within-class scatter (d, d), the sum over samples of (z - mean)(z - mean)^T.
+        traces: Sum (C,) over the samples of each class of ||z - mean||^2.
 
     Raises:
         ValueError: If ``num_classes`` or ``feature_dim`` is below 1.
@@ -76,17 +76,17 @@ class ClassStatistics:
 
     @property
     def present(self) -> Tensor:
-        """(C,) bool: which classes were seen. Measures run over these P <= C classes."""
+        """Boolean mask (C,) of the classes with samples; measures use these P <= C classes."""
         return self.counts > 0
 
     @property
     def num_samples(self) -> float:
-        """Number of samples seen."""
+        """Number of samples."""
         return float(self.counts.sum())
 
     @torch.no_grad()
     def update(self, z: Tensor, labels: Tensor) -> "ClassStatistics":
-        """Add a batch, in place.
+        """Add a batch in place.
 
         Args:
             z: Features (N, d) of any floating-point dtype, N >= 0.
@@ -97,8 +97,8 @@ class ClassStatistics:
 
         Raises:
             TypeError: If ``z`` is not floating point or ``labels`` not integer.
-            ValueError: If shapes do not fit, a label lies outside [0, C), or a feature is NaN or infinite. Nothing
-                has been added then.
+            ValueError: If shapes do not fit, a label lies outside [0, C), or a feature is NaN or infinite. The
+                statistics are then unchanged.
         """
         check_features(z)
         check_labels(labels, len(z))
@@ -125,7 +125,7 @@ class ClassStatistics:
         self.counts, self.means, self.scatter, self.traces = (outside_inference(t) for t in state)
 
     def _shift_means(self, classes: Tensor, counts: Tensor, means: Tensor) -> None:
-        """Merge ``counts`` samples with the given ``means`` into ``classes``: Chan's term for two differing means."""
+        """Merge ``counts`` samples with the given ``means`` into ``classes``, by Chan's term for differing means."""
         total = self.counts[classes] + counts
         share = counts / total
         delta = means - self.means[classes]
@@ -137,10 +137,10 @@ class ClassStatistics:
         self.counts.index_add_(0, classes, counts)
 
     def merge(self, other: "ClassStatistics") -> "ClassStatistics":
-        """Add the statistics of another stream, in place; an empty stream changes nothing.
+        """Add the statistics of another stream in place.
 
         Args:
-            other: Statistics of the same shape; left as they are.
+            other: Statistics of the same shape; not modified.
 
         Returns:
             Itself.
@@ -161,10 +161,9 @@ class ClassStatistics:
         return self
 
     def to(self, device: torch.device | str) -> "ClassStatistics":
-        """Return the same statistics on another device; the CPU is where decompositions are safest.
+        """Return the statistics on another device; the CPU is used instead of a device without float64.
 
-        Those that are there already are returned themselves, with what they remember; the CPU stands in for a device
-        without float64.
+        If they are already on that device, return self, with its cached spectra.
         """
         device = statistics_device(device)
         if self.means.device == device:
@@ -173,7 +172,7 @@ class ClassStatistics:
         return ClassStatistics.from_state(*state)
 
     def remember(self, name: str, compute: Callable[[], T]) -> T:
-        """Return what was computed the last time, until the statistics change: many measures share a spectrum."""
+        """Cache a derived quantity until the statistics change; many measures share a spectrum."""
         if name not in self.memo:
             self.memo[name] = compute()
         result: T = self.memo[name]
@@ -181,34 +180,34 @@ class ClassStatistics:
 
     @property
     def class_means(self) -> Tensor:
-        """(P, d) means of the classes that are present, in the order of their labels."""
+        """Means (P, d) of the present classes, in the order of their labels."""
         return self.means[self.present]
 
     @property
     def centered_class_means(self) -> Tensor:
-        """(P, d) class means minus the mean of class means (not the sample mean; they differ under imbalance)."""
+        """Class means (P, d) minus the mean of class means (not the sample mean, from which it may differ)."""
         means = self.class_means
         return means - means.mean(0, keepdim=True)
 
     @property
     def within_covariance(self) -> Tensor:
-        """(d, d) Sigma_W, the within-class covariance, every sample counting alike."""
+        """Within-class covariance Sigma_W (d, d), with samples weighted equally."""
         return self.scatter / self.counts.sum()
 
     @property
     def within_trace(self) -> Tensor:
-        """Trace of Sigma_W; exactly 0 where it is rounding only (see ``zero_level``)."""
+        """Trace of Sigma_W; set to 0 at rounding level (see ``zero_level``)."""
         return self._or_zero(self.traces.sum() / self.counts.sum())
 
     @property
     def between_trace(self) -> Tensor:
-        """Trace of Sigma_B, every class counting alike; exactly 0 where it is rounding only (see ``zero_level``)."""
+        """Trace of Sigma_B, with classes weighted equally; set to 0 at rounding level (see ``zero_level``)."""
         means = self.centered_class_means
         return self._or_zero(means.square().sum() / len(means))
 
     @property
     def zero_level(self) -> Tensor:
-        """The centered trace below which only rounding is left: (64 eps)^2 times the mean squared norm."""
+        """Rounding level of a centered trace: (64 eps)^2 times the mean squared norm."""
         squared_norm = (self.traces.sum() + self.counts @ self.means.square().sum(1)) / self.counts.sum()
         return (64 * torch.finfo(self.means.dtype).eps) ** 2 * squared_norm
 
@@ -216,7 +215,7 @@ class ClassStatistics:
         return torch.where(trace <= self.zero_level, torch.zeros_like(trace), trace)
 
     def __repr__(self) -> str:
-        """Show sizes, not tensors."""
+        """Show sizes instead of tensors."""
         return (
             f"ClassStatistics(num_classes={self.num_classes}, feature_dim={self.feature_dim}, "
             f"samples={self.num_samples:.0f}, classes present={int(self.present.sum())})"

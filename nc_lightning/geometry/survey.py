@@ -1,4 +1,4 @@
-"""The values of all measures, for given statistics or features."""
+"""All measures of given statistics or features."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from nc_lightning.geometry.statistics import ClassStatistics
 
 
 def caveats(stats: ClassStatistics) -> str:
-    """Say in one line why measures of these statistics are undefined, or not what they seem; empty if they are sound.
+    """Return a line saying why measures of these statistics are undefined or misleading; empty if they are sound.
 
     Example:
         >>> caveats(ClassStatistics(3, 2).update(torch.eye(2), torch.tensor([0, 1])))[:52]
@@ -37,9 +37,9 @@ def caveats(stats: ClassStatistics) -> str:
 
 
 def statistics_measures(stats: ClassStatistics) -> dict[str, Tensor]:
-    """Compute every measure of the statistics of all features, on the CPU, as 0-dimensional float64 tensors by key.
+    """Compute every measure of class statistics on the CPU, as 0-dimensional float64 tensors by key.
 
-    Without any sample every value is NaN.
+    Without samples every value is NaN.
     """
     stats = stats.to("cpu")
     if not stats.present.any():
@@ -48,7 +48,7 @@ def statistics_measures(stats: ClassStatistics) -> dict[str, Tensor]:
 
 
 def all_measures(stats: ClassStatistics, to_centers: CenterDistances) -> dict[str, float]:
-    """Compute every measure, from the statistics of all features and their distances to class centers."""
+    """Compute every measure of class statistics and distances to class centers, by key."""
     values = statistics_measures(stats) | {key: function(to_centers) for key, function in CENTER_MEASURES.items()}
     return {key: float(value) for key, value in values.items()}
 
@@ -59,16 +59,16 @@ def survey(
     feature_dim: int,
     device: torch.device | str = "cpu",
 ) -> tuple[dict[str, float], ClassStatistics]:
-    """Measure features that come in batches, by every measure of statistics and centers, without keeping them.
+    """Compute every measure of class statistics and centers in two passes over batches, without keeping features.
 
     Args:
-        read: Returns the batches, features (n, d) and labels (n,); called twice.
+        read: Function that returns the batches, features (n, d) and labels (n,); called twice.
         num_classes: Number of classes C.
         feature_dim: Dimension d.
         device: Device of the features.
 
     Returns:
-        Measure by key, and the class statistics.
+        Measures by key, and the class statistics.
 
     Example:
         >>> from nc_lightning.geometry import simplex_etf
@@ -87,17 +87,17 @@ def survey(
 
 
 def measure(z: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[str, float]:
-    """Measure the geometry of features that are already there, by every measure we have.
+    """Compute every measure of features held in memory.
 
-    Features are taken as they are: normalize them first (`unit_ball`, `unit_sphere`) if the model was trained so.
+    The features are not normalized: apply `unit_ball` or `unit_sphere` first if the model was trained with it.
 
     Args:
         z: Features (N, d), floating point.
         labels: Classes (N,), integers in [0, num_classes).
-        num_classes: C; the largest label plus one if not given.
+        num_classes: Number of classes C; None for the largest label plus one.
 
     Returns:
-        Measure by key.
+        Measures by key.
 
     Raises:
         TypeError: If ``z`` is not floating point or ``labels`` not integer.

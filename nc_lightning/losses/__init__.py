@@ -1,4 +1,4 @@
-"""The contrastive losses: which negatives, how hardened (eta), which link (psi), how computed."""
+"""Contrastive losses: their negatives, hardening (eta), link (psi) and engines."""
 
 from nc_lightning.losses.contrastive import ContrastiveLoss
 from nc_lightning.losses.diagnostics import SimilarityHistograms, similarity_histograms

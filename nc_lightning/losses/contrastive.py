@@ -1,4 +1,4 @@
-"""The contrastive loss as a module, of which SCL, HSCL, UCL and HUCL are uses with their negatives and hardness."""
+"""The contrastive loss as a module; SCL, HSCL, UCL and HUCL differ in its negatives and hardness."""
 
 import warnings
 from typing import Any
@@ -27,49 +27,49 @@ from nc_lightning.losses.theory import TheoreticalValues
 
 
 class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
-    """Contrastive loss with hardened negatives; `SCLLoss`, `HSCLLoss`, `UCLLoss` and `HUCLLoss` name its four uses.
+    """Contrastive loss with hardened negatives, the base of `SCLLoss`, `HSCLLoss`, `UCLLoss` and `HUCLLoss`.
 
     For an anchor i, a positive j and negatives n with inner products s of the normalized features:
 
         loss_ij = psi({t_n}, {w_n}),   t_n = (s_in - s_ij) / temperature,   w_n ~ eta(s_in), summing to 1 over n
 
-    averaged over all (anchor, positive) pairs of the batch; with the usual link and hardening that is
-    log(1 + sum_n w_n e^{t_n}) with w_n ~ e^{beta s_in}. Which samples are positives and negatives is said at
-    `nc_lightning.losses.pairs.label_pairs`. ``beta`` acts on the similarity, ``temperature`` on the loss. An anchor
-    without a positive or without a negative contributes nothing; a batch without any usable pair gives 0 with a
-    gradient of zeros, and one warning. Computed in float32 or better with autocast off, in log space.
+    averaged over all (anchor, positive) pairs of the batch; with the default link and hardening this is
+    log(1 + sum_n w_n e^{t_n}) with w_n ~ e^{beta s_in}. `nc_lightning.losses.pairs.label_pairs` defines positives and
+    negatives. ``beta`` acts on the similarity, ``temperature`` on the loss. Anchors without a positive or without a
+    negative are skipped; a batch without a usable pair has loss 0, a gradient of zeros, and warns once. The loss is
+    computed in log space, in float32 or float64, with autocast off.
 
     Args:
-        negatives: ``other_classes`` (supervised) or ``all`` other samples whatever their label (unsupervised).
-        beta: Hardness >= 0; 0 weighs all negatives alike. May be set between calls; the one that a schedule sets
-            (`HardNegativeSampler`) is part of ``state_dict``.
-        temperature: tau > 0, the only scale there is; a `torch.nn.Parameter` of shape () to learn it.
+        negatives: ``other_classes`` (supervised), or ``all`` other samples of any class (unsupervised).
+        beta: Hardness >= 0; 0 weights all negatives equally. It can be set between calls; a value set by a schedule
+            (`HardNegativeSampler`) is saved in ``state_dict``.
+        temperature: tau > 0; a `torch.nn.Parameter` of shape () to learn it.
         num_negatives: None for the exact expectation over the batch's negatives; k to draw k negatives for every pair,
             as the paper's code does with k = 256.
-        normalization: ``unit_ball``, ``unit_sphere`` or ``none``; idempotent, so the model may normalize as well.
+        normalization: ``unit_ball``, ``unit_sphere`` or ``none``; idempotent, so the model may normalize too.
         differentiate_weights: Whether gradients flow through the weights; the paper's do not.
         include_self: Count an anchor as its own positive (and negative, among ``all``), as the paper's code does.
-        link: psi, of `nc_lightning.losses.links`; None for InfoNCE in its mean form.
-        hardening: eta, of `nc_lightning.losses.hardening`, which replaces ``beta``; None for the exponential one.
-        positives: By ``label``, or by ``view``: then only views of the same sample are each other's positives, and all
-            others are of other classes.
-        tau_plus: Probability in [0, 1) that a negative is of the anchor's class, taken out of the mean (debiasing); for
-            unsupervised InfoNCE only.
-        replacement: Whether a negative may be drawn more than once for a pair. Without it, a training batch must hold
-            ``num_negatives`` negatives of every anchor; in eval mode, a smaller one draws as many as there are.
+        link: psi, from `nc_lightning.losses.links`; None for InfoNCE in its mean form.
+        hardening: eta, from `nc_lightning.losses.hardening`; replaces ``beta``. None for `Exponential`.
+        positives: ``label`` for samples of the same class, or ``view`` for views of the same sample; with ``view``,
+            every other sample counts as another class.
+        tau_plus: Probability in [0, 1) that a negative is of the anchor's class; its contribution is removed from the
+            mean (debiasing). Unsupervised InfoNCE only.
+        replacement: Whether a negative may be drawn more than once for a pair. Without replacement, every anchor in a
+            training batch needs ``num_negatives`` negatives; in eval mode, fewer are drawn where there are fewer.
         share_draws: Draw once for each anchor instead of once for each of its positives.
-        sync: Where torch.distributed is up, ``global`` is the loss of the batches of all processes together, for
-            DistributedDataParallel: each process has its value, and the averaged gradients are those of one process
-            with the whole batch. All processes have to call it, with the views of a sample on one of them. ``local``
-            is of each process's own batch.
+        sync: ``global`` for the loss over the batches of all processes, ``local`` for each process's own batch. With
+            ``global`` under DistributedDataParallel, every process returns the same value, and the averaged gradients
+            equal those of a single process with the global batch. All processes must call the loss, and all views of
+            a sample must be on the same process.
 
     Attributes:
-        queue: Past features that are negatives as well, or None; set between calls, as `HardNegativeSampler` does.
+        queue: Past features that serve as extra negatives, or None; `HardNegativeSampler` sets it.
 
     Shape:
         ``z`` (N, d) floating point, ``labels`` (N,) integers, negative where unknown, ``instances`` (N,) integers;
-        returns a 0-dimensional tensor, in nats, in [0, inf). At neural collapse with balanced classes it equals
-        `lower_bound`; with all features equal, `collapsed_value`.
+        returns a 0-dimensional tensor in [0, inf), in nats. The loss equals `lower_bound` at neural collapse with
+        balanced classes (unless hardened and unsupervised), and `collapsed_value` when all features are equal.
 
     Raises:
         ValueError: If an argument is out of its range, or a shape does not fit.
@@ -122,8 +122,8 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         check_fraction("tau_plus", tau_plus, "[0, 1)", "a probability")
         if tau_plus > 0 and (negatives != "all" or not isinstance(link, InfoNCE)):
             raise ValueError(
-                f"tau_plus: got {tau_plus!r}, expected 0 but for unsupervised InfoNCE: where labels decide, no "
-                "negative is of the anchor's class"
+                f"tau_plus: got {tau_plus!r}, expected 0 except for unsupervised InfoNCE: a supervised loss has no "
+                "negatives of the anchor's class"
             )
         self.negatives = negatives
         self.hardening = Exponential(beta) if hardening is None else hardening
@@ -143,7 +143,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
     def forward(
         self, z: Tensor, labels: Tensor, instances: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Compute the loss of a batch, the value of `compute`."""
+        """Compute the loss of a batch; see `compute`."""
         return self.compute(z, labels, instances, generator).value
 
     def compute(
@@ -154,17 +154,18 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         generator: torch.Generator | None = None,
         sync: Sync | None = None,
     ) -> LossResult:
-        """Compute the loss of a batch, and return what it was computed of as well.
+        """Compute the loss of a batch, with the numbers of samples and pairs.
 
         Args:
             z: Features (N, d).
-            labels: (N,) integers; a negative one is unknown: such a sample is positive to its own views only.
-            instances: (N,) integers, equal for views of the same sample; None if every row is a sample of its own.
-            generator: Source of drawn negatives, on the device of z; None for torch's own.
-            sync: ``global`` or ``local`` for this call; None for that of the loss.
+            labels: Classes (N,), integers; negative for unlabeled samples, whose only positives are their own views.
+            instances: Sample ids (N,), integers, equal for views of the same sample; None if every row is a separate
+                sample.
+            generator: Generator for drawing negatives, on the device of z; None for torch's default.
+            sync: ``global`` or ``local`` for this call; None for the setting of the loss.
 
         Returns:
-            The loss as ``value``, with the numbers of samples and of pairs.
+            The loss as ``value``, and the numbers of samples and pairs.
 
         Raises:
             TypeError: If ``z`` is not floating point or labels or instances are not integers.
@@ -213,7 +214,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         return total / order.num_pairs
 
     def _is_tiled(self, past: Tensor | None) -> bool:
-        """Tell whether there is an engine for this loss that does not hold its graph."""
+        """Check whether the exact engines support this loss, which need no autograd graph."""
         if self.num_negatives is not None or self.tau_plus > 0 or type(self.hardening) is not Exponential:
             return False
         learns = isinstance(self.temperature, Tensor) and self.temperature.requires_grad
@@ -252,11 +253,11 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
                 "use class-balanced batches, larger batches, or two views of each image",
                 stacklevel=4,
             )
-        # All that has a gradient otherwise has one of zeros, which DistributedDataParallel waits for.
+        # DistributedDataParallel waits for every gradient, so features and temperature get zeros.
         return z.sum() * 0.0 + 0.0 * self.temperature
 
     def whole_batch(self, z: Tensor, labels: Tensor, shares: Shares | None = None) -> tuple[Tensor, Tensor]:
-        """Return the features (N, d), without gradient, and labels (N,) of all processes; for shares see below."""
+        """Return the features (N, d), detached, and labels (N,) of the global batch."""
         labels, shares = labels.to(z.device), (shares or share_rows(z)) if self.sync == "global" else None
         return (z.detach(), labels) if shares is None else (shares.gather(z), shares.gather(labels))
 
@@ -269,19 +270,19 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         max_anchors: int | None = None,
         shares: Shares | None = None,
     ) -> dict[str, Tensor]:
-        """Describe what the hardness does to the negatives of a batch.
+        """Measure how the hardness weights the negatives of a batch.
 
         Args:
             z: Features (N, d).
-            labels: (N,), as in `compute`.
-            instances: (N,), as in `compute`.
-            max_anchors: About how many anchors to look at, evenly spread; None for all.
-            shares: Those of the `LossResult` of the same batch, so that processes need not ask again; None to ask.
+            labels: Classes (N,), as in `compute`.
+            instances: Sample ids (N,), as in `compute`.
+            max_anchors: Approximate number of anchors to use, evenly spread; None for all.
+            shares: Shard sizes from the `LossResult` of this batch, which saves a collective; None to gather them.
 
         Returns:
-            Means over the usable anchors of the whole batch, NaN if there is none: ``effective``, the effective number
-            of negatives, ``fraction``, its share of the negatives, and among ``all`` negatives ``false_share``, see
-            `nc_lightning.losses.diagnostics`.
+            Means over the usable anchors of the global batch, NaN if there are none: ``effective``, the effective
+            number of negatives; ``fraction``, that number over the number of negatives; and, for ``all`` negatives,
+            ``false_share``, the weight on negatives of the anchor's own class.
         """
         with torch.autocast(z.device.type, enabled=False):
             z, ids, past, past_id, shares = self._prepare(z, labels, instances, shares)

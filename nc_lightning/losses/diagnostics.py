@@ -1,4 +1,4 @@
-"""What hardening does to the negatives of a batch, and how similarities are distributed, in numbers to plot."""
+"""Diagnostics of a batch: how hardening weights its negatives, and the distribution of similarities."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,17 +11,17 @@ from nc_lightning.losses.hardening import Hardening
 from nc_lightning.losses.pairs import Negatives, Pairs, label_pairs
 
 ELEMENTS_AT_ONCE = 2**22
-"""How many similarities are held at a time."""
+"""Number of similarities held in memory at a time."""
 
 
 def effective_negatives(log_weights: Tensor) -> Tensor:
-    """Effective number of negatives of each anchor, 1 / sum_n w_n^2.
+    """Compute the effective number of negatives of each anchor, 1 / sum_n w_n^2.
 
-    Range [1, number of negatives]: all of them without hardening or when all are equally hard (as at neural collapse),
-    1 when a single negative takes the whole weight.
+    Range [1, number of negatives]: the maximum without hardening or when all negatives are equally hard (as at
+    supervised neural collapse), 1 when a single negative has all the weight.
 
     Args:
-        log_weights: (N, M) logarithms of the weights, from `Hardening.log_weights`.
+        log_weights: Logarithms of the weights (N, M), from `Hardening.log_weights`.
 
     Returns:
         (N,)
@@ -34,13 +34,13 @@ def effective_negatives(log_weights: Tensor) -> Tensor:
 
 
 def false_negative_share(log_weights: Tensor, pairs: Pairs) -> Tensor:
-    """Share of the weight that falls on negatives of the anchor's own class, for each anchor.
+    """Compute the share of each anchor's weight on negatives of its own class.
 
-    Range [0, 1]. It is 0 by construction for the supervised objectives; for the unsupervised ones it says how much of
-    the hardness goes into pushing a class apart.
+    Range [0, 1]; 0 by construction for the supervised objectives. For the unsupervised ones, it is the share of the
+    repulsion that pushes a class apart.
 
     Args:
-        log_weights: (N, M) logarithms of the weights, from `Hardening.log_weights`.
+        log_weights: Logarithms of the weights (N, M), from `Hardening.log_weights`.
         pairs: Positives and negatives of each anchor.
 
     Returns:
@@ -68,7 +68,7 @@ def negative_statistics(
     past_id: Tensor | None = None,
     max_anchors: int | None = None,
 ) -> dict[str, Tensor]:
-    """Compute `ContrastiveLoss.negative_statistics` of normalized features, in memory of O(N).
+    """Compute `ContrastiveLoss.negative_statistics` of normalized features in O(N) memory.
 
     Example:
         >>> ids = torch.tensor([0, 0, 1, 1])
@@ -86,7 +86,7 @@ def negative_statistics(
         of_anchors = {"effective": effective, "fraction": effective / pairs.negatives.sum(1)}
         if negatives == "all":
             of_anchors["false_share"] = false_negative_share(log_weights, pairs)
-        # An anchor of no use counts 0: to pick the others, a GPU would be waited for.
+        # Unusable anchors are zeroed: selecting the others would synchronize with the GPU.
         usable.append(pairs.anchors)
         for name, values in of_anchors.items():
             parts[name].append(values.where(pairs.anchors, 0.0))
@@ -95,13 +95,13 @@ def negative_statistics(
 
 
 class SimilarityHistograms(NamedTuple):
-    """Shares of all pairs by their inner product; each histogram sums to 1, or to 0 where there is no pair.
+    """Histograms of the inner products of pairs; each sums to 1, or to 0 if there are no pairs.
 
     Attributes:
-        edges: (B + 1,) edges of the bins: [-1, 1] for features in the unit ball, wider for others.
-        positives: (B,) of same-class pairs, ideal 1.
-        negatives: (B,) of the negatives, ideal -1/(C - 1).
-        hardened: (B,) of the negatives by the weight that hardening gives them; None without hardening.
+        edges: Bin edges (B + 1,): from -1 to 1 for features in the unit ball, wider for others.
+        positives: Histogram (B,) of same-class pairs; ideally all at 1.
+        negatives: Histogram (B,) of negatives; ideally all at -1/(C - 1).
+        hardened: Histogram (B,) of negatives weighted by the hardening; None without hardening.
     """
 
     edges: Tensor
@@ -119,15 +119,15 @@ def similarity_histograms(
     num_bins: int = 100,
     max_anchors: int | None = None,
 ) -> SimilarityHistograms:
-    """Count the similarities of all pairs of some features, in memory of O(N).
+    """Compute histograms of the similarities of all pairs of features in O(N) memory.
 
     Args:
-        z: (N, d) normalized features.
-        labels: (N,) integers.
-        hardening: eta; None to leave the hardened negatives out.
+        z: Normalized features (N, d).
+        labels: Classes (N,), integers.
+        hardening: eta; None to skip the hardened histogram.
         negatives: ``other_classes`` or ``all`` other samples, see `ContrastiveLoss`.
         num_bins: Number of bins B.
-        max_anchors: About how many anchors to look at, evenly spread; None for all.
+        max_anchors: Approximate number of anchors to use, evenly spread; None for all.
 
     Returns:
         The histograms, in float64 on the CPU.
@@ -155,19 +155,19 @@ def similarity_histograms(
     for rows in _blocks(len(z), len(z), max_anchors):
         similarity, pairs = z[rows] @ z.T, label_pairs(labels, negatives, rows=rows)
         bins = ((similarity + reach) * (num_bins / (2 * reach))).long().clamp_(0, num_bins - 1)
-        # Weights of 0 and 1 are several times as fast as selecting by the masks.
+        # Using the masks as weights is several times faster than indexing with them.
         positive += _count(bins, pairs.positives, num_bins)
         negative += _count(bins, pairs.negatives, num_bins)
         if hardening is not None:
             weights = hardening.log_weights(similarity, pairs.negatives).exp_()
-            hardened += _count(bins, weights.mul_(pairs.negatives), num_bins)  # an anchor may have no negative at all
+            hardened += _count(bins, weights.mul_(pairs.negatives), num_bins)  # rows without negatives
     shares = [counts / counts.sum().clamp(min=1e-300) for counts in (positive, negative, hardened)]
     edges = torch.linspace(-reach, reach, num_bins + 1, dtype=torch.float64)
     return SimilarityHistograms(edges, shares[0], shares[1], None if hardening is None else shares[2])
 
 
 def _blocks(num_anchors: int, num_others: int, max_anchors: int | None) -> Iterator[slice]:
-    """Cut the anchors, or about ``max_anchors`` of them, evenly spread, into blocks that are looked at together."""
+    """Split the anchors, or about ``max_anchors`` evenly spread ones, into blocks of bounded memory."""
     step = 1 if max_anchors is None else max(1, num_anchors // max_anchors)
     height = step * max(1, ELEMENTS_AT_ONCE // max(1, num_others))
     return (slice(start, start + height, step) for start in range(0, num_anchors, height))

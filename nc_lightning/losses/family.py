@@ -9,7 +9,7 @@ Loss = TypeVar("Loss", bound=type[ContrastiveLoss])
 
 
 def _with_options(loss: Loss) -> Loss:
-    """List in the signature of a loss, instead of ``**options``, those of `ContrastiveLoss` after the temperature."""
+    """Replace ``**options`` in the signature of a loss by the arguments of `ContrastiveLoss` after the temperature."""
     *own, _ = signature(loss.__init__).parameters.values()
     options = [*signature(ContrastiveLoss).parameters.values()]
     after = [option.name for option in options].index("temperature") + 1
@@ -20,9 +20,9 @@ def _with_options(loss: Loss) -> Loss:
 
 @_with_options
 class SCLLoss(ContrastiveLoss):
-    """Supervised contrastive loss: negatives of other classes, all weighing alike.
+    """Supervised contrastive loss: negatives are samples of other classes, equally weighted.
 
-    For the arguments see `ContrastiveLoss`.
+    See `ContrastiveLoss` for the arguments.
 
     Example:
         >>> import torch
@@ -36,10 +36,10 @@ class SCLLoss(ContrastiveLoss):
 
 @_with_options
 class HSCLLoss(ContrastiveLoss):
-    """Hard supervised contrastive loss: negatives of other classes, the similar ones weighing more.
+    """Hard supervised contrastive loss: negatives are samples of other classes, similar ones weighted more.
 
-    Never below `SCLLoss`, and equal to it at neural collapse and for ``beta=0``. For the arguments see
-    `ContrastiveLoss`.
+    Never below `SCLLoss`, and equal to it at neural collapse and for ``beta=0``. See `ContrastiveLoss` for the
+    arguments.
 
     Example:
         >>> import torch
@@ -54,10 +54,10 @@ class HSCLLoss(ContrastiveLoss):
 
 @_with_options
 class UCLLoss(ContrastiveLoss):
-    """Unsupervised contrastive loss: every other sample is a negative, all weighing alike.
+    """Unsupervised contrastive loss: every other sample is a negative, equally weighted.
 
-    Labels name the positives: of the same class as in the paper's experiments, or of the same image if each image has
-    a label of its own. For the arguments see `ContrastiveLoss`.
+    Labels only determine the positives: samples of the same class, as in the paper's experiments, or views of the same
+    image if each image has a unique label. See `ContrastiveLoss` for the arguments.
 
     Example:
         >>> import torch
@@ -71,10 +71,10 @@ class UCLLoss(ContrastiveLoss):
 
 @_with_options
 class HUCLLoss(ContrastiveLoss):
-    """Hard unsupervised contrastive loss: every other sample is a negative, the similar ones weighing more.
+    """Hard unsupervised contrastive loss: every other sample is a negative, similar ones weighted more.
 
-    Never below `UCLLoss`, and equal to it for ``beta=0``; neural collapse is not its minimum, as hardness finds the
-    negatives of the anchor's own class. For the arguments see `ContrastiveLoss`.
+    Never below `UCLLoss`, and equal to it for ``beta=0``. Neural collapse is not its minimum, because hardness favors
+    negatives of the anchor's own class. See `ContrastiveLoss` for the arguments.
 
     Example:
         >>> import torch

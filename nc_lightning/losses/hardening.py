@@ -1,7 +1,7 @@
-"""Hardening eta: how much more a negative weighs the more it looks like the anchor.
+"""Hardening functions eta, which give more weight to negatives that are similar to the anchor.
 
-A hardening is non-negative and non-decreasing in the similarity s; weights are eta(s) over its sum, for each anchor by
-itself. These are the conditions under which hard negatives never lower the loss (arXiv 2311.05139).
+eta is non-negative and non-decreasing in the similarity s; the weights of each anchor's negatives are eta(s) normalized
+to sum to 1. Under these conditions hardening never lowers the loss (arXiv 2311.05139).
 """
 
 from abc import ABC, abstractmethod
@@ -14,39 +14,39 @@ from nc_lightning.checks import check_fraction, check_number
 
 
 class Hardening(ABC):
-    """Weights of an anchor's negatives; subclasses say how they grow."""
+    """Base class of the hardening functions; subclasses implement `log_eta`."""
 
     never_nan = False
-    """Whether eta is a number for every similarity, so that nobody has to look, which waits for a device."""
+    """Whether eta is never NaN; if so, the check is skipped, which would synchronize with the device."""
 
     @abstractmethod
     def log_eta(self, similarity: Tensor, negatives: Tensor) -> Tensor:
-        """Logarithm of eta, up to a constant for each row.
+        """Compute the logarithm of eta, up to a constant for each row.
 
         Args:
-            similarity: (N, M) similarities s of N anchors to M samples.
-            negatives: (N, M) bool, which of them are negatives.
+            similarity: Similarities s (N, M) of N anchors to M samples.
+            negatives: Boolean mask (N, M) of the negatives.
 
         Returns:
-            (N, M); -inf where eta is 0; anything off the mask.
+            (N, M); -inf where eta is 0; arbitrary values outside the mask.
         """
 
     def log_weights(self, similarity: Tensor, negatives: Tensor) -> Tensor:
-        """Logarithm of the weights of an anchor's negatives, normalized over each row.
+        """Compute the logarithm of the weights of each anchor's negatives, normalized over each row.
 
         Args:
-            similarity: (N, M) similarities s.
-            negatives: (N, M) bool mask.
+            similarity: Similarities s (N, M).
+            negatives: Boolean mask (N, M) of the negatives.
 
         Returns:
-            (N, M); hugely negative off the mask and where eta is 0. A row sums to 1 after exp if it has a negative.
-            Where eta is 0 for all negatives of an anchor, they weigh alike.
+            (N, M); a large negative number outside the mask and where eta is 0. A row with a negative sums to 1 after
+            exp. If eta is 0 for all negatives of an anchor, they are weighted equally.
 
         Raises:
             ValueError: If eta is NaN for a negative.
         """
         lowest = torch.finfo(similarity.dtype).min
-        # Where features are not finite the loss is NaN whatever they weigh; but one cannot draw by weights of NaN.
+        # The loss of non-finite features is NaN with any weights, but drawing negatives needs finite weights.
         similarity = similarity.nan_to_num(0.0, 0.0, 0.0)
         log_eta = self.log_eta(similarity, negatives).masked_fill(~negatives, -torch.inf)
         if not self.never_nan and log_eta.isnan().any():
@@ -62,7 +62,7 @@ class Hardening(ABC):
 
 
 class _ByPower(Hardening):
-    """A hardening with a hardness ``beta``, the power of something positive."""
+    """A hardening of the form base(s)^beta with a non-negative base."""
 
     never_nan = True
 
@@ -72,10 +72,10 @@ class _ByPower(Hardening):
 
 
 class Exponential(_ByPower):
-    """eta(s) = e^{beta s}; ``beta`` 0 weighs all alike. The paper's choice.
+    """Hardening eta(s) = e^{beta s}, the paper's choice.
 
     Args:
-        beta: Hardness >= 0.
+        beta: Hardness >= 0; 0 weights all negatives equally.
 
     Raises:
         ValueError: If beta is negative.
@@ -92,10 +92,10 @@ class Exponential(_ByPower):
 
 
 class Polynomial(_ByPower):
-    """eta(s) = max(0, 1 + s)^beta, made for similarities in [-1, 1].
+    """Hardening eta(s) = max(0, 1 + s)^beta, for similarities in [-1, 1].
 
     Args:
-        beta: Power >= 0; 0 weighs all alike.
+        beta: Exponent >= 0; 0 weights all negatives equally.
 
     Raises:
         ValueError: If beta is negative.
@@ -115,10 +115,10 @@ class Polynomial(_ByPower):
 
 
 class Threshold(Hardening):
-    """eta(s) = 1 for the hardest fraction of an anchor's negatives, ties included, and 0 for the others.
+    """Hardening eta(s) = 1 for the hardest fraction of an anchor's negatives, including ties, and 0 for the others.
 
     Args:
-        fraction: Share in (0, 1]; at least one negative is kept.
+        fraction: Fraction in (0, 1] of the negatives to keep; at least one is kept.
 
     Raises:
         ValueError: If the fraction is out of its range.
@@ -136,7 +136,7 @@ class Threshold(Hardening):
         self.fraction = fraction
 
     def log_eta(self, similarity: Tensor, negatives: Tensor) -> Tensor:
-        """Return 0 for the hardest, -inf for the others."""
+        """Return 0 for the hardest negatives, -inf for the others."""
         ordered = similarity.detach().masked_fill(~negatives, -torch.inf).sort(1, descending=True).values
         kept = (self.fraction * negatives.sum(1)).ceil().clamp(min=1).long()
         weakest = ordered.gather(1, (kept - 1)[:, None])
@@ -144,14 +144,14 @@ class Threshold(Hardening):
 
 
 class CustomHardening(Hardening):
-    """eta from a function of your own, checked on a grid before it is used.
+    """Hardening by a user-defined eta, which the constructor checks on a grid.
 
     Args:
-        eta: Function of a tensor of similarities, elementwise.
-        span: The grid covers s in [-span, span]; 1 for normalized features.
+        eta: Elementwise function of a tensor of similarities.
+        span: Bound of the grid, which covers s in [-span, span]; 1 for normalized features.
 
     Raises:
-        ValueError: If eta is negative, not finite or decreases anywhere on the grid.
+        ValueError: If eta is negative, not finite or decreasing anywhere on the grid.
 
     Example:
         >>> s, mask = torch.tensor([[-0.5, 0.5]]), torch.ones(1, 2, dtype=torch.bool)

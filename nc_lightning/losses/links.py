@@ -1,7 +1,7 @@
-"""Links psi: how a loss grows with t, the similarity of negatives over that of the positive.
+"""Link functions psi, which turn similarity differences t = (s_negative - s_positive) / temperature into a loss.
 
-A link has the form psi(t_1, ..., t_k) = phi(sum_n w_n chi(t_n)), convex and non-decreasing in each t: what the theorems
-on neural collapse ask for (arXiv 2311.05139).
+A link has the form psi(t_1, ..., t_k) = phi(sum_n w_n chi(t_n)) and is convex and non-decreasing in each t, as the
+theorems on neural collapse require (arXiv 2311.05139).
 """
 
 import math
@@ -19,23 +19,23 @@ InfoNCEForm = Literal["mean", "sum"]
 
 
 class Link(ABC):
-    """A loss of the negatives of one (anchor, positive) pair; subclasses say which."""
+    """Base class of the links: the loss of one (anchor, positive) pair as a function of its negatives."""
 
     @abstractmethod
     def __call__(self, t: Tensor, log_weights: Tensor, count: Tensor) -> Tensor:
         """Compute psi along the last dimension.
 
         Args:
-            t: (..., n), t_n = (s_negative - s_positive) / temperature; anything where the weight is 0.
-            log_weights: (..., n) logarithms of weights that sum to 1; hugely negative for what is no negative.
-            count: (...) how many negatives there are, for links that sum over them.
+            t: Differences (..., n), t_n = (s_negative - s_positive) / temperature; arbitrary where the weight is 0.
+            log_weights: Logarithms (..., n) of weights that sum to 1; a large negative number for non-negatives.
+            count: Number of negatives (...), for links that sum over them.
 
         Returns:
-            (...) loss in nats, where psi is a logarithm.
+            Loss (...), in nats if psi is a logarithm.
         """
 
     def mixture(self, t: list[float], weights: list[float], count: int = 1) -> float:
-        """Return psi at given values of t with given weights, in float64: what the theoretical bounds are made of.
+        """Compute psi at given values of t with given weights in float64, for the theoretical bounds.
 
         Example:
             >>> round(InfoNCE().mixture([0.0], [1.0]), 6)
@@ -53,11 +53,11 @@ class Link(ABC):
 
 
 class InfoNCE(Link):
-    """Cross-entropy of the positive among the negatives: log(alpha + mean_n e^{t_n}), or the sum in place of the mean.
+    """Cross-entropy of the positive among the negatives: log(alpha + mean_n e^{t_n}), or with a sum over n.
 
     Args:
         form: ``mean``, as in the paper, or ``sum``, as in SimCLR and SupCon.
-        alpha: Weight >= 0 of the positive in the denominator; 1 is the usual, 0 leaves it out (decoupled).
+        alpha: Weight >= 0 of the positive in the denominator; usually 1, or 0 for the decoupled loss.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -77,7 +77,7 @@ class InfoNCE(Link):
         self.alpha = alpha
 
     def of_log_mean(self, log_mean: Tensor, count: Tensor) -> Tensor:
-        """Compute psi from log sum_n w_n e^{t_n}, which is all that it needs of the negatives."""
+        """Compute psi from log sum_n w_n e^{t_n}."""
         total = log_mean + count.log() if self.form == "sum" else log_mean
         if self.alpha == 0:
             return total
@@ -89,13 +89,13 @@ class InfoNCE(Link):
 
 
 def _weighted_mean(chi: Callable[[Tensor], Tensor], t: Tensor, log_weights: Tensor) -> Tensor:
-    """Return sum_n w_n chi(t_n); where the weight is 0, t may be anything, even infinite."""
+    """Compute sum_n w_n chi(t_n), ignoring t where the weight is 0, even if it is infinite."""
     weights = log_weights.exp()
     return (weights * chi(torch.where(weights > 0, t, 0.0))).sum(-1)
 
 
 class _MeanLink(Link):
-    """A link whose phi is the identity: the weighted mean of chi(t)."""
+    """A link with phi the identity: the weighted mean of chi(t)."""
 
     @abstractmethod
     def chi(self, t: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class _MeanLink(Link):
 
 
 class Logistic(_MeanLink):
-    """Mean of log(1 + e^{t_n}): each negative is compared with the positive by itself.
+    """Mean of log(1 + e^{t_n}): each negative is compared with the positive separately.
 
     Source:
         arXiv 2311.05139; Arora et al. (2019), arXiv 1902.09229.
@@ -123,10 +123,10 @@ class Logistic(_MeanLink):
 
 
 class Triplet(_MeanLink):
-    """Mean of max(0, t_n + margin): negatives count until they are a margin below the positive.
+    """Mean of max(0, t_n + margin): a negative counts until its t_n is below -margin.
 
     Args:
-        margin: >= 0.
+        margin: Margin >= 0, on the scale of t.
 
     Raises:
         ValueError: If the margin is negative.
@@ -149,12 +149,12 @@ class Triplet(_MeanLink):
 
 
 class CustomLink(Link):
-    """A link from functions of your own, phi(sum_n w_n chi(t_n)), checked on a grid before it is used.
+    """User-defined link phi(sum_n w_n chi(t_n)), which the constructor checks on a grid.
 
     Args:
-        phi: Function of a tensor, elementwise.
-        chi: Function of a tensor, elementwise.
-        span: The grid covers t in [-span, span]; take the largest 2 / temperature that will occur.
+        phi: Elementwise function of a tensor.
+        chi: Elementwise function of a tensor.
+        span: Bound of the grid, which covers t in [-span, span]; use 2 / (smallest temperature).
 
     Raises:
         ValueError: If psi is not convex and non-decreasing on the grid, or not finite there.
@@ -180,7 +180,7 @@ class CustomLink(Link):
         return self.phi(_weighted_mean(self.chi, t, log_weights))
 
     def _check(self, span: float) -> None:
-        """Walk along lines on which one or several negatives move: a convex psi is convex along each of them."""
+        """Check psi along lines on which one or several negatives move: a convex psi is convex along each line."""
         t = torch.linspace(-span, span, 2001, dtype=torch.float64)
         fixed = torch.tensor([0.0, -span, span, -span / 2, span / 2], dtype=torch.float64)
         for weight in (1.0, 0.5, 0.1):

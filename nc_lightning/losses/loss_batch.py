@@ -1,4 +1,4 @@
-"""The inputs of a loss, checked and gathered, and its result."""
+"""Checked inputs of a loss, and its result."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,14 @@ from nc_lightning.distributed.global_batch import Shares
 
 
 class LossBatch(NamedTuple):
-    """Features of a process, and who is whose positive and negative in the batch of all processes.
+    """Features of this process, and the positive ids of the global batch.
 
     Attributes:
-        z: (n, d) features of this process, float32 or float64.
-        ids: (N,) integers of the whole batch; equal ids are each other's positives.
-        past: (M, d) normalized features that are negatives only; None without any.
-        past_ids: (M,) their ids.
-        shares: Number of rows on each process; None for a batch of this process alone.
+        z: Features (n, d) of this process, float32 or float64.
+        ids: Integer ids (N,) of the global batch; samples with equal ids are each other's positives.
+        past: Normalized features (M, d) of the queue, negatives only; None without a queue.
+        past_ids: Ids (M,) of the features in the queue.
+        shares: Number of rows on each process; None if the batch is local to this process.
     """
 
     z: Tensor
@@ -26,13 +26,13 @@ class LossBatch(NamedTuple):
 
 
 class LossResult(NamedTuple):
-    """The loss of a batch, and the size of what it was computed of.
+    """Loss of a batch, with the numbers of samples and pairs.
 
     Attributes:
         value: 0-dimensional loss.
-        num_pairs: Number of (anchor, positive) pairs of the whole batch; 0 where there is nothing to learn from.
-        batch_size: Number of samples of the whole batch, over all processes.
-        shares: Number of samples on each process; None for a batch of this process alone.
+        num_pairs: Number of usable (anchor, positive) pairs in the batch; if it is 0, so is the loss.
+        batch_size: Number of samples in the batch, over all processes with ``sync="global"``.
+        shares: Number of samples on each process; None if the batch is local to this process.
     """
 
     value: Tensor

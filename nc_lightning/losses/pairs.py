@@ -1,4 +1,4 @@
-"""Which samples of a batch are an anchor's positives and which its negatives."""
+"""Positives and negatives of each anchor in a batch."""
 
 from typing import Literal, NamedTuple
 
@@ -12,12 +12,12 @@ Positives = Literal["label", "view"]
 
 
 class Pairs(NamedTuple):
-    """Masks over all (anchor, other) pairs of N anchors with the batch and, behind it, what a queue holds.
+    """Masks over all pairs of N anchors with M samples: the batch, followed by the queue.
 
     Attributes:
-        positives: (N, M) bool.
-        negatives: (N, M) bool.
-        anchors: (N,) bool, anchors with at least one positive and one negative; the others contribute nothing.
+        positives: Boolean mask (N, M).
+        negatives: Boolean mask (N, M).
+        anchors: Boolean mask (N,) of anchors with at least one positive and one negative; the others are skipped.
     """
 
     positives: Tensor
@@ -25,18 +25,19 @@ class Pairs(NamedTuple):
     anchors: Tensor
 
     def usable(self) -> tuple[Tensor, Tensor]:
-        """Indices (P,) of the anchors and (P,) of the positives of all usable pairs."""
+        """Return the indices (P,) of the anchors and (P,) of the positives of all usable pairs."""
         anchor, positive = torch.nonzero(self.positives & self.anchors[:, None], as_tuple=True)
         return anchor, positive
 
 
 def positive_ids(labels: Tensor, instances: Tensor | None, positives: Positives) -> Tensor:
-    """Reduce labels and views to one id for each sample: equal ids are each other's positives.
+    """Combine labels and views into one id per sample; samples with equal ids are each other's positives.
 
     Args:
-        labels: (N,) integers, negative where unknown.
-        instances: (N,) integers >= 0, equal for views of the same sample; None if every row is a sample of its own.
-        positives: By ``label``, where an unknown one leaves the sample to its own views; or by ``view`` alone.
+        labels: Classes (N,), integers, negative where unknown.
+        instances: Sample ids (N,), integers >= 0, equal for views of the same sample; None if every row is a separate
+            sample.
+        positives: ``label``, where the only positives of an unlabeled sample are its own views; or ``view``.
 
     Returns:
         (N,) integers.
@@ -55,9 +56,10 @@ def positive_ids(labels: Tensor, instances: Tensor | None, positives: Positives)
 
 
 def past_ids(labels: Tensor, positives: Positives) -> Tensor:
-    """Reduce the labels of a queue to ids that compare with `positive_ids`.
+    """Convert the labels of a queue to ids comparable with `positive_ids`.
 
-    A queue does not record views: by ``view``, or with an unknown label, a past feature differs from every class.
+    A queue does not record which sample a feature came from, so by ``view``, or with an unknown label, a past feature
+    is a negative of every anchor.
 
     Example:
         >>> past_ids(torch.tensor([3, -1]), "label").tolist()
@@ -74,7 +76,7 @@ def label_pairs(
     past: Tensor | None = None,
     rows: slice = slice(None),
 ) -> Pairs:
-    """Pair the samples of a batch by their labels.
+    """Compute the masks of positives and negatives from labels.
 
     | objective  | positives of i    | negatives of i, ``negatives=``        | self pairs                       |
     |------------|-------------------|---------------------------------------|----------------------------------|
@@ -82,14 +84,14 @@ def label_pairs(
     | UCL, HUCL  | same label, j != i| every other sample, ``all``           | both with ``include_self``       |
 
     Args:
-        labels: (N,) integers; equal labels are positives of each other.
-        negatives: Which samples are negatives.
+        labels: Ids (N,), integers; samples with equal ids are each other's positives.
+        negatives: ``other_classes`` or ``all`` other samples.
         include_self: Count an anchor as its own positive, and among ``all`` as its own negative, as the paper's code.
-        past: (M,) labels of features that are negatives only, behind the samples of the batch.
-        rows: Which samples are anchors.
+        past: Ids (M,) of the queue; its features are negatives only and follow the samples of the batch.
+        rows: Slice of the samples that are anchors.
 
     Returns:
-        The masks, with as many rows as there are anchors, and N + M columns.
+        The masks, with one row per anchor and N + M columns.
 
     Example:
         >>> label_pairs(torch.tensor([0, 0, 1]), "other_classes").positives.int()

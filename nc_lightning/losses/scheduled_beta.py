@@ -1,4 +1,4 @@
-"""The hardness of a loss: what it was asked to be, and what a schedule has brought it to."""
+"""The hardness of a loss, as configured and as set by a schedule."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ _KEY = "scheduled_beta"
 
 
 class ScheduledBeta(nn.Module):
-    """Part of `ContrastiveLoss` that knows its hardness, and keeps a scheduled one in ``state_dict``.
+    """Part of `ContrastiveLoss` that manages the hardness and saves a scheduled one in ``state_dict``.
 
-    The loss of a checkpoint depends on the hardness that training had reached, so that one is state, as weights are. A
-    hardness that nobody has changed is not: there the constructor's argument decides, also when weights are loaded.
+    A scheduled hardness is state, like the weights, because the loss at a checkpoint depends on it. A hardness that no
+    schedule has changed is not saved: the constructor's argument applies, also when weights are loaded.
     """
 
     hardening: Hardening
@@ -23,9 +23,13 @@ class ScheduledBeta(nn.Module):
 
     @property
     def beta(self) -> float:
-        """Hardness >= 0 of the hardening, where that has one."""
+        """Hardness >= 0 of the hardening.
+
+        Raises:
+            ValueError: If the hardening has none.
+        """
         if not hasattr(self.hardening, "beta"):
-            # No AttributeError: nn.Module would hide it behind one of its own.
+            # Not an AttributeError, which nn.Module would replace by its own.
             raise ValueError(f"beta: {self.hardening!r} has no hardness to read or to set")
         return float(self.hardening.beta)
 
@@ -36,16 +40,16 @@ class ScheduledBeta(nn.Module):
 
     @property
     def asked_beta(self) -> float:
-        """Hardness that the loss was made with or that was assigned to ``beta``, whatever a schedule does to it."""
+        """Configured hardness: the constructor's argument or the last value assigned to `beta`, before a schedule."""
         return self.beta if self._asked_beta is None else self._asked_beta
 
     @property
     def scheduled_beta(self) -> float | None:
-        """Hardness that a schedule has set; None where it is the one that was asked for."""
+        """Hardness set by a schedule; None if it equals the configured one."""
         return None if self._asked_beta is None or self._asked_beta == self.beta else self.beta
 
     def schedule_beta(self, beta: float) -> None:
-        """Set the hardness >= 0 of the next steps, as `HardNegativeSampler` does, and remember the one asked for.
+        """Set the hardness >= 0 by a schedule, such as that of `HardNegativeSampler`; keep the configured one.
 
         Raises:
             ValueError: If it is negative, or the hardening has none.
@@ -55,7 +59,7 @@ class ScheduledBeta(nn.Module):
         self.hardening.beta = beta  # type: ignore[attr-defined]
 
     def save_scheduled_beta(self, state_dict: dict[str, Any], prefix: str = "") -> None:
-        """Write the hardness to a ``state_dict`` of this loss if it was scheduled, else take it out of there.
+        """Write a scheduled hardness to a ``state_dict`` of this loss, and remove any other from it.
 
         Example:
             >>> from nc_lightning.losses import HSCLLoss
@@ -69,7 +73,7 @@ class ScheduledBeta(nn.Module):
             state_dict[prefix + _KEY] = torch.tensor(beta, dtype=torch.float64)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        # A buffer would be broadcast in every step of DDP, averaged by an EMA, and missed in older checkpoints.
+        # A buffer would be broadcast by DDP in every step, averaged by an EMA, and missing from older checkpoints.
         super()._save_to_state_dict(destination, prefix, keep_vars)
         self.save_scheduled_beta(destination, prefix)
 
@@ -78,5 +82,5 @@ class ScheduledBeta(nn.Module):
         if scheduled is not None and hasattr(self.hardening, "beta"):
             self.schedule_beta(float(scheduled))
         elif self._asked_beta is not None:
-            self.beta = self._asked_beta  # a state without a schedule takes back the one of an earlier state
+            self.beta = self._asked_beta  # a state without a scheduled hardness resets it
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

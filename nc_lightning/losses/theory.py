@@ -1,4 +1,4 @@
-"""What theory says about a contrastive loss: its lower bound, and its values at neural and at total collapse."""
+"""Theoretical values of a contrastive loss: its lower bound, and its values at neural and total collapse."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from nc_lightning.losses.queue import FeatureQueue
 
 
 class TheoreticalValues:
-    """The part of `ContrastiveLoss` that says how far from optimal a value is; its attributes are explained there."""
+    """Part of `ContrastiveLoss` that computes its theoretical values; see there for the attributes."""
 
     negatives: Negatives
     temperature: float | Tensor
@@ -26,30 +26,29 @@ class TheoreticalValues:
 
     @property
     def tau(self) -> float:
-        """The temperature as a number, also where it is learnt."""
+        """Temperature as a number, also if it is learned."""
         return self.temperature.item() if isinstance(self.temperature, Tensor) else self.temperature
 
     @property
     def supervised(self) -> bool:
-        """Whether labels decide which samples are negatives."""
+        """Whether negatives are samples of other classes only."""
         return self.negatives == "other_classes"
 
     def lower_bound(
         self, num_classes: int, batch_size: int | None = None, feature_dim: int | None = None
     ) -> float | None:
-        """Smallest value the loss can have in expectation over batches with balanced classes.
+        """Return the lower bound of the expected loss over batches with balanced classes.
 
         Args:
             num_classes: Number of classes C.
-            batch_size: N. An unsupervised anchor is not its own negative, so N decides how often a negative is of the
-                anchor's class; None stands for large batches.
-            feature_dim: d; None stands for enough.
+            batch_size: Batch size N, on which the share of an anchor's unsupervised negatives in its own class
+                depends; None for the limit of large batches.
+            feature_dim: Feature dimension d; None to assume d >= C - 1.
 
         Returns:
-            The bound, in nats where psi is a logarithm. None where there is none, or none that can be met: without
-            normalization, for positives by view, with debiasing, with past features, which another encoder made, for
-            d < C - 1, and for links that sum over the negatives where their number is not known. For HUCL it is the
-            bound of UCL, which holds but is not tight; see `neural_collapse_value`.
+            The bound, in nats if psi is a logarithm. None if no bound is known or attainable: without normalization,
+            with positives by view, with debiasing, with a queue, for d < C - 1, and for links that sum over an unknown
+            number of negatives. For HUCL it is the bound of UCL, which is not tight; see `neural_collapse_value`.
         """
         if self.normalization == "none" or self.positives == "view" or self.tau_plus > 0 or self.queue is not None:
             return None
@@ -70,15 +69,15 @@ class TheoreticalValues:
         return ucl_lower_bound(num_classes, self.tau, k, self.link, collision)
 
     def neural_collapse_value(self, num_classes: int, batch_size: int | None = None) -> float | None:
-        """Value at neural collapse, which hardened unsupervised losses do not have as their minimum.
+        """Return the value of the loss at neural collapse, which does not minimize hardened unsupervised losses.
 
         Args:
             num_classes: Number of classes C.
-            batch_size: N, as in `lower_bound`.
+            batch_size: Batch size N, as in `lower_bound`.
 
         Returns:
-            The value for balanced classes, in nats where psi is a logarithm; None where `lower_bound` is None. It is
-            that bound, but for hardened unsupervised losses, whose weights favor negatives of the anchor's class.
+            The value for balanced classes, in nats if psi is a logarithm; None if `lower_bound` is None. It equals that
+            bound except for hardened unsupervised losses, whose weights favor negatives of the anchor's own class.
 
         Example:
             >>> from nc_lightning.losses import ContrastiveLoss
@@ -99,9 +98,9 @@ class TheoreticalValues:
 
     @property
     def collapsed_value(self) -> float | None:
-        """Loss when all features are equal: log 2 for the usual link, whatever the hardness and the temperature.
+        """Loss when all features are equal: log 2 for the default link, with any hardness and temperature.
 
-        None for links that sum over all negatives of a batch, where it depends on the batch.
+        None for links that sum over all negatives of a batch, for which it depends on the batch.
         """
         return None if self._sums_over_the_batch else collapsed_value(self.link, self.num_negatives)
 

@@ -1,4 +1,4 @@
-"""torchmetrics for representation geometry."""
+"""Representation geometry as torchmetrics."""
 
 from nc_lightning.metrics.classifier import NC3, NC4
 from nc_lightning.metrics.neural_collapse import NC1, NC2, EffectiveRank, NeuralCollapse, Spectrum

@@ -1,4 +1,4 @@
-"""The state that all geometry metrics share: class statistics, merged over batches and processes."""
+"""Base of the geometry metrics: class statistics, merged over batches and processes."""
 
 import hashlib
 import math
@@ -19,13 +19,13 @@ from nc_lightning.geometry.placement import in_float64, outside_inference, stati
 from nc_lightning.geometry.survey import caveats
 
 LARGE_STATE = 2**28
-"""Bytes of state above which a metric says at construction what it will take."""
+"""Size of the state in bytes above which the constructor warns."""
 
 
 class Float64Metric(Metric):
-    """A metric whose state is in float64: it moves with the module, but stays on the CPU for devices without float64.
+    """Metric with a float64 state, which moves with the module but stays on the CPU for devices without float64.
 
-    There ``device`` is the CPU, and what `compute` returned stays on it, whatever Lightning does with these.
+    In that case ``device`` is the CPU, and results of `compute` stay on it.
     """
 
     def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> nn.Module:
@@ -42,21 +42,21 @@ class Float64Metric(Metric):
 
 
 class ClassStatisticsMetric(Float64Metric):
-    """Base of the geometry metrics: feeds a `ClassStatistics`; a subclass names the measures it reports.
+    """Base of the geometry metrics: updates a `ClassStatistics`; subclasses name the measures to report.
 
-    The state is C d + d^2 float64 numbers and a few more for each class, never the features. It is one tensor: one
-    exchange between processes, which are merged by Chan's update, so that two of them report what one would on all the
-    data. Every process computes. It is not saved in checkpoints, and no cast of the module changes its precision.
+    The state has C d + d^2 float64 numbers and a few per class, and no features. It is a single tensor, so processes
+    synchronize with one collective; their statistics are merged by Chan's update, and every process returns the value
+    of a single process with all data. The state is not saved in checkpoints and not affected by casts of the module.
 
-    In a `torchmetrics.MetricCollection` metrics with equal settings share one state and one update; a fingerprint of
-    the settings within the state keeps all others apart.
+    In a `torchmetrics.MetricCollection`, metrics with equal settings share one state and one update; a fingerprint of
+    the settings in the state keeps the others separate.
 
     Args:
         num_classes: Number of classes C.
         feature_dim: Dimension d of the features.
-        dataset_size: Number of samples that all processes read together with a `DistributedSampler`: what it repeats
-            to give each process as many is then counted once. None where nothing is repeated.
-        **kwargs: Of `torchmetrics.Metric`.
+        dataset_size: Number of samples of a data set sharded by `DistributedSampler`, which duplicates samples to make
+            all shards equal; the duplicates are then counted once. None if there are none.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Raises:
         ValueError: If a size is below 1; and in `update` if shapes do not fit, a label is out of range, or a feature
@@ -64,13 +64,13 @@ class ClassStatisticsMetric(Float64Metric):
     """
 
     is_differentiable = False
-    # Each process keeps statistics of its own, to be merged in `compute`; no elementwise reduction can do that.
+    # Statistics of processes are merged in `compute`; no elementwise reduction can do that.
     full_state_update = True
 
     keys: tuple[str, ...] = ()
     on_unit_sphere = False
     sums: tuple[str, ...] = ()
-    """Names of (C,) sums that a subclass keeps beside the statistics."""
+    """Names of sums (C,) that a subclass keeps next to the statistics."""
 
     state: Tensor
 
@@ -102,17 +102,17 @@ class ClassStatisticsMetric(Float64Metric):
             )
         place = statistics_device(self.device)  # torch's default device
         state = torch.zeros(size, dtype=torch.float64, device=place)
-        # Bytes: torchmetrics compares states by allclose, for which larger numbers could be close.
+        # Single bytes, because torchmetrics compares states by allclose, which could match larger numbers.
         digest = hashlib.sha256(repr(self._settings()).encode()).digest()[:16]
         state[-16:] = torch.tensor(list(digest), dtype=torch.float64, device=place)
         self.add_state("state", default=state, dist_reduce_fx=None)
 
     def _settings(self) -> tuple[Any, ...]:
-        """What decides how a batch changes the state; metrics that differ in it never share one."""
+        """Return the settings on which updates depend; metrics share a state only if these are equal."""
         return (self.num_classes, self.feature_dim, self.dataset_size, self.on_unit_sphere, self.sums)
 
     def _parts(self, state: Tensor) -> dict[str, Tensor]:
-        """Views into a state, by name."""
+        """Return views of the parts of a state, by name."""
         sizes = [math.prod(shape) for shape in self._shapes.values()]
         return {k: v.view(self._shapes[k]) for k, v in zip(self._shapes, state.split(sizes), strict=True)}
 
@@ -131,21 +131,21 @@ class ClassStatisticsMetric(Float64Metric):
         parts["offered"] += offered
 
     def _look(self, parts: dict[str, Tensor], z: Tensor, labels: Tensor) -> None:
-        """Add a batch that was accepted to the sums of a subclass."""
+        """Add a checked batch to the sums of a subclass."""
 
     @staticmethod
     def _not_repeated(dataset_size: int, offered: int) -> int:
-        """How many more samples `DistributedSampler`, which deals them round robin, has for this process at first."""
+        """Return the number of samples left before the padding of `DistributedSampler`, which deals round-robin."""
         rank, processes = rank_and_world_size()
         return max(0, len(range(rank, dataset_size, processes)) - offered)
 
     def _merged(self) -> list[dict[str, Tensor]]:
-        """Parts of each process's state; one before these are synchronized."""
+        """Return the parts of each process's state; only those of this process before synchronization."""
         return [self._parts(state) for state in self.state.view(-1, self.state.shape[-1])]
 
     @property
     def statistics(self) -> ClassStatistics:
-        """The class statistics of everything that was added, by all processes where these are synchronized."""
+        """Class statistics of all batches so far, and of all processes if synchronized."""
         first, *others = self._merged()
         merged = statistics_of({name: part.clone() for name, part in first.items()})
         for other in others:
@@ -156,7 +156,7 @@ class ClassStatisticsMetric(Float64Metric):
         return torch.stack([parts[name] for parts in self._merged()]).sum(0)
 
     def merge_state(self, incoming_state: "dict[str, Any] | Metric") -> None:
-        """Add what another metric with the same settings has seen.
+        """Merge the state of another metric with the same settings.
 
         Raises:
             ValueError: If its settings differ.
@@ -164,7 +164,7 @@ class ClassStatisticsMetric(Float64Metric):
         incoming = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
         other: Any = incoming["state"]
         if other.shape != self.state.shape or not torch.equal(other[-16:], self.state[-16:].to(other)):
-            raise ValueError("incoming_state: got that of a metric with other settings, expected the same ones")
+            raise ValueError("incoming_state: got a metric with other settings, expected the same settings")
         self._computed = None
         self.state = outside_inference(self.state)
         parts, more = self._parts(self.state), self._parts(in_float64(other, self.state.device))
@@ -173,10 +173,10 @@ class ClassStatisticsMetric(Float64Metric):
             parts[name] += more[name]
 
     def compute(self) -> Any:
-        """Return the measure, or a flat dict of them if there are several."""
+        """Return the measure, or a flat dict of several measures."""
         stats = self.statistics.to("cpu")
         values = {key: self._measure(key, stats) for key in self.keys}
-        # Where the state is, as processes average there what is logged.
+        # On the device of the state, where processes average logged values.
         values = {key: value.to(self.state.device) for key, value in values.items()}
         sound = "nc1" not in values and all(torch.isfinite(value).all() for value in values.values())
         if caveats(stats) and not sound and not self._warned:
@@ -188,14 +188,14 @@ class ClassStatisticsMetric(Float64Metric):
         return STATISTICS_MEASURES[key](stats) if stats.present.any() else stats.means.new_full((), torch.nan)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot a value, or a list of values over epochs, beside the ideal as a dashed line of the same color.
+        """Plot a value, or a list of values over epochs, with its ideal as a dashed line of the same color.
 
         Args:
-            val: Of `compute` or `forward`, or a list of them; None to compute it now.
-            ax: Axes of matplotlib to draw on.
+            val: Value from `compute` or `forward`, or a list of values; None to compute it now.
+            ax: Matplotlib axes to draw on; None for a new figure.
 
         Returns:
-            Figure and axes, as every torchmetric does; the figure is None where axes were given.
+            Figure and axes, as for every torchmetric; the figure is None if axes were given.
         """
         drawn: tuple[Any, Any] = self._plot(val, ax)
         figure, axes = drawn
@@ -207,5 +207,5 @@ class ClassStatisticsMetric(Float64Metric):
 
 
 def statistics_of(parts: dict[str, Tensor]) -> ClassStatistics:
-    """Class statistics over the parts of a state, without copying them."""
+    """Wrap the parts of a state as class statistics without copying them."""
     return ClassStatistics.from_state(parts["counts"], parts["means"], parts["scatter"], parts["traces"])

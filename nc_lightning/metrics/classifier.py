@@ -1,4 +1,4 @@
-"""NC3 and NC4 for torchmetrics: a linear classifier beside the class means."""
+"""NC3 and NC4 as torchmetrics: a linear classifier compared with the class means."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ Classifier = nn.Linear | tuple[Tensor, Tensor | None]
 
 
 class ClassifierMetric(ClassStatisticsMetric):
-    """Base of the metrics that know a linear classifier, or class centers.
+    """Base of the metrics that use a linear classifier or class centers.
 
     Raises:
-        ValueError: If the centers are of another number of classes or dimension, or hold no class; or if the classifier
+        ValueError: If the centers have another number of classes or dimension, or no samples; or if the classifier
             does not fit.
     """
 
@@ -38,7 +38,7 @@ class ClassifierMetric(ClassStatisticsMetric):
                 )
             CenterDistances(centers)
         self.centers = centers
-        # Out of sight of nn.Module: the classifier is not ours to move, to save or to train.
+        # Hidden from nn.Module: this metric must not move, save or train the classifier.
         self.__dict__["_classifier"] = classifier
         if classifier is not None:
             check_classifier(*self.classifier, num_classes, feature_dim)
@@ -46,7 +46,7 @@ class ClassifierMetric(ClassStatisticsMetric):
 
     @property
     def classifier(self) -> tuple[Tensor, Tensor | None]:
-        """Weight (C, d) and bias (C,) or None, as they are now, without their graph."""
+        """Current weight (C, d) and bias (C,), or None without a bias; detached."""
         given: Classifier = self.__dict__["_classifier"]
         weight, bias = (given.weight, given.bias) if isinstance(given, nn.Linear) else given
         return weight.detach(), None if bias is None else bias.detach()
@@ -55,7 +55,7 @@ class ClassifierMetric(ClassStatisticsMetric):
         return (*super()._settings(), id(self.centers), id(self.__dict__["_classifier"]))
 
     def _count_mismatches(self, sums: Tensor, z: Tensor, labels: Tensor, to_centers: CenterDistances) -> None:
-        """Add to sums (C,) on how many samples of each class the classifier and the nearest center disagree."""
+        """Add to sums (C,) the number of samples of each class on which classifier and nearest center disagree."""
         wrong = in_float64(nc4_mismatches(z, *self.classifier, to_centers), sums.device)
         sums.index_add_(0, labels.to(wrong.device, torch.int64), wrong)
 
@@ -65,15 +65,15 @@ class ClassifierMetric(ClassStatisticsMetric):
 
 
 class NC3(ClassifierMetric):
-    """NC3, self-duality: distance between a linear classifier and the centered class means. Range [0, 2], ideal 0.
+    """Compute NC3, the distance between a linear classifier and the centered class means. Range [0, 2], ideal 0.
 
-    The definition is `nc_lightning.geometry.nc3`. The classifier is looked at in `compute`.
+    See `nc_lightning.geometry.nc3` for the definition. The classifier is read in `compute`.
 
     Args:
         num_classes: Number of classes C.
         feature_dim: Dimension d of the features.
         classifier: A linear layer, such as that of an `OnlineLinearProbe`, or its weight (C, d) and bias (C,).
-        **kwargs: ``dataset_size``, as of `ClassStatisticsMetric`, and those of `torchmetrics.Metric`.
+        **kwargs: ``dataset_size``, see `ClassStatisticsMetric`, and the arguments of `torchmetrics.Metric`.
 
     Raises:
         ValueError: If a size is below 1, or a shape does not fit.
@@ -92,18 +92,18 @@ class NC3(ClassifierMetric):
 
 
 class NC4(ClassifierMetric):
-    """NC4: share of samples on which a linear classifier and the nearest class center disagree. Range [0, 1], ideal 0.
+    """Compute NC4, the share of samples on which a linear classifier and the nearest class center disagree.
 
-    The definition is `nc_lightning.geometry.nc4_mismatches`; the bias is never left out. The classifier is looked at in
-    `update`. The centers must be known before: run a first pass with any other metric and take its ``statistics``, or
-    give those of the training set for held-out features. No feature is kept.
+    Range [0, 1], ideal 0. See `nc_lightning.geometry.nc4_mismatches` for the definition. The classifier is read in
+    `update`. The centers must be known in advance: use the ``statistics`` of another metric after a first pass, or
+    those of the training set for held-out features. No features are kept.
 
     Args:
         num_classes: Number of classes C.
         feature_dim: Dimension d of the features.
         classifier: A linear layer, such as that of an `OnlineLinearProbe`, or its weight (C, d) and bias (C,).
         centers: Statistics whose class means are the centers.
-        **kwargs: ``dataset_size``, as of `ClassStatisticsMetric`, and those of `torchmetrics.Metric`.
+        **kwargs: ``dataset_size``, see `ClassStatisticsMetric`, and the arguments of `torchmetrics.Metric`.
 
     Raises:
         ValueError: If a size is below 1, or a shape does not fit.

@@ -1,4 +1,4 @@
-"""Geometry metrics for torchmetrics: neural collapse as a whole, NC1, NC2 and the effective rank."""
+"""Geometry metrics as torchmetrics: all measures of neural collapse, NC1, NC2, effective rank and spectrum."""
 
 from typing import Any
 
@@ -12,20 +12,20 @@ from nc_lightning.metrics.classifier import Classifier, ClassifierMetric
 
 
 class NeuralCollapse(ClassifierMetric):
-    """Every measure of `nc_lightning.geometry.measure`, as a flat dict, of features that arrive in batches.
+    """Compute every measure of `nc_lightning.geometry.measure` over batches, as a flat dict.
 
-    ``within_class_variation`` and ``ncc_accuracy`` compare features with class centers, which must be known before.
-    With ``centers`` they are exact: those of the same features from a first pass (``metric.statistics``), or those of
-    the training set for held-out features. Without, they are exact when all features come in one update of one
-    process, whose own class means are the centers then, and NaN otherwise. With a ``classifier`` there are also ``nc3``
-    and, by the same centers, ``nc4``; see `NC3` and `NC4`.
+    ``within_class_variation`` and ``ncc_accuracy`` compare features with class centers, which must be known in advance.
+    They are exact with ``centers``, which come from a first pass over the same features (``metric.statistics``) or, for
+    held-out features, from the training set. Without ``centers`` they are exact if a single update on a single process
+    has all features, whose class means then serve as centers; otherwise they are NaN. With a ``classifier`` the dict
+    also has ``nc3`` and ``nc4``; see `NC3` and `NC4`.
 
     Args:
         num_classes: Number of classes C.
         feature_dim: Dimension d of the features.
         centers: Statistics whose class means are the centers.
         classifier: A linear layer, or its weight (C, d) and bias (C,).
-        **kwargs: ``dataset_size``, as of `ClassStatisticsMetric`, and those of `torchmetrics.Metric`.
+        **kwargs: ``dataset_size``, see `ClassStatisticsMetric`, and the arguments of `torchmetrics.Metric`.
 
     Raises:
         ValueError: If a size is below 1, shapes do not fit, a label is out of range, or a feature is not finite.
@@ -77,7 +77,7 @@ class NeuralCollapse(ClassifierMetric):
             return super()._measure(key, stats)
         sums = {name: self._sum(name).cpu() for name in self.sums}
         if self.centers is None and len(self._merged()) > 1:
-            # Each process knew the distances to its own means only, not to those of all.
+            # Each process only has the distances to its own class means.
             sums = {name: torch.full_like(stats.counts, torch.nan) for name in self.sums}
         if key == "nc4":
             return sums["mismatches"].sum() / stats.counts.sum()
@@ -86,9 +86,9 @@ class NeuralCollapse(ClassifierMetric):
 
 
 class NC1(ClassStatisticsMetric):
-    """NC1, tr Sigma_W / tr Sigma_B: within-class over between-class variance. Range [0, inf], ideal 0.
+    """Compute NC1, within-class over between-class variance, tr Sigma_W / tr Sigma_B. Range [0, inf], ideal 0.
 
-    Args and errors as for `ClassStatisticsMetric`; the definition is `nc_lightning.geometry.nc1`.
+    See `ClassStatisticsMetric` for args and errors, and `nc_lightning.geometry.nc1` for the definition.
 
     Example:
         >>> import torch
@@ -103,9 +103,9 @@ class NC1(ClassStatisticsMetric):
 
 
 class NC2(ClassStatisticsMetric):
-    """NC2, how far the class means are from a simplex ETF: a dict of its four measures, each ideally 0.
+    """Compute NC2, the deviation of the class means from a simplex ETF: a dict of four measures, each ideally 0.
 
-    Args and errors as for `ClassStatisticsMetric`; the definitions are those of `nc_lightning.geometry`.
+    See `ClassStatisticsMetric` for args and errors, and `nc_lightning.geometry` for the definitions.
 
     Example:
         >>> import torch
@@ -121,9 +121,10 @@ class NC2(ClassStatisticsMetric):
 
 
 class EffectiveRank(ClassStatisticsMetric):
-    """Effective rank of the centered class means. Range [0, min(C - 1, d)], ideal C - 1; low in dimensional collapse.
+    """Compute the effective rank of the centered class means, which is low under dimensional collapse.
 
-    Args and errors as for `ClassStatisticsMetric`; the definition is `nc_lightning.geometry.class_mean_effective_rank`.
+    Range [0, min(C - 1, d)], ideal C - 1. See `ClassStatisticsMetric` for args and errors, and
+    `nc_lightning.geometry.class_mean_effective_rank` for the definition.
 
     Example:
         >>> import torch
@@ -139,9 +140,10 @@ class EffectiveRank(ClassStatisticsMetric):
 
 
 class Spectrum(ClassStatisticsMetric):
-    """Sorted eigenvalues of the class means' covariance over the largest, (min(C, d),). Ideal C - 1 ones and a zero.
+    """Compute the sorted eigenvalues (min(C, d),) of the class means' covariance over the largest.
 
-    Args and errors as for `ClassStatisticsMetric`; the definition is `nc_lightning.geometry.class_mean_spectrum`.
+    Ideal C - 1 ones and a zero. See `ClassStatisticsMetric` for args and errors, and
+    `nc_lightning.geometry.class_mean_spectrum` for the definition.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Alignment, self-clustering and uniformity on the unit sphere for torchmetrics."""
+"""Alignment, self-clustering and uniformity on the unit sphere as torchmetrics."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from nc_lightning.metrics.base import ClassStatisticsMetric, Float64Metric
 
 
 class Alignment(ClassStatisticsMetric):
-    """Mean squared distance of two samples of a class on the unit sphere. Range [0, 4], ideal 0.
+    """Compute the mean squared distance between samples of a class on the unit sphere. Range [0, 4], ideal 0.
 
-    Args and errors as for `ClassStatisticsMetric`; the definition is `nc_lightning.geometry.alignment`. Features are
-    projected onto the unit sphere.
+    Features are projected onto the unit sphere. See `ClassStatisticsMetric` for args and errors, and
+    `nc_lightning.geometry.alignment` for the definition.
 
     Example:
         >>> metric = Alignment(num_classes=2, feature_dim=2)
@@ -34,10 +34,11 @@ class Alignment(ClassStatisticsMetric):
 
 
 class SelfCluster(ClassStatisticsMetric):
-    """How much more features cluster on the unit sphere than random ones: 1 at total collapse, about 0 at random.
+    """Compute how much more features cluster on the unit sphere than random ones.
 
-    Args and errors as for `ClassStatisticsMetric`; the definition is `nc_lightning.geometry.self_cluster`. Features are
-    projected onto the unit sphere. Ideal -1/(N - 1) for d = C - 1.
+    It is 1 at total collapse, about 0 for random features, and ideally -1/(N - 1) for d = C - 1. Features are projected
+    onto the unit sphere. See `ClassStatisticsMetric` for args and errors, and `nc_lightning.geometry.self_cluster` for
+    the definition.
 
     Example:
         >>> metric = SelfCluster(num_classes=2, feature_dim=2)
@@ -55,14 +56,14 @@ class SelfCluster(ClassStatisticsMetric):
 
 
 class Uniformity(Float64Metric):
-    """Logarithm of the mean Gaussian potential of all pairs on the unit sphere; lower is more uniform.
+    """Compute the log of the mean Gaussian potential of all pairs on the unit sphere; lower is more uniform.
 
-    The definition is `nc_lightning.geometry.uniformity`. It needs all pairs, so that, unlike every other metric here,
-    this one keeps all features.
+    See `nc_lightning.geometry.uniformity` for the definition. As it needs all pairs, this metric keeps all features,
+    unlike the others.
 
     Args:
-        t: Sharpness > 0.
-        **kwargs: Of `torchmetrics.Metric`.
+        t: Sharpness > 0 of the potential.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Raises:
         ValueError: If ``t`` is not positive; in `update` if a feature is not finite.
@@ -87,7 +88,7 @@ class Uniformity(Float64Metric):
         self.add_state("features", default=[], dist_reduce_fx="cat")
 
     def update(self, z: Tensor, labels: Tensor | None = None) -> None:
-        """Add a batch of features (N, d); labels are of no use here, and taken for the sake of collections."""
+        """Add a batch of features (N, d); ``labels`` is ignored, but lets the metric fit a MetricCollection."""
         check_features(z)
         check_finite(z)
         self.features.append(in_float64(z.detach()))

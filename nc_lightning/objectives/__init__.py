@@ -1,4 +1,4 @@
-"""One LightningModule per objective: SCL, HSCL, UCL and HUCL on one shared base."""
+"""The objectives SCL, HSCL, UCL and HUCL as LightningModules on a shared base."""
 
 from nc_lightning.objectives.base import ContrastiveObjective
 from nc_lightning.objectives.family import HSCL, HUCL, SCL, UCL

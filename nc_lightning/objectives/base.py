@@ -1,4 +1,4 @@
-"""What the four objectives share: encoder, projector, normalization, loss, optimizer, and what is logged."""
+"""Base of the four objectives: encoder, projector, normalization, loss, optimizer and logging."""
 
 import math
 from collections.abc import Callable
@@ -33,39 +33,36 @@ _BUILT_FROM_CODE = ["loss", "link", "hardening", "encoder", "projector", "optimi
 
 
 class ContrastiveObjective(RememberingModule):
-    """A contrastive loss around a shared encoder; `SCL`, `HSCL`, `UCL` and `HUCL` bring their loss along.
+    """Train an encoder and projector with a contrastive loss; `SCL`, `HSCL`, `UCL` and `HUCL` choose the loss.
 
-    Batches are ``(x, y)`` or ``((x1, ..., xV), y)``; all views go through one forward pass. `forward` returns the
-    normalized projections z, for which losses and geometry are meant.
+    Batches are ``(x, y)`` or ``((x1, ..., xV), y)``; all views share one forward pass. `forward` returns the normalized
+    projections z, the input of losses and geometry measures. Weight decay does not apply to biases and norm layers. A
+    `NonFiniteGuard` is added unless the Trainer already has one.
 
-    Logs ``loss/train`` and ``loss/val``, and beside them, where the loss has one, its lower bound for balanced classes
-    ``loss/bound``, the distance to it ``loss/optimality_gap`` and the value of total collapse ``loss/collapsed``. The
-    bound assumes balanced batches: with random ones the gap may be negative. HUCL has the bound of UCL, which is not
-    tight; for the unsupervised objectives the value at neural collapse is ``loss/neural_collapse``. Brings its
-    `NonFiniteGuard` along, unless the Trainer already has one.
+    Logs ``loss/train`` and ``loss/val`` and, where defined, the lower bound for balanced classes ``loss/bound``, the
+    distance to it ``loss/optimality_gap``, the value at total collapse ``loss/collapsed`` and, for unsupervised
+    objectives, the value at neural collapse ``loss/neural_collapse``. The gap can be negative on unbalanced batches.
+    HUCL has the bound of UCL, which is not tight.
 
     Args:
         loss: Loss of (z, labels).
-        encoder: Maps inputs to features h (N, out_features).
+        encoder: Module that maps inputs to features h (N, out_features).
         num_classes: Number of classes C.
-        feature_dim: Dimension d of z; None for C - 1, the least for a simplex.
-        projector: Makes the module between h and z from (encoder.out_features, feature_dim); a module is
-            taken as it is.
-        optimizer: Called with the parameters.
-        lr_scheduler: Called with the optimizer; None for none.
-        lr_interval: When the scheduler steps.
-        channels_last: Keep convolutions in the memory format that is fastest on GPUs.
+        feature_dim: Dimension d of z; None for C - 1, the smallest in which a simplex exists.
+        projector: Module that maps h to z, or a function that makes it from (encoder.out_features, feature_dim).
+        optimizer: Function that makes the optimizer from the parameters.
+        lr_scheduler: Function that makes the scheduler from the optimizer; None for a constant step size.
+        lr_interval: Whether the scheduler steps after every ``step`` or every ``epoch``.
+        channels_last: Whether to keep the encoder in the channels-last memory format, often the fastest on GPUs.
         compile: Whether to compile the encoder.
 
     Attributes:
-        preprocess: Turns uint8 images, or float ones in [0, 1], into what the encoder was trained on: standardized as
-            the data module of the fit does. `forward` takes standardized inputs, the batches of data modules here.
-        class_names: Names of the classes of training in their order, or their labels; None where nothing is known.
-
-    Weight decay, and the trust ratio of LARS with it, leaves biases and the scales of norms alone.
+        preprocess: Module that standardizes uint8 images, or float images in [0, 1], as in training. `forward` takes
+            standardized inputs, as the data modules of this package provide.
+        class_names: Names of the training classes in order, or their labels; None if unknown.
 
     Raises:
-        ValueError: If an argument is out of its range, or the encoder does not say its width.
+        ValueError: If an argument is out of its range, or the encoder has no ``out_features``.
     """
 
     def __init__(
@@ -87,7 +84,7 @@ class ContrastiveObjective(RememberingModule):
             check_count("feature_dim", feature_dim)
         self.save_hyperparameters(ignore=_BUILT_FROM_CODE)
         if is_from_command_line(self.hparams):
-            # LightningCLI gives the configuration instead of the objects: plain types, to be saved as a whole.
+            # LightningCLI provides the configuration instead of the objects: plain types, which are all saved.
             self.save_hyperparameters()
         self.loss = loss
         self.num_classes = num_classes
@@ -103,59 +100,59 @@ class ContrastiveObjective(RememberingModule):
         self._constants, self._constants_for = dict[str, Tensor](), tuple[Any, ...]()
 
     def setup(self, stage: str) -> None:
-        """Refuse strategies under which callbacks cannot call this module."""
+        """Refuse strategies with which callbacks cannot call this module."""
         super().setup(stage)
         check_strategy(self.trainer.strategy)
 
     def configure_model(self) -> None:
-        """Shard encoder and projector where the strategy is FSDP2, each as a whole."""
+        """Shard encoder and projector, one unit each, if the strategy is FSDP2."""
         if self.device_mesh is None or self._is_sharded:
             return
         if any(True for _ in self.loss.parameters()):
-            raise ValueError("loss: got learnt parameters, expected none under FSDP2; use strategy ddp")
+            raise ValueError("loss: got learned parameters, expected none under FSDP2; use strategy ddp")
         self._is_sharded = True
         shard(self.device_mesh, self.encoder, self.projector)
 
     @property
     def backbone(self) -> nn.Module:
-        """The encoder, by the name that `BackboneFinetuning` looks for."""
+        """The encoder, under the name that `BackboneFinetuning` expects."""
         return self.encoder
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map inputs (N, ...) to normalized projections z (N, d), float32 or better."""
+        """Map inputs (N, ...) to normalized projections z (N, d) in float32 or float64."""
         h = self.encoder(x)
-        if type(self.projector) in (nn.Linear, ProjectionHead):  # any other may take features of another form
+        if type(self.projector) in (nn.Linear, ProjectionHead):  # other projectors may take features of another shape
             check_features("encoder", self.encoder, h, next(self.projector.parameters()).shape[1])
         z = self.projector(h)
         check_features("projector", self.projector, z)
         return normalize(z, self.loss.normalization)
 
     def on_fit_start(self) -> None:
-        """Forget the loss's constants of an earlier fit; warn of what does not do what it seems to."""
+        """Reset the reference values of the loss; warn about settings that do not have the intended effect."""
         self._constants_for = ()
         if self.trainer.accumulate_grad_batches > 1:
             rank_zero_warn(
                 f"accumulate_grad_batches: got {self.trainer.accumulate_grad_batches}, which adds no negatives to a "
-                "contrastive loss; for more of them raise batch_size, or queue_size of HardNegativeSampler"
+                "contrastive loss; for more negatives, raise batch_size, or queue_size of HardNegativeSampler"
             )
         if self.trainer.world_size > 1 and any(type(module) in _BATCH_NORMS for module in self.modules()):
             rank_zero_warn(
-                "sync_batchnorm: got False with BatchNorm on several processes, which normalizes each process's share "
-                "by itself and so tells samples apart by where they are; give the Trainer plugins=[BatchNormSync()]"
+                "sync_batchnorm: got False with BatchNorm on several processes, which normalizes each shard separately "
+                "and so leaks which process a sample is on; give the Trainer plugins=[BatchNormSync()]"
             )
 
     def on_train_epoch_start(self) -> None:
-        """Work out the loss's constants again: a temperature that is learnt has moved, and a queue may have come."""
+        """Reset the reference values of the loss: a learned temperature has changed, a queue may have been added."""
         self._constants_for = ()
         forget_logged(self.trainer, *LOSS_REFERENCES)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """Compute the loss of a batch; callbacks find z and the labels beside it."""
+        """Compute the loss of a batch; return it with z and the labels for callbacks."""
         x, labels, instances = concatenate_views(batch)
         z = self(x)
         result = self._loss(z, labels, instances)
-        # What is not finite `NonFiniteGuard` stops at, or leaves out of training; it is no part of the means either,
-        # which are weighed on the device: whether a step is bad is not waited for twice.
+        # `NonFiniteGuard` stops at or skips non-finite steps, so they get weight 0 in the logged means. The weight is
+        # computed on the device, which avoids a second synchronization.
         value = result.value.detach()
         finite = value * 0 == 0
         weight, value = finite * _weight(len(labels)), value.nan_to_num(0.0, 0.0, 0.0)
@@ -166,26 +163,26 @@ class ContrastiveObjective(RememberingModule):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _loss(self, z: Tensor, labels: Tensor, instances: Tensor) -> LossResult:
-        # Sizes in there depend on the labels: where a whole step is compiled, it would be cut into 15 pieces.
+        # Sizes in the loss depend on the labels: compiling it with the step would cause 15 graph breaks.
         return self.loss.compute(z, labels, instances)
 
     def on_validation_start(self) -> None:
-        """Find out whether the loss can be of the batches of all processes together."""
+        """Check whether the loss can be computed over the batches of all processes."""
         super().on_validation_start()
         self._evaluation_sync = self._sync_for(self.trainer.num_val_batches)
         forget_logged(self.trainer, "loss/val")
 
     def on_test_start(self) -> None:
-        """Find out whether the loss can be of the batches of all processes together."""
+        """Check whether the loss can be computed over the batches of all processes."""
         super().on_test_start()
         self._evaluation_sync = self._sync_for(self.trainer.num_test_batches)
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Log the loss of a validation batch; callbacks find z and the labels."""
+        """Log the loss of a validation batch; return z and the labels for callbacks."""
         return self._evaluate(f"loss/{set_name('val', dataloader_idx)}", batch, prog_bar=True)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Log the loss of a test batch; callbacks find z and the labels."""
+        """Log the loss of a test batch; return z and the labels for callbacks."""
         return self._evaluate(f"loss/{set_name('test', dataloader_idx)}", batch)
 
     def _evaluate(self, key: str, batch: Any, prog_bar: bool = False) -> dict[str, Tensor]:
@@ -193,7 +190,7 @@ class ContrastiveObjective(RememberingModule):
         z = self(x)
         result = self.loss.compute(z, labels, instances, sync=self._evaluation_sync)
         if result.num_pairs > 0:
-            # Else there is no positive, and a loss of 0 would look perfect.
+            # Without pairs the loss is 0, which would look optimal.
             self._log_epoch(_weight(len(labels)), {key: result.value}, prog_bar)
         return {"z": z, "labels": labels}
 
@@ -203,30 +200,30 @@ class ContrastiveObjective(RememberingModule):
         return {"features": self(x), "labels": labels}
 
     def configure_callbacks(self) -> list[Callback]:
-        """Bring the guard against NaN and infinity along."""
+        """Add a `NonFiniteGuard` unless the Trainer has one."""
         return unless_present(NonFiniteGuard, self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note objective and hardness, also where a callback saves the weights of another module."""
+        """Save objective and hardness, also if a callback saves the weights of another module."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["objective"] = type(self).__name__
         self.loss.save_scheduled_beta(checkpoint["state_dict"], "loss.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another objective, whose weights would fit."""
+        """Refuse the checkpoint of another objective, whose weights could be loaded."""
         trained = checkpoint.get("objective", type(self).__name__)
         if trained != type(self).__name__:
             raise ValueError(f"checkpoint: got one of {trained}, expected one of {type(self).__name__}")
         super().on_load_checkpoint(checkpoint)
 
     def _sync_for(self, num_batches: list[int | float]) -> Sync | None:
-        """Return what the loss can be of where this process evaluates so many batches; None for its own way."""
+        """Return the sync mode for evaluating this many batches; None to keep the configured one."""
         counts = all_gather_objects(sum(num_batches))
         if len(counts) == 1 or (len(set(counts)) == 1 and math.isfinite(counts[0])) or self.loss.sync == "local":
             return None
         rank_zero_warn(
             f"evaluation: got {', '.join(f'{n:g}' for n in counts)} batches on the {len(counts)} processes, so that "
-            "the loss is the mean over each one's own batches; give them equally many for that of the whole batches"
+            "the loss is computed on each process separately; use equal numbers for the loss of the global batches"
         )
         return "local"
 
@@ -235,11 +232,11 @@ class ContrastiveObjective(RememberingModule):
         self.log_dict(values, on_step=False, on_epoch=True, **options)
 
     def _references(self, loss: Tensor, batch_size: int) -> dict[str, Tensor]:
-        """Values that tell whether a loss of 0.31 is stuck or perfect."""
+        """Return the reference values of the loss, which show how far from optimal it is."""
         state = (batch_size, self.loss.queue is None, getattr(self.loss.hardening, "beta", None), loss.device)
         if self._constants_for != state:
-            # Mostly constant over training, and for drawn negatives a sum over hundreds of terms: not for every step.
-            # Filled in on the device, where Lightning would copy a number and wait.
+            # Cached because with drawn negatives they are sums of hundreds of terms. They are filled on the device,
+            # where Lightning would copy a number and synchronize.
             self._constants_for = state
             self._constants = {key: torch.full_like(loss, v) for key, v in self._make_constants(batch_size).items()}
         references = dict(self._constants)
@@ -259,5 +256,5 @@ class ContrastiveObjective(RememberingModule):
 
 
 def _weight(batch_size: int) -> int:
-    # Lightning averages weights over processes as integers, and would lose what is not a multiple of their number.
+    # Lightning averages weights over processes as integers, which would round weights not divisible by their number.
     return batch_size * rank_and_world_size()[1]

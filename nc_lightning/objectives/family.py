@@ -16,20 +16,20 @@ from nc_lightning.objectives.base import ContrastiveObjective
 
 
 class _Objective(ContrastiveObjective):
-    """One of the four objectives, with the options that their losses share.
+    """Base of the four objectives, with the options that all losses share.
 
     Args:
-        loss: Called with these options, it makes the loss.
-        temperature: tau > 0 of the loss.
-        num_negatives: None for the exact loss, k to draw k negatives for every pair.
+        loss: Function that makes the loss from these options.
+        temperature: Temperature tau > 0 of the loss.
+        num_negatives: Number k of negatives to draw for every pair; None for the exact loss.
         normalization: Normalization of the projections.
-        include_self: Count an anchor as its own positive, and where all samples are negatives also as its own
-            negative, as the paper's code does.
+        include_self: Count an anchor as its own positive, and if all samples are negatives also as its own negative,
+            as the paper's code does.
         link: psi; None for InfoNCE in its mean form.
-        positives: By ``label``, or by ``view``.
-        replacement: Whether to draw with replacement.
-        share_draws: Draw once for each anchor, not for each positive.
-        sync: Loss of all processes' batches together (``global``), or of each one's own (``local``).
+        positives: ``label`` or ``view``.
+        replacement: Whether to draw negatives with replacement.
+        share_draws: Draw once for each anchor instead of once for each of its positives.
+        sync: ``global`` for the loss over the batches of all processes, ``local`` for each process's own batch.
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
     """
 
@@ -62,15 +62,13 @@ class _Objective(ContrastiveObjective):
 
 
 class _HardObjective(_Objective):
-    """One of the two objectives with hard negatives.
-
-    Brings its `HardNegativeSampler` along, unless the Trainer already has one.
+    """Base of the two objectives with hard negatives, which add a `HardNegativeSampler` unless the Trainer has one.
 
     Args:
-        loss: Called with the options, it makes the loss.
-        beta: Hardness >= 0 of the weights e^{beta s}; 0 weighs all negatives alike.
+        loss: Function that makes the loss from its options.
+        beta: Hardness >= 0 of the weights e^{beta s}; 0 weights all negatives equally.
         differentiate_weights: Whether gradients flow through the weights.
-        hardening: eta; None for the exponential one with ``beta``.
+        hardening: eta; None for `Exponential` with ``beta``.
         **kwargs: Options that all losses share, and the arguments of `ContrastiveObjective`.
     """
 
@@ -86,14 +84,14 @@ class _HardObjective(_Objective):
         super().__init__(loss=loss, **kwargs)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Bring the sampler of hard negatives along."""
+        """Add a `HardNegativeSampler` unless the Trainer has one."""
         return [*super().configure_callbacks(), *unless_present(HardNegativeSampler, self)]
 
 
 class SCL(_Objective):
-    """Supervised contrastive learning: samples of other classes are negatives, all weighing alike.
+    """Supervised contrastive learning: negatives are samples of other classes, equally weighted.
 
-    Neural collapse minimizes it, but without hard negatives training tends to end in dimensional collapse
+    Neural collapse minimizes the loss, but without hard negatives training tends to end in dimensional collapse
     (arXiv 2311.05139).
 
     Args:
@@ -110,10 +108,10 @@ class SCL(_Objective):
 
 
 class HSCL(_HardObjective):
-    """Hard supervised contrastive learning: negatives of other classes, the similar ones weighing more.
+    """Hard supervised contrastive learning: negatives are samples of other classes, similar ones weighted more.
 
-    Never below SCL and equal to it at neural collapse, which minimizes both; on the unit ball or sphere training gets
-    there (arXiv 2311.05139). Exactly SCL for ``beta`` 0.
+    The loss is never below that of SCL, and equal to it for ``beta`` 0 and at neural collapse, which minimizes both;
+    with features in the unit ball or on the unit sphere, training reaches neural collapse (arXiv 2311.05139).
 
     Args:
         **kwargs: Options of the loss, see `HSCLLoss`, and the arguments of `ContrastiveObjective`.
@@ -129,13 +127,13 @@ class HSCL(_HardObjective):
 
 
 class UCL(_Objective):
-    """Unsupervised contrastive learning: every other sample is a negative whatever its class, all weighing alike.
+    """Unsupervised contrastive learning: every other sample of any class is a negative, equally weighted.
 
-    Labels only name the positives: samples of one class as in the paper, or views of one image if each image has a
-    label of its own. With positives by class, neural collapse minimizes it (arXiv 2311.05139).
+    Labels only determine the positives: samples of the same class, as in the paper, or views of the same image if each
+    image has a unique label. With positives by class, neural collapse minimizes the loss (arXiv 2311.05139).
 
     Args:
-        tau_plus: Share of false negatives to take out of the mean.
+        tau_plus: Probability that a negative is of the anchor's class, for debiasing.
         **kwargs: Options of the loss, see `UCLLoss`, and the arguments of `ContrastiveObjective`.
 
     Example:
@@ -149,14 +147,14 @@ class UCL(_Objective):
 
 
 class HUCL(_HardObjective):
-    """Hard unsupervised contrastive learning: every other sample is a negative, the similar ones weighing more.
+    """Hard unsupervised contrastive learning: every other sample is a negative, similar ones weighted more.
 
-    Never below UCL, and exactly UCL for ``beta`` 0. Neural collapse is not its minimum: hardness also finds the
-    negatives of the anchor's own class, whose share of the weight is logged as ``negatives/false_share``; too much of
-    it collapses training (arXiv 2311.05139).
+    The loss is never below that of UCL, and equal to it for ``beta`` 0. Neural collapse is not its minimum: hardness
+    favors negatives of the anchor's own class, whose share of the weight is logged as ``negatives/false_share``; too
+    much hardness collapses training (arXiv 2311.05139).
 
     Args:
-        tau_plus: Share of false negatives to take out of the mean.
+        tau_plus: Probability that a negative is of the anchor's class, for debiasing.
         **kwargs: Options of the loss, see `HUCLLoss`, and the arguments of `ContrastiveObjective`.
 
     Example:

@@ -1,4 +1,4 @@
-"""How an objective is optimized: its optimizer and schedule, their step size, and how a resumed run has them."""
+"""Optimizer, schedule and step size of an objective, in a new or a resumed run."""
 
 from typing import Any
 
@@ -29,14 +29,14 @@ _SETTINGS = "optimizer_settings"
 
 
 class OptimizedModule(LightningModule):
-    """A module with one optimizer and perhaps a schedule, which hold the configured settings in a resumed run as well.
+    """LightningModule with one optimizer and an optional schedule, whose configured settings also apply when resuming.
 
-    A checkpoint brings moments, step counts and the position in the schedule; settings that differ from those that it
-    was trained with are those of this run, and a line names them.
+    A resumed run takes moments, step counts and the position in the schedule from the checkpoint. Settings that were
+    changed since then apply, and are printed on one line.
 
     Args:
-        optimizer: Called with the parameters.
-        lr_scheduler: Called with the optimizer; None for a constant step size.
+        optimizer: Function that makes the optimizer from the parameters.
+        lr_scheduler: Function that makes the scheduler from the optimizer; None for a constant step size.
         lr_interval: Whether the scheduler steps after every ``step`` or every ``epoch``.
     """
 
@@ -56,7 +56,7 @@ class OptimizedModule(LightningModule):
 
     @property
     def lr(self) -> float:
-        """The step size that the optimizer is made with; set it to have another, as `LearningRateFinder` does."""
+        """Initial step size of the optimizer; can be set, as `LearningRateFinder` does."""
         return default_lr(self.make_optimizer) if self._lr is None else self._lr
 
     @lr.setter
@@ -65,14 +65,14 @@ class OptimizedModule(LightningModule):
         self._lr = float(value)
 
     def setup(self, stage: str) -> None:
-        """Forget what an earlier fit was resumed from; refuse options that Lightning would stumble over."""
+        """Forget the checkpoint of an earlier fit; refuse options on which Lightning would fail."""
         self._loaded, self._last_metric = None, None
         check_options(self.trainer)
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer and, if there is one, the scheduler with its interval."""
+        """Make the optimizer and, if configured, the scheduler."""
         if attached_trainer(self) is not None:
-            check_tuners(self.trainer)  # when it is known whether the run resumes another, and before they begin
+            check_tuners(self.trainer)  # ckpt_path is known here, and tuners start later
         optimizer, scheduler, self._made = self._make()
         self._schedule = id(scheduler)
         if scheduler is None:
@@ -81,30 +81,30 @@ class OptimizedModule(LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             if self.lr_interval != "epoch":
                 raise ValueError(
-                    "lr_interval: got step with ReduceLROnPlateau, expected epoch, after which there is a new value"
+                    "lr_interval: got step with ReduceLROnPlateau, expected epoch: its metric changes once per epoch"
                 )
             config["monitor"] = monitor = getattr(scheduler, "monitor", "loss/val")
-            # A value that comes every few epochs may be missing after the first one.
+            # A metric that is logged every few epochs may be missing after the first one.
             every = attached_trainer(self) is not None and self.trainer.check_val_every_n_epoch == 1
             config["strict"] = every and not monitor.startswith("geometry/")
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step a schedule for the groups that it was made for, and on a metric only when that was measured again."""
+        """Step a schedule for its own parameter groups, and with a metric only if that was measured again."""
         if isinstance(scheduler, ReduceLROnPlateau):
             if metric is self._last_metric:
                 return
             self._last_metric = metric
         groups = scheduler.optimizer.param_groups
-        # `BackboneFinetuning` adds a group later, whose step size it sets itself.
+        # `BackboneFinetuning` adds a group later and sets its step size itself.
         scheduler.optimizer.param_groups = groups[: len(self._made.groups)] if self._made else groups
         super().lr_scheduler_step(scheduler, metric)
         scheduler.optimizer.param_groups = groups
 
     def on_train_start(self) -> None:
-        """Let the configured settings hold; refuse a start after which processes would wait or steps divide by 0."""
+        """Apply the configured settings; refuse a start that would deadlock processes or divide by 0."""
         if any(id(config.scheduler) != self._schedule for config in self.trainer.lr_scheduler_configs):
-            check_start(self.trainer)  # the trial of a tuner, with a schedule of its own
+            check_start(self.trainer)  # a tuner's trial uses its own schedule
             return
         loaded, self._loaded = self._loaded, None
         if self._made is not None and self.trainer.optimizers:
@@ -118,15 +118,15 @@ class OptimizedModule(LightningModule):
         check_start(self.trainer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the settings of optimizer and schedule."""
+        """Save the settings of optimizer and schedule."""
         if self._made is not None:
             checkpoint[_SETTINGS] = self._made.plain()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the settings that the checkpoint was trained with, and the schedule's state, until training starts."""
+        """Keep the saved settings and the schedule's state until training starts."""
         if {_SETTINGS, "lr_schedulers"} <= checkpoint.keys() and attached_trainer(self) is not None:
             self._loaded = checkpoint[_SETTINGS], checkpoint["lr_schedulers"]
-            # Another schedule may have another state, which Lightning would load into this one.
+            # Lightning would load this state into the new schedule, even if it is of another class.
             checkpoint["lr_schedulers"] = []
 
     def _make(self) -> tuple[Optimizer, Any, Configured]:
@@ -147,9 +147,9 @@ class OptimizedModule(LightningModule):
         return scheduler
 
     def _resume(self, was: dict[str, Any], states: list[dict[str, Any]]) -> None:
-        """Go on from the settings and the schedule's state of a checkpoint, which trained with other ones perhaps."""
+        """Resume from the saved settings and schedule state; apply settings that have changed."""
         (optimizer,), configs = self.trainer.optimizers, self.trainer.lr_scheduler_configs
-        self._made = self._make()[2]  # again: only now is it known how much of training is left
+        self._made = self._make()[2]  # again, as the remaining length of training is known only now
         changes = resume_settings(was, self._made, optimizer)
         if not changes:
             for config, state in zip(configs, states, strict=True):

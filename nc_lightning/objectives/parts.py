@@ -1,4 +1,4 @@
-"""The parts of an objective, encoder and projector: modules, and what they return."""
+"""Checks of encoder and projector, and of the features they return."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 def make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:
-    """Return a projector as it is, or call it with the encoder's width and the dimension of its features.
+    """Return a projector module, or make it from the encoder's width and the feature dimension.
 
     Raises:
         ValueError: If the encoder or the projector is not a module, or the encoder has no ``out_features``.
@@ -31,7 +31,7 @@ def make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Modul
 
 
 def check_features(name: str, module: nn.Module, features: object, width: int | None = None) -> None:
-    """Raise unless what a module returned is a tensor (N, width), of any width for None.
+    """Raise unless features are a tensor (N, width), with any width for None.
 
     Raises:
         ValueError: If it is not; the message begins with ``name``.
@@ -55,4 +55,4 @@ def check_features(name: str, module: nn.Module, features: object, width: int | 
 def _check_module(name: str, module: object) -> None:
     if not isinstance(module, nn.Module):
         got = getattr(module, "__name__", type(module).__name__)
-        raise ValueError(f"{name}: got {got}, expected a torch.nn.Module; call it in the forward of one")
+        raise ValueError(f"{name}: got {got}, expected a torch.nn.Module; wrap a function in one")

@@ -1,4 +1,4 @@
-"""What is asked when training starts, on all processes: where the answer is no, none of them waits for another."""
+"""Checks at the start of training; they fail on all processes together, so that none waits for another."""
 
 import torch
 from lightning.pytorch import Trainer
@@ -10,12 +10,12 @@ from nc_lightning.private_apis.lightning import attached_datamodule, limit_trial
 
 
 def check_start(trainer: Trainer) -> None:
-    """Refuse unequal numbers of batches, different steps to resume from, and an eps of the optimizer that is 0.
+    """Refuse unequal numbers of batches, different resume steps, and an optimizer eps that underflows to 0.
 
-    With unequal numbers of batches, or steps, one process would wait for another forever.
+    With unequal numbers of batches or steps, one process would wait for another forever.
 
     Raises:
-        ValueError: If one of them is so.
+        ValueError: If any of these is found.
     """
     for optimizer in trainer.optimizers:
         _check_eps(optimizer)
@@ -23,12 +23,12 @@ def check_start(trainer: Trainer) -> None:
     if len(set(steps)) > 1:
         raise ValueError(
             f"ckpt_path: got checkpoints of steps {', '.join(map(str, steps))} on the {len(steps)} processes, "
-            "expected the same; give them a folder that they share, or copy the checkpoint to each machine"
+            "expected the same; use a shared folder, or copy the checkpoint to each machine"
         )
     if len(set(counts)) > 1:
         raise ValueError(
             f"train_dataloader: got {', '.join(f'{n:g}' for n in counts)} batches on the {len(counts)} processes, "
-            "expected equally many; use a distributed sampler or drop_last"
+            "expected equal numbers; use a distributed sampler or drop_last"
         )
 
 
@@ -37,13 +37,13 @@ def _check_eps(optimizer: torch.optim.Optimizer) -> None:
         eps, dtype = group.get("eps", 1.0), group["params"][0].dtype
         if 0 < eps < torch.finfo(dtype).tiny:
             raise ValueError(
-                f"optimizer: got eps = {eps:g} with weights in {dtype}, in which it vanishes and steps divide by 0; "
+                f"optimizer: got eps = {eps:g} with weights in {dtype}, in which it is 0 and steps divide by 0; "
                 f"expected at least {torch.finfo(dtype).tiny:.0e}, or precision 16-mixed, bf16-mixed or bf16-true"
             )
 
 
 def check_options(trainer: Trainer) -> None:
-    """Refuse options of the Trainer by which Lightning would divide.
+    """Refuse Trainer options of 0 that make Lightning divide by zero.
 
     Raises:
         ValueError: If ``check_val_every_n_epoch``, ``val_check_interval`` or ``accumulate_grad_batches`` is 0.
@@ -54,25 +54,25 @@ def check_options(trainer: Trainer) -> None:
         raise ValueError(
             "check_val_every_n_epoch: got 0, expected an integer >= 1; limit_val_batches 0 never validates"
         )
-    if getattr(trainer, "val_check_interval", None) == 0:  # it is missing where the interval is a time
+    if getattr(trainer, "val_check_interval", None) == 0:  # missing if the interval is a time
         raise ValueError("val_check_interval: got 0, expected more; limit_val_batches 0 never validates")
 
 
 def check_tuners(trainer: Trainer) -> None:
-    """Refuse Lightning's tuners where they lose a resumed run; let `BatchSizeFinder` try sizes that batches can have.
+    """Refuse Lightning's tuners in a resumed run; limit `BatchSizeFinder` to batch sizes that the data allows.
 
-    A tuner saves the state, tries, and restores what it saved: the optimizer and the epoch of a checkpoint, which
-    Lightning loads later, are lost. And the finder of batch sizes doubles them past the data set, into an error.
+    After its trials a tuner restores the state it saved before Lightning loaded the optimizer and the epoch of the
+    checkpoint, which are then lost. `BatchSizeFinder` would double the batch size beyond the data set and fail.
 
     Raises:
-        ValueError: If a run with a tuner is resumed, or a size to begin with is none of the data module's.
+        ValueError: If a run with a tuner is resumed, or the data module does not support the initial batch size.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, (LearningRateFinder, BatchSizeFinder)) and trainer.ckpt_path is not None:
             found = "optimizer's lr" if isinstance(callback, LearningRateFinder) else "data's batch_size"
             raise ValueError(
-                f"{type(callback).__name__}: got a run that resumes {trainer.ckpt_path}, of which it would keep the "
-                f"weights alone; leave it out, and set the {found} to what it has found"
+                f"{type(callback).__name__}: got a run that resumes {trainer.ckpt_path}, expected a new run: a tuner "
+                f"keeps only the weights of a checkpoint; remove it, and set the {found} to the value it found"
             )
         data = attached_datamodule(trainer)
         if isinstance(callback, BatchSizeFinder) and isinstance(data, LabeledDataModule):

@@ -1,4 +1,4 @@
-"""What a model remembers of the data that it was trained on, compared with the data that it is given later."""
+"""Preprocessing and class names of the training data, saved with the model and compared with later data."""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ from nc_lightning.private_apis.lightning import attached_trainer
 
 
 class RememberingModule(OptimizedModule):
-    """Keeps mean, standard deviation and class names of the data it is trained on, also in checkpoints.
+    """Save mean, standard deviation and class names of the training data in checkpoints.
 
-    Validation, test, prediction and resumed fits compare their data with them.
+    Validation, test, prediction and resumed fits compare their data with these.
 
     Args:
         args: Arguments of `OptimizedModule`.
 
     Attributes:
-        preprocess: Standardizes images as in training.
-        class_names: Names of the classes of training in their order, or their labels; None where nothing is known.
+        preprocess: Module that standardizes images as in training.
+        class_names: Names of the training classes in order, or their labels; None if unknown.
 
     Raises:
-        ValueError: If the classes are others than in training, or inputs cannot be standardized as in training.
+        ValueError: If the classes differ from those of training, or inputs cannot be standardized as in training.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -34,7 +34,7 @@ class RememberingModule(OptimizedModule):
         self.class_names: list[str | int] | None = None
 
     def setup(self, stage: str) -> None:
-        """Remember the data of a fit, until a checkpoint that it resumes is loaded."""
+        """Store the settings of the training data; a resumed checkpoint replaces them."""
         super().setup(stage)
         if stage == "fit":
             data = data_in_use(self.trainer)
@@ -42,18 +42,18 @@ class RememberingModule(OptimizedModule):
             self.class_names = class_names_of(data)
 
     def on_validation_start(self) -> None:
-        """Compare the data with those of training."""
+        """Compare the data with the training data."""
         if self.trainer.state.fn == TrainerFn.VALIDATING:
             self._compare()
 
     def on_test_start(self) -> None:
-        """Compare the data with those of training."""
+        """Compare the data with the training data."""
         self._compare()
 
     on_predict_start = on_test_start
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what is remembered, also where a callback saves the weights of another module."""
+        """Save preprocessing and class names, also if a callback saves the weights of another module."""
         super().on_save_checkpoint(checkpoint)
         self.preprocess.save(checkpoint["state_dict"], "preprocess.")
         if self.preprocess.known:
@@ -62,20 +62,20 @@ class RememberingModule(OptimizedModule):
             checkpoint["class_names"] = self.class_names
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load what a checkpoint remembers; where a fit resumes it, compare the data."""
+        """Load preprocessing and class names; when resuming a fit, compare them with its data."""
         super().on_load_checkpoint(checkpoint)
         trainer = attached_trainer(self)
         fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         state_dict = checkpoint.get("state_dict", {})
         if "standardized" in checkpoint or "preprocess.mean" in state_dict:
             self.preprocess.load(state_dict, "preprocess.")
-        elif not fitting:  # an earlier version's: a fit keeps what its data say
+        elif not fitting:  # from an earlier version; a fit keeps the settings of its data
             self.preprocess.take_from(None)
         if "class_names" in checkpoint or not fitting:
             self.class_names = checkpoint.get("class_names")
         if fitting:
             self.preprocess = self._compare()
-            self.preprocess.save(state_dict, "preprocess.")  # the weights are loaded from there next
+            self.preprocess.save(state_dict, "preprocess.")  # the weights are loaded from it next
 
     def _compare(self) -> Preprocess:
         data = data_in_use(self.trainer)
@@ -84,12 +84,12 @@ class RememberingModule(OptimizedModule):
 
 
 def preprocess_in_use(trained: Preprocess, data: Any) -> Preprocess:
-    """Return how the data are preprocessed; warn where their mean and standard deviation differ from training's.
+    """Return the preprocessing of the data; warn if its mean and standard deviation differ from those of training.
 
-    The data modules here standardize by those of training; loaders and other data modules keep their own.
+    Data modules of this package use the values of training; loaders and other data modules keep their own.
 
     Raises:
-        ValueError: If one of the two standardizes and the other does not, or if the numbers of channels differ.
+        ValueError: If such a data module and training differ in whether they standardize or in the number of channels.
     """
     own = Preprocess()
     own.take_from(data)
@@ -105,9 +105,9 @@ def preprocess_in_use(trained: Preprocess, data: Any) -> Preprocess:
 
 
 def class_names_of(data: Any) -> list[str | int] | None:
-    """Return the names of the classes of a data module or loader in their order, or their labels without names.
+    """Return the class names of a data module or loader in order, or the labels if they have no names.
 
-    Returns None where it has neither, and for unlabeled inputs.
+    Returns None if it has neither, and for unlabeled inputs.
     """
     names = data.names_or_labels() if isinstance(data, LabeledDataModule) else getattr(data, "class_names", None)
     if not isinstance(names, (list, tuple)):
@@ -116,10 +116,10 @@ def class_names_of(data: Any) -> list[str | int] | None:
 
 
 def check_class_names(trained: list[str | int] | None, data: Any) -> None:
-    """Refuse data whose classes have other names than in training, or the same names in another order.
+    """Refuse data whose class names, or their order, differ from training.
 
-    Where one of the two has numbers alone and the other has names, they are taken to be in the same order, with a
-    warning. Another number of classes is not compared: the model is made for its own.
+    If only one of the two has names and the other has numbers, they are assumed to be in the same order, with a
+    warning. Different numbers of classes are not compared.
 
     Raises:
         ValueError: If a class has another name.
@@ -133,11 +133,13 @@ def check_class_names(trained: list[str | int] | None, data: Any) -> None:
     first = differing[0]
     got, expected = repr(own[first]), repr(trained[first])
     if _has_names(own) != _has_names(trained):
-        rank_zero_warn(f"class_names: got {got} for class {first}, {expected} in training; taken to be the same class")
+        rank_zero_warn(
+            f"class_names: got {got} for class {first}, {expected} in training; assumed to be the same class"
+        )
         return
     raise ValueError(
-        f"class_names: got {got} for class {first}, expected {expected} as in training; give the data the classes of "
-        "training in their order"
+        f"class_names: got {got} for class {first}, expected {expected} as in training; order the classes of the "
+        "data as in training"
     )
 
 
@@ -147,5 +149,5 @@ def _has_names(classes: list[str | int]) -> bool:
 
 def _said(preprocess: Preprocess) -> str:
     if preprocess.mean is None:
-        return "inputs taken as they are"
+        return "inputs that are not standardized"
     return "images of " + " and ".join(f"{key} {value}" for key, value in preprocess.settings().items())

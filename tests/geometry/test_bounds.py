@@ -66,7 +66,7 @@ def test_bad_arguments_are_refused(bound):
 def test_too_few_dimensions_are_refused():
     assert scl_lower_bound(10, feature_dim=9) == scl_lower_bound(10)
     for bound in (scl_lower_bound, ucl_lower_bound):
-        with pytest.raises(ValueError, match="feature_dim: got 8, expected at least 9 for 10 classes: fewer"):
+        with pytest.raises(ValueError, match="feature_dim: got 8, expected at least 9 for 10 classes: no simplex"):
             bound(10, feature_dim=8)
 
 
@@ -75,10 +75,10 @@ def test_unbalanced_classes_are_refused_except_for_one_unsupervised_negative():
     assert scl_lower_bound(4, priors=equal) == scl_lower_bound(4)
     assert ucl_lower_bound(4, priors=equal) == ucl_lower_bound(4)
     assert ucl_lower_bound(3, num_negatives=1, priors=skewed) == pytest.approx(0.376078, abs=1e-6)
-    with pytest.raises(ValueError, match=r"priors: got \[0.5, 0.3, 0.2\], expected equal ones: with others SCL can be"):
+    with pytest.raises(ValueError, match=r"priors: got \[0.5, 0.3, 0.2\], expected equal ones; otherwise SCL can be"):
         scl_lower_bound(3, priors=skewed)
     for k in (None, 2):
-        with pytest.raises(ValueError, match="expected equal ones: others have a bound for num_negatives=1 only"):
+        with pytest.raises(ValueError, match="expected equal ones; others have a bound for num_negatives=1 only"):
             ucl_lower_bound(3, num_negatives=k, priors=skewed)
     for wrong in ([0.5, 0.5], [0.5, 0.6, -0.1], [0.5, 0.3, 0.1]):
         with pytest.raises(ValueError, match="expected 3 probabilities that sum to 1"):

@@ -200,8 +200,8 @@ def test_the_etf_meets_the_bound_of_every_link(link, num_classes):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: HSCLLoss(tau_plus=0.1), "tau_plus: got 0.1, expected 0 but for unsupervised InfoNCE"),
-        (lambda: UCLLoss(tau_plus=0.1, link=Logistic()), "tau_plus: got 0.1, expected 0 but for"),
+        (lambda: HSCLLoss(tau_plus=0.1), "tau_plus: got 0.1, expected 0 except for unsupervised InfoNCE"),
+        (lambda: UCLLoss(tau_plus=0.1, link=Logistic()), "tau_plus: got 0.1, expected 0 except for"),
         (lambda: UCLLoss(tau_plus=1.0), r"tau_plus: got 1.0, expected a probability in \[0, 1\)"),
         (lambda: UCLLoss(tau_plus=-0.1), "tau_plus: got -0.1"),
         (lambda: SCLLoss(positives="both"), "positives: got 'both', expected one of label, view"),

@@ -154,7 +154,7 @@ def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="queue_size: got 0, expected an integer >= 1"):
         FeatureQueue(0)
     queue = filled(torch.randn(3, 2), [0, 1, 2])
-    message = "queue: got features of 3 dimensions, expected 2 as of those it holds"
+    message = "queue: got features of 3 dimensions, expected 2, those of the features in it"
     with pytest.raises(ValueError, match=message):
         queue.push(torch.randn(3, 3), torch.tensor([0, 1, 2]))
     loss = SCLLoss()

@@ -184,7 +184,7 @@ def test_merged_states_equal_one_state(metric_class):
         assert_same(values, expected, skip=TWO_LOOKS)
     else:
         assert values.item() == pytest.approx(expected.item(), rel=1e-12)
-    with pytest.raises(ValueError, match="incoming_state: got that of a metric with other settings"):
+    with pytest.raises(ValueError, match="incoming_state: got a metric with other settings"):
         a.merge_state(NC1(6, 8, dataset_size=3))
 
 

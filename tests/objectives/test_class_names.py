@@ -68,7 +68,7 @@ def test_class_counts_are_compared_where_there_are_no_names(tmp_path, command, r
     assert not [w for w in recwarn if "class_names" in str(w.message)]
     with pytest.raises(ValueError, match="class_names: got 2 for class 2, expected 3 as in training"):
         run(command, model(), arrays(tmp_path), path)
-    with pytest.warns(UserWarning, match="class_names: got 'ant' for class 0, 0 in training; taken to be the same"):
+    with pytest.warns(UserWarning, match="class_names: got 'ant' for class 0, 0 in training; assumed to be the same"):
         run(command, model(), arrays(tmp_path, ANIMALS), path)
 
 

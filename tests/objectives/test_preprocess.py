@@ -258,12 +258,12 @@ def test_a_resumed_fit_follows_the_standardization_of_a_third_party_data_module(
 def test_data_that_cannot_be_standardized_as_in_training_are_refused(data, tmp_path):
     as_they_are = other(tmp_path, lambda x: x / 25.0 - 3, "floats")
     trainer = fit(model(), data, tmp_path)
-    with pytest.raises(ValueError, match="data: got inputs taken as they are, expected images of mean .* as in train"):
+    with pytest.raises(ValueError, match="data: got inputs that are not standardized, expected images of .* as"):
         trainer.validate(model(), as_they_are, ckpt_path=tmp_path / "mine.ckpt")
     trainer = fit(model(), as_they_are, tmp_path)
     assert torch.load(tmp_path / "mine.ckpt", weights_only=True)["standardized"] is False
     for command in (trainer.validate, trainer.test, trainer.predict, trainer.fit):
-        with pytest.raises(ValueError, match="data: got images of mean .*, expected inputs taken as they are, as in"):
+        with pytest.raises(ValueError, match="data: got images of mean .*, expected inputs that are not standardized"):
             command(model(), datamodule=data, ckpt_path=tmp_path / "mine.ckpt")
 
 

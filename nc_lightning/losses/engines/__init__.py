@@ -1,4 +1,4 @@
-"""How the losses are computed: autograd for any link, tiles for the exact InfoNCE, and drawn negatives.
+"""Engines that compute the losses: autograd for any link, tiles for the exact InfoNCE, and sampled negatives.
 
-Equations are those of docs/explanations/exact-loss.md.
+Equation numbers refer to docs/explanations/exact-loss.md.
 """

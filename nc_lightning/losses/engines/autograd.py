@@ -11,7 +11,7 @@ from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Pairs
 
 PAIRS_AT_ONCE = 2**22
-"""How many (pair, negative) values are held at a time for links that do not separate."""
+"""Number of (pair, negative) values held at a time for links other than InfoNCE."""
 
 
 def general_loss(
@@ -26,24 +26,22 @@ def general_loss(
     past: Tensor | None = None,
     rows: slice = slice(None),
 ) -> Tensor:
-    """Sum over all (anchor, positive) pairs of psi, in expectation over the batch's negatives.
+    """Sum psi over all (anchor, positive) pairs, in expectation over the batch's negatives (Equation 23).
 
-    Equation 23.
-
-    InfoNCE needs of the negatives one number for each anchor. Other links need every triple of anchor, positive and
-    negative; these are computed in chunks, and again for the gradient, so that memory stays O(N^2).
+    InfoNCE needs only one number per anchor from the negatives. Other links need every triple of anchor, positive and
+    negative; these are computed in chunks, and recomputed for the gradient, so that memory stays O(N^2).
 
     Args:
-        z: (N, d) normalized features, float32 or float64, whose inner products are s.
+        z: Normalized features (N, d), float32 or float64, whose inner products are s.
         pairs: Positives and negatives of each anchor.
-        usable: Its usable pairs, (P,) anchors and (P,) positives.
+        usable: Usable pairs: indices (P,) of the anchors and (P,) of the positives.
         link: psi.
-        hardening: eta, the weights of the negatives.
+        hardening: eta, which weights the negatives.
         temperature: tau.
         differentiate: Whether gradients flow through the weights.
-        tau_plus: Probability that a negative is of the anchor's class, to be taken out of the mean; InfoNCE only.
-        past: (M, d) features that are negatives only, the last columns of ``pairs``.
-        rows: Which samples are the anchors of ``pairs``.
+        tau_plus: Probability that a negative is of the anchor's class, for debiasing; InfoNCE only.
+        past: Features (M, d) of the queue, the last columns of ``pairs``.
+        rows: Slice of the samples that are the anchors of ``pairs``.
 
     Returns:
         0-dimensional sum.
@@ -63,7 +61,7 @@ def general_loss(
         return link(t, log_weights[anchor], count[anchor]).sum()
 
     size = max(1, PAIRS_AT_ONCE // similarity.shape[1])
-    total = similarity.sum() * 0.0  # with a path for the gradient, also where there is no pair
+    total = similarity.sum() * 0.0  # keeps the graph connected even without pairs
     for part in torch.arange(len(anchor), device=z.device).split(size):
         total = total + checkpoint(
             chunk, logits, log_weights, anchor[part], positive[part], use_reentrant=False, preserve_rng_state=False
@@ -72,18 +70,16 @@ def general_loss(
 
 
 def debias(log_mean: Tensor, positive: Tensor, temperature: float | Tensor, tau_plus: float) -> Tensor:
-    """Take the anchor's own class out of a mean over negatives: log max((u - tau_plus) / (1 - tau_plus), u_smallest).
+    """Remove the anchor's own class from a mean over negatives: log max((u - tau_plus) / (1 - tau_plus), u_smallest).
 
-    Equation 24.
-
-    A negative of the anchor's class is as similar as its positive, so it adds e^0 with probability ``tau_plus``. On the
-    unit sphere u is at least e^{(-1 - s_positive) / temperature}.
+    Equation 24. A negative of the anchor's class is assumed to be as similar as its positive, so that it adds e^0 with
+    probability ``tau_plus``. On the unit sphere u is at least u_smallest = e^{(-1 - s_positive) / temperature}.
 
     Args:
-        log_mean: (P,) logarithm of u, the weighted mean of e^{t_n}.
-        positive: (P,) s_positive / temperature.
+        log_mean: Logarithm (P,) of u, the weighted mean of e^{t_n}.
+        positive: Similarities (P,) of the positives over the temperature, s_positive / tau.
         temperature: tau.
-        tau_plus: In [0, 1); 0 leaves the mean as it is.
+        tau_plus: Probability in [0, 1) that a negative is of the anchor's class; 0 returns the mean unchanged.
 
     Returns:
         (P,)

@@ -1,4 +1,4 @@
-"""Values that are computed together with their gradient, on one process or as a sum over several."""
+"""Values computed together with their gradients, on one process or summed over several."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,20 +11,18 @@ from torch.autograd.function import once_differentiable
 from nc_lightning.distributed.global_batch import Shares
 
 Result = tuple[Tensor, Tensor | None, Tensor | None]
-"""A value, its gradient with respect to the features, and that with respect to the temperature."""
+"""A value, and its gradients with respect to features and temperature."""
 Compute = Callable[[Tensor, bool, bool], Result]
-"""Called with the features, whether any gradient is needed, and whether that of the temperature is."""
+"""Function of the features, whether any gradient is needed, and whether that of the temperature is."""
 
 
 def with_known_gradient(compute: Compute, z: Tensor, temperature: float | Tensor | None = None) -> Tensor:
-    """Compute a value and its gradient at once, without a graph between them.
-
-    Equation 11.
+    """Compute a value and its gradient together, without an autograd graph between them (Equation 11).
 
     Args:
-        compute: Computes the value and its gradients without autograd.
-        z: (n, d) features.
-        temperature: Tensor of shape () to learn; anything else gets no gradient.
+        compute: Function that computes the value and its gradients without autograd.
+        z: Features (n, d).
+        temperature: Tensor of shape () to learn; a number gets no gradient.
 
     Returns:
         The value. First derivatives only.
@@ -55,20 +53,18 @@ class _KnownGradient(torch.autograd.Function):
 def sum_over_processes(
     z: Tensor, temperature: float | Tensor, shares: Shares, part: Callable[[Tensor, float | Tensor], Tensor]
 ) -> Tensor:
-    """Add up what each process computes of a sum over the whole batch; the gradient is for averaging over processes.
+    """Sum over processes their parts of a value of the global batch, with gradients for averaging (Equation 22).
 
-    Equation 22.
-
-    DistributedDataParallel averages the gradients of W processes, and the gradient of a loss l of the whole batch is
-    the sum over processes of what reaches the parameters through the share z_r of each. Each process therefore sends
-    back W dl / dz_r. All of it is computed in the forward pass, where the processes meet: the backward pass needs no
-    communication.
+    DistributedDataParallel averages the gradients of W processes, but the gradient of a loss l of the global batch is
+    the sum of the contributions of all shards z_r. Each process therefore returns the gradient W dl / dz_r. It is
+    computed in the forward pass, so that the backward pass needs no communication.
 
     Args:
-        z: (n, d) features of this process.
-        temperature: A number, or a tensor of shape () to learn.
+        z: Features (n, d) of this process.
+        temperature: Number, or a tensor of shape () to learn.
         shares: Number of rows on each process.
-        part: This process's part of the sum, differentiable in the features (N, d) of all and in the temperature.
+        part: Function that computes this process's part from the features (N, d) of the global batch and the
+            temperature; differentiable in both.
 
     Returns:
         0-dimensional sum, on every process. First derivatives only.

@@ -1,6 +1,6 @@
-"""Blocks of whole rows of a batch's similarity matrix: some anchors with everyone, for exponents of any size.
+"""Blocks of whole rows of the similarity matrix, for exponents of any size.
 
-Exponents are relative to each anchor's largest negative: terms neither overflow nor all vanish.
+Exponents are relative to each anchor's hardest negative, so that terms neither overflow nor all underflow.
 """
 
 import math
@@ -15,20 +15,20 @@ from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
 
-# Compared with the largest shifted term, which is 1, 2^-65 is negligible, and its products are no slow denormals.
+# 2^-65 is negligible next to the largest shifted term, which is 1, and its products are not denormal, which is slow.
 SMALLEST_EXPONENT = -65.0
 
 
 class RowBlock(NamedTuple):
-    """Some anchors with everyone.
+    """Rows of the similarity matrix: some anchors with all samples.
 
     Attributes:
-        rows: Which anchors.
-        terms: (kinds, rows, columns), relative to each anchor's hardest negative.
-        hardest: (rows,) its exponent to base 2.
-        negative: (rows,) what positives are compared with.
-        pull: (rows, window) derivative of the losses by that.
-        pushes: (kinds, rows) what each kind of terms is to be multiplied by.
+        rows: Slice of the anchors.
+        terms: Terms (kinds, rows, columns), relative to each anchor's hardest negative.
+        hardest: Base-2 exponents (rows,) of the hardest negatives.
+        negative: L_i - log alpha (rows,), which positives are compared with.
+        pull: Derivatives (rows, window) of the pairs' losses by ``negative``.
+        pushes: Factors (kinds, rows) of the terms in the gradient.
     """
 
     rows: slice
@@ -42,11 +42,9 @@ class RowBlock(NamedTuple):
 def row_blocks(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, loss: Tensor
 ) -> Iterator[RowBlock]:
-    """Yield all anchors (N, d) in blocks with everyone (M, d), and add their pairs' losses to ``loss``.
+    """Yield the rows of all anchors (N, d) with all samples (M, d), and add their losses to ``loss`` (Equation 16).
 
-    Equation 16.
-
-    The caller may write into a block; the next one overwrites it.
+    The caller may write to a block; the next block reuses its memory.
     """
     columns, height = slice(0, len(everyone)), max(1, tile_sizes(z).row_block // len(everyone))
     memory = z.new_empty(2 * min(height, len(z)) * len(everyone))
@@ -64,7 +62,7 @@ def row_blocks(
 
 
 def softplus(margin: Tensor, negative: Tensor, batch: SortedBatch, rows: slice, loss: Tensor) -> Tensor:
-    """Add the softplus of negative - margin of all positives to ``loss``; return its derivatives in place of margin.
+    """Add the softplus of negative - margin to ``loss`` for all positives; overwrite margin by its derivative.
 
     Equation 5.
     """
@@ -74,6 +72,6 @@ def softplus(margin: Tensor, negative: Tensor, batch: SortedBatch, rows: slice, 
 
 
 def view(memory: Tensor, kinds: int, rows: slice, columns: slice) -> Tensor:
-    """Return memory as an uninitialized (kinds, rows, columns)."""
+    """View a flat buffer as an uninitialized tensor (kinds, rows, columns)."""
     shape = (kinds, rows.stop - rows.start, columns.stop - columns.start)
     return memory[: math.prod(shape)].view(shape)

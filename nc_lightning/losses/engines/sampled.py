@@ -1,4 +1,4 @@
-"""The contrastive loss as the paper's code estimates it: a few negatives drawn for every pair."""
+"""The sampled contrastive loss, as in the paper's code: a few negatives are drawn for every pair."""
 
 import math
 
@@ -29,29 +29,27 @@ def sampled_loss(
     past: Tensor | None = None,
     rows: slice = slice(None),
 ) -> Tensor:
-    """Sum over all (anchor, positive) pairs of psi over k negatives drawn from the hardened weights.
+    """Sum psi over all (anchor, positive) pairs, with k negatives drawn by the hardened weights (Equation 25).
 
-    Equation 25.
-
-    No gradient flows through the draws. Random numbers are drawn for all pairs of the batch, whichever anchors are
-    looked at: several processes that share a batch, and the state of their generators, draw what one would.
+    No gradient flows through the draws. Random numbers are drawn for all pairs of the global batch, so that processes
+    with the same generator state draw what a single process would.
 
     Args:
-        z: (N, d) normalized features, float32 or float64, whose inner products are s.
+        z: Normalized features (N, d), float32 or float64, whose inner products are s.
         pairs: Positives and negatives of each anchor.
-        usable: Its usable pairs, (P,) anchors and (P,) positives, in ascending order.
-        link: psi; its negatives weigh alike, as hardness is in the draws.
-        hardening: eta, the weights that negatives are drawn with.
+        usable: Usable pairs: indices (P,) of the anchors and (P,) of the positives, in ascending order.
+        link: psi; it weights the drawn negatives equally, as the draws account for the hardness.
+        hardening: eta, which gives the probabilities of the draws.
         temperature: tau.
-        num_negatives: k, draws for each pair; 256 in the paper.
-        pairs_per_sample: (N,) how many usable pairs each sample of the batch is the anchor of, on the CPU.
+        num_negatives: Number k of draws for each pair; 256 in the paper.
+        pairs_per_sample: Number (N,) of usable pairs anchored at each sample of the batch, on the CPU.
         replacement: Whether a negative may be drawn more than once for a pair, as in the paper.
-        fewer_if_scarce: Whether to draw fewer without replacement where an anchor has fewer than k negatives.
-        share_draws: Draw once for each anchor instead of once for each of its positives: faster, and as unbiased.
-        generator: Source of the draws, on the device of z; None for torch's own.
-        tau_plus: Probability that a negative is of the anchor's class, to be taken out of the mean; InfoNCE only.
-        past: (M, d) features that are negatives only, the last columns of ``pairs``.
-        rows: Which samples are the anchors of ``pairs``.
+        fewer_if_scarce: Without replacement, draw fewer negatives if an anchor has fewer than k.
+        share_draws: Draw once for each anchor instead of once for each of its positives: faster and also unbiased.
+        generator: Generator of the draws, on the device of z; None for torch's default.
+        tau_plus: Probability that a negative is of the anchor's class, for debiasing; InfoNCE only.
+        past: Features (M, d) of the queue, the last columns of ``pairs``.
+        rows: Slice of the samples that are the anchors of ``pairs``.
 
     Returns:
         0-dimensional sum.
@@ -91,12 +89,10 @@ def sampled_loss(
 
 
 def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:
-    """Draw columns of the rows ``drawers`` (D,), one for each of ``uniform`` (D, k): by their cumulative weights.
+    """Draw columns of the rows ``drawers`` (D,) by inverting their cumulative weights at ``uniform`` (D, k).
 
-    Equation 26.
-
-    All rows are one ascending sequence, each lifted by its number, so that weights are not copied for every pair of an
-    anchor. It takes float64: float32 has too few digits for a number of a row and a weight.
+    Equation 26. Row i is shifted by i, so that all rows form one ascending sequence; this avoids copying the weights
+    for every pair of an anchor. It needs float64, as float32 cannot hold both row number and weight precisely.
     """
     cumulative = log_weights.exp().cumsum(1)
     cumulative /= cumulative[:, -1:].clone()
@@ -107,9 +103,9 @@ def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _draw_without_replacement(log_weights: Tensor, k: int, uniform: Tensor, fewer_if_scarce: bool = False) -> Tensor:
-    """Draw k different columns of each row: the largest of log-weight plus Gumbel noise, which no weight underflows.
+    """Draw k different columns of each row, those with the largest log-weight plus Gumbel noise (Equation 27).
 
-    Equation 27.
+    Log-weights do not underflow.
     """
     available = (log_weights > torch.finfo(log_weights.dtype).min / 2).sum(1)
     fewest = int(available.min()) if len(available) > 0 else k

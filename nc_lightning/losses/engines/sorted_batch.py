@@ -1,4 +1,4 @@
-"""Who is whose positive and negative in a batch sorted by label, where a class is a window and needs no mask."""
+"""A batch sorted by label, in which every class is a contiguous window, so that positives need no mask."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from nc_lightning.losses.pairs import Negatives
 
 
 class Windows(NamedTuple):
-    """Where the class of each anchor begins and ends, on the host, where reading a bound waits for no device.
+    """Bounds of each anchor's class, on the CPU, so that reading one does not synchronize with the device.
 
     Attributes:
         first: Start of each anchor's class in the batch.
         end: End of each anchor's class in the batch.
-        past_first: Start of each anchor's class in the past samples behind the batch.
-        past_end: End of each anchor's class there.
-        order: (N,) where the sorted samples of the batch were before.
+        past_first: Start of each anchor's class in the queue, counted from the start of the batch.
+        past_end: End of each anchor's class in the queue.
+        order: Original positions (N,) of the sorted samples of the batch.
     """
 
     first: Tensor
@@ -33,21 +33,21 @@ class Windows(NamedTuple):
 
 
 class SortedBatch(NamedTuple):
-    """The N samples of a batch sorted by label, and behind them M past ones by label, which are negatives only.
+    """The N samples of a batch sorted by label, followed by the M samples of the queue, which are negatives only.
 
     Attributes:
-        order: (N,) where the sorted samples were before.
-        past_order: (M,) the same of the past ones; None without any.
-        label: (N + M,)
+        order: Original positions (N,) of the sorted samples.
+        past_order: Original positions (M,) of the sorted samples of the queue; None without a queue.
+        label: Labels (N + M,) of batch and queue.
         anchor_label: Label of each anchor; all samples are anchors, except after `of_anchors`.
         position: Index of each anchor among the sorted samples; None if all are anchors.
-        end: (N,) where the class of each sample ends in the batch.
-        size: (N,) how many samples its class has there.
+        end: End (N,) of each sample's class in the batch.
+        size: Number (N,) of samples of each sample's class in the batch.
         negative_counts: Number of negatives of each anchor.
-        windows: What of this is on the host.
-        num_pairs: How many pairs there are in the whole batch.
+        windows: Bounds of the classes on the CPU.
+        num_pairs: Number of pairs in the global batch.
         other_classes: Whether only samples of other classes are negatives.
-        include_self: Whether an anchor is its own positive, and among all its own negative.
+        include_self: Whether an anchor is its own positive, and among ``all`` negatives its own negative.
     """
 
     order: Tensor
@@ -64,7 +64,7 @@ class SortedBatch(NamedTuple):
     include_self: bool
 
     def of_anchors(self, own: slice) -> tuple["SortedBatch", Tensor]:
-        """Return the same with some of the samples (of before sorting) as anchors, and where each was among them."""
+        """Restrict the anchors to a slice of the original order; also return where each was in the slice."""
         position, before = _inverse(self.order)[own].sort()
         at = _inverse(self.windows.order)[own].sort().values
         first, end, past_first, past_end, order = self.windows
@@ -77,15 +77,15 @@ class SortedBatch(NamedTuple):
         return anchors, before
 
     def pairs_per_sample(self) -> Tensor:
-        """Return how many pairs each sample (N,) is the anchor of, on the host, in the order from before."""
+        """Return the number of pairs anchored at each sample (N,), on the CPU, in the original order."""
         pairs = self.windows.end - self.windows.first - int(not self.include_self)
         return torch.empty_like(pairs).index_copy_(0, self.windows.order, pairs)
 
     def pairs(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Return the pairs of some anchors, by where these and their positives were before: two of (P,).
+        """Return the original positions (P,) of the anchors and (P,) of the positives of all pairs anchored in rows.
 
-        In ascending order, as `torch.nonzero` would find them, for which the host would wait. ``rows`` are in the order
-        from before sorting; anchors are counted from its start.
+        They are in ascending order, as from `torch.nonzero`, which would synchronize with the device. ``rows`` refers
+        to the original order; anchors are counted from its start.
         """
         n, per_sample = len(self.order), self.pairs_per_sample()
         anchor, other = self.same_class()
@@ -97,7 +97,7 @@ class SortedBatch(NamedTuple):
         return torch.div(key, n, rounding_mode="floor") - rows.start, key % n
 
     def tiles(self, num_rows: int, num_columns: int) -> Iterator[tuple[slice, slice]]:
-        """Cut the upper half of the matrix, and past columns: squares on the diagonal, then what holds any negative."""
+        """Yield tiles of the upper triangle and the queue: squares on the diagonal, then all that hold a negative."""
         n = len(self.order)
         for rows in slices(0, n, num_rows):
             yield rows, rows
@@ -108,11 +108,11 @@ class SortedBatch(NamedTuple):
                 yield rows, columns
 
     def window(self, rows: slice) -> slice:
-        """Return the columns that hold all positives of these rows."""
+        """Return the range of columns that holds all positives of these rows."""
         return slice(int(self.windows.first[rows.start]), int(self.windows.end[rows.stop - 1]))
 
     def hide(self, tile: Tensor, rows: slice, columns: slice) -> None:
-        """Set the entries of a tile that are not of negatives to -inf."""
+        """Set the entries of a tile that are not negatives to -inf."""
         if self.other_classes:
             past = slice(int(self.windows.past_first[rows.start]), int(self.windows.past_end[rows.stop - 1]))
             for window in (self.window(rows), past):
@@ -124,7 +124,7 @@ class SortedBatch(NamedTuple):
             self._fill_selves(tile, rows, columns, -torch.inf)
 
     def no_positive(self, rows: slice) -> Tensor:
-        """Return a mask of what in the window of these rows is not a positive."""
+        """Return a mask of the entries in the window of these rows that are not positives."""
         window = self.window(rows)
         mask = self.anchor_label[rows, None] != self.label[window]
         if not self.include_self:
@@ -132,7 +132,7 @@ class SortedBatch(NamedTuple):
         return mask
 
     def _fill_selves(self, tile: Tensor, rows: slice, columns: slice, value: float) -> None:
-        """Set the entries of anchors with themselves; where only some samples are anchors, the columns hold them."""
+        """Fill the entries of anchors with themselves; if only some samples are anchors, columns must hold them."""
         if self.position is None:
             tile.diagonal(rows.start - columns.start).fill_(value)
         else:
@@ -140,7 +140,7 @@ class SortedBatch(NamedTuple):
             tile[torch.arange(len(at), device=at.device), at] = value
 
     def same_class(self) -> tuple[Tensor, Tensor]:
-        """Return all (anchor, other) of the batch with the same label, an anchor with itself included: two of (P,)."""
+        """Return indices (P,) and (P,) of all (anchor, other) with the same label, an anchor with itself included."""
         count = self.num_pairs + (0 if self.include_self else len(self.order))
         anchor = torch.repeat_interleave(self.size, output_size=count)
         other = torch.arange(count, device=anchor.device) + (self.end - self.size.cumsum(0))[anchor]
@@ -150,15 +150,13 @@ class SortedBatch(NamedTuple):
 def sort_batch(
     labels: Tensor, negatives: Negatives, include_self: bool, past: Tensor | None = None
 ) -> SortedBatch | None:
-    """Sort a batch and what is past; the host waits for the device once, for all that it has to know.
-
-    Equations 12 and 13.
+    """Sort batch and queue by label (Equations 12 and 13), with a single synchronization with the device.
 
     Args:
-        labels: (N,) integers; equal labels are positives of each other.
+        labels: Ids (N,), integers; samples with equal ids are each other's positives.
         negatives: ``other_classes`` or ``all`` other samples.
         include_self: Count an anchor as its own positive, and among ``all`` as its own negative.
-        past: (M,) labels of features that are negatives only.
+        past: Ids (M,) of the queue, whose features are negatives only.
 
     Returns:
         The batch, or None if no anchor has both a positive and a negative.
@@ -181,7 +179,7 @@ def sort_batch(
     past_first, past_end = on_host[3:] + n if past is not None else torch.full_like(on_host[:2], n)
     windows = Windows(on_host[0], on_host[1], past_first, past_end, on_host[2])
     num_pairs = int((windows.end - windows.first - myself).sum())
-    # Only of a single class is nobody of another class, and then for no anchor.
+    # There are no negatives only if all samples are of a single class.
     own_class = int(windows.end[0] - windows.first[0] + past_end[0] - past_first[0]) if n > 0 else 0
     if num_pairs == 0 or (other_classes and own_class == total):
         return None
@@ -196,7 +194,7 @@ def sort_batch(
 
 
 def slices(start: int, stop: int, size: int) -> Iterator[slice]:
-    """Cut [start, stop) into slices of at most a size."""
+    """Split [start, stop) into slices of at most ``size``."""
     return (slice(begin, min(begin + size, stop)) for begin in range(start, stop, size))
 
 

@@ -1,4 +1,4 @@
-"""Sizes of the tiles of the similarity matrix: the cache of a CPU or the memory of a card decides."""
+"""Tile sizes of the similarity matrix, chosen for the cache of a CPU or the memory of a GPU."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,22 +7,22 @@ import torch
 from torch import Tensor
 
 MEMORY_SHARE = 1 / 16
-"""Share of a card's memory that a loss may take beyond what grows with the number of samples: 5 GiB of 80."""
+"""Share of a GPU's memory that a loss may use for tiles: 5 GiB of 80."""
 UNKNOWN_MEMORY = 2**33
-"""Memory in bytes that a device is taken to have if it does not say."""
+"""Assumed memory in bytes of a device that does not report it."""
 
 
 class TileSizes(NamedTuple):
-    """Numbers of elements and of rows.
+    """Sizes in elements and rows.
 
     Attributes:
-        square: Elements of the largest matrix that is one tile.
+        square: Elements of the largest matrix that is computed as one tile.
         rows: Rows of a tile.
         columns: Columns of a tile.
-        cache: Elements of all tiles that are stored for the second sweep, which then need no product.
+        cache: Elements of the tiles stored for the second sweep, which saves recomputing their products.
         row_block: Elements of a block of whole rows.
-        positive_rows: Anchors whose positives are looked at together.
-        positives: Elements of the matrix of these and of their classes.
+        positive_rows: Anchors whose positives are computed together.
+        positives: Elements of the matrix of these anchors and their classes.
     """
 
     square: int
@@ -34,12 +34,12 @@ class TileSizes(NamedTuple):
     positives: int
 
 
-# Found by timing: tiles and blocks stay in the cache.
+# Chosen by timing: tiles and blocks stay in the cache.
 CPU = TileSizes(square=2**20, rows=256, columns=2048, cache=2**22, row_block=2**19, positive_rows=64, positives=2**24)
 
 
 def tile_sizes(z: Tensor) -> TileSizes:
-    """Return the sizes for features on a device.
+    """Return the tile sizes for the device of the features.
 
     Example:
         >>> tile_sizes(torch.zeros(4, 2)).rows
@@ -51,17 +51,17 @@ def tile_sizes(z: Tensor) -> TileSizes:
 
 
 def sizes_within(elements: int) -> TileSizes:
-    """Return sizes with which no engine takes more memory than for so many elements, for a device without a cache.
+    """Return the largest tile sizes with which no engine uses more memory than ``elements`` take, for a GPU.
 
-    A kernel costs the host more than a small tile costs the device, so tiles are as large as the memory allows.
+    Launching a kernel costs more than computing a small tile, so tiles are as large as the memory allows.
 
     Example:
         >>> sizes_within(2**29).square >= 8192**2
         True
     """
-    rows = min(2048, math.isqrt(elements // 16))  # as a tile on the diagonal is a square
+    rows = min(2048, math.isqrt(elements // 16))  # tiles on the diagonal are square
     return TileSizes(
-        square=elements // 8,  # two kinds of terms, twice, and lists of up to a sixth as many pairs
+        square=elements // 8,  # two kinds of terms, twice, and lists of pairs up to a sixth as long
         rows=rows,
         columns=elements // (16 * rows),
         cache=elements // 2,

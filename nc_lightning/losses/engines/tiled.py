@@ -1,8 +1,8 @@
 """The exact contrastive loss of a labeled batch, in sweeps over tiles of its similarity matrix.
 
-The gradient with respect to the similarities s = z z^T is, elementwise, a function of s_ij and of four numbers of
-anchor i and sample j. Tiles of s can thus be formed, used and forgotten; s being symmetric, its upper half will do.
-Samples are sorted by label, so that a class is a window.
+The gradient with respect to the similarities s = z z^T is, elementwise, a function of s_ij and four numbers of anchor i
+and sample j, so that tiles of s need not be kept. As s is symmetric, its upper triangle suffices. Samples are sorted by
+label, so that every class is a contiguous window.
 """
 
 import math
@@ -20,9 +20,9 @@ from nc_lightning.losses.engines.row_blocks import row_blocks, softplus, view
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
 
-# Found by timing: up to this share of all pairs, positives are looked at one by one.
+# Chosen by timing: positives are handled one by one if they are at most this share of all pairs.
 SQUARE_PAIRS = 1 / 6
-# Share of the exponents which the dtype can represent that sums without a shift may use.
+# Share of the exponent range of the dtype that sums without a shift may use.
 SAFE_SHARE = 0.95
 
 
@@ -34,27 +34,25 @@ def tiled_loss(
     past: Tensor | None = None,
     learnable: Tensor | None = None,
 ) -> Tensor:
-    """Mean over all (anchor, positive) pairs of log(alpha + sum_n w_n e^{t_n}), t_n = (s_in - s_ij) / temperature.
-
-    Equations 4 and 8.
+    """Compute the mean over all (anchor, positive) pairs of log(alpha + sum_n w_n e^{t_n}) (Equations 4 and 8).
 
     With L_i = log sum_n w_n e^{s_in / temperature} the loss of a pair is log alpha + softplus(L_i - log alpha -
-    s_ij / temperature). Value and gradient are formed together, in memory of O(N d). Small batches are a single tile;
-    exponents that could overflow are taken relative to each anchor's largest.
+    s_ij / temperature). Value and gradient are computed together in O(N d) memory. A small batch is a single tile;
+    exponents that could overflow are taken relative to each anchor's hardest negative.
 
     Args:
-        z: (N, d) features, float32 or float64, whose inner products, once normalized, are s.
-        batch: Who is whose positive and negative.
+        z: Features (N, d), float32 or float64, whose inner products after normalization are s.
+        batch: Batch sorted by label.
         infonce: Link, hardness and temperature.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
-        past: (M, d) normalized features that are negatives only.
-        learnable: The temperature as a tensor of shape () to learn; needs detached weights and no past.
+        past: Normalized features (M, d) of the queue, negatives only.
+        learnable: Temperature as a tensor of shape () to learn; needs detached weights and no queue.
 
     Returns:
         0-dimensional loss in nats. First derivatives only.
 
     Source:
-        Jiang et al. (2023), arXiv 2311.05139; gradient formed in the forward as by Hsu et al. (2024), arXiv 2410.10989.
+        Jiang et al. (2023), arXiv 2311.05139; gradient in the forward pass as in Hsu et al. (2024), arXiv 2410.10989.
 
     Example:
         >>> from nc_lightning.losses import InfoNCE
@@ -84,16 +82,16 @@ def tiled_loss(
 
 
 Engine = Callable[[Tensor, Tensor, SortedBatch, InfoNCETerms, bool], tuple[Tensor, Tensor | None]]
-"""Of features (N, d), and everyone's, returns the sum of the pairs' losses, and its gradient times the temperature."""
+"""Function that returns the sum of the pairs' losses, and its gradient times the temperature."""
 
 
 def _engine(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, normalization: Normalization
 ) -> Engine:
-    """Return the fastest engine that exponents and number of pairs allow (Equation 15)."""
+    """Return the fastest engine for the exponents and the number of pairs (Equation 15)."""
     largest = 1.0
     if normalization == "none":
-        # To read it would make the host wait for a device, where whole rows cost little more.
+        # Reading it would synchronize with a GPU, where whole rows cost little more.
         is_read = z.device.type == "cpu"
         largest = torch.linalg.vector_norm(everyone, dim=1).max().square().item() if is_read else math.inf
     exponents = infonce.exponent * largest + math.log2(len(everyone))
@@ -108,12 +106,12 @@ def _engine(
 def _square(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Look at a small batch as a single tile, and at its pairs one by one (Equation 7)."""
+    """Compute a small batch as a single tile, and its positives one by one (Equation 7)."""
     rows, past = slice(0, len(z)), slice(len(z), len(everyone))
     tiles = z.new_empty(infonce.kinds_summed, len(z), len(everyone))
     torch.mm(z * infonce.exponent, everyone.T, out=tiles[0])
     if not batch.include_self:
-        tiles[0].diagonal().fill_(torch.inf)  # nothing is pulled that is as near as can be
+        tiles[0].diagonal().fill_(torch.inf)  # an anchor does not attract itself
     anchor, other = batch.same_class()
     at = other.add(anchor, alpha=len(everyone))
     margin = tiles[0].view(-1)[at].div_(infonce.exponent * infonce.temperature)
@@ -140,7 +138,7 @@ def _square(
 
 
 def _mirror(pushes: Tensor, columns: int) -> Tensor:
-    """Return what columns push as anchors; past ones are none."""
+    """Return the push of each column as an anchor; samples of the queue are not anchors."""
     past = columns - pushes.shape[1]
     return torch.nn.functional.pad(pushes, (0, past)) if past > 0 else pushes
 
@@ -148,10 +146,7 @@ def _mirror(pushes: Tensor, columns: int) -> Tensor:
 def _triangle(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Sum the negatives of each anchor in a sweep over tiles; weigh them by what positives leave in a second one.
-
-    Equations 17 and 18.
-    """
+    """Sum the negatives in one sweep over tiles, and form the gradient in a second (Equations 17 and 18)."""
     sizes, n, gradient = tile_sizes(z), len(z), torch.zeros_like(z) if with_gradient else None
     tile, num_tiled = 2 * sizes.rows * sizes.columns, n * (n // 2 + sizes.rows + len(everyone) - n)
     room = 0 if gradient is None else min(sizes.cache, infonce.kinds_pushed * num_tiled)
@@ -194,7 +189,7 @@ def _triangle(
 
 
 def _weigh(tiles: Tensor, weights: Tensor) -> Tensor:
-    """Add up the kinds of terms, each by its weights, in place of the first."""
+    """Sum the kinds of terms, each multiplied by its weights, in place of the first kind."""
     matrix = tiles[0].mul_(weights[0])
     return matrix.addcmul_(tiles[1], weights[1]) if len(weights) > 1 else matrix
 
@@ -202,12 +197,12 @@ def _weigh(tiles: Tensor, weights: Tensor) -> Tensor:
 def _pull(
     z: Tensor, batch: SortedBatch, infonce: InfoNCETerms, negative: Tensor, loss: Tensor, gradient: Tensor | None
 ) -> Tensor:
-    """Add the pairs' losses to ``loss`` and what positives pull to ``gradient``; return what negatives are to push.
+    """Add the pairs' losses to ``loss`` and the gradient of positives to ``gradient``; return each anchor's push.
 
     Equation 5.
     """
     push, sizes = torch.zeros_like(negative), tile_sizes(z)
-    # Rows of the classes of some anchors reach over both ends of these by a class at most.
+    # The window of some rows extends beyond them by at most one class on either side.
     widest = sizes.positive_rows + 2 * batch.windows.largest_class
     for rows in slices(0, len(z), max(1, min(sizes.positive_rows, sizes.positives // widest))):
         window = batch.window(rows)
@@ -223,7 +218,7 @@ def _pull(
 def _row_blocks(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Sweep once over blocks of whole rows, for exponents of any size (Equation 7)."""
+    """Compute the loss in a single sweep over blocks of whole rows, for exponents of any size (Equation 7)."""
     n, loss, gradient = len(z), z.new_zeros(()), torch.zeros_like(z) if with_gradient else None
     for block in row_blocks(z, everyone, batch, infonce, loss):
         if gradient is not None:

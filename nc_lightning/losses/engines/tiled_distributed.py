@@ -1,8 +1,8 @@
-"""The exact contrastive loss of a batch that several processes share, each working on its own rows of the matrix.
+"""The exact contrastive loss of a global batch, each process computing the rows of its shard.
 
-The gradient with respect to the similarities s is, elementwise, a function of s_ij and of a few values of anchor i
-and of anchor j. A process sweeps over its anchors with everyone twice: first for these values, which all processes
-then exchange; then for the whole gradient of its features. Gradients of others never travel.
+The gradient with respect to the similarities s is, elementwise, a function of s_ij and a few values of anchors i and j.
+A process sweeps over the rows of its anchors twice: first for these values, which are then gathered from all processes,
+and then for the full gradient of its own features. Feature gradients are never sent.
 """
 
 import math
@@ -28,14 +28,14 @@ def tiled_distributed_loss(
     past: Tensor | None = None,
     learnable: Tensor | None = None,
 ) -> Tensor:
-    """Return what `nc_lightning.losses.engines.tiled.tiled_loss` does of the batch of all processes, on each of them.
+    """Compute `nc_lightning.losses.engines.tiled.tiled_loss` of the global batch on each process (Equation 19).
 
-    Arguments as for `tiled_loss`; ``z`` (n, d) are the features of this process, ``shares`` the number of rows of each,
-    ``batch`` and ``past`` are the same on all of them.
+    Arguments are as for `tiled_loss`, except that ``z`` (n, d) holds the features of this process and ``shares`` the
+    number of rows of each process; ``batch`` and ``past`` are the same on all processes.
 
     Returns:
-        0-dimensional loss in nats, whose gradient is the share of this process in one that is averaged over processes.
-        First derivatives only. Equation 19.
+        0-dimensional loss in nats, with the gradient of this process, to be averaged over processes. First derivatives
+        only.
     """
 
     def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
@@ -45,7 +45,7 @@ def tiled_distributed_loss(
         anchors, order = batch.of_anchors(shares.own)
         mine = everyone[anchors.position]
         values = _anchor_values(mine, everyone, anchors, infonce)
-        # All processes need all rows even where they want no gradient: another one may.
+        # All processes gather, even without a gradient of their own: another process may need one.
         in_batch_order = torch.empty_like(values.T).index_copy_(0, order, values.T)
         all_values = shares.gather(in_batch_order)[batch.order].T
         if with_gradient:
@@ -59,12 +59,11 @@ def tiled_distributed_loss(
 
 
 def _anchor_values(mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce: InfoNCETerms) -> Tensor:
-    """Return what others need of each anchor (2 + kinds, n).
+    """Compute the summary of each anchor (2 + kinds, n) that other processes need (Equation 20).
 
-    Equation 20.
-
-    The loss of its pairs, that of a block being at its first anchor; what its positives are compared with; and the
-    logarithm to base 2 of what each kind of its terms is to be multiplied by, the signs of which are + and -.
+    It holds the loss of its pairs, summed over a block and stored at the first anchor of the block; the value that
+    positives are compared with; and the base-2 logarithm of the factor of each kind of term, which is positive for the
+    first kind and negative for the second.
     """
     values = mine.new_full((2 + infonce.kinds_pushed, len(mine)), -torch.inf)
     values[0] = 0
@@ -83,7 +82,7 @@ def _anchor_values(mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce
 def _gradient(
     mine: Tensor, everyone: Tensor, anchors: SortedBatch, infonce: InfoNCETerms, values: Tensor, all_values: Tensor
 ) -> Tensor:
-    """Return the gradient with respect to ``mine``, times the number of pairs and the temperature (Equation 21)."""
+    """Compute the gradient with respect to ``mine``, times the number of pairs and the temperature (Equation 21)."""
     n, columns = all_values.shape[1], slice(0, len(everyone))
     gradient, height = torch.empty_like(mine), max(1, tile_sizes(mine).row_block // len(everyone))
     memory = mine.new_empty(3 * min(height, len(mine)) * len(everyone))
@@ -96,11 +95,11 @@ def _gradient(
         anchors.hide(exponents, rows, columns)
         matrix.zero_()
         for kind, share in enumerate(_shares_of_exponent(infonce)):
-            # Past features are nobody's anchor.
+            # Samples of the queue are not anchors.
             for pushes, pushed in ((values[2 + kind, rows, None], columns), (all_values[2 + kind], slice(0, n))):
                 part = terms[:, pushed]
                 torch.add(pushes, exponents[:, pushed], alpha=share, out=part)
-                torch.threshold_(part, smallest, -torch.inf)  # denormal numbers are slow, and nothing
+                torch.threshold_(part, smallest, -torch.inf)  # denormal numbers are slow and negligible
                 matrix[:, pushed].add_(part.exp2_(), alpha=1 - 2 * kind)
         pull = (values[1, rows, None] - margin).sigmoid_() + (all_values[1, window] - margin).sigmoid_()
         matrix[:, window].sub_(pull.masked_fill_(anchors.no_positive(rows), 0.0))
@@ -109,5 +108,5 @@ def _gradient(
 
 
 def _shares_of_exponent(infonce: InfoNCETerms) -> list[float]:
-    """Of each kind that has a gradient, its exponent over that of the hardened terms."""
+    """Return, for each kind with a gradient, the ratio of its exponent to that of the hardened terms."""
     return [1.0, infonce.share_of_weights][: infonce.kinds_pushed]

@@ -213,8 +213,8 @@ REFUSED = {
         {"module": Tuple},
         r"features: got a tuple \(0: \(\d+, 5\), 1: \(\d+, 4\)\), .* give f",
     ),
-    "soft labels in training": ({}, {"train": DataLoader(BAD, 10)}, r"the train set, batch 0: labels: got soft ones"),
-    "soft labels in validation": ({}, {"val": DataLoader(BAD, 10)}, r"the val set, batch 0: labels: got soft ones"),
+    "soft labels in training": ({}, {"train": DataLoader(BAD, 10)}, r"the train set, batch 0: labels: got soft labels"),
+    "soft labels in validation": ({}, {"val": DataLoader(BAD, 10)}, r"the val set, batch 0: labels: got soft labels"),
     "labels of other classes": (
         {},
         {"val": DataLoader(TensorDataset(X, Y + 1), 10)},
