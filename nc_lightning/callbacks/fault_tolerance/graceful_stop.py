@@ -128,7 +128,7 @@ class GracefulStop(Checkpoint):
             log_epoch_means(trainer)
         if trainer.is_global_zero:
             name = signal.Signals(signum).name
-            sys.stderr.write(f"\nstopped by {name}, saved {short_path(path)}; go on with --ckpt_path last\n")
+            sys.stderr.write(f"\nstopped by {name}, saved {short_path(path)}; resume with --ckpt_path last\n")
         # Lightning's launcher takes any other code of a process that it has started for a failure.
         raise Interrupted(128 + signum if launcher() is None else 0)
 

@@ -127,7 +127,7 @@ def _report(what: str, trainer: Trainer | None) -> None:
     else:
         where = f" in epoch {trainer.current_epoch}"
         saved = newest_first(checkpoint_folder(trainer).glob("*.ckpt"))
-        where += f"; its last checkpoint is {short_path(saved[0])}, go on with --ckpt_path last" if saved else ""
+        where += f"; its last checkpoint is {short_path(saved[0])}, resume with --ckpt_path last" if saved else ""
     sys.stderr.write(f"\nnc-train: error: {what}{where}\n")
     sys.stderr.flush()
 
