@@ -1,4 +1,4 @@
-"""``nc-train``, as a function and as a class; loaded when it is first asked for."""
+"""``nc-train``, as a function and as a class; imported lazily."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

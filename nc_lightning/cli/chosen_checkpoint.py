@@ -1,4 +1,4 @@
-"""The checkpoint that a command starts from: the one that is named, the last one, or that of the config's run."""
+"""Choose the checkpoint of a command: the named one, the last one, or that of the config's run."""
 
 import os
 from pathlib import Path
@@ -13,19 +13,19 @@ from nc_lightning.reports.record import FILE_NAME
 
 
 def chosen_checkpoint(subcommand: str, config: Any) -> str | None:
-    """Return the path of the checkpoint to start from, or None for a training from scratch.
+    """Return the path of the checkpoint to start from, or None to train from scratch.
 
-    Without ``--ckpt_path``, ``validate``, ``test`` and ``predict`` take the newest whole checkpoint of the run that one
-    of the configs belongs to, and log its path. ``config`` is that of the subcommand, without instances.
+    Without ``--ckpt_path``, ``validate``, ``test`` and ``predict`` use the newest whole checkpoint of the run that one
+    of the configs belongs to, and log its path. ``config`` is the configuration of the subcommand, not instantiated.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If it is damaged or does not fit, or if random weights would be evaluated.
+        ValueError: If the checkpoint is damaged or of another model, or if random weights would be evaluated.
     """
     resuming = subcommand == "fit"
     path: str | None = config.get("ckpt_path")
     if path == "last":
-        # Lightning would look into this run's own folder, which is new, and train from the start without a word.
+        # Lightning would search only this run's own, new folder, and silently train from scratch.
         path = find_last(config.trainer.default_root_dir, *named_folders(config), resuming=resuming)
         if path is None:
             if not resuming:
@@ -33,7 +33,7 @@ def chosen_checkpoint(subcommand: str, config: Any) -> str | None:
             rank_zero_info("--ckpt_path last: there is no whole checkpoint yet, starting from scratch")
     elif path is None and not resuming:
         path = _of_the_run(config)
-        rank_zero_info(f"--ckpt_path: none given, taking that of the config's run, {short_path(path)}")
+        rank_zero_info(f"--ckpt_path: none given, using that of the config's run, {short_path(path)}")
     if path and path not in ("best", "hpc", "registry"):
         check_checkpoint(path, config.model.class_path, resuming)
     return path

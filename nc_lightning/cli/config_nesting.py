@@ -1,4 +1,4 @@
-"""Configs that would keep the parser busy for minutes, or forever, are refused before it sees them."""
+"""Refuse configs that would keep the parser busy for minutes, or forever."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 import yaml
 
 MAX_DEPTH = 50
-"""Levels of a config; the shipped ones have five."""
+"""Maximum depth of a config; the shipped ones have five levels."""
 MAX_VALUES = 100_000
-"""Values in a config, each as often as aliases repeat it."""
+"""Maximum number of values in a config, after expanding aliases."""
 
 
 def check_nesting(path: str) -> None:
-    """Raise where a config is nested deeper, or by its aliases grows larger, than any is in earnest.
+    """Raise if a config is unreasonably deep, or expands through aliases to an unreasonable size.
 
-    What is no YAML at all is left to the parser to refuse.
+    Invalid YAML is left to the parser, which refuses it.
 
     Raises:
-        ValueError: If it is, an alias stands inside of what it stands for, or the file is no text.
+        ValueError: If the config is too deep or too large, an alias contains itself, or the file is not UTF-8 text.
 
     Example:
         >>> import tempfile
@@ -27,13 +27,13 @@ def check_nesting(path: str) -> None:
         ...     check_nesting(str(path))
         ... except ValueError as error:
         ...     print(str(error).replace(str(path), "mine.yaml"))
-        --config: got 'mine.yaml', whose alias 'a' stands inside of itself, expected settings that end
+        --config: got 'mine.yaml', whose alias 'a' contains itself, expected finite settings
     """
     values, anchored, still_open = 0, {}, []
     try:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"--config: got {path!r}, which is no text in UTF-8") from error
+        raise ValueError(f"--config: got {path!r}, which is not UTF-8 text") from error
     with suppress(yaml.YAMLError):
         for event in yaml.parse(text, yaml.SafeLoader):
             if isinstance(event, yaml.CollectionStartEvent):
@@ -44,13 +44,13 @@ def check_nesting(path: str) -> None:
             elif isinstance(event, yaml.AliasEvent):
                 if any(anchor == event.anchor for anchor, _ in still_open):
                     raise ValueError(
-                        f"--config: got {path!r}, whose alias {event.anchor!r} stands inside of itself, expected "
-                        "settings that end"
+                        f"--config: got {path!r}, whose alias {event.anchor!r} contains itself, expected "
+                        "finite settings"
                     )
                 values += anchored.get(event.anchor, 0)
             values += 1
             if len(still_open) > MAX_DEPTH or values > MAX_VALUES:
                 raise ValueError(
-                    f"--config: got {path!r}, nested deeper than {MAX_DEPTH} levels or of more than {MAX_VALUES} "
-                    "values, expected a few"
+                    f"--config: got {path!r}, nested deeper than {MAX_DEPTH} levels or with more than {MAX_VALUES} "
+                    "values, expected fewer"
                 )

@@ -1,4 +1,4 @@
-"""The configs that ``--config`` finds: the user's own files, and those that we ship."""
+"""Find the configs for ``--config``: the user's own files and the shipped ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ def config_folder() -> Path:
 
 
 def find_config(name: str, argument: str = "--config", folder: str = "") -> str:
-    """Return the path of a config: the user's file of that name, else the one that we ship.
+    """Return the path of a config: a file of that name if it exists, else the shipped one.
 
     Args:
         name: Path of a file, or of a shipped config below their folder, such as ``paper/official.yaml``.
-        argument: What to call it where there is none.
-        folder: Folder of shipped ones that are suggested then; that of ``name`` if not given.
+        argument: Name of the argument in the error message.
+        folder: Folder of the shipped configs that the message suggests; that of ``name`` if not given.
 
     Raises:
-        FileNotFoundError: If there is neither.
-        ValueError: If the file is nested beyond measure.
+        FileNotFoundError: If neither exists.
+        ValueError: If the file is too deeply nested or too large, see `check_nesting`.
 
     Example:
         >>> Path(find_config("hscl.yaml")).name
@@ -42,7 +42,7 @@ def find_config(name: str, argument: str = "--config", folder: str = "") -> str:
 
 
 def shipped_configs() -> list[str]:
-    """Return the names of the configs that come with the package, those in folders below the others.
+    """Return the names of the shipped configs, those in subfolders last.
 
     Example:
         >>> shipped_configs()[:2]
@@ -53,7 +53,7 @@ def shipped_configs() -> list[str]:
 
 
 def resolve_configs(args: Sequence[str]) -> list[str]:
-    """Replace the value of every ``--config`` by the path that `find_config` has for it.
+    """Replace the value of every ``--config`` with the path that `find_config` returns.
 
     Example:
         >>> resolve_configs(["fit", "--config", "hscl.yaml"])[2].endswith("configs/hscl.yaml")

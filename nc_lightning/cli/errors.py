@@ -1,4 +1,4 @@
-"""Errors for people: what bad input raises, and its message on one line."""
+"""User errors: the exceptions that bad input raises, reported on one line."""
 
 import os
 import re
@@ -21,10 +21,10 @@ USER_ERRORS = (
     *(ArgumentError, ValueError, TypeError, OSError, ModuleNotFoundError, MisconfigurationException, RuntimeError),
     AttributeError,
 )
-"""What bad input may raise; see `is_user_error`."""
+"""Exceptions that bad input may raise; see `is_user_error`."""
 
 _SIGPIPE = 141
-"""Exit code of a program that wrote where nobody reads."""
+"""Exit code of a program whose output pipe was closed."""
 _STATE_DICT = "Error(s) in loading state_dict"
 _NO_BACKEND = "Distributed package doesn't have"
 _SKIPPED = re.compile(
@@ -42,13 +42,13 @@ _LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
 
 @contextmanager
 def errors_on_one_line(command: str) -> Iterator[None]:
-    """End a command with code 2 and one line on stderr where its input is bad; ``NC_DEBUG=1`` shows the traceback.
+    """Exit with code 2 and one line on stderr on bad input; ``NC_DEBUG=1`` shows the traceback.
 
-    It decorates the ``main`` of each command, which a test or a notebook calls with the command line as a list. Where
-    nobody reads its output any more, as behind ``| head``, it ends without a word.
+    It decorates the ``main`` of each command; tests and notebooks call ``main`` with the command line as a list. When
+    the reader of a pipe has gone away (``| head``), the command exits silently.
 
     Raises:
-        SystemExit: Instead of what bad input raises.
+        SystemExit: Instead of the exception for bad input.
 
     Example:
         >>> with errors_on_one_line("nc-measure"):
@@ -68,7 +68,7 @@ def errors_on_one_line(command: str) -> Iterator[None]:
             raise SystemExit(_SIGPIPE) from None
         if os.environ.get("NC_DEBUG") == "1" or not is_user_error(error):
             raise
-        # In one piece: the lines of several processes come at the same time.
+        # A single write: several processes print at the same time.
         print(f"{command}: error: {_printable(explain(error))}\n", end="", file=sys.stderr)
         raise SystemExit(2) from None
     finally:
@@ -76,7 +76,7 @@ def errors_on_one_line(command: str) -> Iterator[None]:
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Tell bad input from a defect of ours, for which a traceback is wanted.
+    """Return whether an error is due to bad input; for a bug of this package the traceback is shown.
 
     Example:
         >>> is_user_error(ValueError("temperature: got 0")), is_user_error(RuntimeError("shape mismatch in mm"))
@@ -90,7 +90,7 @@ def is_user_error(error: BaseException) -> bool:
 
 
 def _of_its_process(error: BaseException) -> BaseException:
-    """Return the error that ended a spawned or forked process, read from its traceback; any other one as it is."""
+    """Return the error that ended a spawned or forked process, parsed from its traceback; other errors unchanged."""
     if isinstance(error, ProcessRaisedException):
         kinds: dict[str, Any] = {
             kind.__name__: kind for kind in USER_ERRORS if kind not in (RuntimeError, AttributeError, ArgumentError)
@@ -104,16 +104,16 @@ def _of_its_process(error: BaseException) -> BaseException:
 
 
 def _raised_in(error: BaseException) -> str:
-    """Return the module whose own ``raise`` an error is from, as those of Lightning that refuse a setting."""
+    """Return the module that raised an error itself, such as a module of Lightning that refuses a setting."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
 
 
 def explain(error: BaseException) -> str:
-    r"""Return an error's message on one line: the argument, what was got, what is expected.
+    r"""Return the message of an error on one line: the argument, the value, and what is expected.
 
-    jsonargparse reports a nested argument as a tree of attempts, one for each type that it tried; what remains here is
-    the path of the argument and the reason.
+    jsonargparse reports a nested argument as a tree with one attempt per type; only the path of the argument and the
+    reason are kept.
 
     Example:
         >>> explain(ValueError("first\n  second"))
@@ -133,7 +133,7 @@ def explain(error: BaseException) -> str:
     reason = "; ".join(dict.fromkeys(r for r in reasons if r and not r.startswith("Expected a dot import path")))
     reason = re.sub(r"Expected a (?:<class '([^']+)'>)?", r"expected \1", reason)
     if keys:
-        # What jsonargparse trips over where a class is to stand and a number or list does.
+        # The internal error of jsonargparse for a number or list instead of a class.
         reason = _INTERNAL.sub("expected a class path, or a mapping with class_path and init_args", reason)
     if given and "got" not in reason.lower():
         reason = f"got {given[1] or given[2]}, {reason or 'expected a class path or a value'}"
@@ -141,7 +141,7 @@ def explain(error: BaseException) -> str:
 
 
 def _printable(text: str) -> str:
-    r"""Escape what would move the cursor, or cannot be encoded: names in a config may hold anything.
+    r"""Escape control characters and characters that cannot be encoded: names in a config may contain any.
 
     Example:
         >>> print(_printable("M\x1a: \udc80"))
@@ -151,16 +151,16 @@ def _printable(text: str) -> str:
 
 
 def _is_of_a_writer(args: threading.ExceptHookArgs) -> bool:
-    """Tell a full disk in the thread of TensorBoard's writer, which raises it again where it is used."""
+    """Return whether a thread's error is a full disk in TensorBoard's writer, which raises it again on use."""
     return issubclass(args.exc_type, OSError) and os.environ.get("NC_DEBUG") != "1"
 
 
 def _nobody_reads() -> bool:
-    """Tell whether our output goes nowhere, and let what is left of it go there without complaint."""
+    """Check whether stdout is a closed pipe, and if so redirect it to /dev/null."""
     try:
         poll = select.poll()
         poll.register(sys.stdout, 0)
-    except (AttributeError, OSError):  # no polls in this system, or no file
+    except (AttributeError, OSError):  # the system has no poll, or stdout is not a file
         return False
     if not any(event & select.POLLERR for _, event in poll.poll(0)):
         return False

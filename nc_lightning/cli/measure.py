@@ -1,4 +1,4 @@
-"""The command ``nc-measure``: the geometry of features that any model has made.
+"""The command ``nc-measure``: measure the geometry of features from any model.
 
 nc-measure predictions.npz --plot geometry.png
 """
@@ -34,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> dict[str, float]:
         file.feature_dim,
     )
     if file.num_unknown:
-        print(f"nc-measure: note: {file.num_unknown} samples without a label are left out", file=sys.stderr)
+        print(f"nc-measure: note: {file.num_unknown} samples without a label are skipped", file=sys.stderr)
     if caveats(stats):
         print(f"nc-measure: note: {caveats(stats)}", file=sys.stderr)
     if options.json:

@@ -1,4 +1,4 @@
-"""What Lightning says to a user of the shipped configs without telling anything."""
+"""Warnings and messages of Lightning that do not help a user of the shipped configs."""
 
 import logging
 import re
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 _WARNINGS = (
     ".*does not have many workers.*",  # the embedded data sets are in memory, where workers only cost time
     ".*is smaller than the logging interval.*",
-    ".*LightningCLI's args parameter.*",  # we pass the command line itself, with shipped configs found
-    ".*The dirpath has changed from.*",  # every run has a folder of its own, also one that resumes another
-    ".*Couldn't infer the batch indices.*",  # nobody asks for them
-    ".*is currently marked under review.*",  # lightning-bolts says so of half of itself
-    ".*WeightAveraging callback with a model that overrides.*",  # objectives shard nothing but under FSDP2
+    ".*LightningCLI's args parameter.*",  # we pass the command line itself, with the paths of shipped configs
+    ".*The dirpath has changed from.*",  # every run has its own folder, also one that resumes another
+    ".*Couldn't infer the batch indices.*",  # the indices are not used
+    ".*is currently marked under review.*",  # half of lightning-bolts warns like this
+    ".*WeightAveraging callback with a model that overrides.*",  # objectives shard only under FSDP2
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch >= 2.13
 )
 _MESSAGES = re.compile("💡 Tip|[GT]PU available: False")
@@ -21,7 +21,7 @@ _MESSAGES = re.compile("💡 Tip|[GT]PU available: False")
 
 @contextmanager
 def without_noise() -> Iterator[None]:
-    """Leave out warnings and messages of Lightning that tell a user of the shipped configs nothing.
+    """Suppress warnings and messages of Lightning that do not help a user of the shipped configs.
 
     Example:
         >>> with without_noise():

@@ -1,4 +1,4 @@
-"""The command ``nc-report``: the report of a run again, or of several runs side by side.
+"""The command ``nc-report``: rebuild the report of a run, or compare several runs.
 
 nc-report lightning_logs/version_0
 nc-report lightning_logs/version_0 lightning_logs/version_1 --output comparison.html
@@ -16,7 +16,7 @@ from nc_lightning.reports.record import RunRecord
 
 @errors_on_one_line("nc-report")
 def main(args: Sequence[str] | None = None) -> Path:
-    """Run ``nc-report`` with a command line, by default ``sys.argv[1:]``, and return the file that was written."""
+    """Run ``nc-report`` with a command line, by default ``sys.argv[1:]``, and return the path of the report."""
     options = report_parser().parse_args(args)
     runs, output = [Path(run) for run in options.runs], options.output
     records = [RunRecord.read(run) for run in runs]
@@ -30,7 +30,7 @@ def main(args: Sequence[str] | None = None) -> Path:
     elif len(runs) > 1:
         path = unused_path(Path("comparison.html"))
     else:
-        # Made of the record that lies beside it: nothing is lost when it is made again.
+        # The report is built from the record in its folder, so replacing it loses nothing.
         path = runs[0] / "report.html" if runs[0].is_dir() else runs[0].with_suffix(".html")
     replace_file(path, report_html(records))
     print(f"report: {path}")
@@ -38,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> Path:
 
 
 def _told_apart(runs: list[Path], names: list[str]) -> list[str]:
-    """Names of runs, with their folders where two have the same one.
+    """Return the names of runs, with their folders if two have the same name.
 
     Example:
         >>> _told_apart([Path("a/v0"), Path("a/v1"), Path("b/v0")], ["SCL", "HSCL", "SCL"])

@@ -1,4 +1,4 @@
-"""The configuration of a run, as a file in its folder."""
+"""Save the configuration of a run as a file in its folder."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
 from nc_lightning.io.atomic import unused_path
 
-# The default of `Timer`, a text of a kind that YAML cannot write.
+# Default of `Timer`, a string that YAML cannot write.
 yaml.SafeDumper.add_representer(Interval, lambda dumper, value: dumper.represent_str(value.value))
 
 
 class SavedConfig(SaveConfigCallback):
-    """Save the configuration to the run's folder, under a number where a config lies already.
+    """Save the configuration to the run's folder, with a numeric suffix if a config exists already.
 
-    ``ckpt_path`` is null there: the config describes a run, and not which checkpoint this one has resumed; that stands
-    in the report.
+    ``ckpt_path`` is null there, because the config describes a run and not the checkpoint that it resumed; the report
+    names that checkpoint.
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
@@ -27,7 +27,7 @@ class SavedConfig(SaveConfigCallback):
         super().__init__(parser, config, **kwargs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the name, and save."""
+        """Choose the file name, and save."""
         if trainer.barebones:
             return
         if not self.already_saved and trainer.log_dir is not None:

@@ -1,4 +1,4 @@
-"""The table at the end: each measure next to its ideal, and where the run lies."""
+"""The table at the end of a command: each measure next to its ideal, and the files of the run."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -19,13 +19,13 @@ from nc_lightning.reports.tables import format_value, geometry_table
 
 
 def print_summary(trainer: Trainer, module: LightningModule) -> None:
-    """Print the table of the trainer's `GeometryMonitor`, the losses next to their bound, and what a fit has left.
+    """Print the table of the trainer's `GeometryMonitor`, the losses next to their bound, and the files of a fit.
 
-    Only the first process prints.
+    Only rank 0 prints.
     """
     if not trainer.is_global_zero:
         return
-    console = Console(soft_wrap=True)  # paths stay whole, to be typed again, also where the output is no terminal
+    console = Console(soft_wrap=True)  # keeps paths on one line to copy, even if the output is not a terminal
     table = _measured(trainer, module)
     if table is not None:
         console.print(table)
@@ -35,7 +35,7 @@ def print_summary(trainer: Trainer, module: LightningModule) -> None:
 
 
 def model_line(module: LightningModule) -> str:
-    """Return one line on a module: its parts, and how many parameters each has.
+    """Return a one-line summary of a module: its parts and their numbers of parameters.
 
     Example:
         >>> from nc_lightning import HSCL
@@ -52,11 +52,11 @@ def model_line(module: LightningModule) -> str:
 
 
 def _left(trainer: Trainer) -> Iterator[str]:
-    """What a fit has left, each on a line: only what exists."""
+    """Yield a line for each file or folder that a fit has written and that exists."""
     folder: Path | None = getattr(trainer, "run_folder", None)
     saving = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-    saving.sort(key=lambda c: not isinstance(c, RunCheckpoint))  # of any other, last.ckpt may be an earlier state
-    # Processes that were spawned bring no paths back: there, last.ckpt and the report are found by their names.
+    saving.sort(key=lambda c: not isinstance(c, RunCheckpoint))  # last.ckpt of any other may be an earlier state
+    # Spawned processes return no paths: there, last.ckpt and the report are found by their names.
     lasts = [Path(c.last_model_path) for c in saving] + ([folder / "checkpoints" / "last.ckpt"] if folder else [])
     last = next((path for path in lasts if path.is_file()), None)
     if last is not None:
@@ -103,7 +103,7 @@ def _measured(trainer: Trainer, module: LightningModule) -> Table | None:
 
 
 def _by_set(values: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """The results of a monitor that ran in other processes, from the metrics that Lightning brings back."""
+    """Return the results of a monitor that ran in other processes, from the metrics that Lightning returns."""
     results: dict[str, dict[str, float]] = {}
     for key, value in values.items():
         if key.startswith("geometry/"):

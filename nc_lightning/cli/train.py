@@ -1,4 +1,4 @@
-"""``nc-train``: LightningCLI with our defaults, the shipped configs, and errors of one line.
+"""``nc-train``: LightningCLI with our defaults, the shipped configs, and one-line errors.
 
     nc-train fit --config hscl.yaml
     nc-train fit --config hscl.yaml --config digit_pairs.yaml --model.beta 5
@@ -58,22 +58,22 @@ DEFAULT_CALLBACKS: dict[str, type[Callback]] = {
 }
 _ENCODER_SHAPE = "model.init_args.encoder.init_args.input_shape"
 _PROBE_OPTIMIZER = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-2, "weight_decay": 5e-3}}
-"""NC3 is about classifiers with weight decay: without it, one remembers how classes lay when training began."""
+"""NC3 is defined for classifiers with weight decay: without it the probe never forgets the initial class means."""
 
 
 class ContrastiveCLI(LightningCLI):
     """LightningCLI for contrastive objectives.
 
-    The number of classes and the input shape reach the model from the data. A geometry monitor (``--geometry``), its
-    dashboard (``--dashboard``), a linear probe (``--probe``), a guard against NaN and infinity (``--nonfinite``), a
-    watch for dimensional collapse (``--collapse``) and a checkpoint callback (``--checkpoint``) are always there,
-    whatever is in the user's list of callbacks; one of all but the last that is in the list takes our place.
-    So are those by which a run can resume, stop and never hang; and checkpoints are written by `AtomicCheckpointIO`,
-    unless there is a CheckpointIO among the user's plugins.
+    The number of classes and the input shape are linked from the data to the model. A geometry monitor
+    (``--geometry``), its dashboard (``--dashboard``), a linear probe (``--probe``), a guard against NaN and infinity
+    (``--nonfinite``), a watch for dimensional collapse (``--collapse``) and a checkpoint callback (``--checkpoint``)
+    are always present; any of them except the checkpoint callback is replaced by one of the same type in the user's
+    list of callbacks. The callbacks for resuming, stopping and failing processes are always present too, and
+    `AtomicCheckpointIO` writes the checkpoints unless the user's plugins contain a CheckpointIO.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add our callbacks, and the links from data to model."""
+        """Add the default callbacks, and the links from data to model."""
         for key, callback in DEFAULT_CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
@@ -91,19 +91,19 @@ class ContrastiveCLI(LightningCLI):
         if isinstance(config.trainer.strategy, str):
             check_strategy(config.trainer.strategy, "--trainer.strategy")
         if _ENCODER_SHAPE not in config:
-            # Lightning would save the shape with the hyperparameters, and such a checkpoint could not be loaded; and it
-            # fails at an encoder without any arguments.
+            # Lightning would save the shape as a hyperparameter, so that the checkpoint could not be loaded; and it
+            # fails for an encoder without any arguments.
             remove_links(self._parser(self.subcommand), _ENCODER_SHAPE)
         self._asked_num_classes = config.model.init_args.get("num_classes")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Leave out those of our callbacks that the user's list has, or that checkpoints and speed forbid."""
+        """Leave out default callbacks that the user's list replaces, or that other settings forbid."""
         config = self._get(self.config_init, "trainer")
         listed = config.callbacks or []
         listed = listed if isinstance(listed, list) else [listed]
         out = {key for key, ours in DEFAULT_CALLBACKS.items() if any(isinstance(callback, ours) for callback in listed)}
         if config.barebones:
-            out |= DEFAULT_CALLBACKS.keys() - {"nonfinite"}  # there, nothing is logged and only the steps are timed
+            out |= DEFAULT_CALLBACKS.keys() - {"nonfinite"}  # barebones logs nothing and only times the steps
         if config.barebones or config.enable_checkpointing is False:
             out.add("checkpoint")
             others = self.trainer_defaults["callbacks"]
@@ -119,37 +119,37 @@ class ContrastiveCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
-        """Refuse different devices on several machines, and a number of classes that the link has overridden."""
+        """Refuse different devices on several machines, and a number of classes that differs from the data's."""
         self._store = check_same_device(self.trainer)
         asked, there = self._asked_num_classes, _num_classes(self.datamodule)
         if asked is not None and asked != there:
             raise ValueError(f"--model.num_classes: got {asked}, expected {there}, the number of classes of the data")
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Run it in a folder of its own."""
+        """Run the subcommand in a folder of its own."""
         with claimed_folder(self.trainer):  # type: ignore[arg-type]
             super()._run_subcommand(subcommand)
 
     def before_fit(self) -> None:
-        """Log what is trained, on one line."""
+        """Log a one-line summary of the model."""
         rank_zero_info(model_line(self.model))
 
     def before_validate(self) -> None:
-        """Leave the numbers to our table: Lightning would print every one of them in a list of its own."""
+        """Leave the numbers to our table; Lightning would print its own list of all of them."""
         self.config_init[self.subcommand].verbose = False
 
     before_test = before_validate
 
     def after_fit(self) -> None:
-        """Print what was reached, after the progress bar has gone."""
+        """Print the results, after the progress bar has closed."""
         print_summary(self.trainer, self.model)
 
     after_validate = after_test = after_fit
 
     def _parse_ckpt_path(self) -> None:
-        """Check the checkpoint, and let the configuration and the command line decide all settings.
+        """Check the checkpoint, and let the configuration and the command line take precedence over its settings.
 
-        Lightning would let the checkpoint's override them, the objective included.
+        Lightning would let the checkpoint's settings override them, including the objective.
         """
         subcommand = self.config.get("subcommand")
         if subcommand is not None:
@@ -182,7 +182,7 @@ def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
         The CLI, with its ``trainer``, ``model`` and ``datamodule``.
 
     Raises:
-        SystemExit: With code 2 and one line on stderr where the input is bad. Set ``NC_DEBUG=1`` for the traceback.
+        SystemExit: With code 2 and one line on stderr on bad input. Set ``NC_DEBUG=1`` for the traceback.
     """
     return ContrastiveCLI(
         ContrastiveObjective,
@@ -194,9 +194,9 @@ def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
         trainer_class=OwnTrainer,
         seed_everything_default=0,
         auto_configure_optimizers=False,  # --optimizer would replace an objective's optimizer and its decay groups
-        # After the user's and ours, whose random numbers, sums and files these look after.
+        # These come after the user's and our callbacks, whose random states, sums and files they handle.
         trainer_defaults={
-            "enable_model_summary": False,  # one line of ours says it
+            "enable_model_summary": False,  # we log one line instead
             "callbacks": [PredictionWriter(), RandomStates(), ResumedEpoch(), ProcessWatch(), GracefulStop()],
         },
         parser_kwargs={"exit_on_error": False},
@@ -204,12 +204,12 @@ def main(args: Sequence[str] | None = None) -> ContrastiveCLI:
 
 
 def console_script() -> None:
-    """Run ``nc-train`` from a shell, whose exit code is not to be an object."""
+    """Run ``nc-train`` as a console script, which would otherwise use the return value as exit code."""
     try:
         main()
     finally:
         if dist.is_available() and dist.is_initialized():
-            # Threads of gloo that are left to the end of the program may abort it.
+            # Threads of gloo that still run at exit may abort the program.
             dist.destroy_process_group()
 
 

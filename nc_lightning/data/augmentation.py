@@ -1,8 +1,8 @@
-"""SimCLR's augmentation on whole batches: one crop, flip, blur and change of color for each image, drawn at once.
+"""SimCLR's augmentation on whole batches: every image gets its own crop, flip, blur and color jitter.
 
-All of it is linear in the image but the last step, a clamp. A crop with its resize, a flip and a blur are one matrix
-for the rows and one for the columns; all changes of color are one 3x3 matrix and an offset. So a batch takes three
-batched matrix products, whatever was drawn.
+Every step is linear in the image except the last, a clamp. Crop, resize, flip and blur together are one matrix for the
+rows and one for the columns; all changes of color are one 3x3 matrix and an offset. So a batch always takes three
+batched matrix products.
 """
 
 import functools
@@ -19,33 +19,33 @@ GRAY = (0.299, 0.587, 0.114)
 NO_BLUR = 1e-3
 """Standard deviation in pixels of a blur that changes nothing."""
 TRIES = 10
-"""How often a crop that does not fit is drawn again before the whole image is taken."""
+"""Number of attempts to draw a crop that fits; after them, the whole image is taken."""
 
-# Uniform numbers that an image takes: two for each try and two for the place, one for the flip, two for the blur; the
-# strengths of four changes (two for gray images), four for their order, which makes no difference but has always been
-# drawn, and whether to change and whether to keep colors.
+# Number of uniform numbers for each image: two for each try and two for the position of the crop, one for the flip, two
+# for the blur. Colors take the strengths of four changes (three for gray images), four for their order (unused, kept so
+# that the random stream does not change), and two that decide whether to jitter and whether to keep colors.
 _OF_CROP, _OF_FLIP, _OF_BLUR, _OF_COLORS = 2 * TRIES + 2, 1, 2, {1: 9, 3: 10}
 
 
 class SimCLR:
-    """SimCLR's recipe: a random crop, resized back, a flip, then colors changed, or lost; a blur if asked for.
+    """Augment images by SimCLR's recipe: random crop and resize, flip, color jitter, grayscale, and optionally blur.
 
-    As in torchvision, each image draws area, aspect ratio and place of its crop, the order and the strength of
-    brightness, contrast, saturation and hue. Unlike there, colors are clamped once, at the end, and hue is turned in
-    the YIQ plane instead of HSV (as NVIDIA DALI does). Gray images have brightness and contrast changed alone.
+    As in torchvision, area, aspect ratio and position of the crop, and the strength of brightness, contrast, saturation
+    and hue are drawn for each image. Unlike there, colors are clamped once, at the end, and hue is rotated in the YIQ
+    plane instead of HSV (as NVIDIA DALI does). In gray images only brightness and contrast change.
 
     Args:
-        strength: Of the change of colors; 0.5 is SimCLR's for CIFAR, 1 for ImageNet, 0 for none.
+        strength: Strength of the color jitter; SimCLR uses 0.5 for CIFAR and 1 for ImageNet; 0 disables it.
         smallest_crop: Smallest share of the image's area in a crop, in (0, 1].
         flip: Probability of a horizontal flip.
-        blur: Probability of a Gaussian blur with a standard deviation of 0.1 to 2 pixels; SimCLR has 0.5 for ImageNet
-            and none for CIFAR.
+        blur: Probability of a Gaussian blur with a standard deviation of 0.1 to 2 pixels; SimCLR uses 0.5 for ImageNet
+            and 0 for CIFAR.
 
     Shape:
         (N, 1 or 3, H, W) float in [0, 1] -> the same
 
     Raises:
-        ValueError: If an argument is out of its range, or the images are not of such a shape.
+        ValueError: If an argument is out of its range, or the images have another shape.
 
     Source:
         Chen, Kornblith, Norouzi, Hinton (2020), A simple framework for contrastive learning of visual representations,
@@ -73,7 +73,7 @@ class SimCLR:
         self.blur = blur
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Augment a batch; the generator is on the device of the images."""
+        """Augment a batch; the generator must be on the device of the images."""
         if x.ndim != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"augmentation: got inputs {tuple(x.shape)}, expected images (N, 1 or 3, H, W)")
         count, channels, height, width = x.shape
@@ -81,7 +81,7 @@ class SimCLR:
         uniform = torch.rand(sum(parts), count, generator=generator, device=x.device)
         of_crop, of_flip, of_blur, of_colors = uniform.split(parts)
         crops = place_crops(of_crop, height, width, self.smallest_crop)
-        flipped = of_flip < constant((0.0, self.flip), x.device)[:, None]  # no row ever
+        flipped = of_flip < constant((0.0, self.flip), x.device)[:, None]  # rows are never flipped
         rows, columns = resize_matrices(crops, height, width, flipped)
         if self.blur > 0:
             sigma = torch.add(constant(0.1, x.device), of_blur[0], alpha=1.9)
@@ -105,9 +105,9 @@ class Crops(NamedTuple):
 
 
 def place_crops(uniform: Tensor, height: int, width: int, smallest: float) -> Crops:
-    """Turn uniform numbers (2 TRIES + 2, N) into boxes as torchvision draws them.
+    """Turn uniform numbers (2 TRIES + 2, N) into crop boxes, distributed as in torchvision.
 
-    Their share of the area is uniform, their aspect ratio log-uniform from 3:4 to 4:3.
+    The share of the area is uniform, the aspect ratio log-uniform from 3:4 to 4:3.
 
     Example:
         >>> crops = place_crops(torch.rand(2 * TRIES + 2, 1000), 32, 32, smallest=0.2)
@@ -125,7 +125,7 @@ def place_crops(uniform: Tensor, height: int, width: int, smallest: float) -> Cr
     torch.div(area, ratio, out=sides[0, :, :TRIES])
     torch.mul(area, ratio, out=sides[1, :, :TRIES])
     sides[:, :, :TRIES].sqrt_().round_()
-    sides[:, :, TRIES] = whole  # a last try, which always fits
+    sides[:, :, TRIES] = whole  # the last try always fits
     first = (sides.clamp(constant(1.0, device), whole[:, :, None]) == sides).sum(0).argmax(1)
     size = sides.gather(2, first[None, :, None].expand(2, -1, 1)).squeeze(2)
     start = uniform[2 * TRIES :] * (constant((height + 1, width + 1), device)[:, None] - size)
@@ -133,10 +133,10 @@ def place_crops(uniform: Tensor, height: int, width: int, smallest: float) -> Cr
 
 
 def resize_matrices(crops: Crops, height: int, width: int, flipped: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the matrices (N, height, height) and (N, width, width) that cut boxes out and stretch them over all.
+    """Return the matrices (N, height, height) and (N, width, width) that crop boxes and resize them to the full size.
 
-    Bilinear, with the pixels' centers as everywhere: what torchvision's ``resized_crop`` does where it enlarges. Where
-    ``flipped`` (2, N) says so, they mirror the result upside down, and left and right.
+    Bilinear, with pixel centers at half-integers, as torchvision's ``resized_crop`` does when it enlarges. ``flipped``
+    (2, N) says whether the result is also mirrored vertically, and horizontally.
 
     Example:
         >>> crops = Crops(torch.tensor([[1.0], [0.0]]), torch.tensor([[2.0], [4.0]]))
@@ -151,7 +151,7 @@ def resize_matrices(crops: Crops, height: int, width: int, flipped: Tensor) -> t
     """
     start, length, device = crops.start[..., None], crops.size[..., None], crops.start.device
     sizes = constant((height, width), device)[:, None, None]
-    # Of both at once, as if images were square; what is too much of the shorter side is cut off.
+    # Computed for both axes at once, as if images were square; the excess of the shorter side is cut off.
     pixel, middle = _pixels(max(height, width), device)
     center = torch.where(flipped[..., None], sizes - middle, middle)
     center = torch.addcmul(constant(-0.5, device), center, length / sizes)
@@ -172,17 +172,18 @@ def blur_matrix(sigma: Tensor, size: int) -> Tensor:
 
 
 def mix_colors(uniform: Tensor, mean: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-    """Turn uniform numbers into SimCLR's changes of color: a jitter with probability 0.8, then gray alone with 0.2.
+    """Turn uniform numbers into SimCLR's color changes: jitter with probability 0.8, then grayscale with 0.2.
 
-    Brightness b scales colors; contrast c pulls them to the image's mean gray, saturation s to their own gray; hue
-    turns them about the gray axis. The last two keep gray, and commute, and the mean gray that contrast pulls to has
-    been scaled by b, or will be. So, in any order, a color x becomes b c (G + s (cos R + sin T)) x + b (1 - c) m, with
-    G the projection onto gray, R = 1 - G, T a quarter turn, and m the mean gray. To lose colors is s = 0.
+    Brightness b scales colors; contrast c pulls them towards the image's mean gray, saturation s towards their own
+    gray; hue rotates them about the gray axis. Saturation and hue keep gray and commute; b scales the mean gray too.
+    So, in any order, a color x becomes b c (G + s (cos R + sin T)) x + b (1 - c) m, with G the projection onto gray,
+    R = 1 - G, T a quarter turn, and m the mean gray. Grayscale is s = 0.
 
     Args:
-        uniform: (10, N) numbers, (9, N) for gray images, which have no hue.
-        mean: (N, 1 or 3) mean color of each image, which contrast is relative to.
-        strength: Brightness, contrast and saturation change by a factor of up to 1 +- 0.8 of it, hue by 0.2 of it.
+        uniform: Uniform numbers (10, N); (9, N) for gray images, which have no hue.
+        mean: Mean color (N, 1 or 3) of each image, the reference of contrast.
+        strength: Strength of the jitter: brightness, contrast and saturation change by a factor in 1 +- 0.8 strength,
+            hue by up to 0.2 strength of a full turn.
 
     Returns:
         Matrices (N, channels, channels) and offsets (N, 1): colors x become M x + b.
@@ -211,7 +212,7 @@ def mix_colors(uniform: Tensor, mean: Tensor, strength: float) -> tuple[Tensor, 
 
 @functools.cache
 def _color_basis(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Weights of gray (3,), and G, 1 - G and T of `mix_colors` as rows (3, 9)."""
+    """Return the weights of gray (3,), and G, 1 - G and T of `mix_colors` as rows (3, 9)."""
     yiq = torch.tensor([GRAY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], dtype=torch.float64, device="cpu")
     quarter = torch.tensor([(0, 0, 0), (0, 0, -1), (0, 1, 0)], dtype=torch.float64, device="cpu")
     turn = torch.linalg.inv(yiq) @ quarter @ yiq
@@ -222,21 +223,21 @@ def _color_basis(device: torch.device) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _pixels(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Numbers (size,) of pixels, and their middles."""
+    """Return the indices (size,) of pixels, and their centers."""
     pixel = torch.arange(size, dtype=torch.float32, device=device)
     return pixel, pixel + 0.5
 
 
 @functools.cache
 def _gaussian_exponents(size: int, device: torch.device) -> Tensor:
-    """What a Gaussian with a deviation of 1 has as its exponents, (size, size)."""
+    """Return the exponents (size, size) of a Gaussian kernel with standard deviation 1."""
     pixel, _ = _pixels(size, device)
     return (pixel[:, None] - pixel).square() / -2
 
 
 @functools.cache
 def constant(values: float | tuple[float, ...], device: torch.device) -> Tensor:
-    """Return numbers in float32 on a device, copied there once: each copy would make the host wait.
+    """Return float32 numbers on a device, cached, because every copy to a device would block the host.
 
     Example:
         >>> constant((1.0, 2.0), torch.device("cpu"))

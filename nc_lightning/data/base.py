@@ -1,4 +1,4 @@
-"""What all data sets share: splits, balanced or random batches, deterministic evaluation."""
+"""Base of all data modules: splits, balanced or random batches, deterministic evaluation."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -32,29 +32,29 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class LabeledDataModule(LightningDataModule):
-    """Base of all data modules here.
+    """Base of all data modules in this package.
 
-    A subclass knows ``num_classes`` and ``input_shape`` before `setup`, and makes its splits in `make_splits`.
+    A subclass sets ``num_classes`` and ``input_shape`` before `setup`, and makes its splits in `make_splits`.
 
     Args:
         batch_size: Inputs in a training batch of each process; evaluation uses the same size.
-        batches: ``balanced`` holds every class equally often in each batch, as the theorems assume; ``stratified``
-            holds it in its share of the data set; ``random`` shuffles.
-        seed: Seed of the splits, of the order of batches and of augmentation; the network's is ``seed_everything``.
+        batches: ``balanced`` has the same number of each class in every batch, as the theorems assume; ``stratified``
+            has each class in proportion to the data set; ``random`` shuffles.
+        seed: Seed of the splits, the order of batches and the augmentation; ``seed_everything`` seeds the network.
         classes_per_batch: Number of different classes in a balanced batch; None for all.
         views: Number of views of each input in training.
-        augmentation: What makes a view, such as `SimCLR`; None for the input as it is.
+        augmentation: Transform that makes a view, such as `SimCLR`; None to leave inputs unchanged.
 
     Attributes:
-        mean: (channels,) mean of the training images in [0, 1], known after `setup`; None if inputs are not images. A
-            model that was trained on other data standardizes by its own, see `preprocess`.
-        std: (channels,) their standard deviation.
-        origins: Where the inputs of each split come from, for the summary.
-        passed_over: What was not read, for the summary.
+        mean: Mean (channels,) of the training images in [0, 1], known after `setup`; None if inputs are not images. A
+            model trained on other data standardizes with its own mean, see `preprocess`.
+        std: Standard deviation (channels,) of the training images.
+        origins: Origin of the inputs of each split, for the summary.
+        passed_over: Counts of skipped files and arrays, for the summary.
 
     Raises:
-        ValueError: If an argument is out of its range, or, at `setup`, if the augmentation normalizes, which the data
-            does itself.
+        ValueError: If an argument is out of its range, or, at `setup`, if the augmentation normalizes images (the data
+            module does that itself).
     """
 
     num_classes: int
@@ -94,10 +94,10 @@ class LabeledDataModule(LightningDataModule):
 
     @abstractmethod
     def make_splits(self) -> dict[Split, Any]:
-        """Return the training, validation and test sets, the same ones for the same seed."""
+        """Return the training, validation and test sets; the same seed gives the same sets."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the splits, once, and log what they are."""
+        """Make the splits once, and log their summary."""
         if not self._splits:
             self._splits = self.make_splits()
             self._splits = {split: self._splits[split] for split in SPLITS}
@@ -112,7 +112,7 @@ class LabeledDataModule(LightningDataModule):
                 )
 
     def summary(self) -> str:
-        """Return a few lines on the classes, each split and where it comes from, and what was passed over."""
+        """Return a few lines on the classes, the size and origin of each split, and the skipped inputs."""
         names = [self.class_name(number) for number in range(self.num_classes)]
         return summarize(self._splits, names, self.origins, self.passed_over)
 
@@ -120,7 +120,7 @@ class LabeledDataModule(LightningDataModule):
         return self.summary() if self._splits else super().__str__()
 
     def class_name(self, number: int) -> str | int:
-        """Return the name of a class, where it has one; else its label in the data."""
+        """Return the name of a class if it has one, else its label in the data."""
         return number if self.class_names is None else self.class_names[number]
 
     def names_or_labels(self) -> list[str | int] | None:
@@ -130,9 +130,9 @@ class LabeledDataModule(LightningDataModule):
         return [self.class_name(number) for number in range(self.num_classes)]
 
     def preprocess(self) -> Preprocess:
-        """Return what turns images into the inputs of the encoder, with the mean and deviation known after `setup`.
+        """Return the preprocessing of images for the encoder, with the mean and deviation known after `setup`.
 
-        While a Trainer runs, they are those that its model was trained with, where it knows them.
+        While a Trainer runs, they are those that its model was trained with, if it knows them.
         """
         if self.trainer is not None and self.trainer.state.status == TrainerStatus.RUNNING:
             trained = getattr(self.trainer.lightning_module, "preprocess", None)
@@ -142,11 +142,11 @@ class LabeledDataModule(LightningDataModule):
 
     @property
     def num_training_samples(self) -> int:
-        """Number of inputs in the training set, known after `setup`."""
+        """Return the number of inputs in the training set, known after `setup`."""
         return len(self._splits["train"])
 
     def train_dataloader(self) -> BatchLoader:
-        """Training batches, in an order that depends on the seed and the epoch alone."""
+        """Return the training batches, in an order that depends only on the seed and the epoch."""
         sampler = self._sampler(self._splits["train"].labels.cpu())
         if repeated := sampler.repeated():
             rank_zero_warn(repeated)
@@ -155,7 +155,7 @@ class LabeledDataModule(LightningDataModule):
         return self._loader("train", sampler, training=True)
 
     def geometry_dataloader(self) -> BatchLoader:
-        """The training set without augmentation, each input once, in a fixed order: where geometry is measured."""
+        """Return the training set without augmentation, each input once, in a fixed order, to measure geometry on."""
         return self._evaluation_loader("train")
 
     def predict_dataloader(self) -> BatchLoader:
@@ -163,11 +163,11 @@ class LabeledDataModule(LightningDataModule):
         return self.geometry_dataloader()
 
     def val_dataloader(self) -> BatchLoader:
-        """The validation set in a fixed order."""
+        """Return the validation set in a fixed order."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> BatchLoader:
-        """The test set in a fixed order."""
+        """Return the test set in a fixed order."""
         return self._evaluation_loader("test")
 
     def _sampler(self, labels: Tensor) -> EpochSampler:

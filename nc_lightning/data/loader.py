@@ -1,4 +1,4 @@
-"""Batches from a data set: indexed, moved, augmented and standardized as wholes, and resumable in mid-epoch."""
+"""Batches of a data set: indexed, moved, augmented and standardized as a whole, and resumable in mid-epoch."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ from nc_lightning.data.views import Views
 
 
 class LabeledImages(Protocol):
-    """Inputs and labels (n,), a batch of them for a list of indices."""
+    """Inputs and labels (n,); a list of indices returns a batch of them."""
 
     labels: Tensor
 
     @property
     def paths(self) -> list[Path] | None:
-        """Return the files that the inputs are from, if any."""
+        """Return the files of the inputs; None if they do not come from files."""
 
     def __len__(self) -> int: ...
 
@@ -32,7 +32,7 @@ class LabeledImages(Protocol):
 
 
 class LabeledTensors:
-    """Inputs (n, ...) and labels (n,) in memory, on one device: a batch is one indexing operation."""
+    """Inputs (n, ...) and labels (n,) in memory, on one device; a batch is a single indexing operation."""
 
     def __init__(self, x: Tensor, labels: Tensor, paths: list[Path] | None = None) -> None:
         self.x, self.labels = x, labels
@@ -54,18 +54,18 @@ class LabeledTensors:
 
 
 class BatchLoader:
-    """The batches of an epoch, ``(x, labels)`` or ``((x1, ..., xV), labels)``, on the device where they are wanted.
+    """Iterate over the batches of an epoch, ``(x, labels)`` or ``((x1, ..., xV), labels)``, on the training device.
 
-    A plain iterable: Lightning takes it as it is, and a loop of your own can. Random numbers of an augmentation depend
-    on the seed, the epoch, the process and the number of the batch alone, whoever loads it; so no two batches share
-    them, and a run that is resumed in mid-epoch, which Lightning does by `state_dict`, sees what it would have seen.
+    A plain iterable, for Lightning or for your own loop. The random numbers of an augmentation depend only on the seed,
+    the epoch, the process and the number of the batch. So no two batches share them, and a run resumed in mid-epoch
+    (Lightning does this with `state_dict`) sees the same augmentations as an uninterrupted one.
 
     Args:
         dataset: Inputs and labels.
-        sampler: Lists of indices; one of `nc_lightning.data` for training.
-        views: Makes the views of a batch.
-        device: Where to.
-        num_workers: Processes that load batches, for inputs in files.
+        sampler: Lists of indices; a sampler of `nc_lightning.data` for training.
+        views: Transform of a batch into its views.
+        device: Device that batches are moved to.
+        num_workers: Number of worker processes that load batches, for inputs in files.
 
     Attributes:
         unreadable: Files that the last pass could not read.
@@ -77,7 +77,7 @@ class BatchLoader:
     """
 
     batch_sampler = None
-    """Lightning looks for it beside ``sampler``, whose epoch it sets."""
+    """Lightning also looks for this attribute when it sets the epoch of ``sampler``."""
 
     def __init__(
         self,
@@ -102,22 +102,22 @@ class BatchLoader:
     def __iter__(self) -> Iterator[tuple[Tensor | tuple[Tensor, ...], Tensor]]:
         epoch, start = self._resume_at or (None, 0)
         self._resume_at = None
-        # A state of an epoch that is over, be it before its last batch, says nothing of this one.
+        # A state saved in another epoch, even before its last batch, does not apply to this one.
         self._position = start if epoch == self._epoch else 0
         self.unreadable = []
         for x, labels, *failed in self._indexed(self._position):
             self.unreadable += failed[0] if failed else []
-            # Before the batch is handed out: a state that is asked for while it is used has it behind itself.
+            # Advance before yielding, so that a state saved while the batch is in use counts it as consumed.
             generator = self._generator()
             self._position += 1
             yield self.views(to_device(x, self.device), generator), to_device(labels, self.device)
         if self.unreadable:
             rank_zero_warn(
-                f"left out {len(self.unreadable)} images that cannot be read, the first one {self.unreadable[0]}"
+                f"skipped {len(self.unreadable)} images that cannot be read, the first one {self.unreadable[0]}"
             )
 
     def paths(self, num_batches: int) -> list[Path] | None:
-        """Return the files of the first batches of a fixed order that has been read; None if there are no files."""
+        """Return the files of the first batches in a fixed order, after a pass over them; None without files."""
         if self.images.paths is None or isinstance(self.sampler, EpochSampler):
             return None
         left_out = {file.path for file in self.unreadable}
@@ -125,11 +125,11 @@ class BatchLoader:
         return [path for path in paths if path not in left_out]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch, and how many of its batches have been handed out."""
+        """Return the epoch, and the number of its batches that have been yielded."""
         return {"epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the next pass begin after the batches of `state_dict` if it is of the same epoch."""
+        """Start the next pass after the batches of `state_dict` if it is a pass of the same epoch."""
         self._resume_at = state_dict["epoch"], state_dict["position"]
 
     @property
@@ -151,12 +151,12 @@ class BatchLoader:
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=takes_pinned_memory(self.device),
-            generator=torch.Generator(),  # else torch's own moves on, once more where an epoch is begun in its middle
+            generator=torch.Generator(),  # otherwise the global generator advances, once more when an epoch is resumed
         )
         try:
             yield from loader
         except ValueError as error:
-            # What a worker raises comes with its whole traceback as the message.
+            # The message of a worker's error is its whole traceback.
             raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
 
     def _generator(self) -> torch.Generator | None:
@@ -167,7 +167,7 @@ class BatchLoader:
 
 @functools.cache
 def takes_pinned_memory(device: torch.device) -> bool:
-    """Return whether copies to a device come from pinned memory: the CPU and Apple's GPUs have none of their own.
+    """Return whether copies to a device need pinned memory; the CPU and Apple's GPUs share the host's memory.
 
     Example:
         >>> takes_pinned_memory(torch.device("cpu"))
@@ -177,18 +177,18 @@ def takes_pinned_memory(device: torch.device) -> bool:
         return False
     try:
         torch.empty(1, device="cpu").pin_memory()
-    except RuntimeError:  # not every backend has it
+    except RuntimeError:  # not every backend supports it
         return False
     return True
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device, without waiting for what the device still has to do.
+    """Return a tensor on a device, without synchronizing with the device.
 
     Example:
         >>> to_device(torch.ones(2), torch.device("cpu"))
         tensor([1., 1.])
     """
     if x.device.type == "cpu" and takes_pinned_memory(device):
-        x = x.pin_memory()  # from other memory a large copy would wait
+        x = x.pin_memory()  # a large copy from pageable memory would block
     return x.to(device, non_blocking=True)

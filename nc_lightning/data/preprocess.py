@@ -10,28 +10,28 @@ from nc_lightning.data.loader import BatchLoader, LabeledImages, LabeledTensors
 from nc_lightning.data.views import as_floats, standardize
 
 STATISTICS_FROM = 1000
-"""Number of images that mean and standard deviation are taken from where they are not in memory."""
+"""Number of images that estimate mean and standard deviation when the images are not in memory."""
 
 
 class Preprocess(nn.Module):
-    """Turn images into what an encoder was trained on: float in [0, 1], then standardized channel by channel.
+    """Convert images to the encoder's input: float in [0, 1], then standardized channel by channel.
 
-    Mean and standard deviation are part of ``state_dict`` once they are known. They are no buffers, which DDP would
-    broadcast in every step and checkpoints of before would lack.
+    Mean and standard deviation are part of ``state_dict`` once they are known. They are not buffers: DDP would
+    broadcast buffers in every step, and older checkpoints lack them.
 
     Args:
-        mean: (channels,) mean of the training images in [0, 1]; None where training standardized nothing.
-        std: (channels,) their standard deviation; None with the mean.
+        mean: Mean (channels,) of the training images in [0, 1]; None if training did not standardize.
+        std: Standard deviation (channels,) of the training images; None with the mean.
 
     Attributes:
-        known: Whether mean and std, or their absence, are known to be those of a training.
+        known: Whether mean and std (or None for both) are known to be those of the training data.
 
     Shape:
         (N, channels, ...) uint8 in [0, 255], or float in [0, 1] -> float32 or better; without a mean any floats
 
     Raises:
-        TypeError: If images are no tensor, or integers of another type, whose range is not known.
-        ValueError: If they have another number of channels, or floats are out of the range of images.
+        TypeError: If images are not a tensor, or integers of a type whose range is unknown.
+        ValueError: If the number of channels differs, or floats are outside the range of images.
 
     Example:
         >>> preprocess = Preprocess(torch.tensor([0.5]), torch.tensor([0.25]))
@@ -55,20 +55,20 @@ class Preprocess(nn.Module):
             raise TypeError(f"preprocess: got images in {x.dtype}, expected torch.uint8, or floats in [0, 1]")
         if x.is_floating_point() and x.numel() and not torch.compiler.is_compiling():
             low, high = (float(value) for value in torch.aminmax(x))
-            if low < -0.5 or high > 1.5:  # resizing and noise go a little beyond
+            if low < -0.5 or high > 1.5:  # resizing and noise overshoot a little
                 raise ValueError(
                     f"preprocess: got floats from {low:.3g} to {high:.3g}, expected images in [0, 1]; divide those in "
-                    "[0, 255] by 255, and standardize none before"
+                    "[0, 255] by 255, and do not standardize them first"
                 )
         x = _as_real(x)
         return standardize(x, self.mean.to(x), self.std.to(x))
 
     def take_from(self, data: Any) -> None:
-        """Take the mean and the standard deviation that a data module or a loader has; none where it has none."""
+        """Copy the mean and standard deviation of a data module or a loader; None if it has none."""
         self.mean, self.std, self.known = _statistics_of(data)
 
     def settings(self) -> dict[str, str]:
-        """Return mean and standard deviation as text, for reports; nothing where there are none.
+        """Return mean and standard deviation as text, for reports; an empty dict if there are none.
 
         Example:
             >>> Preprocess().settings()
@@ -78,7 +78,7 @@ class Preprocess(nn.Module):
         return {key: _listed(value) for key, value in named.items() if value is not None}
 
     def save(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Write mean and standard deviation to a ``state_dict``, or take them out of it where there are none."""
+        """Write mean and standard deviation to a ``state_dict``, or remove them from it if there are none."""
         for key, value in (("mean", self.mean), ("std", self.std)):
             state_dict.pop(prefix + key, None)
             if value is not None:
@@ -89,13 +89,13 @@ class Preprocess(nn.Module):
         self.save(destination, prefix)
 
     def load(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Read what `save` has written: where there is nothing, training standardized nothing."""
+        """Read what `save` has written; if the keys are missing, training did not standardize."""
         mean, std = (state_dict.get(prefix + key) for key in ("mean", "std"))
         self.mean, self.std = (None, None) if mean is None or std is None else (mean.clone(), std.clone())
         self.known = True
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        if prefix + "mean" in state_dict:  # a checkpoint of before knows nothing of them
+        if prefix + "mean" in state_dict:  # older checkpoints have neither
             self.load(state_dict, prefix)
         for key in ("mean", "std"):
             state_dict.pop(prefix + key, None)
@@ -107,7 +107,7 @@ def _as_real(x: Tensor) -> Tensor:
 
 
 def _statistics_of(data: Any) -> tuple[Tensor | None, Tensor | None, bool]:
-    """Return mean and standard deviation (channels,), and whether the data say what they are."""
+    """Return mean and standard deviation (channels,), and whether the data define them."""
     source = data.views if isinstance(data, BatchLoader) else data
     given = [getattr(source, name, "unknown") for name in ("mean", "std")]
     if any(value is None for value in given):
@@ -115,11 +115,11 @@ def _statistics_of(data: Any) -> tuple[Tensor | None, Tensor | None, bool]:
     try:
         mean, std = (torch.as_tensor(value).detach().clone().flatten() for value in given)
         mean, std = (value if value.is_floating_point() else value.float() for value in (mean, std))
-    except (TypeError, ValueError, RuntimeError):  # no such attributes, or no numbers
+    except (TypeError, ValueError, RuntimeError):  # the attributes are missing or not numbers
         return None, None, False
     if len(mean) != len(std) or not bool(((mean >= 0) & (mean <= 1) & (std > 0) & std.isfinite()).all()):
         rank_zero_warn(
-            f"data: got mean {_listed(mean)} and std {_listed(std)}, expected those of images in [0, 1], channel by "
+            f"data: got mean {_listed(mean)} and std {_listed(std)}, expected those of images in [0, 1], one for each "
             "channel; model.preprocess does not standardize"
         )
         return None, None, False
@@ -131,9 +131,9 @@ def _listed(values: Tensor) -> str:
 
 
 def channel_statistics(images: LabeledImages, seed: int = 0) -> tuple[Tensor | None, Tensor | None]:
-    """Return mean and standard deviation (channels,) of images of bytes, in [0, 1]; None for other inputs.
+    """Return mean and standard deviation (channels,) of uint8 images, scaled to [0, 1]; None for other inputs.
 
-    Of all images in memory, else of a thousand drawn at random.
+    They are computed from all images in memory, or else from a thousand drawn at random.
 
     Example:
         >>> x = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
@@ -147,7 +147,7 @@ def channel_statistics(images: LabeledImages, seed: int = 0) -> tuple[Tensor | N
         x = images[drawn.sort().values.tolist()][0]
     if x.dtype != torch.uint8:
         return None, None
-    # Counts of the 256 values are exact and take no float copy of the set.
+    # Counts of the 256 values are exact and need no float copy of the set.
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in x.unbind(1)]).double()
     values = torch.arange(256, dtype=torch.float64) / 255
     share = counts / counts.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Try the recipe of an augmentation on plain images: does it give images of the same kind back?"""
+"""Try an augmentation on plain images, and check that it returns images of the same kind."""
 
 from collections.abc import Sequence
 
@@ -9,20 +9,20 @@ from torch import Tensor
 from nc_lightning.data.views import Augmentation, Views
 
 _COUNT = 8
-"""Number of probes of each kind, so that a step that is not always applied is."""
+"""Number of probe images of each kind, so that a step with a low probability is still applied to some."""
 _MARGIN = 0.25
-"""How far noise that is added, or brightness that is not clipped, may move the mean of all probes."""
+"""Tolerance for the mean of all probe images: added noise and unclipped brightness move it a little."""
 _DARK = 0.1
 
 
 def check_recipe(augmentation: Augmentation, image_shape: Sequence[int]) -> None:
-    """Refuse a recipe that normalizes or rescales images, or gives them another shape, which training alone would see.
+    """Refuse an augmentation that normalizes, rescales or reshapes images, because evaluation would not do the same.
 
-    Whatever code normalizes, it moves the mean of black or white images out of [0, 1], or makes all of them almost
-    black. Changes of color, noise and erased pixels do neither. The global random state stays as it was.
+    Normalization moves the mean of black or white images out of [0, 1], or makes all of them almost black. Changes of
+    color, noise and erased pixels do neither. The global random state is restored.
 
     Raises:
-        ValueError: If the recipe's views are not images in [0, 1], or have another shape.
+        ValueError: If the views are not images in [0, 1], or have another shape.
 
     Example:
         >>> from torchvision.transforms import v2
@@ -33,7 +33,7 @@ def check_recipe(augmentation: Augmentation, image_shape: Sequence[int]) -> None
     with isolate_rng(include_cuda=False):
         try:
             views = Views(1, augmentation)(probes, torch.Generator().manual_seed(0))
-        except Exception:  # a recipe that fails on images in general says so in training
+        except Exception:  # a recipe that fails on any image raises its own error in training
             return
     images = views if isinstance(views, Tensor) else torch.cat(views)
     if images.shape != probes.shape:
@@ -42,11 +42,11 @@ def check_recipe(augmentation: Augmentation, image_shape: Sequence[int]) -> None
             "same shape, which validation and geometry see; change the recipe, or the size of the images"
         )
     means = images.reshape(3, -1).mean(1)
-    known = means[~means.isnan()]  # stretched to its own range, an image of one value is 0 / 0
+    known = means[~means.isnan()]  # a constant image stretched to its own range is 0 / 0
     if not (len(known) and known.min() >= -_MARGIN and _DARK <= known.max() <= 1 + _MARGIN):
         black, white, mixed = means.tolist()
         raise ValueError(
             f"augmentation: got means of {black:.3g}, {white:.3g} and {mixed:.3g} for black, white and noise, expected "
-            "them in [0, 1]; remove the step that normalizes or rescales: training alone would see it, and the data "
-            "standardizes images itself"
+            "them in [0, 1]; remove the step that normalizes or rescales: only training would see it, and the data "
+            "module standardizes images itself"
         )

@@ -1,4 +1,4 @@
-"""Batch samplers: which images meet in a batch. Each yields lists of indices, one list a batch."""
+"""Batch samplers: each yields lists of indices, one list per batch."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from nc_lightning.distributed.collectives import rank_and_world_size
 
 
 class EpochSampler(DistributedSampler[list[int]]):
-    """Batches that depend on (seed, epoch) alone, so that a run can be repeated, and no epoch repeats another.
+    """Yield batches that depend only on (seed, epoch), so that a run can be repeated and every epoch differs.
 
-    With several processes the batches are drawn for all of them together, ``num_replicas * batch_size`` indices at a
-    time, and dealt out in turn: shares are disjoint and equally long. Lightning leaves a `DistributedSampler` as it
-    is; give it to a loader as ``DataLoader(dataset, sampler=sampler, batch_size=None)``.
+    With several processes, global batches of ``num_replicas * batch_size`` indices are drawn, and each process takes
+    its shard; all shards are disjoint and equally long. Lightning does not replace a `DistributedSampler`; pass it to a
+    loader as ``DataLoader(dataset, sampler=sampler, batch_size=None)``.
 
     Args:
-        labels: (n,) classes of the data set, integers in [0, C).
-        batch_size: Samples in a batch of each process; all processes together at most n, unless batches may repeat.
+        labels: Classes (n,) of the data set, integers in [0, C).
+        batch_size: Samples in a batch of each process; the global batch has at most n, unless batches may repeat.
         seed: Seed of the shuffle.
         num_replicas: Number of processes that share the batches; None for those of ``torch.distributed``.
-        rank: Which of them this is.
+        rank: Rank of this process.
 
     Raises:
         ValueError: If ``batch_size`` is below 1 or above n.
@@ -54,24 +54,24 @@ class EpochSampler(DistributedSampler[list[int]]):
         """Return the indices (num_batches, global_batch_size) of an epoch."""
 
     def repeated(self) -> str | None:
-        """Return one line where a batch repeats samples, and None where it holds each at most once."""
+        """Return a one-line warning if a batch repeats samples; None if it has each at most once."""
         return None
 
     def generator(self) -> torch.Generator:
         """Return the generator of the epoch's order."""
-        # Hash the pair: torch's CPU generator looks at 32 bits only, and sums of seed and epoch coincide.
+        # Hash the pair: torch's CPU generator uses only 32 bits, and different pairs can have the same sum.
         return torch.Generator().manual_seed(_hash(self.seed, self.epoch))
 
     def views_generator(self, batch: int, device: torch.device | str = "cpu") -> torch.Generator:
         """Return the generator for the views of this process's batch number ``batch``.
 
-        Its seed counts batches, over epochs and processes: two of a run never have the same one, as hashes may.
+        Its seed counts batches over epochs and processes, so that it is unique within a run; hashes may collide.
         """
         count = (self.epoch * self.num_batches + batch) * self.num_replicas + self.rank
         return torch.Generator(device).manual_seed((_hash(self.seed, 0, 0) + count) % 2**32)
 
     def batches(self, start: int = 0) -> Iterator[list[int]]:
-        """Yield this process's share of the batches from number ``start`` on, to go on in mid-epoch."""
+        """Yield this process's shard of each batch from number ``start``, to resume in mid-epoch."""
         drawn = self.draw(self.generator())
         for batch in drawn[start:]:
             yield batch[self.rank :: self.num_replicas].tolist()
@@ -84,23 +84,23 @@ class EpochSampler(DistributedSampler[list[int]]):
 
 
 class ClassBalancedBatchSampler(EpochSampler):
-    """Batches that hold each of their classes equally often: every class, as the theorems assume, or some of them.
+    """Yield batches with the same number of each class: of every class, as the theorems assume, or of some.
 
-    Each class is shuffled and walked through from end to end before any of its samples comes again, also from one
-    batch to the next; and so are the classes where a batch holds only some. An epoch is as many batches as the data
-    set fills; classes with fewer samples than others come round more often.
+    Each class is shuffled and used up before any of its samples repeats, across batches; likewise the classes
+    themselves when a batch holds only some of them. An epoch has as many batches as the data set fills; samples of
+    smaller classes repeat more often.
 
     Args:
-        labels: (n,) classes of the data set, integers in [0, C), each class present.
-        batch_size: Samples in a batch of each process. Those of all processes together hold each class equally often,
-            at least twice, so that every anchor has a positive.
+        labels: Classes (n,) of the data set, integers in [0, C), each class present.
+        batch_size: Samples in a batch of each process. The global batch must have each class equally often and at least
+            twice, so that every anchor has a positive.
         seed: Seed of the shuffle.
         classes_per_batch: Number of different classes in a batch; None for all C.
         num_replicas: See `EpochSampler`.
         rank: See `EpochSampler`.
 
     Raises:
-        ValueError: If ``batch_size`` is not such a multiple, ``classes_per_batch`` is above C, or a class is absent.
+        ValueError: If ``batch_size`` does not divide so, ``classes_per_batch`` is above C, or a class is absent.
 
     Example:
         >>> sampler = ClassBalancedBatchSampler(torch.tensor([0, 0, 0, 1, 1, 1]), batch_size=4)
@@ -137,18 +137,18 @@ class ClassBalancedBatchSampler(EpochSampler):
             raise ValueError(
                 f"batch_size: got {batch_size}{processes}, expected a multiple of the {self.classes_per_batch} classes "
                 f"in a batch and at least {2 * self.classes_per_batch} for balanced batches; "
-                "or set classes_per_batch, or ask for batches: random"
+                "or set classes_per_batch, or batches to random"
             )
         self.per_class = self.global_batch_size // self.classes_per_batch
 
     def repeated(self) -> str | None:
-        """Return one line where a batch repeats the samples of its smallest class."""
+        """Return a one-line warning if a batch repeats samples of its smallest class."""
         sizes = [len(members) for members in self.members]
         if min(sizes) >= self.per_class:
             return None
         return (
             f"batch_size: got {self.global_batch_size}, so a balanced batch holds {self.per_class} of each class and "
-            f"repeats the samples of {sum(size < self.per_class for size in sizes)} classes, of which the smallest has "
+            f"repeats samples of {sum(size < self.per_class for size in sizes)} classes; the smallest class has "
             f"{min(sizes)}; set a smaller batch_size, or batches to stratified"
         )
 
@@ -162,14 +162,14 @@ class ClassBalancedBatchSampler(EpochSampler):
         return table.view(self.num_batches, self.global_batch_size)
 
     def _classes(self, generator: torch.Generator) -> Tensor:
-        """(num_batches, classes_per_batch) classes, all different within a batch."""
+        """Return the classes (num_batches, classes_per_batch), all different within a batch."""
         num_classes, wanted = len(self.members), self.classes_per_batch
         if wanted == num_classes:
             return torch.arange(num_classes).repeat(self.num_batches, 1)
         queue, batches = torch.empty(0, dtype=torch.int64), []
         for _ in range(self.num_batches):
             if len(queue) < wanted:
-                # Classes that are still in the queue go to the end of the next round, lest a batch hold one twice.
+                # Classes still in the queue go to the end of the next round, so that no batch holds one twice.
                 fresh = torch.randperm(num_classes, generator=generator)
                 waiting = torch.isin(fresh, queue)
                 first = fresh[~waiting][: wanted - len(queue)]
@@ -181,9 +181,9 @@ class ClassBalancedBatchSampler(EpochSampler):
 
 
 class RandomBatchSampler(EpochSampler):
-    """Batches of a fresh shuffle every epoch, as most training code draws them; a smaller last batch is dropped.
+    """Yield batches of a fresh shuffle every epoch, as most training code does; a smaller last batch is dropped.
 
-    It takes the size n of the data set where `EpochSampler` takes labels.
+    Its first argument is the size n of the data set instead of labels; the others are those of `EpochSampler`.
 
     Example:
         >>> len(RandomBatchSampler(num_samples=10, batch_size=4))
@@ -202,10 +202,10 @@ class RandomBatchSampler(EpochSampler):
 
 
 class StratifiedBatchSampler(EpochSampler):
-    """Batches that hold every class in its share of the data set, each sample at most once in an epoch.
+    """Yield batches that hold each class in proportion to the data set, each sample at most once per epoch.
 
-    For unbalanced classes: a batch of n of N samples has n N_c / N of class c, give or take two. Arguments are those of
-    `EpochSampler`.
+    For unbalanced classes: a batch of n of N samples has n N_c / N of class c, give or take two. The arguments are
+    those of `EpochSampler`.
 
     Example:
         >>> labels = torch.tensor([0] * 30 + [1] * 10)
@@ -225,7 +225,7 @@ class StratifiedBatchSampler(EpochSampler):
 
 
 class FixedBatches(EpochSampler):
-    """The batches that another sampler has in its first epoch, in every epoch; their views still differ.
+    """Repeat the batches of another sampler's first epoch in every epoch; their views still differ.
 
     Example:
         >>> sampler = FixedBatches(RandomBatchSampler(num_samples=10, batch_size=5))

@@ -1,4 +1,4 @@
-"""What a data module logs at setup: classes, splits and their origins, and what was passed over."""
+"""The summary that a data module logs at setup: classes, splits and their origins, and what was skipped."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class PassedOver:
-    """Count what is not read, by reason, with the first of each for an example.
+    """Count what is skipped, by reason, with the first of each as an example.
 
     Example:
         >>> passed_over = PassedOver()
@@ -22,7 +22,7 @@ class PassedOver:
         self._first: dict[str, str] = {}
 
     def add(self, reason: str, what: object, count: int = 1) -> None:
-        """Count something that is passed over."""
+        """Count something that is skipped."""
         if count:
             self.counts[reason] = self.counts.get(reason, 0) + count
             self._first.setdefault(reason, str(what))
@@ -37,7 +37,7 @@ class PassedOver:
 def summarize(
     splits: Mapping[Any, Any], names: Sequence[str | int], origins: Mapping[Any, str], passed_over: PassedOver
 ) -> str:
-    """Return the summary of a data set, with a line for each split that says how many inputs it has, and from where.
+    """Return the summary of a data set, with the size and the origin of each split on a line.
 
     Example:
         >>> import torch
@@ -52,7 +52,7 @@ def summarize(
         origin = f" ({origins[split]})" if split in origins else ""
         lines.append(f"  {split}: {_counts(images.labels, names)}{origin}")
     if passed_over.counts:
-        lines.append(f"  passed over: {passed_over}")
+        lines.append(f"  skipped: {passed_over}")
     return "\n".join(lines)
 
 

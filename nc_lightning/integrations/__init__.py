@@ -1,1 +1,1 @@
-"""Other libraries' parts in our trainings."""
+"""Adapters to other libraries."""

@@ -1,7 +1,7 @@
-"""Thin adapters to lightning-bolts, whose classes are those of ``pytorch_lightning`` and not of ``lightning``.
+"""Thin adapters to lightning-bolts, whose classes derive from ``pytorch_lightning`` instead of ``lightning``.
 
-Its optimizers and schedulers need none: LARS and LinearWarmupCosineAnnealingLR go by their own class paths. Needs the
-extra ``bolts``.
+Its optimizers and schedulers need no adapter: use LARS and LinearWarmupCosineAnnealingLR by their own class paths.
+Requires the extra ``bolts``.
 """
 
 import warnings
@@ -14,16 +14,16 @@ from nc_lightning.batch import read_batch
 
 
 class SSLOnlineEvaluator(Callback):
-    """The evaluator of lightning-bolts: an MLP on detached features, trained alongside the module, for its accuracy.
+    """Train the online evaluator of lightning-bolts, an MLP on detached features, alongside the module.
 
-    Logs ``online_train_acc``, ``online_train_loss``, ``online_val_acc`` and ``online_val_loss``. On one process only;
-    `OnlineLinearProbe` has no such limit.
+    Logs ``online_train_acc``, ``online_train_loss``, ``online_val_acc`` and ``online_val_loss``. Works only with one
+    process; `OnlineLinearProbe` has no such limit.
 
     Args:
         z_dim: Dimension of the module's features.
-        drop_p: Dropout.
-        hidden_dim: Width of its hidden layer; None for a linear classifier.
-        num_classes: C; None for that of the data module.
+        drop_p: Dropout probability.
+        hidden_dim: Width of the hidden layer; None for a linear classifier.
+        num_classes: Number of classes C; None for that of the data module.
 
     Raises:
         ImportError: If lightning-bolts is not installed.
@@ -37,7 +37,7 @@ class SSLOnlineEvaluator(Callback):
         self.evaluator = bolts.SSLOnlineEvaluator(z_dim, drop_p, hidden_dim, num_classes, dataset="")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let it find out the number of classes."""
+        """Let the wrapped evaluator determine the number of classes."""
         if trainer.world_size > 1:
             raise ValueError(
                 f"SSLOnlineEvaluator: got {trainer.world_size} processes, expected 1; use OnlineLinearProbe with more"
@@ -45,13 +45,13 @@ class SSLOnlineEvaluator(Callback):
         self.evaluator.setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let it make its classifier."""
+        """Let the wrapped evaluator create its classifier."""
         self.evaluator.on_fit_start(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let it train."""
+        """Train the wrapped evaluator."""
         self.evaluator.on_train_batch_end(trainer, pl_module, outputs, _last_view(batch), batch_idx)
 
     def on_validation_batch_end(
@@ -63,33 +63,33 @@ class SSLOnlineEvaluator(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Let it evaluate, once it has a classifier, which it makes for training alone."""
+        """Run the wrapped evaluator if it has a classifier, which is created only for training."""
         if self.evaluator.online_evaluator is not None:
             self.evaluator.on_validation_batch_end(
                 trainer, pl_module, outputs, _last_view(batch), batch_idx, dataloader_idx
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return classifier and optimizer, once there are any."""
+        """Return the state of classifier and optimizer, if they exist."""
         state: dict[str, Any] = {} if self.evaluator.optimizer is None else self.evaluator.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with classifier and optimizer."""
+        """Restore classifier and optimizer."""
         if state_dict:
             self.evaluator.load_state_dict(state_dict)
 
 
 class CIFAR10DataModule(LightningDataModule):
-    """The data module of lightning-bolts for CIFAR-10; `nc_lightning.data.CIFAR10DataModule` is faster.
+    """Wrap lightning-bolts' data module for CIFAR-10; `nc_lightning.data.CIFAR10DataModule` is faster.
 
     Args:
-        data_dir: Where torchvision's ``cifar-10-batches-py`` is, or goes.
-        download: Get the data set if it is not there.
-        val_split: Share of the training set to validate on.
-        normalize: Standardize the channels.
+        data_dir: Folder of torchvision's ``cifar-10-batches-py``.
+        download: Whether to download the data set if it is missing.
+        val_split: Share of the training set used for validation.
+        normalize: Whether to standardize the channels.
         batch_size: Images in a batch.
-        num_workers: Processes that load batches.
+        num_workers: Number of worker processes that load batches.
         seed: Seed of the split.
 
     Raises:
@@ -117,7 +117,7 @@ class CIFAR10DataModule(LightningDataModule):
         self.download = download
 
     def prepare_data(self) -> None:
-        """Download the data set if that was asked for."""
+        """Download the data set if requested."""
         if self.download:
             self.data.prepare_data()
 
@@ -126,20 +126,20 @@ class CIFAR10DataModule(LightningDataModule):
         self.data.setup("fit" if stage == "validate" else None if stage == "predict" else stage)
 
     def train_dataloader(self) -> Any:
-        """Shuffled training batches."""
+        """Return shuffled training batches."""
         return self.data.train_dataloader()
 
     def val_dataloader(self) -> Any:
-        """The validation set in order."""
+        """Return the validation set in order."""
         return self.data.val_dataloader()
 
     def test_dataloader(self) -> Any:
-        """The test set in order."""
+        """Return the test set in order."""
         return self.data.test_dataloader()
 
 
 def _last_view(batch: Any) -> tuple[tuple[Tensor], Tensor]:
-    """What lightning-bolts expects: several inputs and labels, of which it takes the last."""
+    """Return a batch as lightning-bolts expects it: a tuple of inputs, of them the last is used, and labels."""
     views, labels = read_batch(batch)
     return (views[-1],), labels
 

@@ -1,1 +1,1 @@
-"""Files that are written whole or checked when read: checkpoints, run folders, features."""
+"""Files that are written atomically and checked when read: checkpoints, run folders, features."""

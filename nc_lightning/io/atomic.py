@@ -1,4 +1,4 @@
-"""Files that are whole or not there, under names that overwrite nothing."""
+"""Write files atomically, and choose names that overwrite nothing."""
 
 import itertools
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def unused_path(path: Path) -> Path:
-    """Return ``path`` if nothing is there, else the first free one of ``name-1.ext``, ``name-2.ext``, and so on.
+    """Return ``path`` if it is free, else the first free one of ``name-1.ext``, ``name-2.ext``, and so on.
 
     Example:
         >>> unused_path(Path("no-such-folder/config.yaml")).name
@@ -19,7 +19,7 @@ def unused_path(path: Path) -> Path:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a text file as a whole or not at all, in the place of one that may be there.
+    """Write a text file atomically, replacing an existing one.
 
     Example:
         >>> import tempfile
@@ -34,7 +34,7 @@ def replace_file(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to: that file takes its place at the end, or is gone if anything fails.
+    """Yield a temporary path next to ``path``; the file is renamed to ``path`` at the end, or deleted on an error.
 
     Example:
         >>> import tempfile
@@ -54,7 +54,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def short_path(path: str | Path) -> str:
-    """Return the path from here if it lies below the working folder, else as it is.
+    """Return a path relative to the working folder if it is inside of it, else unchanged.
 
     Example:
         >>> short_path(Path.cwd() / "runs" / "last.ckpt")

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: how they are written, read, and found again."""
+"""Write checkpoints atomically, read them safely, and find them again."""
 
 import os
 import zipfile
@@ -13,17 +13,17 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from nc_lightning.io.atomic import atomic_write, short_path
 
 _NO_RUNS = {"cell.json", "pyvenv.cfg"}
-"""Files that mark folders without runs of the user's own: cells of a sweep, and virtual environments."""
+"""Files that mark folders to skip in a search for runs: cells of a sweep, and virtual environments."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint as a whole or not at all, and loads plain types and tensors alone, never code.
+    """Write checkpoints atomically, and load only tensors and plain types, never code.
 
-    A file is written beside its target, brought to the disk, and only then put in the target's place: whatever ends the
-    process, a checkpoint that was there is there. What is not a local path is left to Lightning.
+    A checkpoint is written to a temporary file, synced to disk and renamed, so an existing checkpoint survives however
+    the process ends. Remote paths are handled by Lightning.
 
     Raises:
-        OSError: If it cannot be written, as on a full disk; the message names the checkpoint that remains.
+        OSError: If the checkpoint cannot be written, as on a full disk; the message names the last whole checkpoint.
 
     Example:
         >>> import tempfile
@@ -47,7 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:
-            # torch's own writer raises over the file's error, which alone knows the reason.
+            # torch's writer raises an error of its own; only the file's error has the reason.
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):
                 raise
@@ -56,15 +56,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint, whatever Lightning's default for ``weights_only`` is."""
+        """Read a checkpoint with ``weights_only=True``, independent of Lightning's default."""
         return super().load_checkpoint(path, map_location, weights_only=True)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return the content of a checkpoint, each byte of which has been checked.
+    """Return the content of a checkpoint, after verifying its checksums.
 
     Raises:
-        ValueError: If it is no whole checkpoint.
+        ValueError: If it is not a whole checkpoint.
 
     Example:
         >>> import tempfile
@@ -76,19 +76,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
-                damaged = file.testzip()  # torch itself compares no checksums
+                damaged = file.testzip()  # torch does not verify checksums
                 if damaged is not None:
                     raise ValueError(f"wrong checksum of {damaged}")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(checkpoint["state_dict"], dict):
             raise TypeError("state_dict: expected a dict")
     except Exception as error:
-        raise ValueError(f"{str(path)!r}, which is damaged or no Lightning checkpoint") from error
+        raise ValueError(f"{str(path)!r}, which is damaged or not a Lightning checkpoint") from error
     return checkpoint
 
 
 def can_resume(checkpoint: dict[str, Any]) -> bool:
-    """Tell whether a checkpoint holds a state of training, or weights alone, as with ``save_weights_only``.
+    """Return whether a checkpoint holds a training state; one saved with ``save_weights_only`` does not.
 
     Example:
         >>> can_resume({"state_dict": {}, "loops": {}, "optimizer_states": []}), can_resume({"state_dict": {}})
@@ -98,16 +98,16 @@ def can_resume(checkpoint: dict[str, Any]) -> bool:
 
 
 def check_checkpoint(path: str, class_path: str, resuming: bool = False) -> None:
-    """Raise unless a checkpoint can be read and is one of the objective that the configuration names.
+    """Raise unless a checkpoint can be read and belongs to the configured objective.
 
     Args:
-        path: The file.
+        path: Path of the checkpoint.
         class_path: Class path of the configured model, such as ``nc_lightning.HSCL``.
-        resuming: Whether training is to resume from it, for which weights alone do not suffice.
+        resuming: Whether training resumes from it, which requires more than weights.
 
     Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it is no whole checkpoint, one of another objective, or has weights alone and is to be resumed.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is damaged, is of another objective, or has only weights although training is to resume.
 
     Example:
         >>> check_checkpoint("no.ckpt", "nc_lightning.HSCL")
@@ -127,22 +127,22 @@ def check_checkpoint(path: str, class_path: str, resuming: bool = False) -> None
         raise ValueError(f"--ckpt_path: got a checkpoint of {trained}, expected one of {configured}, the model here")
     if resuming and not can_resume(checkpoint):
         raise ValueError(
-            f"--ckpt_path: got {path!r}, which holds weights alone (save_weights_only), expected a whole checkpoint to "
+            f"--ckpt_path: got {path!r}, which holds only weights (save_weights_only), expected a whole checkpoint to "
             "resume; to start a new training from its weights, use nc_lightning.callbacks.InitialWeights"
         )
 
 
 def checkpoints_below(root: Path) -> Iterator[Path]:
-    """Yield the checkpoint files at any depth below a folder, if there is one, in no particular order.
+    """Yield the checkpoint files at any depth below a folder, in no particular order.
 
-    Left out are hidden files and folders (such as ``.lr_find_*.ckpt`` and ``.scale_batch_size_*.ckpt``), virtual
-    environments, and the cells of sweeps. Links to folders are followed, each folder is visited once.
+    Hidden files and folders (such as ``.lr_find_*.ckpt`` and ``.scale_batch_size_*.ckpt``), virtual environments and
+    the cells of sweeps are skipped. Links to folders are followed; each folder is visited once.
 
     Example:
         >>> list(checkpoints_below(Path("no-such-folder")))
         []
     """
-    entered = {str(folder) for folder in root.resolve().parents}  # links to these would lead out of the root
+    entered = {str(folder) for folder in root.resolve().parents}  # links to these would lead outside of the root
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -162,7 +162,7 @@ def checkpoints_below(root: Path) -> Iterator[Path]:
 
 
 def newest_first(paths: Iterable[Path]) -> list[Path]:
-    """Return the files among paths, the last written first, each once by whatever links it can be reached.
+    """Return the files among paths, newest first; a file that several links lead to appears once.
 
     Example:
         >>> newest_first(Path("no-such-folder").glob("*.ckpt"))
@@ -170,7 +170,7 @@ def newest_first(paths: Iterable[Path]) -> list[Path]:
     """
     times = {}
     for path in paths:
-        # One that another run has just removed, or a link to nowhere or to itself.
+        # Another run may just have removed the file, and a link may be dangling or circular.
         with suppress(OSError, RuntimeError):
             file = path.resolve(strict=True)
             if file.is_file():
@@ -179,11 +179,11 @@ def newest_first(paths: Iterable[Path]) -> list[Path]:
 
 
 def newest_whole(paths: Iterable[Path], resuming: bool = False) -> tuple[Path | None, list[Path]]:
-    """Return the first of the files that is a whole checkpoint, or None, and the damaged ones before it.
+    """Return the first whole checkpoint of the files, or None, and the damaged ones before it.
 
     Args:
-        paths: The files, the newest first.
-        resuming: Whether to pass over those that hold weights alone.
+        paths: Paths of the files, newest first.
+        resuming: Whether to skip checkpoints that hold only weights.
 
     Example:
         >>> newest_whole([Path("no-such-file.ckpt")])
@@ -206,5 +206,5 @@ def _not_written(target: Path, cause: OSError) -> str:
     whole = f"the last whole one is {short_path(remaining)!r}" if remaining else "there is no earlier one in its folder"
     return (
         f"checkpoint: could not write {short_path(target)!r}: {cause.strerror}; {whole}; once there is room, "
-        "go on with --ckpt_path last"
+        "resume with --ckpt_path last"
     )

@@ -1,4 +1,4 @@
-"""Features in files: opened by their ending, and read in batches, as often as needed, not as a whole."""
+"""Open features in files by their extension, and read them in batches instead of as a whole."""
 
 import zipfile
 from collections.abc import Iterator
@@ -16,29 +16,29 @@ LABEL_NAMES = ("labels", "label", "y", "targets")
 
 
 class FeatureFile:
-    """Features (N, d) and labels (N,) in a file, to be read in batches as often as needed.
+    """Features (N, d) and labels (N,) in a file, read in batches as often as needed.
 
-    ``.npz``: arrays ``features`` and ``labels``, as ``nc-train predict`` writes them; unpacked batch by batch.
-    ``.npy``: features, with the labels in a second one; mapped into memory.
-    ``.pt``: a dict of tensors ``features`` and ``labels``, or a pair of them; mapped, and loaded as weights only.
-    ``.parquet``: a column of lists ``features``, or one for each dimension, and ``labels``; read by groups of rows.
+    ``.npz``: arrays ``features`` and ``labels``, as written by ``nc-train predict``; unpacked batch by batch.
+    ``.npy``: features, with the labels in a second file; memory-mapped.
+    ``.pt``: a dict of tensors ``features`` and ``labels``, or a pair of them; memory-mapped, loaded as weights only.
+    ``.parquet``: a column of lists ``features``, or one column per dimension, and ``labels``; read by row groups.
 
-    For ``features`` the names ``z``, ``embeddings`` and ``x`` are known as well, for ``labels`` the names ``label``,
-    ``y`` and ``targets``. Labels may be any integers or strings, without white space around; they are numbered in their
-    order. Negative integers are unknown labels, and their samples are left out.
+    Other names for ``features`` are ``z``, ``embeddings`` and ``x``; for ``labels``, ``label``, ``y`` and ``targets``.
+    Labels may be any integers or strings, without white space around them, and are numbered in sorted order. Negative
+    integers mean an unknown label; these samples are skipped.
 
     Args:
-        path: The file.
-        labels: Second file with the labels, for `.npy`.
+        path: Path of the file.
+        labels: Path of a second file with the labels, for `.npy`.
 
     Attributes:
-        classes: The labels that occur, sorted.
+        classes: Sorted labels that occur.
         feature_dim: Dimension d.
-        num_unknown: How many samples have an unknown label.
+        num_unknown: Number of samples with an unknown label.
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If its ending is not known, an array is missing or of a wrong shape, or it cannot be read.
+        ValueError: If the extension is unknown, an array is missing or of a wrong shape, or the file cannot be read.
         ModuleNotFoundError: If pyarrow is needed and not installed.
     """
 
@@ -55,7 +55,7 @@ class FeatureFile:
         except Exception as error:
             if str(error).startswith("FILE: "):
                 raise
-            raise ValueError(f"FILE: got {str(self.path)!r}, which is damaged or no {self.path.suffix}") from error
+            raise ValueError(f"FILE: got {str(self.path)!r}, which is damaged or not a {self.path.suffix}") from error
         given = _as_text(np.asarray(self._source.labels))
         of_texts = given.dtype.kind != "O" or all(isinstance(label, (str, bytes)) for label in given.flat)
         if given.ndim != 1 or given.dtype.kind not in "iuUSO" or not of_texts:
@@ -80,11 +80,11 @@ class FeatureFile:
         self.feature_dim = int(shape[1])
 
     def __len__(self) -> int:
-        """Return N, unknown labels included."""
+        """Return N, including samples with unknown labels."""
         return len(self._labels)
 
     def batches(self, batch_size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield features (n, d), float, and the numbers (n,) of their classes, unknown ones left out."""
+        """Yield float features (n, d) and their class numbers (n,), without samples of unknown label."""
         start = 0
         for read in self._source.rows(batch_size):
             rows = read if isinstance(read, Tensor) else _as_tensor(read)
@@ -96,7 +96,7 @@ class FeatureFile:
 
 
 class _Arrays:
-    """Arrays in memory, or mapped into it."""
+    """Arrays in memory, or memory-mapped."""
 
     def __init__(self, features: Any, labels: Any) -> None:
         self.features, self.labels, self.shape = features, labels, tuple(features.shape)
@@ -107,7 +107,7 @@ class _Arrays:
 
 
 class _Npz:
-    """An archive, whose features are unpacked batch by batch: numpy would unpack all of them."""
+    """An archive whose features are unpacked batch by batch; numpy would unpack all of them at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -115,7 +115,7 @@ class _Npz:
             self.name, labels = _pick(file.files, FEATURE_NAMES), _pick(file.files, LABEL_NAMES)
             try:
                 self.labels = file[labels]
-            except ValueError as error:  # only pickle, which may run code, reads them
+            except ValueError as error:  # only pickle can read them, and it may run code
                 raise ValueError(
                     f"FILE: got Python objects as {labels}, expected integers or strings; save them by .astype(str)"
                 ) from error
@@ -138,7 +138,7 @@ class _Npz:
 
 
 class _Parquet:
-    """A table, read in groups of rows."""
+    """A table, read in row groups."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -167,7 +167,7 @@ class _Parquet:
 def _open(path: Path, labels: str | Path | None) -> Any:
     if path.suffix == ".npz":
         return _Npz(path)
-    if path.suffix == ".npy" and labels is not None:  # it is there: see above
+    if path.suffix == ".npy" and labels is not None:  # always so, see above
         return _Arrays(np.load(path, mmap_mode="r", allow_pickle=False), np.load(labels, allow_pickle=False))
     if path.suffix in (".pt", ".pth"):
         data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -184,14 +184,14 @@ def _open(path: Path, labels: str | Path | None) -> Any:
 
 
 def _as_tensor(rows: np.ndarray[Any, Any]) -> Tensor:
-    """Copy rows, in the byte order of this machine: torch wants to be able to write, a mapped array is read-only."""
+    """Copy rows in native byte order; torch needs writable memory, and a mapped array is read-only."""
     if rows.dtype.kind not in "fiub":
         raise ValueError(f"FILE: got features of type {rows.dtype}, expected numbers")
     return torch.from_numpy(rows.astype(rows.dtype.newbyteorder("=")))
 
 
 def _as_text(labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Decode labels that are bytes, so that they are shown as the names that they are."""
+    """Decode labels stored as bytes, so that they are shown as names."""
     if labels.dtype.kind == "S":
         return np.char.decode(labels, "utf-8", "backslashreplace")
     if labels.dtype.kind == "O" and any(isinstance(label, bytes) for label in labels.flat):

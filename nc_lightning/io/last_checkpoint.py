@@ -1,4 +1,4 @@
-"""What ``--ckpt_path last`` means: the newest whole checkpoint that the runs here have left."""
+"""Find the checkpoint that ``--ckpt_path last`` means: the newest whole one of the runs here."""
 
 import itertools
 import os
@@ -13,20 +13,19 @@ from nc_lightning.io.atomic import short_path
 from nc_lightning.io.checkpoints import checkpoints_below, newest_first, newest_whole
 
 _HANDED_ON = "NC_LAST_CHECKPOINT"
-"""Variable in which the first process hands on what it has found: those that it starts might find a newer one."""
+"""Environment variable that passes the found checkpoint to child processes, which might find a newer one."""
 
 
 def find_last(root: str | None, *others: str | None, resuming: bool = False) -> str | None:
-    """Return the newest whole checkpoint of all runs, or None; log one line if damaged ones are passed over.
+    """Return the newest whole checkpoint of all runs, or None; log one line if damaged ones are skipped.
 
-    Any checkpoint at any depth below these folders counts, whatever the names of loggers, versions and files; see
-    `checkpoints_below` for what is left out. The processes that Lightning starts get the answer of the one that starts
-    them.
+    All checkpoints at any depth below these folders count, with any names of loggers, versions and files, except those
+    that `checkpoints_below` skips. Processes launched by Lightning use the result of the process that launched them.
 
     Args:
         root: Folder of the runs, the trainer's ``default_root_dir``; None for the working folder.
         *others: Other folders of checkpoints, as `named_folders` finds them.
-        resuming: Whether training is to resume from it: checkpoints of weights alone are passed over.
+        resuming: Whether training resumes from it; checkpoints that hold only weights are then skipped.
 
     Example:
         >>> find_last("no-such-folder") is None
@@ -43,14 +42,14 @@ def find_last(root: str | None, *others: str | None, resuming: bool = False) -> 
     found, damaged = newest_whole(files, resuming)
     if damaged:
         names = ", ".join(short_path(path) for path in damaged)
-        instead = f"going on from {short_path(found)}" if found else "and there is no other checkpoint"
+        instead = f"using {short_path(found)} instead" if found else "and there is no other checkpoint"
         rank_zero_info(f"{names} {'is' if len(damaged) == 1 else 'are'} damaged, {instead}")
     os.environ[_HANDED_ON] = str(found or "")
     return str(found) if found else None
 
 
 def named_folders(config: Any) -> Iterator[str | None]:
-    """Yield the folders that a subcommand's configuration names for checkpoints and logs, not always below the root."""
+    """Yield the folders for checkpoints and logs in a subcommand's configuration, which may lie outside the root."""
     yield config.checkpoint.dirpath
     for setting, names in (("logger", ("save_dir", "dir")), ("callbacks", ("dirpath",))):
         listed = config.trainer.get(setting)

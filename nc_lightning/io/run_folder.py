@@ -16,29 +16,29 @@ Version = int | str
 
 
 class Trainer(pl.Trainer):
-    """Lightning's Trainer, whose ``log_dir`` is the folder that its run has claimed, with any logger or none.
+    """Lightning's Trainer with a claimed run folder as its ``log_dir``, with or without a logger.
 
     Attributes:
-        run_folder: The claimed folder; known to the first process only, None in the others.
+        run_folder: Claimed folder; known only to rank 0, None in the other processes.
     """
 
     run_folder: Path | None = None
 
     @property
     def log_dir(self) -> str | None:
-        """Folder of the run; a collective: every process has to ask."""
+        """Return the folder of the run; a collective, so every process must call it."""
         return super().log_dir if self.run_folder is None else self.strategy.broadcast(str(self.run_folder))
 
 
 @contextmanager
 def claimed_folder(trainer: Trainer) -> Iterator[None]:
-    """Claim a folder for the run of a trainer, and remove it at the end if nothing has been written to it.
+    """Claim a folder for the run of a trainer, and remove it at the end if it is empty.
 
     The run's folder is that of its first `TensorBoardLogger` or `CSVLogger`, else ``lightning_logs/version_N`` below
-    ``default_root_dir``. Each folder is made by a single ``mkdir`` of the first process, before Lightning starts any
-    other: a folder that exists belongs to another run. A version that is taken becomes ``NAME-1``, ``NAME-2``, etc.
-    Checkpoints without a ``dirpath`` go to ``checkpoints`` in the run's folder. Nothing is claimed under
-    ``fast_dev_run`` and ``barebones``, which write nothing, nor at a remote URL. The trainer has not run anything yet.
+    ``default_root_dir``. Rank 0 makes each folder by a single ``mkdir``, before Lightning launches other processes;
+    a folder that exists belongs to another run. A version that is taken becomes ``NAME-1``, ``NAME-2``, and so on.
+    Checkpoints without a ``dirpath`` go to ``checkpoints`` in the run's folder. Nothing is claimed with
+    ``fast_dev_run`` or ``barebones``, which write nothing, or for a remote URL. Use it before the trainer runs.
     """
     if not trainer.is_global_zero or trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
         yield
@@ -62,7 +62,7 @@ def claimed_folder(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         for _, folder in claimed.values():
-            with suppress(OSError):  # it holds something
+            with suppress(OSError):  # the folder is not empty
                 folder.rmdir()
 
 
@@ -71,10 +71,10 @@ def claim(parent: Path, version: Version | None = None) -> tuple[Version, Path]:
 
     Args:
         parent: Folder of the runs.
-        version: Name or number that is asked for; the next free number if not given.
+        version: Requested name or number; None for the next free number.
 
     Raises:
-        OSError: If no folder can be made there.
+        OSError: If the folder cannot be made.
 
     Example:
         >>> import tempfile
@@ -114,6 +114,6 @@ def _next_number(parent: Path) -> int:
 
 
 def _parent(logger: TensorBoardLogger | CSVLogger) -> Path:
-    """The folder of a logger's versions; TensorBoard's alone expands variables."""
+    """Return the folder of a logger's versions; only TensorBoard's logger expands variables."""
     root = logger.root_dir
     return Path(os.path.expanduser(os.path.expandvars(root)) if isinstance(logger, TensorBoardLogger) else root)

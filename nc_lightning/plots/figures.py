@@ -1,8 +1,8 @@
-"""Figures of representation geometry, for dashboards, notebooks and papers; each says in its title what is ideal.
+"""Figures of representation geometry, for dashboards, notebooks and papers; every title states the ideal.
 
-All return a `matplotlib.figure.Figure`, made without pyplot and its state; those of statistics raise a ValueError if no
-class is present. Several sets or runs are compared by passing a dict of them by name. Colors are told apart by
-color-blind people, and text is readable in thumbnails.
+All functions return a `matplotlib.figure.Figure`, made without pyplot and its global state; those of statistics raise a
+ValueError if no class is present. Pass a dict of several sets or runs by name to compare them. The colors are
+distinguishable for color-blind readers, and text is readable in thumbnails.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ Compared = ClassStatistics | Mapping[str, ClassStatistics]
 
 
 def geometry_figure(stats: ClassStatistics) -> Figure:
-    """Draw the spectrum of class means, their cosines, and the means beside the simplex, in one row.
+    """Draw the spectrum of class means, their cosines, and the means against the simplex, in one row.
 
     Args:
         stats: Statistics of the features.
@@ -61,13 +61,13 @@ def geometry_figure(stats: ClassStatistics) -> Figure:
 
 
 def cosines_figure(stats: Compared, class_names: Sequence[str] | None = None) -> Figure:
-    """Draw the cosines between centered class means next to those of the ideal simplex, on one scale of colors.
+    """Draw the cosines between centered class means next to those of the ideal simplex, with one color scale.
 
-    Each set has a panel, and the ideal one. Classes are ordered so that similar ones are neighbors. The scale is from
-    -1 to 1 in every figure; it is that of the signed square root, so that a cosine of 0.01 can be told from 0.
+    Each set has a panel, and so has the ideal. Classes are ordered so that similar ones are neighbors. The scale runs
+    from -1 to 1 in every figure; it is that of the signed square root, so that a cosine of 0.01 differs visibly from 0.
 
     Args:
-        stats: Statistics of the features, or several by name, a panel for each.
+        stats: Statistics of the features, or a dict of several by name with a panel for each.
         class_names: Name of each declared class; None for numbers. Up to twenty are shown.
 
     Example:
@@ -102,10 +102,10 @@ def cosines_figure(stats: Compared, class_names: Sequence[str] | None = None) ->
 def spectrum_figure(stats: Compared) -> Figure:
     """Draw the sorted singular values of the centered class means over the largest, with the ideal.
 
-    The scale is logarithmic; values below 1e-8 are at its lower end.
+    The scale is logarithmic; values below 1e-8 are drawn at its lower end.
 
     Args:
-        stats: Statistics of the features, or several by name, a line for each.
+        stats: Statistics of the features, or a dict of several by name with a line for each.
 
     Example:
         >>> import torch
@@ -133,8 +133,8 @@ def plane_figure(
 
     Args:
         stats: Statistics of the features.
-        z: (S, d) a sample of them; None for the means alone.
-        labels: (S,) its classes.
+        z: Sample (S, d) of the features; None to draw only the means.
+        labels: Classes (S,) of the sample.
         class_names: Name of each declared class; None for numbers. Up to twenty are shown.
 
     Example:
@@ -147,17 +147,17 @@ def plane_figure(
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.8))
     simplex = draw_plane(axes, _named(stats)[""], z, labels, class_names)
     axes.set_title("")
-    fits = "ideal: all points of a class on its corner" if simplex else "no simplex of so many classes fits"
-    _title(figure, "Features and class means beside the simplex", fits)
+    fits = "ideal: all points of a class on its corner" if simplex else "too many classes for a simplex"
+    _title(figure, "Features and class means against the simplex", fits)
     return figure
 
 
 def similarities_figure(histograms: SimilarityHistograms, num_classes: int) -> Figure:
-    """Draw how similar positives, negatives and hardened negatives are.
+    """Draw the distributions of similarities of positives, negatives and hardened negatives.
 
     Args:
-        histograms: As of `nc_lightning.losses.similarity_histograms`.
-        num_classes: C, for the ideal.
+        histograms: Histograms as returned by `nc_lightning.losses.similarity_histograms`.
+        num_classes: Number of classes C, for the ideal.
 
     Example:
         >>> import torch
@@ -187,10 +187,10 @@ def similarities_figure(histograms: SimilarityHistograms, num_classes: int) -> F
 
 
 def trajectory_figure(paths: Mapping[str, Sequence[tuple[float, float]]], rank: int) -> Figure:
-    """Draw the way of runs or sets towards neural collapse: classes shrink to the left, dimensions open upwards.
+    """Plot the path of runs or sets towards neural collapse: left means tighter classes, up means more dimensions.
 
     Args:
-        paths: By name, (within-class variation, effective rank of the class means) at each measurement.
+        paths: Points (within-class variation, effective rank of the class means) of each measurement, by name.
         rank: Ideal effective rank, C - 1 or d.
 
     Example:
@@ -215,12 +215,12 @@ def trajectory_figure(paths: Mapping[str, Sequence[tuple[float, float]]], rank: 
     axes.xaxis.set_major_formatter("{x:g}")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=9, loc="lower left", frameon=False)
-    _title(figure, "The way to neural collapse", f"ideal (star): no variation, rank {rank}; a square is the start")
+    _title(figure, "The path to neural collapse", f"ideal (star): no variation, rank {rank}; a square is the start")
     return figure
 
 
 def to_png(figure: Figure) -> bytes:
-    """Render a figure to a PNG file of 256 colors, a fraction of the size of one with all of them.
+    """Render a figure to a PNG file with 256 colors, a fraction of the size of a full-color one.
 
     Example:
         >>> to_png(trajectory_figure({"train": [(1.0, 2.0)]}, rank=9))[1:4]
@@ -235,7 +235,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def _named(stats: Compared) -> dict[str, ClassStatistics]:
-    """Statistics by name, on the CPU; a single one has no name."""
+    """Return statistics by name, on the CPU; a single one gets an empty name."""
     named = {"": stats} if isinstance(stats, ClassStatistics) else dict(stats)
     if not named or not all(each.present.any() for each in named.values()):
         raise ValueError("stats: got statistics without a sample, expected at least one class")

@@ -1,4 +1,4 @@
-"""Parts of figures, drawn on axes that are given: the spectrum, the cosines and the plane of the simplex."""
+"""Parts of figures, drawn on given axes: the spectrum, the cosines and the plane of the simplex."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,33 +17,33 @@ from torch.nn.functional import normalize
 from nc_lightning.geometry import ClassStatistics, class_mean_spectrum, simplex_plane
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Of sets and runs: the palette of Okabe and Ito, whose colors differ for every kind of color vision."""
+"""Colors of sets and runs: the palette of Okabe and Ito, which suits every kind of color vision."""
 CLASS_COLORS = (
     *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933"),
     *("#DDCC77", "#CC6677", "#882255", "#AA4499", "#888888"),
 )
-"""Of classes that lie beside each other: Tol's muted palette, repeated for more than ten."""
+"""Colors of classes, neighbors being distinct: Tol's muted palette, repeated for more than ten."""
 SMALLEST_SHOWN = 1e-8
 MOST_CLASSES = 256
-"""Cosines of more classes than this are shown for as many of them, evenly spread: a pixel for each is the least."""
+"""Largest number of classes in a matrix of cosines, one pixel each; of more, this many evenly spread ones are shown."""
 MOST_NAMES = 20
-"""More classes than this are not named in a figure."""
+"""Largest number of classes that are named in a figure."""
 _SIGNED_ROOT = FuncNorm((lambda x: np.sign(x) * np.abs(x) ** 0.5, lambda x: np.sign(x) * x**2), vmin=-1, vmax=1)
-"""One scale of colors for all matrices of cosines, on which 0.01 can be told from 0."""
+"""One color scale for all matrices of cosines, on which 0.01 differs visibly from 0."""
 
 
 def colors_for(named: Mapping[str, object]) -> tuple[str, ...]:
-    """A color for each, the palette beginning anew where it ends."""
+    """Return a color for each name; the palette repeats."""
     return (COLORS * (len(named) // len(COLORS) + 1))[: len(named)]
 
 
 def ideal_cosine(classes: int) -> float:
-    """Cosine between any two of C class means at neural collapse."""
+    """Return the cosine between any two of C class means at neural collapse."""
     return -1 / (classes - 1) if classes > 1 else 0.0
 
 
 def draw_spectrum(axes: Axes, named: Mapping[str, ClassStatistics]) -> int:
-    """Draw a line for each, and return the ideal rank."""
+    """Draw a line for each set, and return the ideal rank."""
     rank, least = 1, 1.0
     for (name, stats), color in zip(named.items(), colors_for(named), strict=True):
         possible = max(1, min(int(stats.present.sum()) - 1, stats.feature_dim))
@@ -57,20 +57,20 @@ def draw_spectrum(axes: Axes, named: Mapping[str, ClassStatistics]) -> int:
     )
     axes.yaxis.set_major_locator(LogLocator(numticks=6))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter("{x:g}")  # powers of ten in TeX take several times as long as all else
+    axes.yaxis.set_major_formatter("{x:g}")  # TeX powers of ten take several times as long as everything else
     axes.set_title(f"spectrum (ideal: {rank} equal ones)")
     axes.legend(fontsize=9, loc="lower left", frameon=False)
     return rank
 
 
 def draw_matrix(axes: Axes, cosines: np.ndarray[Any, Any]) -> AxesImage:
-    """Draw a matrix of cosines on the scale that all of them share."""
+    """Draw a matrix of cosines with the shared color scale."""
     axes.set(xticks=(), yticks=())
     return axes.imshow(cosines, norm=_SIGNED_ROOT, cmap="RdBu_r", interpolation="nearest")
 
 
 def draw_cosine_scale(axes: Axes) -> None:
-    """Draw the scale of colors below a matrix; several times as fast as matplotlib's own color bar."""
+    """Draw the color scale below a matrix; several times as fast as matplotlib's own color bar."""
     roots = np.linspace(-1, 1, 201)
     draw_matrix(axes, (np.sign(roots) * roots**2)[None])
     axes.set(aspect="auto", xlim=(0, 200))
@@ -80,13 +80,13 @@ def draw_cosine_scale(axes: Axes) -> None:
 
 
 def draw_cosines(axes: Axes, stats: ClassStatistics, class_names: Sequence[str] | None = None) -> int:
-    """Draw the matrix with similar classes beside each other, and return how many classes there are."""
+    """Draw the cosines with similar classes next to each other, and return the number of classes."""
     labels = torch.nonzero(stats.present).flatten()
     classes = len(labels)
     shown = torch.linspace(0, classes - 1, min(classes, MOST_CLASSES)).round().long()
     directions = normalize(stats.centered_class_means[shown], dim=1)
     cosines = (directions @ directions.T).clamp(-1, 1).numpy()
-    order = _similar_beside_each_other(cosines)
+    order = _order_by_similarity(cosines)
     draw_matrix(axes, cosines[np.ix_(order, order)])
     if classes <= MOST_NAMES:
         names = [_name(int(label), class_names) for label in labels[shown[torch.from_numpy(order)]]]
@@ -95,7 +95,7 @@ def draw_cosines(axes: Axes, stats: ClassStatistics, class_names: Sequence[str] 
     return classes
 
 
-def _similar_beside_each_other(cosines: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _order_by_similarity(cosines: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if len(cosines) < 3:
         return np.arange(len(cosines))
     distance = 1 - (cosines + cosines.T) / 2
@@ -111,7 +111,7 @@ def draw_plane(
     labels: Tensor | None,
     class_names: Sequence[str] | None = None,
 ) -> bool:
-    """Draw features, means and, where there is one, the simplex; return whether there is one."""
+    """Draw features, means and the simplex if there is one; return whether there is one."""
     present = torch.nonzero(stats.present).flatten()
     classes = len(present)
     basis, corners = simplex_plane(stats)
@@ -133,11 +133,11 @@ def draw_plane(
     if classes <= MOST_NAMES:
         for label, (x, y) in zip(present.tolist(), 1.18 * outline, strict=True):
             axes.text(x, y, _name(label, class_names), ha="center", va="center", fontsize=9)
-    # In steps, so that the simplex stays where it is while the means move a little.
+    # Rounded up in steps, so that the axes do not rescale at every small move of the means.
     reach = 1.3 * 2 ** (0.25 * np.ceil(4 * np.log2(max(1.0, np.abs(means).max() / 1.2))))
     axes.set(xlim=(-1.25 * reach, 1.25 * reach), ylim=(-reach, reach), xticks=(), yticks=(), aspect="equal")
     axes.spines[:].set_visible(False)
-    axes.set_title("class means beside the simplex")
+    axes.set_title("class means and the simplex")
     return simplex
 
 

@@ -4,6 +4,6 @@ from jsonargparse import ArgumentParser
 
 
 def remove_links(parser: ArgumentParser, target: str) -> None:
-    """Remove the links to an argument, for which there is no public way (4.53.0)."""
+    """Remove the links to an argument; there is no public function (4.53.0)."""
     links = parser._links_group._group_actions  # type: ignore[attr-defined]
     links[:] = [link for link in links if link.target[0] != target]

@@ -14,7 +14,7 @@ BatchNormBase = _BatchNorm
 tree_leaves = _pytree.tree_leaves
 """Return the leaves of nested containers (2.14.1)."""
 SCHEDULE_RESULTS = ("_last_lr", "_schedule_phases")
-"""Attributes that torch's schedules, and OneCycleLR alone, work out from their settings (2.14.1)."""
+"""Attributes that torch's schedules, or only OneCycleLR, derive from their settings (2.14.1)."""
 
 
 def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
@@ -23,7 +23,7 @@ def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
 
 
 def divide_all(tensors: list[Tensor], divisor: Tensor) -> None:
-    """Divide all tensors by one number () with one kernel: ``_foreach_div_`` (2.14.1)."""
+    """Divide all tensors by one scalar tensor with one kernel: ``_foreach_div_`` (2.14.1)."""
     torch._foreach_div_(tensors, divisor)
 
 
@@ -33,15 +33,15 @@ def largest_of_all(tensors: list[Tensor]) -> Sequence[Tensor]:
 
 
 def milestones(scheduler: SequentialLR) -> list[int]:
-    """Return where the second and each further part begins (2.14.1)."""
+    """Return the steps at which the second and each later part begin (2.14.1)."""
     return list(scheduler._milestones)
 
 
 def schedule_parts(scheduler: SequentialLR | ChainedScheduler) -> list[Any]:
-    """Return the schedules that one is made of (2.14.1)."""
+    """Return the schedules that a combined one consists of (2.14.1)."""
     return list(scheduler._schedulers)
 
 
 def add_summary(writer: Any, summary: Any, step: int) -> None:
-    """Write a summary as it is to a `SummaryWriter`, whose public methods make their own (2.14.1)."""
+    """Write a summary to a `SummaryWriter` unchanged; its public methods build their own (2.14.1)."""
     writer._get_file_writer().add_summary(summary, step)

@@ -1,1 +1,1 @@
-"""A finished run on one page and in one table."""
+"""Reports of finished runs, as an HTML page and as a table."""

@@ -1,4 +1,4 @@
-"""The report of a run, or of several side by side: one HTML file that needs nothing but itself."""
+"""The report of one or several runs: a single self-contained HTML file."""
 
 import base64
 import math
@@ -16,16 +16,16 @@ from nc_lightning.reports.tables import LOSS_KEYS, format_value
 
 SETS = ("train", "val")
 Table = tuple[list[str], list[list[str | tuple[str, bool]]]]
-"""Heads, and rows of texts or of texts with whether they meet an ideal."""
+"""Header, and rows of texts or of (text, whether it meets the ideal)."""
 
 
 def render(template: str, title: str, **values: Any) -> str:
-    """Return the page that a template of ``nc_lightning/reports/templates`` makes; all texts are escaped.
+    """Render a template of ``nc_lightning/reports/templates``; all texts are escaped.
 
     Args:
-        template: Name of the template, without its ending.
+        template: Name of the template, without its extension.
         title: Title of the page.
-        **values: Values that the template shows.
+        **values: Values used in the template.
 
     Example:
         >>> page = render("sweep", "Mine", name="<b>", progress="1 done", heads=[], rows=[], figures=[], cells=[])
@@ -45,13 +45,13 @@ def render(template: str, title: str, **values: Any) -> str:
 
 
 def report_html(records: Sequence[RunRecord]) -> str:
-    """Return the page: settings, the geometry with its ideals, figures, trajectories of the runs, the configuration.
+    """Return the report page: settings, the geometry with its ideals, figures, trajectories, the configuration.
 
     Args:
         records: Record of one run, or of several to compare.
 
     Returns:
-        A whole HTML document, without scripts and without anything to be fetched.
+        A complete HTML document, without scripts and external resources.
 
     Raises:
         ValueError: If there is no record.
@@ -111,7 +111,7 @@ def _goals(key: str, records: Sequence[RunRecord]) -> str:
 
 
 def _compared_figures(records: Sequence[RunRecord]) -> list[list[tuple[bytes, str, str]]]:
-    """Rows of (picture, name, caption): each figure of all runs, and the trajectories of those of one ideal rank."""
+    """Return rows of (picture, name, caption): each figure of all runs, and the trajectories of runs per ideal rank."""
     if len(records) == 1:
         return []
     names = list(dict.fromkeys(name for record in records for name in record.figures))

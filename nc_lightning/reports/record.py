@@ -1,4 +1,4 @@
-"""The record of a run: all that its report is made of, in one JSON file in the run's folder."""
+"""The record of a run: the content of its report, in one JSON file in the run's folder."""
 
 import base64
 import json
@@ -15,18 +15,18 @@ FORMAT = 1
 
 @dataclass
 class RunRecord:
-    """What a run was, how its geometry developed, and its last figures.
+    """Settings of a run, the history of its geometry, and its last figures.
 
     Attributes:
-        name: Of the run, for headings.
-        num_classes: C.
-        feature_dim: d.
-        settings: Objective, hardness and the like.
-        config: The whole configuration, as text.
-        history: A measurement each: ``epoch``, ``step``, and values by the keys that they are logged with.
+        name: Name of the run, for headings.
+        num_classes: Number of classes C.
+        feature_dim: Dimension d of the features.
+        settings: Main settings, such as objective and hardness.
+        config: Full configuration, as text.
+        history: Measurements, each with ``epoch``, ``step``, and values by their logged keys.
         figures: PNG files by name.
-        spectrum: Eigenvalues of the covariance of the training set's class means over the largest, when the figures
-            were drawn.
+        spectrum: Eigenvalues of the covariance of the training set's class means over the largest, at the time of the
+            figures.
 
     Example:
         >>> import tempfile
@@ -47,20 +47,20 @@ class RunRecord:
     spectrum: list[float] = field(default_factory=list)
 
     def latest(self, prefix: str) -> dict[str, float]:
-        """Return the values of the last measurement whose keys begin with ``prefix``, by the rest of the key."""
+        """Return the values of the last measurement with keys that start with ``prefix``, by the rest of the key."""
         last = self.history[-1] if self.history else {}
         return {key.removeprefix(prefix): value for key, value in last.items() if key.startswith(prefix)}
 
     def path(self, name: str) -> list[tuple[float, float]]:
-        """Return (within-class variation, effective rank) of one set, at each measurement that has both."""
+        """Return (within-class variation, effective rank) of one set, for each measurement that has both."""
         keys = f"geometry/{name}/within_class_variation", f"geometry/{name}/effective_rank"
         return [(entry[keys[0]], entry[keys[1]]) for entry in self.history if keys[0] in entry and keys[1] in entry]
 
     def write(self, path: Path) -> None:
-        """Write the record as a whole: a reader finds the old file or the new one, never half of it.
+        """Write the record atomically: a reader finds the old file or the new one, never a partial one.
 
         Raises:
-            OSError: If it cannot be written; the old file is as it was.
+            OSError: If it cannot be written; the old file is kept.
         """
         fields = asdict(self)
         fields["figures"] = {name: base64.b64encode(png).decode() for name, png in self.figures.items()}
@@ -73,11 +73,11 @@ class RunRecord:
         """Read a record.
 
         Args:
-            path: A run's folder, or the file in it.
+            path: Path of a run's folder, or of the record in it.
 
         Raises:
-            FileNotFoundError: If there is none.
-            ValueError: If it is damaged or no record.
+            FileNotFoundError: If there is no record.
+            ValueError: If the file is damaged or not a record.
         """
         file = path / FILE_NAME if path.is_dir() else path
         if not file.is_file():
@@ -90,9 +90,9 @@ class RunRecord:
             fields["history"] = [{key: float(value) for key, value in entry.items()} for entry in fields["history"]]
             return cls(**fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"RUN: got {str(file)!r}, which is damaged or no record of a run") from error
+            raise ValueError(f"RUN: got {str(file)!r}, which is damaged or not a record of a run") from error
 
 
 def _to_json(value: float) -> float | str:
-    """JSON has no NaN and no infinity: they become texts, which `float` understands."""
+    """Return a number for JSON, which has no NaN and no infinity: they become strings that `float` can parse."""
     return value if math.isfinite(value) else str(value)

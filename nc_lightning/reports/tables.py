@@ -1,4 +1,4 @@
-"""Measures beside their ideals, as a table for terminals."""
+"""A table of measures and their ideals, for terminals."""
 
 import math
 import re
@@ -16,7 +16,7 @@ LOSS_KEYS = ("loss/train", "loss/val", "loss/test", *LOSS_REFERENCES)
 
 
 def losses_of(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
-    """Return the losses among logged metrics, in the order of tables; those of further loaders follow the first.
+    """Return the losses among logged metrics, in the order of tables; those of further loaders follow the first one.
 
     Example:
         >>> losses_of({"loss/val": 0.5, "epoch": 3.0, "loss/val_1": 0.25, "loss/train": 0.4})
@@ -31,7 +31,7 @@ def losses_of(metrics: Mapping[str, SupportsFloat]) -> dict[str, float]:
 
 
 def format_value(value: float) -> str:
-    """Return a number in at most nine characters.
+    """Format a number with at most nine characters.
 
     Example:
         >>> [format_value(v) for v in (0.0, 8.99951, 3.2e-7, float("nan"))]
@@ -47,15 +47,15 @@ def format_value(value: float) -> str:
 def geometry_table(
     results: dict[str, dict[str, float]], num_classes: int, feature_dim: int, headline: bool = False
 ) -> Table:
-    """Lay out measures of one or several sets with the ideal, and whether the first set meets it.
+    """Build a table of measures of one or several sets, with the ideal and whether the first set meets it.
 
-    ``alone`` stands where a measure is at its ideal without neural collapse (see `nc_lightning.geometry.ideals_met`).
+    ``alone`` marks a measure that is at its ideal without neural collapse (see `nc_lightning.geometry.ideals_met`).
 
     Args:
         results: Measures by set and key, as in `GeometryMonitor.results`.
-        num_classes: C.
-        feature_dim: d.
-        headline: Whether to show the headline measures only.
+        num_classes: Number of classes C.
+        feature_dim: Dimension d of the features.
+        headline: Whether to show only the headline measures.
 
     Returns:
         A table for `rich.print`.

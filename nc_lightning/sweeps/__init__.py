@@ -1,1 +1,1 @@
-"""Sweeps: a plan of cells, engines that train them, and what has come of it."""
+"""Sweeps: a plan of cells, engines that train them, and their results."""

@@ -1,4 +1,4 @@
-"""The folder of a cell: what it is, how it ended, whether a process runs it; and how it is run, or resumed."""
+"""A sweep cell on disk: its settings, lock, log and outcome; and running or resuming it."""
 
 import hashlib
 import json
@@ -23,22 +23,22 @@ from nc_lightning.reports.record import FILE_NAME, RunRecord
 from nc_lightning.sweeps.plan import Cell
 
 STOPPED = (130, 143)
-"""Exit codes of a run that was asked to stop, and has left a checkpoint to go on from."""
+"""Exit codes of a run that was stopped and left a checkpoint to resume from."""
 _SUBMITTED_AGAIN = -1
-"""Exit code by which submitit ends the process of a job that it has submitted again: no end of the cell."""
+"""Exit code of a process whose job submitit has submitted again; the cell has not ended."""
 _QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 
 @dataclass
 class Ending:
-    """How the latest attempt at a cell has ended.
+    """Outcome of the latest attempt at a cell.
 
     Attributes:
-        exit_code: Exit code of ``nc-train``; 0 where it was trained to its end.
-        seconds: Duration of all attempts that came to an end of their own.
-        finished: When, in UTC.
-        machine: What it was trained on.
-        error: The last line that it has printed, if it failed.
+        exit_code: Exit code of ``nc-train``; 0 if training finished.
+        seconds: Duration of all attempts that were not killed.
+        finished: Time of the end, in UTC.
+        machine: Machine that trained it.
+        error: Last line printed, if it failed.
     """
 
     exit_code: int
@@ -49,9 +49,9 @@ class Ending:
 
 
 class CellFolder:
-    """A cell's folder below ``root``, that of its sweep.
+    """A cell's folder below ``root``, the folder of its sweep.
 
-    It holds ``cell.json``, ``log.txt``, ``ending.json`` and the runs, one after another if it was interrupted.
+    It holds ``cell.json``, ``log.txt``, ``ending.json`` and the runs, several if the cell was interrupted.
     """
 
     def __init__(self, root: Path, cell: Cell) -> None:
@@ -60,15 +60,15 @@ class CellFolder:
 
     @property
     def log(self) -> Path:
-        """What the run prints."""
+        """Return the path of the log, the output of the run."""
         return self.path / "log.txt"
 
     def claim(self) -> None:
-        """Note what the cell is made of.
+        """Write the settings of the cell to its folder.
 
         Raises:
-            ValueError: If the folder is of a cell with other settings, which would be mixed up with this one.
-            FileNotFoundError: If one of its configs is nowhere.
+            ValueError: If the folder belongs to a cell with other settings.
+            FileNotFoundError: If one of its configs does not exist.
         """
         configs = [a.partition("=")[2] for a in self.cell.arguments if a.startswith("--config=")]
         made_of = {"arguments": self.cell.arguments, "configs": {name: _digest(name) for name in configs}}
@@ -82,7 +82,7 @@ class CellFolder:
             )
 
     def ending(self) -> Ending | None:
-        """How the latest attempt has ended; None if there was none, or it was killed."""
+        """Return the outcome of the latest attempt; None if there was none, or it was killed."""
         try:
             return Ending(**json.loads((self.path / "ending.json").read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -90,25 +90,25 @@ class CellFolder:
 
     @property
     def done(self) -> bool:
-        """Whether it was trained to its end."""
+        """Return whether training finished."""
         ending = self.ending()
         return ending is not None and ending.exit_code == 0
 
     def record_path(self) -> Path | None:
-        """The file in which the latest of its runs has recorded itself; None where none has."""
+        """Return the path of the latest run's record; None if there is none."""
         files = newest_first(self.path.rglob(FILE_NAME))
         return files[0] if files else None
 
     def record(self) -> RunRecord | None:
-        """What the latest of its runs has recorded; None where none has."""
+        """Return the record of the latest run; None if there is none."""
         path = self.record_path()
         return RunRecord.read(path) if path is not None else None
 
     @contextmanager
     def locked(self) -> Iterator[bool]:
-        """Keep other processes away from the cell; yields False where another one is training it.
+        """Lock the cell against other processes; yield False if another one is training it.
 
-        The system itself unlocks what a killed process has locked.
+        The operating system releases the lock when its process ends, however it ends.
         """
         lock = FileLock(self.path / "lock", timeout=0)
         with suppress(Timeout):
@@ -120,13 +120,13 @@ class CellFolder:
 
 
 def run_cell(folder: CellFolder) -> int:
-    """Run ``nc-train`` for a cell in this process, resumed from its last checkpoint if there is one, and note the end.
+    """Run ``nc-train`` for a cell in this process, resume from its last checkpoint if any, and record the outcome.
 
-    Its output goes to ``log.txt``. A cell that is done, or that another process runs, is left alone. Of several
-    processes that a cluster has started for the cell, the first one looks after all this.
+    Its output goes to ``log.txt``. A cell that is done or running in another process is skipped. If a cluster starts
+    several processes for the cell, rank 0 does all this.
 
     Returns:
-        The exit code; 0 where it is left alone.
+        The exit code; 0 if the cell is skipped.
     """
     if folder.done:
         return 0
@@ -158,9 +158,9 @@ def run_cell(folder: CellFolder) -> int:
 
 
 def _nc_train(arguments: list[str]) -> int:
-    program = sys.modules["__main__"]  # another one in each process
+    program = sys.modules["__main__"]  # differs between processes
     given = sys.argv, program.__spec__
-    # What Lightning starts again for each further process of a run: nc-train, and not what has started this process.
+    # Lightning launches the further processes of a run with this command: nc-train, not the caller's program.
     sys.argv, program.__spec__ = [str(Path(__file__).parents[1] / "__main__.py"), *arguments], None
     try:
         main(arguments)
@@ -180,7 +180,7 @@ def _nc_train(arguments: list[str]) -> int:
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Let all that this process and those it starts print go to a file, after what is there."""
+    """Append all output of this process and its children to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)

@@ -1,4 +1,4 @@
-"""The command ``nc-sweep``: trains every cell of a grid, and gathers what has come of it.
+"""The command ``nc-sweep``: train every cell of a grid, and collect the results.
 
 nc-sweep paper/sweeps/digit_pairs.yaml --jobs 2
 nc-sweep mine.yaml --output runs/mine --trainer.max_epochs 5
@@ -22,7 +22,7 @@ from nc_lightning.sweeps.results import HEADLINES, how_many, read_result, result
 from nc_lightning.sweeps.slurm import run_on_slurm
 
 SHOWN = ("geometry/train/effective_rank", "geometry/train/nc1")
-"""What is printed of a cell that has ended."""
+"""Measures printed for a finished cell."""
 
 
 @errors_on_one_line("nc-sweep")
@@ -30,7 +30,7 @@ def main(args: Sequence[str] | None = None) -> Path:
     """Run ``nc-sweep`` with a command line, by default ``sys.argv[1:]``, and return the folder of the sweep.
 
     Raises:
-        SystemExit: With 1 if a cell is not done at the end, with 130 or 143 if it was stopped.
+        SystemExit: With 1 if a cell is not done at the end, with 130 or 143 if the sweep was stopped.
     """
     options, extra = sweep_parser().parse_known_args(args)
     settings = _settings(extra)
@@ -47,7 +47,7 @@ def main(args: Sequence[str] | None = None) -> Path:
     for folder in folders:
         folder.claim()
     waiting = [folder for folder in folders if not folder.done]
-    print(f"{len(folders)} cells in {root}, {len(folders) - len(waiting)} of them done before")
+    print(f"{len(folders)} cells in {root}, {len(folders) - len(waiting)} already done")
     progress = _Progress(len(waiting))
     if options.submit:
         stopped_by = run_on_slurm(waiting, root, plan.cluster, progress)
@@ -55,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> Path:
         stopped_by = run_locally(waiting, options.jobs, progress)
     failed = _gather(folders, plan, root)
     if stopped_by:
-        print("stopped; go on by the same command")
+        print("stopped; resume with the same command")
         raise SystemExit(128 + stopped_by)
     if failed:
         raise SystemExit(1)
@@ -63,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> Path:
 
 
 def _settings(extra: Sequence[str]) -> list[str]:
-    """Join settings of nc-train to one argument each, and refuse what is none."""
+    """Join each setting of nc-train to one argument, and refuse other arguments."""
     settings: list[str] = []
     for argument in extra:
         if re.match(r"--(data(=|$)|\w+\.\w)", argument):
@@ -76,7 +76,7 @@ def _settings(extra: Sequence[str]) -> list[str]:
 
 
 class _Progress:
-    """Prints a line for each cell that has ended."""
+    """Print a line for each cell that has ended."""
 
     def __init__(self, count: int) -> None:
         self.count, self.ended, self.start = count, 0, time.monotonic()
@@ -102,7 +102,7 @@ class _Progress:
 
 
 def _gather(folders: Sequence[CellFolder], plan: Plan, root: Path) -> bool:
-    """Write tables, figures and report of what there is; return whether a cell is not done."""
+    """Write tables, figures and report of the results so far; return whether any cell is not done."""
     results = [read_result(folder) for folder in folders]
     replace_file(root / "results.csv", results_csv(results, plan.axes))
     replace_file(root / "results.md", results_markdown(results, plan.axes, root.name))

@@ -1,7 +1,7 @@
-"""Figures of a sweep: a measure against what is varied, its way over training, and the spectra, with their spread.
+"""Figures of a sweep: measures against the swept axes, measures over training, and spectra, with their spread.
 
-All take the cells by settings (``groups``) and the names of what is varied (``axes``), and have a panel for each
-combination of the axes that are not drawn against, an objective being a line.
+All functions take the cells grouped by settings (``groups``) and the names of the swept axes (``axes``). There is one
+panel for each combination of the axes that are not on the x-axis, and one line for each objective.
 """
 
 import math
@@ -24,12 +24,12 @@ _SMALLEST = 1e-6
 
 @dataclass
 class Layout:
-    """What the axes of a sweep are in its figures.
+    """Roles of the swept axes in the figures.
 
     Attributes:
-        x: Name of the axis from left to right; empty where nothing but the objective is varied.
-        panels: Names of the axes of which each combination has a panel: those that every cell has.
-        lines: Names of the others, which tell lines apart beside the objective.
+        x: Name of the axis on the x-axis; empty if only the objective varies.
+        panels: Names of the axes with one panel for each combination of values: those that every cell has.
+        lines: Names of the other axes, which together with the objective name the lines.
     """
 
     x: str
@@ -38,7 +38,7 @@ class Layout:
 
     @classmethod
     def of(cls, groups: Sequence[Group], axes: Sequence[str]) -> "Layout":
-        """Take the axis with the most numbers from left to right, without one that with the most values.
+        """Use the numeric axis with the most values as x; if there is none, the axis with the most values.
 
         Example:
             >>> cells = [{"objective": "hscl", "beta": beta, "batches": "random"} for beta in (2, 5)]
@@ -63,7 +63,7 @@ class Layout:
         return panels
 
     def x_values(self, groups: Sequence[Group]) -> list[Any]:
-        """Return the distinct values from left to right: numbers by size, others as they come."""
+        """Return the distinct values of x in order: numbers sorted, others as they occur."""
         found = list(dict.fromkeys(group.settings[self.x] for group in groups if self.x in group.settings))
         return sorted(found) if all(isinstance(value, int | float) for value in found) else found
 
@@ -79,9 +79,9 @@ class Layout:
 
 
 def measure_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name: str, ideal: float | None) -> Figure:
-    """Draw a measure, by its key and its name, against what is varied: means over seeds, bars from least to greatest.
+    """Draw a measure against the x-axis: means over seeds, with bars from the minimum to the maximum.
 
-    An objective that has nothing to be drawn against, as SCL has no hardness, is a level. ``ideal`` is the value at
+    An objective without the x setting, such as SCL without a hardness, is a horizontal line. ``ideal`` is the value at
     neural collapse, if there is one.
     """
     layout = Layout.of(groups, axes)
@@ -117,7 +117,7 @@ def measure_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name:
 
 
 def path_figure(groups: Sequence[Group], axes: Sequence[str], key: str, name: str) -> Figure:
-    """Draw the way of a measure over training: a line for each cell, means over seeds in their range."""
+    """Draw a measure over training: a line for the mean over seeds of each group of cells, and their range."""
 
     def series(group: Group) -> list[dict[float, float]]:
         return [{entry["epoch"]: entry[key] for entry in record.history if key in entry} for record in group.records]
@@ -144,7 +144,7 @@ def _lines(
     x_label: str,
     least: float | None,
 ) -> Figure:
-    """Draw the series of each group, on a logarithmic scale down to ``least`` unless that is None."""
+    """Draw the series of each group, on a logarithmic scale down to ``least``; linear if that is None."""
     layout = Layout.of(groups, axes)
     x_values, colors = layout.x_values(groups), layout.colors(groups)
 

@@ -1,4 +1,4 @@
-"""Runs cells on this machine, one after another or several at once, each in a process of its own."""
+"""Run cells on this machine, one after another or several at once, each in its own process."""
 
 import multiprocessing
 import os
@@ -17,17 +17,17 @@ from nc_lightning.sweeps.cell import CellFolder, run_cell
 def run_locally(folders: Sequence[CellFolder], jobs: int, ended: Callable[[CellFolder, int], None]) -> int:
     """Run cells until all have ended.
 
-    Processes are forked from a server that has the package loaded, where the system can: a cell then costs its
-    training alone. Each has its share of the CPU's cores and of the GPUs. On Ctrl-C and SIGTERM no further cell is
-    begun, and those under way stop after their step, with a checkpoint; a second Ctrl-C stops them at once.
+    Where possible, processes are forked from a server that has imported the package, so that a cell costs only its
+    training. Each gets its share of the CPU cores and the GPUs. On Ctrl-C or SIGTERM no further cell starts, and
+    running cells stop after their step with a checkpoint; a second Ctrl-C stops them at once.
 
     Args:
         folders: Cells, in order.
         jobs: Number of cells at once.
-        ended: Called when a cell has ended, with its exit code, negative for the signal that has killed it.
+        ended: Called when a cell has ended, with its exit code; negative for the signal that killed it.
 
     Returns:
-        0, or the number of the signal that this was stopped by.
+        0, or the number of the signal that stopped the sweep.
     """
     can_fork = "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if can_fork else "spawn")
@@ -69,7 +69,7 @@ def run_locally(folders: Sequence[CellFolder], jobs: int, ended: Callable[[CellF
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs that this process may use, by the names that ``CUDA_VISIBLE_DEVICES`` takes."""
+    """Return the GPUs that this process may use, as named in ``CUDA_VISIBLE_DEVICES``."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name for name in named.split(",") if name.strip()]
@@ -77,7 +77,7 @@ def visible_gpus() -> list[str]:
 
 
 def share_of_gpus(gpus: Sequence[str], jobs: int, slot: int) -> dict[str, str]:
-    """Return what to set so that one of several jobs has its share of the GPUs; with fewer GPUs than jobs, one of them.
+    """Return the environment that gives one of several jobs its share of the GPUs; one GPU if there are too few.
 
     Example:
         >>> share_of_gpus(["0", "1", "2", "3"], jobs=2, slot=1), share_of_gpus(["0"], 2, 1), share_of_gpus([], 2, 1)
@@ -91,17 +91,17 @@ def share_of_gpus(gpus: Sequence[str], jobs: int, slot: int) -> dict[str, str]:
 
 def _in_a_process(folder: CellFolder, threads: int, environment: dict[str, str]) -> None:
     if hasattr(os, "setsid"):
-        os.setsid()  # a Ctrl-C in the terminal is for the sweep, which hands it on
+        os.setsid()  # Ctrl-C in the terminal reaches only the sweep, which passes it on
     os.environ.update(environment)
     torch.set_num_threads(threads)
     raise SystemExit(run_cell(folder))
 
 
 def _send(process: BaseProcess, number: int) -> None:
-    if process.pid is None:  # it was never started
+    if process.pid is None:  # never started
         return
     try:
         os.killpg(process.pid, number)
-    except (AttributeError, ProcessLookupError):  # no groups here, or it has not got to make its own
+    except (AttributeError, ProcessLookupError):  # no process groups on this system, or the group does not exist yet
         if process.is_alive():
             os.kill(process.pid, number)

@@ -1,4 +1,4 @@
-"""The plan of a sweep: a YAML file that says what is varied, and the cells that come of it."""
+"""The plan of a sweep: a YAML file of what to vary, and the resulting cells."""
 
 import json
 import re
@@ -22,8 +22,8 @@ class Cell:
     """One run of a sweep.
 
     Attributes:
-        name: Of its folder, made of what is varied.
-        settings: What is varied, by the name of the axis, seed included; an axis that it does not have is left out.
+        name: Name of its folder, made of the varied settings.
+        settings: Varied settings by the name of their axis, including the seed; axes that the cell lacks are left out.
         arguments: Command line of ``nc-train``.
     """
 
@@ -37,9 +37,9 @@ class Plan:
     """All cells of a sweep.
 
     Attributes:
-        axes: Names of what is varied, the objective first and without the seed.
-        cells: In the order in which they are run.
-        cluster: What the cluster's engine is to be told.
+        axes: Names of the varied settings, the objective first, without the seed.
+        cells: Cells in the order in which they are run.
+        cluster: Parameters of the cluster's engine.
     """
 
     axes: list[str]
@@ -50,30 +50,30 @@ class Plan:
 def read_plan(path: str | Path, extra: list[str] | None = None) -> Plan:
     """Read a sweep from its file.
 
-    The file says, all but ``objective`` or its place in ``cells`` being optional:
+    The file may contain the following; only ``objective`` is required, at the top or in every entry of ``cells``:
 
-        objective: [scl.yaml, hscl.yaml]      configs to begin with, one for each value
-        overlays: [digit_pairs.yaml]          configs that every cell has after it
-        seeds: [0, 1, 2]                      of the network, of the splits and of the order of batches
+        objective: [scl.yaml, hscl.yaml]      base config, one for each value
+        overlays: [digit_pairs.yaml]          configs applied after it in every cell
+        seeds: [0, 1, 2]                      seeds of the network, the splits and the order of batches
         all: {data.batches: [random, balanced], model.temperature: 0.5}
         cells: [{}, {objective: hscl.yaml, model.beta: [5, 10]}]
-        cluster: {timeout_min: 60}            for the engine of a cluster
+        cluster: {timeout_min: 60}            parameters of the cluster's engine
 
-    ``all`` holds settings by the keys of ``nc-train``: a list is varied, a single value is the same in every cell. A
-    value that ends in ``.yaml``, or a list of such, is given as a further config, under a key of any name; ``null``
-    is left out. Each entry of ``cells`` is a block of its own, the product of ``all`` and what it says itself. Cells
-    that come twice are run once. ``{seed}`` in a value becomes the seed.
+    ``all`` holds settings by the keys of ``nc-train``: a list is swept over, a single value is fixed. A value that ends
+    in ``.yaml``, or a list of such values, is passed as a further config; its key is only a name. ``null`` is left out.
+    Each entry of ``cells`` is a block: the product of ``all`` and its own settings. Duplicate cells are run once.
+    ``{seed}`` in a value is replaced with the seed.
 
     Args:
-        path: The file.
-        extra: Arguments of ``nc-train`` for every cell, after its own.
+        path: Path of the file.
+        extra: Arguments of ``nc-train`` for every cell, after its own arguments.
 
     Returns:
         The plan.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no sweep; the message says what is wrong.
+        ValueError: If it is not a valid plan; the message says what is wrong.
 
     Example:
         >>> import tempfile
@@ -104,7 +104,7 @@ def read_plan(path: str | Path, extra: list[str] | None = None) -> Plan:
         if same.arguments != cell.arguments:
             raise ValueError(
                 f"cells: got two with the name {cell.name}, once {_only(same, cell)} and once {_only(cell, same)}, "
-                "expected settings that differ to be given as lists, [so], which names them"
+                "expected the settings that differ as lists, such as [5], which adds them to the name"
             )
     cluster = plan.get("cluster", {})
     if not isinstance(cluster, dict):
@@ -113,7 +113,7 @@ def read_plan(path: str | Path, extra: list[str] | None = None) -> Plan:
 
 
 def short_name(key: str, keys: list[str]) -> str:
-    """Return the last part of a key, or as many as tell it apart from the other keys.
+    """Return the last part of a key, or as many parts as distinguish it from the other keys.
 
     Example:
         >>> keys = ["model.beta", "model.optimizer.init_args.lr", "probe.optimizer.init_args.lr"]
@@ -130,15 +130,15 @@ def short_name(key: str, keys: list[str]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"SWEEP: got {str(path)!r}, expected a YAML file that says what is varied")
+        raise FileNotFoundError(f"SWEEP: got {str(path)!r}, expected a YAML file with the settings to vary")
     check_nesting(str(path))
     try:
         plan = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"SWEEP: got {str(path)!r}, which is no YAML: {one_line(error)}") from error
+        raise ValueError(f"SWEEP: got {str(path)!r}, which is not YAML: {one_line(error)}") from error
     if not isinstance(plan, dict) or set(plan) - set(_KEYS):
         got = sorted(map(str, set(plan) - set(_KEYS))) if isinstance(plan, dict) else type(plan).__name__
-        raise ValueError(f"SWEEP: got {got} in {str(path)!r}, expected a mapping of {', '.join(_KEYS)} alone")
+        raise ValueError(f"SWEEP: got {got} in {str(path)!r}, expected a mapping with only {', '.join(_KEYS)}")
     return plan
 
 
@@ -161,7 +161,7 @@ def _configs(where: str, value: Any) -> list[str]:
 
 
 def _is_config(value: Any) -> bool:
-    """Tell a config, or several that belong together, from the value of a setting."""
+    """Return whether a value is a config, or a list of configs, rather than a setting."""
     if isinstance(value, list):
         return bool(value) and all(map(_is_config, value))
     return isinstance(value, str) and value.endswith(".yaml")
@@ -201,7 +201,7 @@ def _arguments(chosen: dict[str, Any], overlays: list[str], seed: int) -> list[s
 
 
 def _label(value: Any, seed: int) -> Any:
-    """What stands for a value in tables and names: a config without its folder, a class with its numbers alone."""
+    """Return the label of a value in tables and names: a config by its stem, a class by name and numeric arguments."""
     if isinstance(value, list):
         return "+".join(str(_label(each, seed)) for each in value)
     if isinstance(value, dict):
@@ -219,7 +219,9 @@ def _name(settings: Mapping[str, Any], seed: int) -> str:
     parts = [str(value) if key == "objective" else f"{key}={value}" for key, value in settings.items()]
     name = re.sub(r"[^\w.=+,()-]+", "_", "-".join([*parts, f"seed={seed}"]))
     if len(name) > _LONGEST_NAME:
-        raise ValueError(f"cells: got settings that make a name of {len(name)} characters, expected {_LONGEST_NAME}")
+        raise ValueError(
+            f"cells: got settings that make a name of {len(name)} characters, expected at most {_LONGEST_NAME}"
+        )
     return name
 
 

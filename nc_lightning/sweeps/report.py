@@ -1,4 +1,4 @@
-"""The page of a sweep: the table of its cells, the figures, and the way to the report of each run."""
+"""The page of a sweep: the table of its cells, the figures, and links to the reports of the runs."""
 
 import re
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from nc_lightning.sweeps.figures import measure_figure, path_figure, spectra_fig
 from nc_lightning.sweeps.results import HEADLINES, Result, group_by_settings, how_many, results_rows
 
 _PATHS = ("effective_rank", "nc1", "equal_inner_product", "zero_sum", "unit_norm")
-"""Measures whose way over training is drawn, as in the paper."""
+"""Measures drawn over training, as in the paper."""
 
 
 def write_figures(results: Sequence[Result], axes: Sequence[str], folder: Path) -> list[Path]:
-    """Draw the figures of the cells that are done into PNG files of a folder, and return their paths."""
+    """Draw the figures of the finished cells to PNG files in a folder, and return their paths."""
     groups = [group for group in group_by_settings(results) if group.results]
     records = [record for group in groups for record in group.records]
     if not records:
@@ -40,7 +40,7 @@ def write_figures(results: Sequence[Result], axes: Sequence[str], folder: Path) 
 
 
 def sweep_html(results: Sequence[Result], axes: Sequence[str], root: Path, figures: Sequence[Path]) -> str:
-    """Return the page of a sweep as one HTML document, whose links from ``root`` lead to the reports of the runs."""
+    """Return the page of a sweep as an HTML document, with links relative to ``root`` to the reports of the runs."""
     heads, rows = results_rows(results, axes)
     return render(
         "sweep",

@@ -1,4 +1,4 @@
-"""What the cells of a sweep have come to: a row for each, and rows that gather the seeds."""
+"""Results of the cells of a sweep: a row for each cell, and rows averaged over seeds."""
 
 import csv
 import io
@@ -18,21 +18,21 @@ HEADLINES = {
     "loss/optimality_gap": "optimality gap",
     "geometry/val/ncc_accuracy": "accuracy (val)",
 }
-"""Measures of the table in Markdown, and their names there."""
+"""Measures of the Markdown table, and their names there."""
 
 
 @dataclass
 class Result:
-    """A cell, and what it has come to.
+    """The result of a cell.
 
     Attributes:
-        name: Of the cell.
-        settings: What is varied, seed included.
+        name: Name of the cell.
+        settings: Varied settings, including the seed.
         status: ``done``, ``failed``, ``stopped``, ``killed``, ``running`` or ``waiting``.
-        error: Why it failed.
-        seconds: Of training.
-        record: Of its latest run, if there is one.
-        record_path: The file of the record.
+        error: Reason of a failure.
+        seconds: Duration of training.
+        record: Record of its latest run, if there is one.
+        record_path: Path of the record.
     """
 
     name: str
@@ -45,29 +45,29 @@ class Result:
 
     @property
     def values(self) -> dict[str, float]:
-        """Its last measurement, by the keys that are logged."""
+        """Return the values of the last measurement, by their logged keys."""
         return self.record.latest("") if self.record is not None else {}
 
     @property
     def outcome(self) -> str:
-        """The status, and why it failed."""
+        """Return the status, with the reason of a failure."""
         return f"{self.status}, {self.error}" if self.error else self.status
 
 
 @dataclass
 class Group:
-    """Cells that differ in their seeds alone; ``results`` are of those that are done."""
+    """Cells that differ only in their seeds; ``results`` has the finished ones."""
 
     settings: dict[str, Any]
     results: list[Result]
 
     @property
     def records(self) -> list[RunRecord]:
-        """Of the runs, one for each seed."""
+        """Return the records of the runs, one for each seed."""
         return [result.record for result in self.results if result.record is not None]
 
     def spread(self, key: str) -> tuple[float, float, float]:
-        """Return mean, least and greatest value over the seeds, NaN where nothing was measured."""
+        """Return the mean, minimum and maximum over the seeds; NaN if nothing was measured."""
         values = [value for result in self.results if not math.isnan(value := result.values.get(key, math.nan))]
         if not values:
             return math.nan, math.nan, math.nan
@@ -75,7 +75,7 @@ class Group:
 
 
 def group_by_settings(results: Sequence[Result]) -> list[Group]:
-    """Return the cells that are done, gathered over seeds, in their order."""
+    """Return the finished cells, grouped over seeds, in their order."""
     groups: dict[str, Group] = {}
     for result in results:
         settings = {key: value for key, value in result.settings.items() if key != "seed"}
@@ -86,7 +86,7 @@ def group_by_settings(results: Sequence[Result]) -> list[Group]:
 
 
 def results_csv(results: Sequence[Result], axes: Sequence[str]) -> str:
-    """Return a table with a row for each cell, and every measure of its last measurement.
+    """Return a CSV table with a row for each cell and every measure of its last measurement.
 
     Example:
         >>> cell = Result("scl-seed=0", {"objective": "scl", "seed": 0}, "done", "", 2.0)
@@ -106,7 +106,7 @@ def results_csv(results: Sequence[Result], axes: Sequence[str]) -> str:
 
 
 def results_rows(results: Sequence[Result], axes: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the table of headline measures: means over seeds, with the range in brackets."""
+    """Return the header and rows of the table of headline measures: means over seeds, with the range in brackets."""
     groups = group_by_settings(results)
     keys = [key for key in HEADLINES if any(not math.isnan(group.spread(key)[0]) for group in groups)]
     head = [*axes, "seeds", *(HEADLINES[key] for key in keys), "seconds"]
@@ -120,7 +120,7 @@ def results_rows(results: Sequence[Result], axes: Sequence[str]) -> tuple[list[s
 
 
 def results_markdown(results: Sequence[Result], axes: Sequence[str], title: str) -> str:
-    """Return the table of headline measures in Markdown, and below it the cells that are not done."""
+    """Return the table of headline measures in Markdown, followed by a list of unfinished cells."""
     head, rows = results_rows(results, axes)
     lines = [f"# {title}", "", f"{how_many(results)}. Means over seeds, the range in brackets.", ""]
     lines += [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
@@ -129,7 +129,7 @@ def results_markdown(results: Sequence[Result], axes: Sequence[str], title: str)
 
 
 def how_many(results: Sequence[Result]) -> str:
-    """Say how many cells there are, and how many have come to which end.
+    """Return a line with the number of cells and how many have each status.
 
     Example:
         >>> how_many([Result("a", {}, "done"), Result("b", {}, "failed")])
@@ -149,7 +149,7 @@ _STATUS = ("done", "failed", "stopped", "killed", "running", "waiting")
 
 
 def read_result(folder: CellFolder) -> Result:
-    """Return what a cell has come to."""
+    """Return the result of a cell."""
     ending, cell = folder.ending(), folder.cell
     if ending is None:
         return Result(cell.name, cell.settings, _status_without_ending(folder))

@@ -1,4 +1,4 @@
-"""Runs cells on a SLURM cluster as one array of jobs, by submitit, an extra: ``pip install 'nc-lightning[slurm]'``."""
+"""Run cells on SLURM as one job array with submitit, an extra: ``pip install 'nc-lightning[slurm]'``."""
 
 import signal
 import time
@@ -13,7 +13,7 @@ _ASK_EVERY = 10.0
 
 
 class CellJob:
-    """What a job of the array does: a cell. Asked to make room for other jobs, it is submitted again and resumes."""
+    """Run a cell as a job of the array; when preempted, it is submitted again and resumes."""
 
     def __init__(self, folder: CellFolder) -> None:
         self.folder = folder
@@ -23,7 +23,7 @@ class CellJob:
         return run_cell(self.folder)
 
     def checkpoint(self) -> Any:
-        """Let submitit submit the job again when its time is up; the cell then goes on from its last checkpoint."""
+        """Let submitit resubmit the job when its time is up; the cell then resumes from its last checkpoint."""
         from submitit.helpers import DelayedSubmission  # noqa: PLC0415 - optional
 
         return DelayedSubmission(self)
@@ -32,21 +32,21 @@ class CellJob:
 def run_on_slurm(
     folders: Sequence[CellFolder], root: Path, parameters: dict[str, Any], ended: Callable[[CellFolder, int], None]
 ) -> int:
-    """Submit cells as an array of jobs, and wait until all have ended.
+    """Submit cells as a job array, and wait until all have ended.
 
     Args:
         folders: Cells, on a file system that the cluster's machines share.
-        root: Folder of the sweep; submitit's own files go to ``submitit`` in it.
-        parameters: For submitit's ``update_parameters``, such as ``timeout_min``, ``gpus_per_node`` or
+        root: Folder of the sweep; submitit's own files go to its subfolder ``submitit``.
+        parameters: Arguments of submitit's ``update_parameters``, such as ``timeout_min``, ``gpus_per_node`` or
             ``slurm_partition``.
         ended: Called when a cell has ended, with its exit code.
 
     Returns:
-        0, or the number of SIGINT on Ctrl-C: then the jobs go on, and the same command gathers what they have done.
+        0, or the number of SIGINT on Ctrl-C: the jobs continue, and the same command later collects their results.
 
     Raises:
         ModuleNotFoundError: If submitit is not installed.
-        ValueError: If there is no SLURM here, or submitit does not know a parameter.
+        ValueError: If SLURM is not available, or submitit does not know a parameter.
     """
     try:
         import submitit  # noqa: PLC0415 - optional
@@ -66,7 +66,7 @@ def run_on_slurm(
         return 0
     with executor.batch():
         jobs = [executor.submit(CellJob(folder)) for folder in folders]
-    print(f"submitted {len(jobs)} jobs, the first one {jobs[0].job_id}; Ctrl-C leaves them to the cluster", flush=True)
+    print(f"submitted {len(jobs)} jobs, the first one {jobs[0].job_id}; Ctrl-C leaves them running", flush=True)
     under_way = dict(zip(folders, jobs, strict=True))
     try:
         while under_way:
@@ -81,7 +81,7 @@ def run_on_slurm(
 
 
 def _exit_code(job: Any) -> int:
-    """A job that was killed has left no result."""
+    """Return the exit code of a job; a killed job has no result."""
     try:
         code: int = job.result()
     except Exception:

@@ -34,7 +34,7 @@ def tree(root):
 @pytest.mark.parametrize("options", [{"cache": "ram"}, {"cache": "none"}, {"cache": "none", "num_workers": 1}])
 @pytest.mark.parametrize("limit", [1.0, 2])
 @pytest.mark.parametrize("damaged", [False, True])
-@pytest.mark.filterwarnings("ignore:left out")
+@pytest.mark.filterwarnings("ignore:skipped")
 def test_names_and_paths_match_the_features(tmp_path, options, limit, damaged):
     data = ImageFolderDataModule(tree(tmp_path / "tree"), val_share=0.25, batch_size=4, on_error="skip", **options)
     if damaged:

@@ -82,7 +82,7 @@ def test_a_single_class_has_a_table(in_tmp, capsys):
 def test_unlabeled_samples_are_counted(in_tmp, capsys):
     np.savez("some.npz", features=np.random.default_rng(0).normal(size=(9, 3)), labels=np.arange(9) % 3 - 1)
     main(["some.npz"])
-    assert "nc-measure: note: 3 samples without a label are left out" in capsys.readouterr().err
+    assert "nc-measure: note: 3 samples without a label are skipped" in capsys.readouterr().err
 
 
 def test_class_names_and_paths_do_not_change_the_values(file, capsys):

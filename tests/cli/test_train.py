@@ -313,7 +313,7 @@ BAD = {
     "no num_classes": (["--data", "lightning.LightningDataModule"], r"--data: got LightningDataModule without num_c"),
     "missing checkpoint": (["--ckpt_path", "no.ckpt"], r"--ckpt_path: got 'no.ckpt', expected a checkpoint file"),
     "corrupt checkpoint": (["--ckpt_path", "corrupt.ckpt"], r"--ckpt_path: got 'corrupt.ckpt', which is damaged"),
-    "other checkpoint": (["--ckpt_path", "dict.ckpt"], r"--ckpt_path: got 'dict.ckpt', which is damaged or no"),
+    "other checkpoint": (["--ckpt_path", "dict.ckpt"], r"--ckpt_path: got 'dict.ckpt', which is damaged or not"),
     "broken yaml": (["--config", "broken.yaml"], r"Problems parsing config"),
 }  # fmt: skip
 

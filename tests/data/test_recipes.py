@@ -240,7 +240,9 @@ def test_views_of_another_shape_than_the_images_are_refused(tmp_path, recipe):
 
 
 def test_views_of_different_sizes_are_refused_in_one_line():
-    with pytest.raises(ValueError, match=r"augmentation: got views of the shapes \[\(3, \d+, \d+\), .*, expected one"):
+    with pytest.raises(
+        ValueError, match=r"augmentation: got views of the shapes \[\(3, \d+, \d+\), .*, expected the same"
+    ):
         Views(1, v2.RandomResize(8, 40))(IMAGES)
 
 

@@ -34,7 +34,7 @@ def test_a_summary_describes_every_split():
         "  val: 4 inputs, 2 of each class (there)",
         "  test: 1 inputs, 0 to 1 of each class, none of 1 classes ('ant' first)",
         "  more: 4 inputs, unlabeled",
-        "  passed over: 1 hidden (a), 3 linked again (b first)",
+        "  skipped: 1 hidden (a), 3 linked again (b first)",
     ]
 
 
@@ -91,5 +91,5 @@ def test_images_without_labels_are_left_out_of_the_class_counts(tmp_path, monkey
         f"  train: 20 inputs, 2 of each class (its training set in {folder})",
         "  val: 20 inputs, 2 of each class (the same inputs as test)",
         f"  test: 20 inputs, 2 of each class (its test set in {folder})",
-        "  passed over: 2 images without labels (unlabeled_X.bin first)",
+        "  skipped: 2 images without labels (unlabeled_X.bin first)",
     ]

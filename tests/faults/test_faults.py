@@ -68,7 +68,7 @@ def test_a_checkpoint_truncated_anywhere_is_detected(whole, in_tmp, caplog):
         caplog.clear()
         with caplog.at_level("INFO"):
             assert find_last(None, None) == str(folder / "before.ckpt"), length
-        assert caplog.messages == ["checkpoints/half.ckpt is damaged, going on from checkpoints/before.ckpt"]
+        assert caplog.messages == ["checkpoints/half.ckpt is damaged, using checkpoints/before.ckpt instead"]
 
 
 def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(tmp_path, whole):
@@ -77,7 +77,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(tmp_path, whole)
     newest.write_bytes(newest.read_bytes()[:-1000])
     ended = run(tmp_path, ALONE, "--ckpt_path=last")
     assert ended.code == 0
-    assert "epoch=3-step=20.ckpt is damaged, going on from lightning_logs/version_0/checkpoints/epoch=2" in ended.stderr
+    assert "epoch=3-step=20.ckpt is damaged, using lightning_logs/version_0/checkpoints/epoch=2" in ended.stderr
     assert not list(differences(end_of(whole), end_of(tmp_path)))
 
 
@@ -104,7 +104,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_previous_checkpoint(tmp_path, lit
     last = checkpoints(disk)[-1]
     assert "epoch" in read_checkpoint(last)
     assert not [path for path in disk.rglob(".*") if path.is_file()], "half-written files are removed"
-    assert f"the last whole one is '{last.relative_to(tmp_path)}'; once there is room, go on with --ckpt_p" in error
+    assert f"the last whole one is '{last.relative_to(tmp_path)}'; once there is room, resume with --ckpt_p" in error
     assert "No space left on device" in error or file_limit
     if file_limit is None:
         subprocess.run(["mount", "-o", "remount,size=20M", disk], check=True)

@@ -87,11 +87,11 @@ def test_damage_of_a_single_byte_is_detected(tmp_path):
     inside = whole.index(torch.arange(1000.0).numpy().tobytes())
     for place in draw.sample(range(inside, inside + 4000), 5):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(ValueError, match="damaged or no Lightning checkpoint"):
+        with pytest.raises(ValueError, match="damaged or not a Lightning checkpoint"):
             read_checkpoint(path)
     for length in draw.sample(range(len(whole)), 5):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="damaged or no Lightning checkpoint"):
+        with pytest.raises(ValueError, match="damaged or not a Lightning checkpoint"):
             read_checkpoint(path)
 
 

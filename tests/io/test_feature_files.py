@@ -131,8 +131,8 @@ BAD = {
     ),
     "npy alone": (lambda f: write(f, "npy")[:1], ValueError, "LABELS: got None, expected a second .npy"),
     "npz with labels": (lambda f: [*write(f, "npz"), touch(f / "y.npy")], ValueError, "LABELS: got .*y.npy"),
-    "damaged": (lambda f: [touch(f / "a.npz")], ValueError, "FILE: got .*a.npz', which is damaged or no .npz"),
-    "damaged pt": (lambda f: [touch(f / "a.pt")], ValueError, "FILE: got .*a.pt', which is damaged or no .pt"),
+    "damaged": (lambda f: [touch(f / "a.npz")], ValueError, "FILE: got .*a.npz', which is damaged or not a .npz"),
+    "damaged pt": (lambda f: [touch(f / "a.pt")], ValueError, "FILE: got .*a.pt', which is damaged or not a .pt"),
     "empty": (lambda f: [npz(f, features=FEATURES[:0], labels=LABELS[:0])], ValueError, "FILE: got "),
 }
 

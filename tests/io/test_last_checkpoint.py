@@ -103,7 +103,7 @@ def test_a_damaged_checkpoint_is_skipped_with_one_line(caplog):
         Path(whole).unlink()
         assert find_last(None, None) is None
     assert caplog.messages == [
-        "checkpoints/half.ckpt is damaged, going on from checkpoints/whole.ckpt",
+        "checkpoints/half.ckpt is damaged, using checkpoints/whole.ckpt instead",
         "checkpoints/half.ckpt is damaged, and there is no other checkpoint",
     ]
 
@@ -187,7 +187,7 @@ def test_after_a_kill_last_is_the_last_complete_state(tmp_path, layout):
     assert resumed.code == 0, resumed.stderr
     (path,) = re.findall(r"Restoring states from the checkpoint path at (.*)", resumed.stderr)
     assert torch.load(path, weights_only=True)["global_step"] == 4, "the second epoch, with two steps each"
-    assert resumed.stderr.startswith("half.ckpt is damaged, going on from")
+    assert resumed.stderr.startswith("half.ckpt is damaged, using")
 
 
 @pytest.mark.slow

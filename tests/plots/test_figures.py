@@ -120,7 +120,7 @@ def test_the_plane_shows_features_where_they_are(scattered):
 def test_a_simplex_that_does_not_fit_is_not_drawn():
     figure = plane_figure(statistics(torch.randn(12, 3), torch.arange(12), 12))
     assert not figure.axes[0].get_lines()
-    assert "no simplex of so many classes fits" in texts(figure)
+    assert "too many classes for a simplex" in texts(figure)
 
 
 def test_similarities_are_drawn_with_their_ideals():

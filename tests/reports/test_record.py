@@ -71,7 +71,7 @@ def test_bad_files_are_refused(record, tmp_path):
     wrong = json.dumps(json.loads(whole) | {"surprise": 1})
     for text in ("", "[1]", "{}", "null", whole[: len(whole) // 2], changed, wrong, '{"format": 1}'):
         path.write_text(text)
-        with pytest.raises(ValueError, match=r"RUN: got '.*', which is damaged or no record of a run"):
+        with pytest.raises(ValueError, match=r"RUN: got '.*', which is damaged or not a record of a run"):
             RunRecord.read(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="damaged"):

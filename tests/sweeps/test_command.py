@@ -50,7 +50,7 @@ def test_a_sweep_trains_a_grid_gathers_results_and_skips_finished_cells(capfd):
     write(seeds=[0, 1], cells=[{"objective": "scl.yaml"}, {"objective": "hscl.yaml", "model.beta": [5]}])
     assert nc_sweep.main(["mine.yaml", "--jobs", "2", "--data.batch_size", "250"]) == Path("sweeps/mine")
     said = capfd.readouterr().out
-    assert said.startswith("4 cells in sweeps/mine, 0 of them done before\n[1/4, ")
+    assert said.startswith("4 cells in sweeps/mine, 0 already done\n[1/4, ")
     assert "\n4 cells: 4 done\n" in said
     assert "epoch" not in said.lower(), "the output of the runs is in their logs"
     assert "Geometry of 10 classes" in (cell("scl-seed=0") / "log.txt").read_text()
@@ -72,7 +72,7 @@ def test_a_sweep_trains_a_grid_gathers_results_and_skips_finished_cells(capfd):
 
     before = {path: path.read_bytes() for path in Path("sweeps/mine/cells").rglob("*") if path.is_file()}
     nc_sweep.main(["mine.yaml", "--data.batch_size=250"])
-    assert capfd.readouterr().out.startswith("4 cells in sweeps/mine, 4 of them done before\n4 cells: 4 done\n")
+    assert capfd.readouterr().out.startswith("4 cells in sweeps/mine, 4 already done\n4 cells: 4 done\n")
     assert {path: path.read_bytes() for path in Path("sweeps/mine/cells").rglob("*") if path.is_file()} == before
 
     with pytest.raises(SystemExit) as exit_:
@@ -104,7 +104,7 @@ def test_a_failed_cell_is_reported_and_the_others_run(capfd):
         assert exit_.value.code == 1
         said = capfd.readouterr().out
         assert "failed: hscl-temperature=-1-seed=0: temperature: got -1" in said
-    assert said.startswith("2 cells in sweeps/mine, 1 of them done before"), "failed cells are retried"
+    assert said.startswith("2 cells in sweeps/mine, 1 already done"), "failed cells are retried"
     assert [row["status"] for row in rows()] == ["failed", "done"]
     assert "- `hscl-temperature=-1-seed=0`: failed, temperature: got -1" in Path("sweeps/mine/results.md").read_text()
 
@@ -161,7 +161,7 @@ def test_a_stopped_sweep_resumes(number, code):
         said, _ = sweep.communicate(timeout=240)
     assert sweep.returncode == code
     assert "scl-seed=0: stopped\n" in said
-    assert "stopped; go on by the same command\n" in said
+    assert "stopped; resume with the same command\n" in said
     assert [row["status"] for row in rows()] == ["stopped", "waiting"], "no further cell is started"
     with CellFolder(Path("sweeps/mine"), read_plan("mine.yaml").cells[0]).locked() as mine:
         assert mine, "no process runs it any more"
@@ -237,7 +237,7 @@ def test_the_cells_can_be_listed(capsys):
             ["no.yaml"],
             "SWEEP: got 'no.yaml', expected a file that exists or a shipped one (paper/sweeps/balance.yaml, ",
         ),
-        (["bad.yaml"], "SWEEP: got ['trainer'] in 'bad.yaml', expected a mapping of objective"),
+        (["bad.yaml"], "SWEEP: got ['trainer'] in 'bad.yaml', expected a mapping with only objective"),
         (["mine.yaml", "--jobs=0"], "--jobs: got 0, expected at least 1"),
         (["mine.yaml", "--job=2"], "got '--job=2', expected an option of nc-sweep, or a setting such as"),
         (["mine.yaml", "--dat=2"], "got '--dat=2', expected an option of nc-sweep, or a setting such as"),
@@ -291,7 +291,7 @@ def test_a_sweep_is_submitted_as_a_job_array(in_tmp, monkeypatch, capfd):
         nc_sweep.main(["mine.yaml", "--submit"])
     assert exit_.value.code == 1
     said = capfd.readouterr().out
-    assert "submitted 2 jobs, the first one 7_0; Ctrl-C leaves them to the cluster\n" in said
+    assert "submitted 2 jobs, the first one 7_0; Ctrl-C leaves them running\n" in said
     assert "2 cells: 1 done, 1 failed\n" in said
     scripts = [path.read_text() for path in Path("sweeps/mine/submitit").glob("*.sh")]
     (script,) = {text for text in scripts if "#SBATCH --array=0-1" in text}

@@ -125,7 +125,7 @@ def test_any_file_is_a_plan_or_a_readable_error(tmp_path_factory, said):
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ("[", "SWEEP: got 'sweep.yaml', which is no YAML"),
+        ("[", "SWEEP: got 'sweep.yaml', which is not YAML"),
         ("- scl.yaml", "SWEEP: got list in 'sweep.yaml', expected a mapping"),
         ({"grid": {}}, r"SWEEP: got \['grid'\]"),
         ({"all": {"model.beta": [5]}}, r"cells\[0\]: got no objective"),
@@ -142,7 +142,7 @@ def test_any_file_is_a_plan_or_a_readable_error(tmp_path_factory, said):
         ({"objective": "scl.yaml", "cluster": 3}, "cluster: got 3"),
         ({"objective": "scl.yaml", "all": {"a.b": ["x" * 300]}}, "cells: got settings that make a name of 3"),
         ({"objective": "scl.yaml", "cells": [{"a.b": 1}, {"a.b": 2}]}, "cells: got two with the name scl-seed=0"),
-        ("a: &a [*a]", "whose alias 'a' stands inside of itself"),
+        ("a: &a [*a]", "whose alias 'a' contains itself"),
     ],
 )
 def test_bad_plans_are_explained(said, message):

@@ -1,1 +1,1 @@
-"""Files of images and labels, read as people mean them or refused."""
+"""Read files of images and labels, and refuse ambiguous ones."""

@@ -1,4 +1,4 @@
-"""Recognize images in arrays: where their channels are, and whether their numbers are bytes."""
+"""Recognize images in arrays: the axis of their channels, and whether their values are bytes."""
 
 from typing import Any
 
@@ -6,21 +6,21 @@ import numpy as np
 
 _CHANNELS = (1, 3, 4)
 _LARGEST = 16.0
-"""Largest magnitude of floats that are in [0, 1] or standardized; beyond it, images were never scaled."""
+"""Largest magnitude of floats in [0, 1] or standardized; larger values mean that images were never scaled."""
 
 Array = np.ndarray[Any, Any]
 
 
 def as_inputs(x: Array, name: str) -> Array:
-    """Return inputs as they go into a network: images with channels first, bytes as uint8, all others in float32.
+    """Return inputs for a network: images with channels first, bytes as uint8, everything else as float32.
 
-    Four dimensions are images, with the channels last or first; three are images without channels; more than four are
-    never images of bytes. Integers, and floats that are all whole, are bytes if they lie in 0 to 255 and not in [0, 1].
-    Other floats are in [0, 1] or standardized, so that none of them is far from 0. Booleans are 0 and 1. Messages call
-    the array by its ``name``.
+    Arrays with four dimensions are images with channels last or first; with three, images without channels; with more
+    than four, never images of bytes. Integers and integer-valued floats are bytes if they are in 0 to 255 and not in
+    [0, 1]. Other floats are in [0, 1] or standardized, so values far from 0 are refused. Booleans are 0 and 1. Messages
+    call the array ``name``.
 
     Raises:
-        ValueError: If an image's layout or scale cannot be recognized, or a number is not finite.
+        ValueError: If the layout or scale of images cannot be recognized, or a value is not finite.
 
     Example:
         >>> as_inputs(np.full((2, 8, 8, 3), 255.0), "x_train").dtype
@@ -40,7 +40,7 @@ def as_inputs(x: Array, name: str) -> Array:
     if x.ndim > 4 and inputs.dtype == np.uint8:
         raise ValueError(
             f"{name}: got {x.dtype} of shape {x.shape} from {x.min()} to {x.max()}, expected images (N, H, W), "
-            "(N, H, W, C) or (N, C, H, W); divide larger arrays by 255, floats in [0, 1] are taken as they are"
+            "(N, H, W, C) or (N, C, H, W); divide larger arrays by 255; floats in [0, 1] are not rescaled"
         )
     return np.ascontiguousarray(inputs)
 
@@ -49,7 +49,7 @@ def _channel_axis(x: Array, name: str) -> int:
     _, first, second, third = x.shape
     if (first in _CHANNELS) != (third in _CHANNELS):
         return 3 if third in _CHANNELS else 1
-    if (first == second) != (second == third):  # images are more often square than as high as they have channels
+    if (first == second) != (second == third):  # square images are more likely than a height equal to the channels
         return 3 if first == second else 1
     both = first in _CHANNELS
     raise ValueError(

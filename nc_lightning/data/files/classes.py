@@ -1,4 +1,4 @@
-"""Which classes of a data set are kept, and in which order."""
+"""Choose the classes of a data set to keep, and their order."""
 
 import re
 import unicodedata
@@ -9,22 +9,22 @@ from typing import Literal
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 Classes = list[str] | list[int] | Literal["found"]
-"""Names or numbers of classes, or all that are found."""
+"""Names or numbers of classes, or ``found`` for all."""
 
 MISSING = (
     *("", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "n/a", "na"),
     *("?", "??", "???", "-", "--", "---", "\u2013", "\u2014"),
 )
-"""What tables hold where a name is missing, in lower case."""
+"""Words for a missing name in tables, in lower case."""
 NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:e[+-]?[0-9]+)?", re.IGNORECASE)
-"""A number as tables write it, by point or comma."""
+"""A number in a table, with a decimal point or comma."""
 _WHOLE = re.compile(r"([+-]?)([0-9]+)(?:\.0*)?")
 _INVISIBLE = dict.fromkeys([*map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"), *range(9), *range(14, 28), 127])
 """Control characters, soft hyphen, zero-width space, direction marks, word joiner and byte order mark."""
 
 
 def class_name(written: str) -> str:
-    """Return a name as it looks: accents composed, one plain space for any white space, no invisible characters.
+    """Return a name as it is displayed: accents composed, white space as single spaces, no invisible characters.
 
     Example:
         >>> class_name(" two\u00a0words\u200b"), class_name("e\u0301") == "\u00e9"
@@ -34,10 +34,10 @@ def class_name(written: str) -> str:
 
 
 def whole_numbers(labels: Sequence[str]) -> list[str] | None:
-    """Return labels with each whole number written without sign and fraction, as ``1`` for the ``1.0`` of a table.
+    """Return labels with whole numbers written without sign and fraction, such as ``1`` for ``1.0`` in a table.
 
     Returns:
-        The labels; None where some of them are numbers with fractions, which stay as they are written.
+        The labels; None if some of them are numbers with fractions, which are kept as written.
 
     Example:
         >>> whole_numbers(["1.0", "+2", "ant"]), whole_numbers(["1.0", "2.5"])
@@ -54,17 +54,17 @@ def _whole(sign: str, digits: str) -> str:
 
 
 def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[str] | None) -> list[int]:
-    """Return the labels of the chosen classes, in the order in which they were chosen.
+    """Return the labels of the chosen classes, in the order of the choice.
 
-    A name wins over a number: where class folders are called 2, 3 and 10, ``[2, 3]`` are those called 2 and 3.
+    A name takes precedence over a number: if class folders are called 2, 3 and 10, ``[2, 3]`` are those called 2 and 3.
 
     Args:
         classes: Names or numbers; ``found`` for all; None for all, which must be 0 to C - 1.
         found: Labels that occur, in ascending order.
-        names: Their names, if they have any.
+        names: Names of these labels, if they have any.
 
     Raises:
-        ValueError: If a class does not exist, is ambiguous or chosen twice, or there are fewer than two.
+        ValueError: If a class does not exist, is ambiguous or is chosen twice, or there are fewer than two.
 
     Example:
         >>> pick_classes(["3", 2], found=[0, 1, 2], names=["10", "2", "3"])
@@ -78,8 +78,8 @@ def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[
         raise ValueError(f"classes: got the name {twice!r} for two classes, expected different names")
     if classes is None and list(found) != list(range(len(found))):
         raise ValueError(
-            f"labels: got {listed(found)}, expected 0 to C - 1; choose and renumber them by classes=[...], "
-            "or all of them by classes='found'"
+            f"labels: got {listed(found)}, expected 0 to C - 1; choose and renumber them with classes=[...], "
+            "or all of them with classes='found'"
         )
     if classes is None or classes == "found":
         chosen = list(found)
@@ -94,9 +94,9 @@ def pick_classes(classes: Classes | None, found: Sequence[int], names: Sequence[
             raise ValueError(f"classes: got {absent}, which the data does not have, expected some of {shown}")
         chosen = [label for label in picked if label is not None]
         if len(set(chosen)) < len(chosen):
-            raise ValueError(f"classes: got {classes}, expected different ones, but two of them are one class")
+            raise ValueError(f"classes: got {classes}, expected different classes, but two of them are the same")
     if len(chosen) < 2:
-        raise ValueError(f"labels: got {listed(chosen)} alone, expected at least two classes")
+        raise ValueError(f"labels: got only {listed(chosen)}, expected at least two classes")
     return chosen
 
 
@@ -113,8 +113,8 @@ def _label(
     if len(same) > 1:
         raise ValueError(f"classes: got {entry}, which may be {' or '.join(same)}, expected a name in quotes")
     if same and same[0] != str(entry):
-        # YAML reads 010 as the octal number 8, so that what was written is not known.
-        raise ValueError(f"classes: got {entry}, which may be meant for {same[0]!r}, expected a name in quotes")
+        # YAML reads 010 as the octal number 8, so the original spelling is unknown.
+        raise ValueError(f"classes: got {entry}, which may mean {same[0]!r}, expected a name in quotes")
     if same:
         return label_of[same[0]]
     if any(_is_number(name) and name != str(int(name)) for name in label_of):
@@ -125,7 +125,7 @@ def _label(
 
 
 def listed(labels: Sequence[int] | Sequence[str]) -> str:
-    """Return labels as a short list.
+    """Return labels as a short list for messages.
 
     Example:
         >>> listed(range(100))
@@ -135,7 +135,7 @@ def listed(labels: Sequence[int] | Sequence[str]) -> str:
 
 
 def warn_of_case(names: Sequence[str]) -> None:
-    """Warn of names that differ only in case, which are classes of their own.
+    """Warn about names that differ only in case; they are treated as different classes.
 
     Example:
         >>> warn_of_case(["ant", "bee"])

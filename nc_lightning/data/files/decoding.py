@@ -1,4 +1,4 @@
-"""Decode one image file as a viewer shows it: upright, in 8 bits, on a white background."""
+"""Decode an image file as a viewer shows it: upright, in 8 bits, on a white background."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ BACKGROUND = (255, 255, 255)
 """Color behind transparent pixels."""
 
 _OF_PAGES = (".tif", ".tiff", ".gif", ".apng")
-"""Endings of files that may hold several pictures; others are not opened to find out."""
+"""File extensions whose files may have several pages or frames; other files are not opened to check."""
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,18 +26,18 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 258, 262, 339, 2
 _LARGEST_SAMPLE = (281, 341)
 _GRAY_STEPS = {"L;2": 85, "L;4": 17}
 _SCALED_TO_16_BITS = ("PNG", "PPM", "JPEG2000")
-"""Formats that declare a depth, and whose samples Pillow scales to 16 bits where they have more than 8."""
+"""Formats that declare a depth; Pillow scales their samples to 16 bits if they have more than 8."""
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Return an image as RGB, 8 bits a sample.
+    """Return an image as RGB with 8 bits per sample.
 
-    The picture is turned upright by its EXIF orientation. Samples of 10 to 16 bits are scaled by the depth that the
-    file declares, floats are taken as [0, 1]. In a TIFF, a largest sample of 2**k - 1 declares a depth of k bits.
-    Transparent pixels are composited on white.
+    The picture is rotated upright by its EXIF orientation. Samples of 10 to 16 bits are scaled by the depth that the
+    file declares; floats are in [0, 1]. A TIFF whose largest sample is 2**k - 1 declares a depth of k bits. Transparent
+    pixels are composited on white.
 
     Raises:
-        ValueError: If the samples are signed or not finite, go beyond the declared depth, or have none: 32-bit
+        ValueError: If samples are signed or not finite, exceed the declared depth, or have an unknown depth: 32-bit
             integers, or floats outside [0, 1].
 
     Example:
@@ -50,7 +50,7 @@ def read_picture(path: Path) -> Image.Image:
     with Image.open(path) as image:
         _scale_transparent_gray(image)
         if image.format == "TIFF":
-            image.filename = ""  # else Pillow maps uncompressed gray into memory, and misplaces the rows of turned ones
+            image.filename = ""  # otherwise Pillow maps uncompressed gray into memory, and misplaces rotated rows
         hidden = _hidden_in_16_bits(image, path)
         image.load()
         picture = _on_background(_in_8_bits(image))
@@ -61,7 +61,7 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def has_more_pages(path: Path) -> bool:
-    """Return whether a file has pages or frames after the first, the only one that `read_picture` returns.
+    """Return whether a file has pages or frames after the first, which is all that `read_picture` returns.
 
     Example:
         >>> has_more_pages(Path("photo.jpg"))
@@ -72,19 +72,19 @@ def has_more_pages(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return bool(getattr(image, "is_animated", False))
-    except Exception:  # Pillow raises many kinds, and reading the picture reports them
+    except Exception:  # Pillow raises many kinds of errors, and reading the picture reports them
         return False
 
 
 def _scale_transparent_gray(image: Image.Image) -> None:
-    """Scale the transparent gray of a PNG of 2 or 4 bits as Pillow scales its samples."""
+    """Scale the transparent gray of a PNG of 2 or 4 bits in the same way as Pillow scales its samples."""
     hidden, tiles = image.info.get("transparency"), getattr(image, "tile", [])
     if isinstance(hidden, int) and tiles and tiles[0][3] in _GRAY_STEPS:
         image.info["transparency"] = hidden * _GRAY_STEPS[tiles[0][3]]
 
 
 def _hidden_in_16_bits(image: Image.Image, path: Path) -> np.ndarray[Any, Any] | None:
-    """Return where a PNG of 16 bits has its transparent color, which Pillow compares with the upper 8 bits alone."""
+    """Return the mask of a 16-bit PNG's transparent color; Pillow itself compares only the upper 8 bits."""
     color, tiles = image.info.get("transparency"), getattr(image, "tile", [])
     if not (isinstance(color, tuple) and tiles and tiles[0].args == "RGB;16B"):
         return None
@@ -99,7 +99,7 @@ def _hidden_in_16_bits(image: Image.Image, path: Path) -> np.ndarray[Any, Any] |
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF declares nothing, and the picture may be whole
+    except Exception:  # the picture may be whole even if its EXIF data are damaged
         return 1
 
 
@@ -110,10 +110,10 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
             raise ValueError(f"signed samples of {_tag(image, _BITS_PER_SAMPLE)} bits, expected unsigned ones")
         if _tag(image, _BITS_PER_SAMPLE) == 16 and (declared or 65535) < 65535:
             raise ValueError(f"colors up to {declared:g} in 16 bits, expected all 16 bits used, or gray")
-        return image  # Pillow has brought all others to 8 bits
+        return image  # Pillow has already converted all others to 8 bits
     samples = np.asarray(image)
     if image.mode == "I" and _tag(image, _BITS_PER_SAMPLE) == 32 and _tag(image, _SAMPLE_FORMAT) != _SIGNED:
-        samples = samples.view(np.uint32)  # which Pillow has no mode for
+        samples = samples.view(np.uint32)  # Pillow has no mode for unsigned 32 bits
     samples = samples.astype(np.float64)
     low, high = samples.min(), samples.max()
     largest = _depth(image) if declared is None else declared
@@ -125,7 +125,7 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
         kind = "floats" if image.mode == "F" else "integers"
         raise ValueError(f"{kind} from {low:.15g} to {high:.15g}, expected them in [0, {largest:g}]")
     share = samples / largest
-    if _tag(image, _PHOTOMETRIC) == 0:  # white is zero
+    if _tag(image, _PHOTOMETRIC) == 0:  # zero is white
         share = 1 - share
     if "transparency" in image.info:
         share[samples == image.info["transparency"]] = 1
@@ -133,7 +133,7 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _depth(image: Image.Image) -> float | None:
-    """Return the largest sample that the number of bits allows."""
+    """Return the largest sample for the number of bits."""
     if image.mode == "F":
         return 1.0
     if image.format in _SCALED_TO_16_BITS:
@@ -143,7 +143,7 @@ def _depth(image: Image.Image) -> float | None:
 
 
 def _declared_largest(image: Image.Image) -> float | None:
-    """Return the largest sample that a TIFF declares where it is that of a depth, and not one of the image's own."""
+    """Return the largest sample that a TIFF declares if it is 2**k - 1, a depth and not the image's own maximum."""
     for number in _LARGEST_SAMPLE:
         value = _tag(image, number)
         if value is not None and 255 <= value < 2**32 and math.log2(value + 1).is_integer():

@@ -1,4 +1,4 @@
-"""Find the images in a folder: what Pillow can read, each file once, and a count of everything that is passed over."""
+"""Find the images in a folder that Pillow can read, each file once, and count what is skipped."""
 
 import functools
 import mimetypes
@@ -15,15 +15,15 @@ TOOL_FOLDERS = {
     *("system volume information", "lost+found", "__macosx", "thumbnails", "thumbs"),
     *("__pycache__", "node_modules", "lightning_logs", "wandb", "mlruns"),
 }
-"""Folders of tools, which hold no images of the user; their names in lower case."""
+"""Folders made by tools, which hold no images of the user; their names in lower case."""
 _NO_PICTURES = ("MPEG", "EPS")
-"""Formats that Pillow recognizes without a decoder of its own."""
+"""Formats that Pillow recognizes but cannot decode itself."""
 File = Path | tuple[int, int]
-"""What all names of one file have in common, see `file_at`."""
+"""Identity of a file under all its names, see `file_at`."""
 
 
 def real_path(path: Path | str) -> Path:
-    """Return a path without ``~``, ``..`` and links: the name by which files are compared.
+    """Return a path without ``~``, ``..`` and links, so that files can be compared.
 
     Example:
         >>> real_path("/nowhere/./a/../b").as_posix()
@@ -33,9 +33,9 @@ def real_path(path: Path | str) -> Path:
 
 
 def file_at(path: Path, real: Path | None = None) -> File:
-    """Return what all names of a file have in common: its real path, or device and inode if it has hard links.
+    """Return the identity of a file under all its names: its real path, or device and inode if it has hard links.
 
-    ``real`` is its real path, if that is known.
+    ``real`` is its real path, if known.
 
     Example:
         >>> import tempfile
@@ -47,23 +47,23 @@ def file_at(path: Path, real: Path | None = None) -> File:
     """
     try:
         status = os.stat(path)
-    except OSError:  # a link that leads nowhere
+    except OSError:  # a dangling link
         return real or real_path(path)
-    # Only some file systems have inodes to rely on, so that they count only where hard links exist.
+    # Not every file system has reliable inodes, so they are used only for files with hard links.
     return (status.st_dev, status.st_ino) if status.st_nlink > 1 else real or real_path(path)
 
 
 def find_images(folder: Path, passed_over: PassedOver, leave: frozenset[Path] = frozenset()) -> dict[Path, File]:
-    """Return the images in a folder and those below it, in alphabetical order, each with its `file_at`.
+    """Return the images in a folder and its subfolders, in alphabetical order, each with its `file_at`.
 
-    An image is what Pillow can read: by its ending, or by its content where the ending is unknown. Links are followed;
-    a file or folder that several links lead to is taken once, and a link to a folder above it is passed over. A link
-    that leads nowhere counts as an image, so that reading it fails. Names that begin with a dot, and the folders of
-    tools, are passed over.
+    An image is a file that Pillow can read, judged by its extension, or by its content if the extension is unknown.
+    Links are followed; a file or folder with several links is read once, and a link to a parent folder is skipped. A
+    dangling link counts as an image, so that reading it fails. Hidden names (with a leading dot) and tool folders are
+    skipped.
 
     Args:
-        folder: Where to look.
-        passed_over: Counts what is passed over.
+        folder: Folder to search.
+        passed_over: Counter of what is skipped.
         leave: Real paths of folders not to enter.
 
     Raises:
@@ -88,7 +88,7 @@ def find_images(folder: Path, passed_over: PassedOver, leave: frozenset[Path] = 
 
 
 def folders_in(folder: Path, passed_over: PassedOver) -> list[Path]:
-    """Return the folders in a folder, in alphabetical order, without hidden ones and those of tools.
+    """Return the subfolders of a folder, in alphabetical order, without hidden ones and tool folders.
 
     Example:
         >>> folders_in(Path(__file__).parent, PassedOver())
@@ -98,7 +98,7 @@ def folders_in(folder: Path, passed_over: PassedOver) -> list[Path]:
 
 
 def loose_files(folder: Path, passed_over: PassedOver) -> None:
-    """Count the files and dangling links in a folder that is to hold folders alone.
+    """Count the files and dangling links in a folder that should contain only folders.
 
     Example:
         >>> loose_files(Path(__file__).parent, passed_over := PassedOver())
@@ -111,7 +111,7 @@ def loose_files(folder: Path, passed_over: PassedOver) -> None:
 
 
 def dangling_links(folder: Path) -> list[Path]:
-    """Return the links in a folder that lead nowhere.
+    """Return the dangling links in a folder.
 
     Example:
         >>> dangling_links(Path(__file__).parent)
@@ -153,7 +153,7 @@ def _visible(folder: Path, passed_over: PassedOver) -> Iterator[os.DirEntry[str]
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # entry.is_dir raises at circular links
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # entry.is_dir raises for circular links
 
 
 def _is_dangling(entry: os.DirEntry[str]) -> bool:
@@ -175,13 +175,13 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
             return not isinstance(image, ImageFile.StubImageFile) and image.format not in _NO_PICTURES
     except PermissionError:
         raise
-    except Exception:  # Pillow raises many kinds at what is no image
+    except Exception:  # Pillow raises many kinds of errors for files that are not images
         return False
 
 
 @functools.cache
 def _endings() -> frozenset[str]:
-    """Return the endings of images that Pillow decodes."""
+    """Return the file extensions that Pillow decodes."""
     Image.init()
     openers = {name: opener for name, (opener, _) in Image.OPEN.items() if name not in _NO_PICTURES}
     stubs = {

@@ -1,4 +1,4 @@
-"""Labels of files from a table: CSV with the columns ``file`` and ``label``, as people and spreadsheets write it."""
+"""Labels of files from a table: CSV with the columns ``file`` and ``label``, as users and spreadsheets write it."""
 
 import codecs
 import csv
@@ -22,7 +22,7 @@ _ROUNDED = re.compile(r"[+-]?[0-9](?:[.,][0-9]+)?e\+[0-9]+", re.IGNORECASE)
 
 
 class Row(NamedTuple):
-    """A file and its label, the line where they stand, and the split that a further column names."""
+    """A file and its label, their line in the table, and the split named by a further column."""
 
     line: int
     file: str
@@ -33,14 +33,14 @@ class Row(NamedTuple):
 def read_label_file(path: Path) -> list[Row]:
     r"""Return the rows of a CSV file.
 
-    Columns are separated by comma, semicolon or tab; their names may be in any case. Of further columns, only one that
-    names splits is read. Labels are read as they look (see `class_name`), and whole numbers without sign and fraction
-    (``1.0`` as ``1``), unless some labels have other fractions.
+    Columns are separated by commas, semicolons or tabs; their names may be in any case. Other columns are ignored,
+    except one that names splits. Labels are read as displayed (see `class_name`), and whole numbers without sign and
+    fraction (``1.0`` as ``1``), unless some labels have other fractions.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no such table, a row lacks its file or label, or two labels may be one number; the message
-            has the row's number.
+        ValueError: If it is not such a table, a row lacks its file or label, or two labels may be the same number; the
+            message has the number of the row.
 
     Example:
         >>> import tempfile
@@ -64,11 +64,11 @@ def read_label_file(path: Path) -> list[Row]:
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records that are not blank, with the lines where they begin."""
+    """Yield the records that are not blank, with the number of their first line."""
     text = _text(path)
     head = text.partition("\n")[0]
     if "\0" in head:
-        raise ValueError(f"labels: got {path} with zero bytes, which is no UTF-8, nor UTF-16 with a byte order mark")
+        raise ValueError(f"labels: got {path} with zero bytes, expected UTF-8, or UTF-16 with a byte order mark")
     delimiter = max(",;\t", key=head.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     line = 1
@@ -76,7 +76,7 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
         for fields in reader:
             if any("\n" in field or "\r" in field for field in fields):
                 raise ValueError(
-                    f"labels: got a line break in quotes in row {line} of {path}, expected a record in each line; "
+                    f"labels: got a line break in quotes in row {line} of {path}, expected one record per line; "
                     "remove a stray quote, or the line break"
                 )
             if any(map(str.strip, fields)):
@@ -114,7 +114,7 @@ def _values(line: int, fields: list[str], names: list[str], path: Path) -> dict[
 
 
 def _split_column(names: list[str], table: list[dict[str, str]], path: Path) -> str:
-    """Return the name of the column that holds splits, or an empty one; warn of one that may hold them."""
+    """Return the name of the column that holds splits, or ""; warn about a column that may hold them."""
     for name in names:
         if name in COLUMNS:
             continue
@@ -130,7 +130,7 @@ def _split_column(names: list[str], table: list[dict[str, str]], path: Path) -> 
 
 
 def _with_numbers(rows: list[Row], path: Path) -> list[Row]:
-    """Write whole numbers in one way, or refuse two ways to write one number where fractions occur."""
+    """Write whole numbers in one way; refuse two spellings of one number if fractions occur."""
     labels = whole_numbers([row.label for row in rows])
     if labels is not None:
         return [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
@@ -157,5 +157,5 @@ def _text(path: Path) -> str:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"labels: got {path}, which is no {encoding.removesuffix('-sig')} at byte {error.start}"
+            f"labels: got {path}, which is not {encoding.removesuffix('-sig')} at byte {error.start}"
         ) from error

@@ -1,4 +1,4 @@
-"""List the images of each split with the names of their classes, each file in one split and one class."""
+"""List the images of each split with the names of their classes, each file in only one split and class."""
 
 import itertools
 import unicodedata
@@ -22,11 +22,11 @@ from nc_lightning.data.files.split_folders import CLASSES, Folders
 from nc_lightning.data.summary import PassedOver
 
 Named = dict[Split, list[tuple[Path, str]]]
-"""Files and the names of their classes, for each split."""
+"""Files and their class names, for each split."""
 
 
 def unnamed(folders: Folders, passed_over: PassedOver) -> Named:
-    """Return all images of each split, without a name.
+    """Return all images of each split, without class names.
 
     Raises:
         ValueError: If a file is in two splits.
@@ -44,15 +44,15 @@ def unnamed(folders: Folders, passed_over: PassedOver) -> Named:
 
 
 def named_by_folder(folders: Folders, passed_over: PassedOver, refuse_dangling: bool) -> Named:
-    """Return the images of each split with the names of the folders in it that they are in.
+    """Return the images of each split, labeled with the class folder that contains them.
 
     Args:
-        folders: The folder of each split, one for each.
-        passed_over: Counts what is no image.
-        refuse_dangling: Whether to refuse links to class folders that do not exist, rather than pass over them.
+        folders: Folder of each split, one for each.
+        passed_over: Counter of what is skipped.
+        refuse_dangling: Whether to refuse dangling links to class folders instead of skipping them.
 
     Raises:
-        ValueError: If a split has less than two class folders, one without images, or a file is in two of them.
+        ValueError: If a split has fewer than two class folders, one without images, or a file is in two of them.
 
     Example:
         >>> import tempfile
@@ -67,7 +67,7 @@ def named_by_folder(folders: Folders, passed_over: PassedOver, refuse_dangling: 
         dangling = dangling_links(place)
         if dangling and refuse_dangling:
             raise ValueError(
-                f"root: got {len(dangling)} links in {place} that lead nowhere, {dangling[0]} first; "
+                f"root: got {len(dangling)} dangling links in {place}, {dangling[0]} first, expected none; "
                 "set on_error to skip to leave them out"
             )
         classes = folders_in(place, passed_over)
@@ -96,18 +96,18 @@ def named_by_folder(folders: Folders, passed_over: PassedOver, refuse_dangling: 
 
 
 def named_by_table(root: Path, table: Path, folders: Folders, passed_over: PassedOver) -> Named:
-    """Return the files that a CSV lists, each in the split whose folder it is in, whatever links lead there.
+    """Return the files listed in a CSV file, each in the split of its folder, also if a link leads there.
 
-    A file that is in no such folder is for training, which is warned of; one that is in several is held out.
+    Files outside these folders are used for training, with a warning; a file in several of them is held out.
 
     Args:
-        root: Where relative paths begin.
-        table: The CSV file.
-        folders: The folders of each split.
-        passed_over: Counts rows that repeat others, and images that no row lists.
+        root: Folder that relative paths start from.
+        table: Path of the CSV file.
+        folders: Folders of each split.
+        passed_over: Counter of rows that repeat others, and images that no row lists.
 
     Raises:
-        FileNotFoundError: If there is no such CSV.
+        FileNotFoundError: If there is no such CSV file.
         ValueError: If the CSV is malformed, a file is missing, or has two labels.
     """
     rows = read_label_file(table)
@@ -137,8 +137,8 @@ def named_by_table(root: Path, table: Path, folders: Folders, passed_over: Passe
             split = "train"
         if row.split not in (None, split):
             raise ValueError(
-                f"labels: got the split {row.split} in row {row.line} of {table} for {path}, which is for {split} by "
-                f"its folder; move it into a folder {row.split}, or drop the column"
+                f"labels: got the split {row.split} in row {row.line} of {table} for {path}, which is in the folder of "
+                f"{split}; move it into a folder {row.split}, or drop the column"
             )
         if earlier is not row:
             passed_over.add("listed again", f"row {row.line}")
@@ -147,7 +147,7 @@ def named_by_table(root: Path, table: Path, folders: Folders, passed_over: Passe
     if outside:
         places = ", ".join(str(place) for places in folders.values() for place in places)
         rank_zero_warn(
-            f"labels: {len(outside)} files of {table} are for training because they are in none of {places}, "
+            f"labels: {len(outside)} files of {table} are used for training because they are in none of {places}, "
             f"{outside[0]} first; move those that are for test, or set root to a folder above them"
         )
     unlisted = [path for files in found.values() for path, file in files.items() if file not in seen]
@@ -156,7 +156,7 @@ def named_by_table(root: Path, table: Path, folders: Folders, passed_over: Passe
 
 
 def _path(root: Path, file: str) -> Path:
-    """Return the path of a file as it is written; or as Windows writes it, or with accents as the disk has them."""
+    """Return the path of a file as written, with Windows separators, or with accents as the disk encodes them."""
     looks = (unicodedata.normalize(form, text) for text in (file, class_name(file)) for form in ("NFC", "NFD"))
     spellings = (spelling for look in itertools.chain([file], looks) for spelling in (look, look.replace("\\", "/")))
     paths = (root / Path(spelling).expanduser() for spelling in spellings)
@@ -164,7 +164,7 @@ def _path(root: Path, file: str) -> Path:
 
 
 def _split_by_name(path: Path, folders: Folders) -> Split | None:
-    """Return the split of a file that no search finds, such as a hidden one."""
+    """Return the split of a file that the search skips, such as a hidden one."""
     places = {real_path(path), real_path(path.parent) / path.name}
     inside = {parent for place in places for parent in place.parents}
     within = (split for split in reversed(SPLITS) if not inside.isdisjoint(map(real_path, folders.get(split, []))))
@@ -172,7 +172,7 @@ def _split_by_name(path: Path, folders: Folders) -> Split | None:
 
 
 def _find(folders: Folders, passed_over: PassedOver) -> dict[Split, dict[Path, File]]:
-    """Return the images of each split; the folders of the others, which may lie in that of training, are left out."""
+    """Return the images of each split, without those of other splits whose folders lie inside the training folder."""
     real = {split: {real_path(folder) for folder in places} for split, places in folders.items()}
     every = frozenset().union(*real.values())
     return {
@@ -186,7 +186,7 @@ def _find(folders: Folders, passed_over: PassedOver) -> dict[Split, dict[Path, F
 
 
 def _claim(place_of: dict[File, Path], files: dict[Path, File]) -> None:
-    """Remember where files are, and refuse one in a second place."""
+    """Remember the place of each file, and refuse a file with a second place."""
     for path, file in files.items():
         earlier = place_of.setdefault(file, path)
         if earlier != path:

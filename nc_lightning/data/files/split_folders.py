@@ -1,4 +1,4 @@
-"""Which folder of a tree is for training, validation and test, by the usual names."""
+"""Find the folders of a tree for training, validation and test, by their usual names."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from nc_lightning.data.files.finding import find_images, folders_in, loose_files
 from nc_lightning.data.summary import PassedOver
 
 Folders = dict[Split, list[Path]]
-"""The folders of each split."""
+"""Folders of each split."""
 
 ROLES: dict[str, Split] = {
     **dict.fromkeys(("train", "training", "trainval"), "train"),
@@ -22,14 +22,14 @@ ROLES: dict[str, Split] = {
 """Names of split folders, in lower case."""
 _LIKE_TRAIN = re.compile(r"tr|trn|.*train.*|gallery|support")
 _LIKE_TEST = re.compile(r"te|ts|tst|.*test.*|va|vl|vld|valid.*|eval.*|query|probe|holdout")
-"""Words that stand for splits where each folder has one, and both kinds occur."""
+"""Patterns of names for splits when every folder matches one of them and both kinds occur."""
 CLASSES = "or, where these are classes, move all of them into a folder train"
-"""The way out where classes have the names of splits: inside a split every folder is a class."""
+"""Remedy if classes have the names of splits: inside a split folder, every folder is a class."""
 _SUFFIX = re.compile(r"(?<=.)(set|data|images|imgs|split)$")
 
 
 def role_of(name: str) -> Split | None:
-    """Return the split that a folder's name stands for: ``Train``, ``validation``, ``test_set``, ``imagesTrain``.
+    """Return the split that a folder name means: ``Train``, ``validation``, ``test_set``, ``imagesTrain``.
 
     Example:
         >>> role_of("Training-Set"), role_of("dev"), role_of("eval"), role_of("trainer")
@@ -42,20 +42,20 @@ def role_of(name: str) -> Split | None:
 
 
 def split_folders(root: Path, labels: str, passed_over: PassedOver) -> Folders:
-    """Return the folders of the splits there are; without split folders all of ``root`` is for training.
+    """Return the folders of the splits; without split folders, all of ``root`` is for training.
 
-    Where folders are classes, there is one folder for each split, all of them in ``root``. A folder with the name of a
-    split and with images of its own is then a class, unless another differs in the split alone (``seg_train`` and
+    If folders are classes, each split has one folder, all of them in ``root``. A folder that has the name of a split
+    and contains images itself is then a class, unless another folder differs only in the split (``seg_train`` and
     ``seg_test``). Without labels, or with those of a CSV file, splits may lie deeper.
 
     Args:
-        root: The tree.
-        labels: ``folder`` where folders are classes, ``none``, or a CSV file, which may name files in other folders.
-        passed_over: Counts files next to the splits.
+        root: Root folder of the tree.
+        labels: Source of the labels: ``folder``, ``none``, or a CSV file, which may name files in other folders.
+        passed_over: Counter of files next to the splits.
 
     Raises:
-        ValueError: If two folders stand for one split, there is no training folder among them, further folders with
-            images are next to them, splits are inside classes, or names are those of splits in another spelling.
+        ValueError: If two folders have the same split, no folder is for training, other folders with images are next
+            to them, splits are inside classes, or names look like splits in another spelling.
 
     Example:
         >>> import tempfile
@@ -98,14 +98,14 @@ def split_folders(root: Path, labels: str, passed_over: PassedOver) -> Folders:
         if left:
             raise ValueError(
                 f"root: got the folders {left} with images next to {names} in {way}, expected train, val and test "
-                f"alone; move them away, rename one that is a split, {CLASSES}"
+                f"only; move them away, rename one that is a split, {CLASSES}"
             )
         loose_files(way, passed_over)
     return splits
 
 
 def _places(folder: Path, root: Path, by_folder: bool, entered: set[Path]) -> Iterator[Path]:
-    """Yield the folders that hold splits; splits themselves are not searched."""
+    """Yield the folders that contain splits; splits themselves are not searched."""
     entered.add(real_path(folder))
     inner = folders_in(folder, PassedOver())
     named = [(role, place) for place in inner if (role := role_of(place.name))]
@@ -145,7 +145,7 @@ def _splits_in(place: Path) -> dict[Split, Path]:
 
 
 def _differ_in_split(named: list[tuple[Split, Path]]) -> bool:
-    """Return whether a training folder and another have the same name except for the split."""
+    """Return whether a training folder and another one have the same name except for the split."""
     roles: dict[tuple[str, ...], set[Split]] = {}
     for role, folder in named:
         roles.setdefault(_rest(folder.name), set()).add(role)
@@ -159,15 +159,15 @@ def _look_like_splits(names: list[str]) -> bool:
 
 
 def _warn_of_splits(classes: list[Path]) -> None:
-    """Warn of classes that may be splits: by name, or by the same folders inside, except numbers of instances."""
+    """Warn about classes that may be splits: by name, or by the same folders inside, except numbers of instances."""
     held_out = [place.name for place in classes if not _rest(place.name) and role_of(place.name) in ("val", "test")]
     if held_out:
-        rank_zero_warn(f"root: took the folders {held_out} as classes; if they are splits, move the others into train")
+        rank_zero_warn(f"root: used the folders {held_out} as classes; if they are splits, move the others into train")
     inner = [{folder.name for folder in folders_in(place, PassedOver())} for place in classes] or [set()]
     same = sorted(name for name in set.intersection(*inner) if not any(map(str.isdigit, name)))
     if len(classes) > 1 and len(same) > 1:
         rank_zero_warn(
-            f"root: took the folders {listed([place.name for place in classes])} as classes; each holds "
+            f"root: used the folders {listed([place.name for place in classes])} as classes; each holds "
             f"{listed(same)}; if they are splits, rename them train, val and test"
         )
 

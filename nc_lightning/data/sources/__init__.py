@@ -1,1 +1,1 @@
-"""The data sets: embedded ones, arrays, folders of images, and those of torchvision."""
+"""Data modules: embedded data sets, arrays, folders of images, and torchvision's data sets."""

@@ -1,4 +1,4 @@
-"""Data of your own in one file: a `.npz` with training and test arrays."""
+"""Your own data in one file: a `.npz` with training and test arrays."""
 
 import math
 from typing import Any
@@ -19,23 +19,23 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 class ArrayDataModule(ImageDataModule):
-    """Images or vectors from a `.npz` file with the arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
+    """Load images or vectors from a `.npz` file with the arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
 
-    Images are (N, H, W), (N, H, W, C) or (N, C, H, W). If their numbers are bytes, 0 to 255 in any type, they become
-    float, and standardized by mean and standard deviation of each channel of the training set. Images in [0, 1], in any
-    type, or standardized ones, and vectors, are taken as they are, in float32; the summary at setup says which.
+    Images are (N, H, W), (N, H, W, C) or (N, C, H, W). Bytes (0 to 255, in any type) are converted to float and
+    standardized by the mean and standard deviation of each channel of the training set. Images in [0, 1] or already
+    standardized, and vectors, are only converted to float32. The summary at setup logs which of these applies.
 
-    ``x_val`` and ``y_val`` are the validation set, if the file has them. Names are in any case, and splits have any of
-    their usual ones, such as ``X_valid`` or ``y_dev``. Names of the classes may be in a further array ``classes`` or
-    ``class_names``; the summary counts all other arrays.
+    ``x_val`` and ``y_val`` are the validation set, if present. Names may be in any case, with the usual split names,
+    such as ``X_valid`` or ``y_dev``. An array ``classes`` or ``class_names`` may name the classes; the summary counts
+    all other arrays.
 
     Args:
-        path: The file. Pickled arrays are refused.
-        kwargs: Arguments of `ImageDataModule`. Vectors have no augmentation.
+        path: Path of the file. Pickled arrays are refused.
+        kwargs: Arguments of `ImageDataModule`. Vectors cannot be augmented.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If an array is missing, of a wrong shape or type, labels are not 0 to C - 1, or an argument is out
+        ValueError: If an array is missing or of a wrong shape or type, labels are not 0 to C - 1, or an argument is out
             of its range.
 
     Example:
@@ -68,19 +68,19 @@ class ArrayDataModule(ImageDataModule):
             )
 
     def num_bytes(self) -> int:
-        """Return the bytes of the images of the chosen classes."""
+        """Return the size in bytes of the images of the chosen classes."""
         with self._open() as file:
             labels = (self._labels_of(file, split) for split in self._in_file)
             wanted = sum(int(np.isin(of_split, self._labels).sum()) for of_split in labels)
         return int(wanted * math.prod(self.input_shape) * self._dtype.itemsize)
 
     def read(self) -> dict[Split, LabeledImages]:
-        """Read the sets, with the labels of the file."""
+        """Read the splits, with the labels of the file."""
         with self._open() as file:
             return {split: self._read(file, split) for split in self._in_file}
 
     def _find(self, keys: list[str]) -> dict[str, str]:
-        """Return the key of each array that is read, by its plain name, and count the others."""
+        """Return the key of each array to read by its standard name, and count the others."""
         found: dict[str, str] = {}
         for key in keys:
             name = _plain_name(key)
@@ -107,7 +107,7 @@ class ArrayDataModule(ImageDataModule):
         except PermissionError:
             raise
         except Exception as error:
-            raise ValueError(f"path: got {str(self.path)!r}, which is damaged or no .npz") from error
+            raise ValueError(f"path: got {str(self.path)!r}, which is damaged or not a .npz") from error
 
     def _read(self, file: Any, split: Split) -> LabeledTensors:
         name = self._keys[f"x_{split}"]
@@ -121,7 +121,7 @@ class ArrayDataModule(ImageDataModule):
         if shape != self.input_shape:
             raise ValueError(f"{name}: got inputs of shape {shape}, expected {self.input_shape}, as in x_test")
         if inputs.dtype != self._dtype:
-            kinds = {True: "bytes", False: "floats taken as they are"}
+            kinds = {True: "bytes", False: "floats used unchanged"}
             raise ValueError(
                 f"{name}: got {kinds[inputs.dtype == np.uint8]} from {inputs.min():g} to {inputs.max():g}, expected "
                 f"{kinds[self._dtype == np.uint8]} as in x_test"
@@ -133,7 +133,7 @@ class ArrayDataModule(ImageDataModule):
 
 
 def _plain_name(key: str) -> str | None:
-    """Return what an array is by its key, such as ``x_val`` for ``X_valid``; None if it is none of those to read."""
+    """Return the standard name of an array's key, such as ``x_val`` for ``X_valid``; None if it is not to be read."""
     kind, _, split = key.lower().partition("_")
     if kind in ("x", "y") and split in ROLES:
         return f"{kind}_{ROLES[split]}"

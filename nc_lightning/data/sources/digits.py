@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 real 8x8 digits: single digits, 10 classes, and pairs of digits, 100 classes."""
+"""scikit-learn's 1,797 real 8x8 digits: single digits (10 classes) and pairs of digits (100 classes)."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def load_digits() -> tuple[Tensor, Tensor]:
 
 
 def split_by_class(labels: Tensor, seed: int) -> dict[Split, Tensor]:
-    """Return disjoint indices of training (70%), validation and test images (15% each), the same shares of each class.
+    """Return disjoint indices of training (70%), validation and test images (15% each), stratified by class.
 
     Example:
         >>> {name: len(index) for name, index in split_by_class(torch.arange(10).repeat(20), seed=0).items()}
@@ -41,11 +41,11 @@ def split_by_class(labels: Tensor, seed: int) -> dict[Split, Tensor]:
 
 
 class DigitsDataModule(LabeledDataModule):
-    """Single 8x8 digits, 10 classes; nothing to download.
+    """Load single 8x8 digits, 10 classes; nothing is downloaded.
 
     Args:
         batch_size: Images in a batch.
-        kwargs: Other arguments of the data modules' base, `LabeledDataModule`.
+        kwargs: Other arguments of `LabeledDataModule`, the base of all data modules.
 
     Source:
         scikit-learn's ``load_digits``: Alpaydin, Kaynak (1998), Optical recognition of handwritten digits.
@@ -75,16 +75,16 @@ class DigitsDataModule(LabeledDataModule):
 
 
 class DigitPairsDataModule(LabeledDataModule):
-    """Two digits side by side, 8x16, whose class is the two-digit number: 100 classes with truly hard negatives.
+    """Build pairs of digits, 8x16, labeled by the two-digit number: 100 classes with truly hard negatives.
 
     Classes that share a digit share half their pixels. Training, validation and test pairs are made from disjoint
-    digits. With balanced batches HSCL reaches neural collapse here while SCL stays in dimensional collapse. `SimCLR`
-    should be without flips here: they exchange the digits.
+    digits. With balanced batches, HSCL reaches neural collapse here while SCL stays in dimensional collapse. Use
+    `SimCLR` without flips here, because a flip exchanges the digits.
 
     Args:
         batch_size: Pairs in a batch.
-        pairs_per_class: Training pairs of each class; a fifth as many for validation and test.
-        kwargs: Other arguments of the data modules' base, `LabeledDataModule`.
+        pairs_per_class: Training pairs of each class; validation and test have a fifth as many.
+        kwargs: Other arguments of `LabeledDataModule`, the base of all data modules.
 
     Example:
         >>> data = DigitPairsDataModule(pairs_per_class=10)

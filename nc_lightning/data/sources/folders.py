@@ -1,4 +1,4 @@
-"""Any tree of images: labels from folders, from a CSV file, or none."""
+"""Any tree of images, labeled by folders, by a CSV file, or not at all."""
 
 from copy import copy
 from pathlib import Path
@@ -19,30 +19,30 @@ from nc_lightning.data.sources.images import data_root
 
 
 class ImageFolderDataModule(ImageFilesDataModule):
-    """Images in folders, one for each class: ``root/train/<class>/*``, and the same for ``val`` and ``test``.
+    """Load images from one folder per class: ``root/train/<class>/*``, and the same for ``val`` and ``test``.
 
     Split folders have the usual names in any case: train or training; val, valid, validation or dev; test, testing,
-    eval or evaluation. ``root/val`` is the validation set, and stands in for a missing ``root/test``; without split
-    folders all of ``root`` is the training set. Without labels, or with those of a CSV file, splits may lie deeper.
-    Folders and files are taken in alphabetical order, links are followed, and no file may be in two splits or classes,
-    under a link or a hard link. Every file that Pillow can read is an image; the others, hidden files
-    and the folders of tools are passed over, and counted in the summary at setup.
+    eval or evaluation. ``root/val`` is the validation set, and replaces a missing ``root/test``; without split folders,
+    all of ``root`` is the training set. Without labels, or with those of a CSV file, splits may lie deeper. Folders and
+    files are read in alphabetical order and links are followed; a file in two splits or two classes is refused, even
+    under a link or a hard link. Files that Pillow cannot read, hidden files and tool folders are skipped, and counted
+    in the summary at setup.
 
-    Images are turned upright by their EXIF orientation, 10 to 16 bits are scaled by the depth that the file declares,
-    and transparent pixels are composited on white.
+    Images are rotated upright by their EXIF orientation, samples of 10 to 16 bits are scaled by the depth that the file
+    declares, and transparent pixels are composited on white.
 
     Args:
-        root: The tree; None for ``$NC_DATA_DIR``, and without that ``data`` here.
-        labels: ``folder``; or the path of a CSV file with the columns ``file``, relative to ``root``, and ``label``;
-            or ``none``: then the label of a training image is its own number, so that its views are its positives,
-            and geometry is measured as far as it needs no labels. Give the model its ``feature_dim``, and let
-            positives go by view.
+        root: Root folder of the tree; None for ``$NC_DATA_DIR``, or else the folder ``data``.
+        labels: Source of the labels: ``folder``; the path of a CSV file with the columns ``file``, relative to
+            ``root``, and ``label``; or ``none``. With ``none``, the label of a training image is its index, so that its
+            views are its positives, and only measures without labels are computed; set the model's ``feature_dim``
+            and positives by view.
         kwargs: Arguments of `ImageFilesDataModule` and `ImageDataModule`.
 
     Raises:
         FileNotFoundError: If there is no such folder or CSV file.
-        ValueError: If a class folder is empty, a folder's role is not clear, a file is in two splits or classes, the
-            test set has classes that training has not, or an argument is out of its range.
+        ValueError: If a class folder is empty, a folder's role is unclear, a file is in two splits or classes, the
+            test set has classes that the training set lacks, or an argument is out of its range.
     """
 
     def __init__(self, root: str | None = None, labels: str = "folder", **kwargs: Any) -> None:
@@ -80,14 +80,14 @@ class ImageFolderDataModule(ImageFilesDataModule):
         self.input_shape = self._first_shape()
 
     def list_files(self) -> dict[Split, ImageFiles]:
-        """Return the files and the numbers of their classes, in alphabetical order of the classes' names."""
+        """Return the files and their class numbers, with classes in alphabetical order of their names."""
         sets = {split: self.files_of(rows) for split, rows in self._named.items() if rows}
         for files in sets.values():
             files.size = (self.input_shape[1], self.input_shape[2])
         return sets
 
     def make_splits(self) -> dict[Split, LabeledImages]:
-        """Read the sets; without labels, number the training images."""
+        """Read the splits; without labels, number the training images."""
         if self.labels != "none":
             return super().make_splits()
         known, self.num_classes = self.num_classes, 1
@@ -101,7 +101,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
         return splits
 
     def train_dataloader(self) -> BatchLoader:
-        """Training batches; without labels an image's own number is its label."""
+        """Return the training batches; without labels, the label of an image is its index."""
         loader = super().train_dataloader()
         if self.labels == "none":
             loader.images = copy(loader.images)
@@ -110,12 +110,12 @@ class ImageFolderDataModule(ImageFilesDataModule):
 
     def _sampler(self, labels: Tensor) -> EpochSampler:
         if self.labels == "none":
-            # Every image is a class of its own: a random batch holds each at most once, which is balanced.
+            # Every image is its own class: a random batch holds each at most once, which is balanced.
             return RandomBatchSampler(len(labels), self.batch_size, self.seed)
         return super()._sampler(labels)
 
     def _choose(self, named: Named) -> list[str]:
-        """Choose classes among the names in training, which have to be all that are asked for elsewhere."""
+        """Choose classes among those in the training set, which must include all classes of the other splits."""
         names = sorted({name for _, name in named["train"]})
         self.choose_classes(range(len(names)), names)
         if not isinstance(self.classes, list):
@@ -133,5 +133,5 @@ class ImageFolderDataModule(ImageFilesDataModule):
         images = (files.decode(i) for i in range(len(files)))
         shape = next((tuple(image.shape) for image in images if isinstance(image, Tensor)), None)
         if shape is None:
-            raise ValueError(f"root: got no image in {self.root} that can be read")
+            raise ValueError(f"root: got no readable image in {self.root}, expected at least one")
         return shape

@@ -1,4 +1,4 @@
-"""Images in files: decoding, damaged ones, and the data module that keeps them decoded or decodes them as they come."""
+"""Images in files: decoding, damaged files, and the data module that caches images or decodes them per batch."""
 
 import math
 from abc import abstractmethod
@@ -24,7 +24,7 @@ FileCache = Literal["ram", "device", "none"]
 
 
 class Unreadable(NamedTuple):
-    """A file that cannot be read, and why."""
+    """A file that cannot be read, and the reason."""
 
     path: Path
     reason: str
@@ -34,16 +34,16 @@ class Unreadable(NamedTuple):
 
 
 class ImageFiles:
-    """Images (3, side, side) in files, decoded when they are asked for, and their labels (n,).
+    """Images (3, side, side) in files, decoded on access, and their labels (n,).
 
     Args:
-        paths: The files.
-        labels: (n,) integers.
-        side: Resize the shorter side to this and cut out the middle; None for images all of one size.
-        on_error: ``raise`` at a file that cannot be read, or ``skip`` it.
+        paths: Paths of the files.
+        labels: Integer labels (n,).
+        side: Size that the shorter side is resized to before a center crop; None for images that all have one size.
+        on_error: Handling of a file that cannot be read: ``raise`` or ``skip``.
 
     Attributes:
-        size: Height and width that each image has to have; None until the first one is decoded.
+        size: Height and width that each image must have; None until the first one is decoded.
 
     Raises:
         ValueError: When an image cannot be read, or has another size.
@@ -60,7 +60,7 @@ class ImageFiles:
         return len(self.paths)
 
     def __getitem__(self, index: list[int]) -> Any:
-        """Return images and labels, and what could not be read."""
+        """Return images and labels, and the files that could not be read."""
         decoded = [self.decode(i) for i in index]
         return self._collect(index, decoded)
 
@@ -71,7 +71,7 @@ class ImageFiles:
         return files
 
     def decode(self, index: int) -> Tensor | Unreadable:
-        """Return an image (3, H, W) uint8, or what is wrong with it if such are skipped."""
+        """Return an image (3, H, W) uint8, or the reason why it cannot be read if such files are skipped."""
         path = self.paths[index]
         try:
             picture = read_picture(path)
@@ -80,7 +80,7 @@ class ImageFiles:
             pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
         except PermissionError:
             raise
-        except Exception as error:  # Pillow raises OSError, ValueError and even SyntaxError at damaged files
+        except Exception as error:  # Pillow raises OSError, ValueError and even SyntaxError for damaged files
             unreadable = Unreadable(path, one_line(error))
             if self.on_error == "skip":
                 return unreadable
@@ -92,7 +92,7 @@ class ImageFiles:
         return pixels
 
     def decode_all(self) -> tuple[LabeledTensors, list[Unreadable]]:
-        """Return all images decoded, and what cannot be read."""
+        """Return all images decoded, and the files that cannot be read."""
         with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter lock
             decoded = list(pool.map(self.decode, range(len(self))))
         images, labels, failed = self._collect(list(range(len(self))), decoded)
@@ -111,15 +111,15 @@ class ImageFiles:
 
 
 class ImageFilesDataModule(ImageDataModule):
-    """Base of the data modules for images in files.
+    """Base of the data modules for image files.
 
     Args:
-        image_size: Side of the squares that images become: the shorter side is resized, the middle cut out. None for
-            images that all have one size already.
-        cache: ``ram`` keeps all images decoded, ``device`` on the training device; ``none`` decodes each batch again,
-            for sets that do not fit.
-        num_workers: Processes that decode batches with ``cache: none``.
-        on_error: ``raise`` at a file that cannot be read, naming it, or ``skip`` it and say how many there were.
+        image_size: Side of the square images: the shorter side is resized to it and the center is cropped. None for
+            images that already have one size.
+        cache: Cache of decoded images: ``ram``, ``device`` (the training device), or ``none`` to decode each batch
+            again, for data sets that do not fit into memory.
+        num_workers: Number of worker processes that decode batches with ``cache: none``.
+        on_error: Handling of a file that cannot be read: ``raise`` names it, ``skip`` warns with the number of them.
         kwargs: Other arguments of `ImageDataModule`.
     """
 
@@ -143,21 +143,21 @@ class ImageFilesDataModule(ImageDataModule):
         self.on_error = on_error
 
     def files_of(self, rows: list[tuple[Path, int]]) -> ImageFiles:
-        """Return the set of these files with these labels."""
+        """Return a set of these files with these labels."""
         labels = torch.tensor([label for _, label in rows])
         return ImageFiles([path for path, _ in rows], labels, self.image_size, self.on_error)
 
     @abstractmethod
     def list_files(self) -> dict[Split, ImageFiles]:
-        """Return the files of the training set, and of a validation and a test set if there are any, with labels."""
+        """Return the files and labels of the training set, and of the validation and test sets if there are any."""
 
     def num_bytes(self) -> int:
-        """Return the bytes that the images of the chosen classes take when they are decoded."""
+        """Return the size in bytes of the decoded images of the chosen classes."""
         count = sum(len(files) for files in self._wanted().values())
         return count * math.prod(self.input_shape)
 
     def read(self) -> Mapping[Split, LabeledImages]:
-        """Return the sets, decoded if they are cached."""
+        """Return the splits, decoded if they are cached."""
         wanted = self._wanted()
         for path in (path for files in wanted.values() for path in files.paths if has_more_pages(path)):
             self.passed_over.add("with pages after the first, which is read", path)
@@ -167,12 +167,12 @@ class ImageFilesDataModule(ImageDataModule):
         for split, files in wanted.items():
             sets[split], failed = files.decode_all()
             if failed:
-                rank_zero_warn(f"left out {len(failed)} images that cannot be read, the first one {failed[0]}")
+                rank_zero_warn(f"skipped {len(failed)} images that cannot be read, the first one {failed[0]}")
                 self.passed_over.add("unreadable", failed[0].path, len(failed))
         return sets
 
     def _wanted(self) -> dict[Split, ImageFiles]:
-        """Leave out the files of classes that were not chosen before they are decoded."""
+        """Drop the files of classes that were not chosen, before any is decoded."""
         wanted: dict[Split, ImageFiles] = {}
         for split, files in self.list_files().items():
             kept = torch.nonzero(torch.isin(files.labels, torch.tensor(self._labels))).flatten()

@@ -1,4 +1,4 @@
-"""What data modules of labeled images share: choice of classes, validation share, views, cache, standardization."""
+"""Base of the data modules for labeled images: choice of classes, validation split, views, cache, standardization."""
 
 import os
 from abc import abstractmethod
@@ -23,17 +23,16 @@ Cache = Literal["ram", "device"]
 class ImageDataModule(LabeledDataModule):
     """Base of the data modules for images.
 
-    A subclass calls `choose_classes` as soon as it knows the labels there are, and reads its training and test set in
-    `read`. Images are kept as bytes; a batch becomes float, is augmented and standardized by the mean and the standard
-    deviation of each channel of the training set when it is asked for. Validation, test and geometry see one view,
-    never augmented.
+    A subclass calls `choose_classes` as soon as it knows the labels, and reads its training and test sets in `read`.
+    Images are kept as uint8; each batch is converted to float, augmented, and standardized by the mean and standard
+    deviation of each channel of the training set. Validation, test and geometry use one view without augmentation.
 
     Args:
-        classes: Labels to keep, by name or by number, numbered from 0 in this order; a name wins where names are
-            numbers. ``found`` for all there are, whatever their numbers; None for all, which must be 0 to C - 1.
-        val_share: Share of each class of the training set held out for validation, in [0, 1), where the data has no
-            validation set; with 0 the test set stands in for it.
-        cache: Where images in memory are kept: in ``ram``, or on the training ``device``.
+        classes: Labels to keep, by name or by number, renumbered from 0 in this order; a name takes precedence if
+            names are numbers. ``found`` for all labels, with any numbers; None for all, which must be 0 to C - 1.
+        val_share: Share of each class of the training set held out for validation, in [0, 1), if the data has no
+            validation set; with 0, the test set is used for validation.
+        cache: Place of images in memory: ``ram``, or the training ``device``.
         batch_size: Images in a batch of each process.
         kwargs: Other arguments of `LabeledDataModule`: batches, classes_per_batch, seed, views and augmentation.
     """
@@ -61,14 +60,14 @@ class ImageDataModule(LabeledDataModule):
 
     @abstractmethod
     def read(self) -> Mapping[Split, LabeledImages]:
-        """Return the training set, and a validation and a test set if there are any, with the labels as they are."""
+        """Return the training set, and the validation and test sets if there are any, with their original labels."""
 
     def num_bytes(self) -> int:
-        """Return about how many bytes the images of the chosen classes take, as far as that is known unread; else 0."""
+        """Return the approximate size in bytes of the images of the chosen classes if known before reading, else 0."""
         return 0
 
     def choose_classes(self, found: Sequence[int], names: Sequence[str] | None = None) -> None:
-        """Work out ``num_classes`` and ``class_names`` from the labels that occur, in ascending order."""
+        """Set ``num_classes`` and ``class_names`` from the labels that occur, in ascending order."""
         self._labels = pick_classes(self.classes, found, names)
         self.num_classes = len(self._labels)
         if names is not None:
@@ -77,7 +76,7 @@ class ImageDataModule(LabeledDataModule):
             self.class_names = [name_of[label] for label in self._labels]
 
     def make_splits(self) -> dict[Split, LabeledImages]:
-        """Read the sets, keep the chosen classes, hold out the validation set, and find mean and deviation."""
+        """Read the splits, keep the chosen classes, hold out the validation set, and compute mean and deviation."""
         device = self.trainer.strategy.root_device if self.cache == "device" and self.trainer is not None else None
         if device is not None:
             check_memory(self.num_bytes(), device)
@@ -112,8 +111,8 @@ class ImageDataModule(LabeledDataModule):
             )
 
     def class_name(self, number: int) -> str | int:
-        """Return the name of a class, where it has one; else its label in the data."""
-        labeled = len(self._labels) == self.num_classes  # without labels each image is a class of its own
+        """Return the name of a class if it has one, else its label in the data."""
+        labeled = len(self._labels) == self.num_classes  # without labels each image is its own class
         return self._labels[number] if self.class_names is None and labeled else super().class_name(number)
 
     def _chosen(self, images: LabeledImages) -> LabeledImages:
@@ -128,7 +127,7 @@ class ImageDataModule(LabeledDataModule):
 
 
 def data_root(root: str | None) -> Path:
-    """Return where data lives: ``root``, or the environment's ``NC_DATA_DIR``, or ``data`` here.
+    """Return the data folder: ``root``, or the environment's ``NC_DATA_DIR``, or ``data``.
 
     Example:
         >>> data_root("/sets").name
@@ -138,9 +137,9 @@ def data_root(root: str | None) -> Path:
 
 
 def _on_device(splits: dict[Split, Any], device: torch.device) -> dict[Split, LabeledImages]:
-    """Move the sets to a device, one that stands for two only once."""
+    """Move the sets to a device; a set used for two splits is moved once."""
     different = {id(images): images for images in splits.values()}
-    check_memory(sum(images.x.nbytes for images in different.values()), device)  # some say only now how large they are
+    check_memory(sum(images.x.nbytes for images in different.values()), device)  # some sizes are known only now
     moved = {
         key: LabeledTensors(images.x.to(device), images.labels.to(device), images.paths)
         for key, images in different.items()
@@ -149,10 +148,10 @@ def _on_device(splits: dict[Split, Any], device: torch.device) -> dict[Split, La
 
 
 def check_memory(num_bytes: int, device: torch.device) -> None:
-    """Raise if images do not fit into the memory that is free on a device, as far as the device can tell.
+    """Raise if images do not fit into the free memory of a device, if the device reports it.
 
     Raises:
-        ValueError: If they do not.
+        ValueError: If they do not fit.
 
     Example:
         >>> check_memory(2**60, torch.device("cpu"))
@@ -168,7 +167,7 @@ def check_memory(num_bytes: int, device: torch.device) -> None:
 
 
 def share_of_each_class(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Return (n,) bool: a share of each class, rounded down, drawn at random.
+    """Return a mask (n,) of a random share of each class, rounded down.
 
     Example:
         >>> share_of_each_class(torch.tensor([0, 1, 0, 1, 0, 1]), share=0.4, seed=0).sum()

@@ -1,4 +1,4 @@
-"""The paper's data model: a latent class first, then an input that depends on the class alone."""
+"""The paper's data model: first a latent class, then an input that depends only on the class."""
 
 import torch
 
@@ -8,18 +8,18 @@ from nc_lightning.data.loader import LabeledTensors
 
 
 class LatentClassDataModule(LabeledDataModule):
-    """Inputs drawn on the fly: a class uniformly, then its prototype plus isotropic Gaussian noise.
+    """Draw inputs on the fly: a uniform class, then its prototype plus isotropic Gaussian noise.
 
-    Inputs of one class are independent given the class, which is what the theorems on SCL and UCL assume; any number
-    of classes can be had. Prototypes are random unit vectors.
+    Inputs of one class are independent given the class, which is what the theorems on SCL and UCL assume; the number of
+    classes is arbitrary. Prototypes are random unit vectors.
 
     Args:
         num_classes: Number of latent classes C >= 2.
         input_dim: Dimension of an input.
-        samples_per_class: Training samples of each class; a fifth as many for validation and test.
-        noise: Standard deviation of the noise around a prototype, relative to its norm of 1, over all dimensions.
+        samples_per_class: Training samples of each class; validation and test have a fifth as many.
+        noise: Standard deviation of the noise around a prototype, over all dimensions; the prototype has norm 1.
         batch_size: Inputs in a batch; None for eight of each class.
-        batches: ``balanced`` or ``random``.
+        batches: Kind of batches, ``balanced`` or ``random``.
         seed: Seed of the data and of the order of batches.
 
     Raises:
@@ -56,7 +56,7 @@ class LatentClassDataModule(LabeledDataModule):
         self.noise = noise
 
     def make_splits(self) -> dict[Split, LabeledTensors]:
-        """Draw the prototypes, then every split around the same ones."""
+        """Draw the prototypes, then every split around these prototypes."""
         generator = torch.Generator().manual_seed(self.seed)
         dim = self.input_shape[0]
         prototypes = torch.nn.functional.normalize(torch.randn(self.num_classes, dim, generator=generator))

@@ -1,4 +1,4 @@
-"""Tiny-ImageNet, whose validation images lie in one folder with their classes in a text file."""
+"""Tiny-ImageNet, whose validation images are in one folder with their classes in a text file."""
 
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,18 @@ MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
 class TinyImageNetDataModule(ImageFilesDataModule):
-    """Tiny-ImageNet: 100,000 training images 64x64 of 200 classes; its 10,000 validation images are the test set here.
+    """Load Tiny-ImageNet: 100,000 training images 64x64 of 200 classes; its 10,000 validation images are the test set.
 
-    Its own test set has no labels. Validation images are a share of the training set, as everywhere here.
+    Its own test set has no labels. As in all data modules here, the validation set is split off the training set.
 
     Args:
-        root: Folder that holds ``tiny-imagenet-200``; None for ``$NC_DATA_DIR``, and without that ``data`` here.
-        download: Get the data set if it is not there.
-        url: Mirror to download from; None for the one of its authors.
+        root: Folder that contains ``tiny-imagenet-200``; None for ``$NC_DATA_DIR``, or else the folder ``data``.
+        download: Whether to download the data set if it is missing.
+        url: URL of a mirror to download from; None for the authors' server.
         kwargs: Arguments of `ImageFilesDataModule` and `ImageDataModule`.
 
     Raises:
-        FileNotFoundError: In `setup`, if the data set is not there.
+        FileNotFoundError: In `setup`, if the data set is missing.
         ValueError: If it does not have 200 classes with images, or an argument is out of its range.
 
     Example:
@@ -50,12 +50,12 @@ class TinyImageNetDataModule(ImageFilesDataModule):
         self.choose_classes(range(NUM_CLASSES))
 
     def prepare_data(self) -> None:
-        """Download the data set if that was asked for and it is not there."""
+        """Download the data set if requested and missing."""
         if self.download and not (self.root / FOLDER).exists():
             download_whole(self.root, FOLDER, lambda place: download_and_extract_archive(self.url, place, md5=MD5))
 
     def list_files(self) -> dict[Split, ImageFiles]:
-        """Return the training images by folder, and those of the validation folder by its annotations."""
+        """Return the training images by folder, and the validation images by their annotations."""
         place = self.root / FOLDER
         check_is_there("Tiny-ImageNet", self.root, place, self.download)
         classes = sorted(path.name for path in (place / "train").iterdir() if path.is_dir())

@@ -27,17 +27,17 @@ willow_tree wolf woman worm
 
 
 class TorchvisionDataModule(ImageDataModule):
-    """Base of the data modules around a torchvision data set that fits into memory.
+    """Base of the data modules for torchvision data sets that fit into memory.
 
     Args:
-        root: Folder that holds the data set as torchvision stores it; None for ``$NC_DATA_DIR``, and without that
-            ``data`` here.
-        download: Get the data set if it is not there; it is looked for only where it then is put, as a whole.
-        url: Mirror to download from; None for torchvision's own.
+        root: Folder that contains the data set as torchvision stores it; None for ``$NC_DATA_DIR``, or else the folder
+            ``data``.
+        download: Whether to download the data set if it is missing. The download is moved into place when complete.
+        url: URL of a mirror to download from; None for torchvision's own.
         kwargs: Arguments of `ImageDataModule`.
 
     Raises:
-        FileNotFoundError: In `setup`, if the data set is not there.
+        FileNotFoundError: In `setup`, if the data set is missing.
         ValueError: If it is damaged, or an argument is out of its range.
     """
 
@@ -54,18 +54,18 @@ class TorchvisionDataModule(ImageDataModule):
         self.choose_classes(range(len(self.names)), self.names)
 
     def prepare_data(self) -> None:
-        """Download the data set if that was asked for and it is not there."""
+        """Download the data set if requested and missing."""
         if self.download and not (self.root / self.folder).exists():
             changed = {} if self.url is None else {"url": self.url, "mirrors": [self.url.rstrip("/") + "/"]}
             dataset = type(self.dataset.__name__, (self.dataset,), changed)
             download_whole(self.root, self.folder, lambda place: dataset(place, download=True))
 
     def num_bytes(self) -> int:
-        """Return the bytes of the images of the chosen classes, of which there are equally many."""
+        """Return the size in bytes of the images of the chosen classes; all classes are equally large."""
         return self.num_images * len(self._labels) // len(self.names) * math.prod(self.input_shape)
 
     def read(self) -> dict[Split, LabeledImages]:
-        """Return training and test set as torchvision reads them."""
+        """Return the training and test sets as torchvision reads them."""
         name, place = self.dataset.__name__, self.root / self.folder
         check_is_there(name, self.root, place, self.download)
         self.origins |= {"train": f"its training set in {place}", "test": f"its test set in {place}"}
@@ -75,7 +75,7 @@ class TorchvisionDataModule(ImageDataModule):
             raise
         except Exception as error:
             raise ValueError(
-                f"root: got {str(place)!r}, a damaged {name}: {one_line(error)}; remove it and get it anew"
+                f"root: got {str(place)!r}, a damaged {name}: {one_line(error)}; remove it and download it again"
             ) from error
 
     def _open(self, train: bool) -> Any:
@@ -88,15 +88,15 @@ class TorchvisionDataModule(ImageDataModule):
 
 
 def download_whole(root: Path, folder: str, download: Any) -> None:
-    """Download into a folder that is moved to its place when it is whole; an interrupted one leaves nothing behind.
+    """Download into a temporary folder and move the result into place when complete; a failure leaves nothing behind.
 
     Args:
-        root: Where data lives.
-        folder: What ``download`` makes, and what is then in ``root``.
-        download: Called with the place to download to.
+        root: Data folder.
+        folder: Folder that ``download`` makes, relative to ``root``.
+        download: Function that is called with the folder to download to.
 
     Raises:
-        OSError: If that fails; the message says what to do instead.
+        OSError: If the download fails; the message says what to do instead.
 
     Example:
         >>> root = Path(tempfile.mkdtemp())
@@ -118,18 +118,18 @@ def download_whole(root: Path, folder: str, download: Any) -> None:
 
 
 def check_is_there(name: str, root: Path, place: Path, download: bool) -> None:
-    """Raise a `FileNotFoundError` that says where ``name`` was looked for and what to type."""
+    """Raise a `FileNotFoundError` that says where ``name`` was searched for and what to type."""
     if place.exists():
         return
     how = "it was not downloaded" if download else "add --data.download true"
     raise FileNotFoundError(
-        f"root: got {str(root)!r}, which has no {name}: looked for {place}; {how}, or name the folder that has it by "
-        "--data.root or NC_DATA_DIR"
+        f"root: got {str(root)!r}, which has no {name}: looked for {place}; {how}, or set its folder with --data.root "
+        "or NC_DATA_DIR"
     )
 
 
 class CIFAR10DataModule(TorchvisionDataModule):
-    """CIFAR-10: 60,000 color images 32x32 of 10 classes; arguments as those of `TorchvisionDataModule`.
+    """Load CIFAR-10: 60,000 color images 32x32 of 10 classes; the arguments are those of `TorchvisionDataModule`.
 
     Example:
         >>> data = CIFAR10DataModule(classes=["cat", "dog"], batch_size=64)
@@ -145,7 +145,7 @@ class CIFAR10DataModule(TorchvisionDataModule):
 
 
 class CIFAR100DataModule(TorchvisionDataModule):
-    """CIFAR-100: 60,000 color images 32x32 of 100 classes; arguments as those of `TorchvisionDataModule`.
+    """Load CIFAR-100: 60,000 color images 32x32 of 100 classes; the arguments are those of `TorchvisionDataModule`.
 
     Example:
         >>> CIFAR100DataModule().num_classes
@@ -160,7 +160,7 @@ class CIFAR100DataModule(TorchvisionDataModule):
 
 
 class FashionMNISTDataModule(TorchvisionDataModule):
-    """Fashion-MNIST: 70,000 gray images 28x28 of 10 classes; arguments as those of `TorchvisionDataModule`.
+    """Load Fashion-MNIST: 70,000 gray images 28x28 of 10 classes; the arguments are those of `TorchvisionDataModule`.
 
     Example:
         >>> FashionMNISTDataModule().input_shape
@@ -175,7 +175,7 @@ class FashionMNISTDataModule(TorchvisionDataModule):
 
 
 class STL10DataModule(TorchvisionDataModule):
-    """STL-10: 13,000 labeled color images 96x96 of 10 classes; arguments as those of `TorchvisionDataModule`.
+    """Load STL-10: 13,000 labeled color images 96x96 of 10 classes; the arguments are those of `TorchvisionDataModule`.
 
     Example:
         >>> STL10DataModule().input_shape
@@ -189,7 +189,7 @@ class STL10DataModule(TorchvisionDataModule):
     names: ClassVar = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
 
     def read(self) -> dict[Split, LabeledImages]:
-        """Return training and test set as torchvision reads them, and count the images without labels."""
+        """Return the training and test sets as torchvision reads them, and count the images without labels."""
         unlabeled = self.root / self.folder / "unlabeled_X.bin"
         if unlabeled.is_file():
             count = unlabeled.stat().st_size // math.prod(self.input_shape)

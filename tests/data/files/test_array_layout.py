@@ -159,8 +159,8 @@ def test_integers_without_channels_are_images_and_vectors_are_vectors(tmp_path):
         (BYTES.astype(np.uint16) * 16, None, "x_test: got uint16 images from 0 to 4080, expected 0 to 255; divide"),
         (BYTES.astype(np.int32) - 128, None, "x_test: got int32 images from -128 to 127, expected 0 to 255"),
         (BYTES.astype(np.uint16) * 16, BYTES, "x_train: got uint16 images from 0 to 4080"),
-        (BYTES / 255, BYTES, "x_train: got floats taken as they are from 0 to 1, expected bytes as in x_test"),
-        (BYTES, BYTES / 255, "x_train: got bytes from 0 to 255, expected floats taken as they are as in x_test"),
+        (BYTES / 255, BYTES, "x_train: got floats used unchanged from 0 to 1, expected bytes as in x_test"),
+        (BYTES, BYTES / 255, "x_train: got bytes from 0 to 255, expected floats used unchanged as in x_test"),
         (BYTES / 255 * 254.5, None, "x_test: got fractions from 0 to 254.5 as images, expected whole numbers"),
         (BYTES / 255 * 254.5, BYTES / 255, "x_train: got fractions from 0 to 254.5 as images, expected whole"),
         (np.where(BYTES == 0, np.nan, BYTES / 255), None, "x_test: got a number that is not finite"),
@@ -209,7 +209,7 @@ def test_class_names_are_cleaned_like_those_of_a_table(tmp_path, names):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([0.5, 2.0, 3.0, 1.0], "classes: got 2, which may be meant for '2.0', expected a name in quotes"),
+        ([0.5, 2.0, 3.0, 1.0], "classes: got 2, which may mean '2.0', expected a name in quotes"),
         (
             [0.5, 20.0, 30.0, 1.0],
             r"classes: got \[2, 3\], which the data does not have, expected some of \['0.5', '20.0'",

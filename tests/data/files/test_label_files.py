@@ -80,9 +80,9 @@ def test_whole_numbers_are_read_without_a_fraction(tmp_path, given, read):
             (TABLE + f"c.png,{word}\n", f"labels: got '{word}' in row 4 of .*, which stands for an unknown class")
             for word in ("-1", "-1.0", "-01.", "-1.00")
         ),
-        (TABLE.encode("utf-16-le"), "labels: got .*labels.csv with zero bytes, which is no UTF-8"),
-        (TABLE.encode("utf-16-be"), "labels: got .*labels.csv with zero bytes, which is no UTF-8"),
-        (TABLE.encode("utf-32"), "labels: got .*labels.csv with zero bytes, which is no UTF-8"),
+        (TABLE.encode("utf-16-le"), "labels: got .*labels.csv with zero bytes, expected UTF-8"),
+        (TABLE.encode("utf-16-be"), "labels: got .*labels.csv with zero bytes, expected UTF-8"),
+        (TABLE.encode("utf-32"), "labels: got .*labels.csv with zero bytes, expected UTF-8"),
         (TABLE + "None,ant\n", "labels: got 'None' for file in row 4"),
         (TABLE + "c.png,\u200b\u00a0\n", "labels: got '' for label in row 4"),
         (TABLE + 'c.png,"cat\nd.png,"dog\n', "labels: got .*labels.csv, row 4: .*; look for a stray quote"),
@@ -102,7 +102,7 @@ def test_whole_numbers_are_read_without_a_fraction(tmp_path, given, read):
         ("", r"labels: got the columns \[\] in .*, expected file and label"),
         ("file,label,label\na,b,c\n", r"labels: got the columns \['file', 'label', 'label'\]"),
         ("a.png,ant\n", r"labels: got the columns \['a.png', 'ant'\]"),
-        (b"file,label\na.png,\xe9\n", r"labels: got .*labels.csv, which is no utf-8 at byte 17"),
+        (b"file,label\na.png,\xe9\n", r"labels: got .*labels.csv, which is not utf-8 at byte 17"),
         ('file,label\na.png,"' + "x" * 200_000 + '"\n', "labels: got .*, row 2: field larger"),
     ],
 )
@@ -169,7 +169,9 @@ def test_a_split_column_must_agree_with_the_folders(tmp_path, column):
         (tmp_path / "labels.csv").write_text(table)
         return ImageFolderDataModule(str(tmp_path / "tree"), labels=str(tmp_path / "labels.csv"))
 
-    with pytest.raises(ValueError, match=r"labels: got the split test in row 6 of .* for .*4.png, which is for train"):
+    with pytest.raises(
+        ValueError, match=r"labels: got the split test in row 6 of .* for .*4.png, which is in the folder of train"
+    ):
         read(["all"] * 6)
     (tmp_path / "tree").rename(tmp_path / "old")
     data = read(["train"] * 4 + ["test"] * 2)

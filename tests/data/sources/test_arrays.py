@@ -96,7 +96,7 @@ def test_usual_split_names_are_found_and_other_arrays_are_counted(tmp_path):
     np.savez(tmp_path / "data.npz", **arrays, **extra)
     data = ready(str(tmp_path / "data.npz"), val_share=0)
     assert [len(data._splits[split]) for split in ("train", "val", "test")] == [80, 24, 24]
-    assert "passed over: 3 not read (ids first)" in data.summary()
+    assert "skipped: 3 not read (ids first)" in data.summary()
 
 
 def test_class_names_are_read_from_predictions(tmp_path):
@@ -192,5 +192,5 @@ def test_bad_arguments_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"path: got '.*none.npz', expected a .npz file that exists"):
         ArrayDataModule(str(tmp_path / "none.npz"))
     (tmp_path / "broken.npz").write_bytes(b"PK nothing")
-    with pytest.raises(ValueError, match=r"path: got '.*broken.npz', which is damaged or no .npz"):
+    with pytest.raises(ValueError, match=r"path: got '.*broken.npz', which is damaged or not a .npz"):
         ArrayDataModule(str(tmp_path / "broken.npz"))

@@ -114,7 +114,9 @@ def test_a_csv_row_in_a_held_out_folder_is_not_used_for_training(tmp_path):
     os.rename(root / "images", root / "train")
     tree(root, splits=("holdout",))
     rows = [(path.relative_to(root), path.parent.name) for path in sorted(root.rglob("*.png"))]
-    with pytest.warns(UserWarning, match="labels: 8 files .* are for training because they are in none of .*holdout/"):
+    with pytest.warns(
+        UserWarning, match="labels: 8 files .* are used for training because they are in none of .*holdout/"
+    ):
         ready(root, labels=write_csv(tmp_path / "x.csv", rows))
 
 
@@ -303,11 +305,11 @@ def test_classes_of_instances_are_read(tmp_path):
 
 
 def test_classes_that_may_be_splits_are_read_and_reported(tmp_path):
-    with pytest.warns(UserWarning, match=r"root: took the folders \['test'\] as classes; if they are splits, move"):
+    with pytest.warns(UserWarning, match=r"root: used the folders \['test'\] as classes; if they are splits, move"):
         assert ready(tree(tmp_path / "1", splits=(".",), classes=("ant", "bee", "test"))).num_classes == 3
     root = tree(tmp_path / "2", splits=("lernen", "pruefen"))
     with pytest.warns(
-        UserWarning, match=r"took the folders \['lernen', 'pruefen'\] as classes; each holds \['ant', 'bee'\]"
+        UserWarning, match=r"used the folders \['lernen', 'pruefen'\] as classes; each holds \['ant', 'bee'\]"
     ):
         assert ready(root).class_names == ["lernen", "pruefen"]
 
@@ -372,7 +374,7 @@ def test_numbers_that_match_two_names_are_refused(tmp_path):
         ready(root, classes=[2, 3])
     assert ready(root, classes=["02", "3"]).class_names == ["02", "3"]
     assert ready(root, classes=[3, "2"]).class_names == ["3", "2"]
-    with pytest.raises(ValueError, match="classes: got .* two of them are one class"):
+    with pytest.raises(ValueError, match="classes: got .* two of them are the same"):
         ready(root, classes=[3, "3"])
 
 
@@ -395,7 +397,7 @@ def test_every_format_of_pillow_is_read(tmp_path):
             count += 1
     data = ready(root, val_share=0)
     assert sizes(data)["train"] == 8 + count
-    assert "passed over" not in data.summary()
+    assert "skipped" not in data.summary()
 
 
 def test_skipped_files_are_counted(tmp_path):
@@ -415,7 +417,7 @@ def test_skipped_files_are_counted(tmp_path):
     assert sizes(data)["train"] == 8
     assert data.class_names == ["ant", "bee"]
     assert data.passed_over.counts == {"not an image": 6, "hidden or of a tool": 5, "outside the folders": 2}
-    assert "passed over: " in data.summary()
+    assert "skipped: " in data.summary()
     assert f"2 outside the folders ({root}/loose.png first)" in data.summary()
 
 
@@ -474,16 +476,16 @@ def test_broken_links_are_refused_or_skipped(tmp_path):
     (root / "train" / "ant" / "lost.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(ValueError, match=r"image: got .*lost.png: .*No such file.*; set on_error to skip"):
         ready(root)
-    with pytest.warns(UserWarning, match=r"left out 1 images .*lost.png"):
+    with pytest.warns(UserWarning, match=r"skipped 1 images .*lost.png"):
         data = ready(root, on_error="skip", val_share=0)
     assert sizes(data)["train"] == 8
     assert "1 unreadable" in data.summary()
     (root / "train" / "cat").symlink_to(tmp_path / "cats")
-    with pytest.raises(ValueError, match=r"root: got 1 links in .*train that lead nowhere, .*cat first"):
+    with pytest.raises(ValueError, match=r"root: got 1 dangling links in .*train, .*cat first"):
         ready(root)
 
 
-@pytest.mark.filterwarnings("ignore:left out")
+@pytest.mark.filterwarnings("ignore:skipped")
 def test_a_class_that_is_emptied_by_skipping_is_named(tmp_path):
     root = tree(tmp_path)
     for path in (root / "train" / "bee").iterdir():

@@ -150,7 +150,7 @@ def test_damaged_images_are_refused_or_skipped(tmp_path, cache, num_workers, dam
 
     with pytest.raises(ValueError, match=r"^image: got .*bee/004.png: .*; set on_error to skip"):
         read("raise")
-    with pytest.warns(UserWarning, match=r"left out 1 images that cannot be read, the first one .*bee/004.png"):
+    with pytest.warns(UserWarning, match=r"skipped 1 images that cannot be read, the first one .*bee/004.png"):
         x, labels = read("skip")
     assert labels.bincount().tolist() == [10, 9, 10]
     assert len(x) == 29
@@ -250,6 +250,6 @@ def test_pages_that_are_not_read_are_counted(tmp_path, ending, cache):
     first.save(paths[1])
     data = ready(root, cache=cache, val_share=0)
     assert data.passed_over.counts == {"with pages after the first, which is read": 1}
-    assert f"passed over: 1 with pages after the first, which is read ({paths[0]})" in data.summary()
+    assert f"skipped: 1 with pages after the first, which is read ({paths[0]})" in data.summary()
     x = data._splits["train"][[8, 9]][0]
     assert (x <= 1).all()

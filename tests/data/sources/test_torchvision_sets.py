@@ -116,7 +116,7 @@ def test_missing_and_damaged_sets_are_refused(tmp_path, archive, url, monkeypatc
         CIFAR10DataModule().setup()
     make(tmp_path, download=True, url=f"{url}/{archive.name}")
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half")
-    with pytest.raises(ValueError, match="a damaged CIFAR10: .*; remove it and get it anew"):
+    with pytest.raises(ValueError, match="a damaged CIFAR10: .*; remove it and download it again"):
         make(tmp_path)
 
 
