@@ -201,7 +201,7 @@ def test_weights_only_checkpoints_are_refused_only_for_resuming(in_tmp, refusal,
     assert exit_.value.code == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error
-    assert f"--ckpt_path: got '{path}', which holds weights alone (save_weights_only), expected a whole" in error
+    assert f"--ckpt_path: got '{path}', which holds only weights (save_weights_only), expected a whole" in error
     for command in ("validate", "test", "predict"):
         assert main([command, *short, f"--ckpt_path={path}"]).trainer.state.finished
     initial = [

@@ -102,7 +102,7 @@ def test_texts_are_escaped():
 
 
 def test_records_without_measurements_or_labels_have_a_report():
-    assert "not known" in report_html([RunRecord("new", 10, 9)])
+    assert "unknown" in report_html([RunRecord("new", 10, 9)])
     unlabeled = RunRecord("views", 10, 9, history=[{"epoch": 1.0, "geometry/train/rankme": 3.0}])
     rows = {row[0][1]: row[1:] for row in read(report_html([unlabeled, record()])).rows}
     assert rows["rankme"][0] == [None, "3"]
