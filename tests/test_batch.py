@@ -66,7 +66,7 @@ REFUSED = {
     ),
     "domains behind labels": ((X, Y, DOMAINS.int()), "expected .x, y., or .x, y, index.; return a dict"),
     "indices before labels": ([X, torch.arange(4), Y], "batch: got a list of 3 with several integer vectors"),
-    "domains behind indices": ((X, Y, torch.arange(4), DOMAINS), "batch: got a tuple of 4 with several integer vectors"),
+    "domains behind indices": ((X, Y, torch.arange(4), DOMAINS), "batch: got a tuple of 4 with several integer"),
     "a mask in the inputs": (
         ((IMAGES, IMAGES[:, 0]), Y),
         r"batch: got inputs of float32 \(4, 3, 8, 8\), float32 \(4, 8, 8\), expected views of equal shape and type",
@@ -83,12 +83,15 @@ REFUSED = {
     "several classes": ((X, (ONE_HOT + ONE_HOT.roll(1, 1))), "labels: got soft labels"),
     "a row of none": ((X, ONE_HOT * torch.tensor([1, 1, 0, 1])[:, None]), "labels: got soft labels"),
     "one float a row": ((X, torch.ones(4, 1)), r"labels: got torch.float32 \(4, 1\), expected integers"),
-    "one-hot domains before labels": ((X, functional.one_hot(DOMAINS), Y), "batch: got a tuple of 3 with several integer vec"),
+    "one-hot domains before labels": (
+        (X, functional.one_hot(DOMAINS), Y),
+        "batch: got a tuple of 3 with several integer",
+    ),
     "one-hot domains behind labels": ((X, Y, functional.one_hot(DOMAINS).float()), "batch: got a tuple of 3 with sev"),
-    "one-hot labels before domains": ((X, ONE_HOT.bool(), DOMAINS), "batch: got a tuple of 3 with several integer vectors"),
-    "a column of domains": ((X, Y, DOMAINS[:, None]), "batch: got a tuple of 3 with several integer vectors"),
+    "one-hot labels before domains": ((X, ONE_HOT.bool(), DOMAINS), "batch: got a tuple of 3 with several integer"),
+    "a column of domains": ((X, Y, DOMAINS[:, None]), "batch: got a tuple of 3 with several integer"),
     "indices before a column of labels": ((X, torch.arange(4), Y[:, None]), "batch: got a tuple of 3 with several"),
-    "indices before one-hot labels": ((X, torch.arange(4), ONE_HOT), "batch: got a tuple of 3 with several integer vectors"),
+    "indices before one-hot labels": ((X, torch.arange(4), ONE_HOT), "batch: got a tuple of 3 with several integer"),
     "one label": ((X, torch.tensor(3)), r"labels: got shape \(\)"),
     "two inputs": (
         {"image": X, "x": X, "y": Y},
