@@ -69,6 +69,12 @@ def texts(repository):
     return sorted(path for path in found if path.name != Path(__file__).name and "_build" not in path.parts)
 
 
+def without_quotes(path):
+    """Return the text of a file; CONTRIBUTING.md quotes the habits."""
+    text = path.read_text(encoding="utf-8")
+    return re.sub(r'"[^"]*"|`[^`]*`', "", text) if path.name == "CONTRIBUTING.md" else text
+
+
 def habits_in(text):
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.replace("_", " ") if "def test_" in line else line
@@ -81,7 +87,7 @@ def test_no_habit_comes_back(repository):
     found = [
         f"{path.relative_to(repository)}:{number}: {line!r}: {better}"
         for path in texts(repository)
-        for number, line, better in habits_in(path.read_text(encoding="utf-8"))
+        for number, line, better in habits_in(without_quotes(path))
     ]
     assert not found, f"{len(found)} places\n" + "\n".join(found)
 
