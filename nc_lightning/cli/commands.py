@@ -109,3 +109,7 @@ def _train_help() -> str:
     folders = sorted({name.partition("/")[0] for name in shipped_configs()} - set(names))
     listed = ", ".join([*names, *(f"{folder}/..." for folder in folders)])
     return _TRAIN_HELP.replace("{configs}", textwrap.fill(listed, 100, initial_indent="  ", subsequent_indent="  "))
+
+
+if __name__ == "__main__":
+    nc_train()

@@ -34,6 +34,7 @@ from nc_lightning.callbacks import (
     TensorBoardDashboard,
 )
 from nc_lightning.cli.chosen_checkpoint import chosen_checkpoint
+from nc_lightning.cli.commands import nc_train
 from nc_lightning.cli.configs import resolve_configs
 from nc_lightning.cli.errors import errors_on_one_line
 from nc_lightning.cli.noise import without_noise
@@ -214,4 +215,4 @@ def console_script() -> None:
 
 
 if __name__ == "__main__":
-    console_script()
+    nc_train()

@@ -74,8 +74,8 @@ DIMS: Final = "Dimensions"
 
 # key, title, function, tolerance, group, headline
 _MEASURES = [
-    Measure("nc1", "NC1, within over between classes", collapse.nc1, 0.01, NC, "within over between", alone=True),
-    Measure("nc1_sample", "NC1, samples counting alike", collapse.nc1_sample, 0.01, alone=True),
+    Measure("nc1", "NC1, within over between classes", collapse.nc1, 0.01, NC, "within/between var.", alone=True),
+    Measure("nc1_sample", "NC1, weighted by samples", collapse.nc1_sample, 0.01, alone=True),
     # Not alone: it covers only C - 1 directions, which hold little of the variance of random features.
     Measure("nc1_pinv", "NC1 by the pseudo-inverse", collapse.nc1_pinv, 0.01),
     _rank("nc1_rank", "directions that nc1_pinv inverts", collapse.nc1_rank, 0.0),
@@ -105,11 +105,11 @@ _MEASURES = [
         defined=lambda num_classes, feature_dim: num_classes <= 2 * feature_dim,
         scale="linear",
     ),
-    Measure("nc3", "NC3, classifier and class means", None, 0.1, NC, "classifier and means", of="classifier"),
+    Measure("nc3", "NC3, classifier and class means", None, 0.1, NC, "classifier vs. means", of="classifier"),
     Measure(
         "nc4", "NC4, classifier against nearest class mean", None, 0.01, NC, "classifier disagrees", of="classifier"
     ),
-    Measure("zero_sum", "zero sum", collapse.zero_sum, 0.02, PAPER, "norm of their mean"),
+    Measure("zero_sum", "zero sum", collapse.zero_sum, 0.02, PAPER, "norm of global mean"),
     Measure("unit_norm", "unit norm", collapse.unit_norm, 0.01, PAPER, "norms, from 1"),
     Measure(
         "equal_inner_product",
@@ -135,7 +135,7 @@ _MEASURES = [
         spectra.class_mean_effective_rank,
         0.01,
         DIMS,
-        headline="dimensions of means",
+        headline="dimensions in use",
     ),
     _rank(
         "participation_ratio", "participation ratio of class means", spectra.class_mean_participation_ratio, 0.01, DIMS
@@ -161,16 +161,16 @@ _MEASURES = [
     _feature_rank("rankme", "RankMe of features", spectra.feature_rankme),
     Measure(
         "ncc_accuracy",
-        "right by the nearest class mean",
+        "accuracy of the nearest class mean",
         centers.ncc_accuracy,
         0.01,
         "Accuracy",
-        "by the nearest mean",
+        "nearest class mean",
         of="centers",
         ideal=1.0,
         scale="linear",
     ),
-    Measure("loss/optimality_gap", "loss above its lower bound", headline="loss above its bound", of="loss"),
+    Measure("loss/optimality_gap", "loss above its lower bound", headline="loss minus its bound", of="loss"),
 ]
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in _MEASURES}
 HEADLINES = [measure.key for measure in _MEASURES if measure.headline and measure.of == "statistics"]

@@ -85,6 +85,5 @@ def geometry_table(
         else:
             verdict = "[yellow]alone[/]" if goal.met(results[sets[0]][key]) else "[yellow]no[/]"
         values = [format_value(results[name][key]) for name in sets]
-        words = MEASURES[key].headline or MEASURES[key].title
-        table.add_row(key, *values, "" if goal is None else goal.text, verdict, words)
+        table.add_row(key, *values, "" if goal is None else goal.text, verdict, MEASURES[key].headline)
     return table

@@ -10,6 +10,7 @@ SCRIPTS = [
     ("nc-measure", "nc_lightning.cli.measure"),
     ("nc-report", "nc_lightning.cli.report"),
     ("nc-sweep", "nc_lightning.sweeps.command"),
+    ("nc-train", "nc_lightning.cli.commands"),
 ]
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules")  # this process has imported them
 
@@ -20,7 +21,8 @@ def test_a_module_runs_as_a_command(name, module, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(module, run_name="__main__")
     assert not ended.value.code
-    assert capsys.readouterr().out.lower().startswith("usage:")
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: {name}")
 
 
 @pytest.mark.parametrize(("name", "module"), SCRIPTS)
