@@ -24,7 +24,9 @@ FILES = [
 
 def steps(workflow):
     for job in yaml.safe_load(workflow.read_text())["jobs"].values():
-        yield from job["steps"]
+        if "uses" in job:  # another workflow of this repository
+            assert (REPOSITORY / job["uses"]).is_file()
+        yield from job.get("steps", [])
 
 
 def script(workflow, name):
