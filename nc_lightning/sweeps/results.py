@@ -106,7 +106,7 @@ def results_csv(results: Sequence[Result], axes: Sequence[str]) -> str:
 
 
 def results_rows(results: Sequence[Result], axes: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Return the header and rows of the table of headline measures: means over seeds, with the range in brackets."""
+    """Return the header and rows of the table of headline measures: means over seeds, with the range in parentheses."""
     groups = group_by_settings(results)
     keys = [key for key in HEADLINES if any(not math.isnan(group.spread(key)[0]) for group in groups)]
     head = [*axes, "seeds", *(HEADLINES[key] for key in keys), "seconds"]
@@ -122,7 +122,7 @@ def results_rows(results: Sequence[Result], axes: Sequence[str]) -> tuple[list[s
 def results_markdown(results: Sequence[Result], axes: Sequence[str], title: str) -> str:
     """Return the table of headline measures in Markdown, followed by a list of unfinished cells."""
     head, rows = results_rows(results, axes)
-    lines = [f"# {title}", "", f"{how_many(results)}. Means over seeds, the range in brackets.", ""]
+    lines = [f"# {title}", "", f"{how_many(results)}. Means over seeds, the range in parentheses.", ""]
     lines += [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
     left = [f"- `{result.name}`: {result.outcome}" for result in undone(results)]
     return "\n".join([*lines, *(["", "Not done:", "", *left] if left else [])]) + "\n"
