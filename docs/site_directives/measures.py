@@ -135,7 +135,7 @@ def entry(measure: Measure) -> str:
         "Range": function and range_of(function),
         "Ideal": ideal_of(measure),
         "Tolerance": tolerance_of(measure),
-        "Source": _with_links(function and source_of(function) or "this package"),
+        "Source": _with_links((function and source_of(function)) or "this package"),
     }
     lines += ["", "  " + " · ".join(f"*{name}:* {fact}" for name, fact in facts.items() if fact)]
     return "\n".join(lines)
