@@ -39,8 +39,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
     :math:`\log(1 + \sum_n w_n e^{t_n})` with :math:`w_n \propto e^{\beta s_{in}}`.
     `nc_lightning.losses.pairs.label_pairs` defines positives and negatives. ``beta`` acts on the similarity,
     ``temperature`` on the loss. Anchors without a positive or a negative are skipped; a batch without a usable pair has
-    loss 0 with zero gradients, and warns once. The loss is computed in log space, in float32 or float64, with autocast
-    off.
+    loss 0 with zero gradients, and warns once. All is computed in log space, in float32 or float64, with autocast off.
 
     Args:
         negatives: ``other_classes`` (supervised), or ``all`` other samples of any class (unsupervised).
