@@ -24,6 +24,7 @@ nb_execution_cache_path = str(HERE / "_build" / "notebooks")
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True  # what a tutorial writes is no source
 nb_execution_timeout = 600
+nb_render_markdown_format = "myst"  # plain commonmark, the default, has no tables
 
 default_role = "py:obj"  # `a name` in a docstring is a link where the name has a page
 autodoc_member_order = "groupwise"

@@ -28,7 +28,7 @@ def summary_of(function: Callable[..., Any]) -> str:
 
     Example:
         >>> summary_of(geometry.zero_sum)
-        'Norm of the mean of class means.'
+        'Compute the norm of the mean of class means.'
     """
     return re.split(r"\s*Range ", _paragraphs(function)[0])[0]
 
@@ -38,9 +38,9 @@ def range_of(function: Callable[..., Any]) -> str:
 
     Example:
         >>> range_of(geometry.zero_sum), range_of(geometry.nc3)
-        ('[0, 1] on the unit ball', '[0, 2]')
+        ('[0, 1] in the unit ball', '[0, 2]')
     """
-    found = re.search(rf"[Rr]ange ([\[(](?:[^()\[\]]|{_NESTED})*[)\]](?: on the unit ball)?)", _text(function))
+    found = re.search(rf"[Rr]ange ([\[(](?:[^()\[\]]|{_NESTED})*[)\]](?: in the unit ball)?)", _text(function))
     return found[1].replace("inf", "∞") if found else ""
 
 
@@ -60,7 +60,7 @@ def source_of(function: Callable[..., Any]) -> str:
             return paragraph.removeprefix("Source:").strip()
     if found := re.search(r"arXiv \d+\.\d+|Papyan, Han, Donoho \(2020\)[^.]*", _text(function)):
         return found[0]
-    named = re.match(r"`(\w+)`", _text(function))
+    named = re.match(r"Compute [^,.`]*`(\w+)`", _text(function))
     return source_of(getattr(geometry, named[1])) if named else ""
 
 
@@ -135,7 +135,7 @@ def entry(measure: Measure) -> str:
         "Range": function and range_of(function),
         "Ideal": ideal_of(measure),
         "Tolerance": tolerance_of(measure),
-        "Source": function and _with_links(source_of(function)),
+        "Source": _with_links((function and source_of(function)) or "this package"),
     }
     lines += ["", "  " + " · ".join(f"*{name}:* {fact}" for name, fact in facts.items() if fact)]
     return "\n".join(lines)

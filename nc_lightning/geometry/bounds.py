@@ -70,10 +70,10 @@ def scl_lower_bound(
     feature_dim: int | None = None,
     priors: Sequence[float] | None = None,
 ) -> float:
-    """Return the lower bound of SCL, and thus of HSCL, for balanced classes in the unit ball.
+    r"""Return the lower bound of SCL, and thus of HSCL, for balanced classes in the unit ball.
 
-    It is psi(u, ..., u) with u = -C / ((C - 1) temperature), and is attained at neural collapse. For InfoNCE in its
-    mean form it is log(1 + e^u), for any number of negatives.
+    It is :math:`\psi(u, \ldots, u)` with :math:`u = -C / ((C - 1) \tau)`, and is attained at neural collapse. For
+    InfoNCE in its mean form it is :math:`\log(1 + e^u)`, for any number of negatives.
 
     Args:
         num_classes: Number of classes C >= 2.

@@ -27,17 +27,19 @@ from nc_lightning.losses.theory import TheoreticalValues
 
 
 class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
-    """Contrastive loss with hardened negatives, the base of `SCLLoss`, `HSCLLoss`, `UCLLoss` and `HUCLLoss`.
+    r"""Contrastive loss with hardened negatives, the base of `SCLLoss`, `HSCLLoss`, `UCLLoss` and `HUCLLoss`.
 
     For an anchor i, a positive j and negatives n with inner products s of the normalized features:
 
-        loss_ij = psi({t_n}, {w_n}),   t_n = (s_in - s_ij) / temperature,   w_n ~ eta(s_in), summing to 1 over n
+    .. math::
+        \ell_{ij} = \psi(\{t_n\}, \{w_n\}), \quad t_n = (s_{in} - s_{ij}) / \tau, \quad w_n \propto \eta(s_{in}), \quad
+        \sum_n w_n = 1
 
     averaged over all (anchor, positive) pairs of the batch; with the default link and hardening this is
-    log(1 + sum_n w_n e^{t_n}) with w_n ~ e^{beta s_in}. `nc_lightning.losses.pairs.label_pairs` defines positives and
-    negatives. ``beta`` acts on the similarity, ``temperature`` on the loss. Anchors without a positive or without a
-    negative are skipped; a batch without a usable pair has loss 0, a gradient of zeros, and warns once. The loss is
-    computed in log space, in float32 or float64, with autocast off.
+    :math:`\log(1 + \sum_n w_n e^{t_n})` with :math:`w_n \propto e^{\beta s_{in}}`.
+    `nc_lightning.losses.pairs.label_pairs` defines positives and negatives. ``beta`` acts on the similarity,
+    ``temperature`` on the loss. Anchors without a positive or a negative are skipped; a batch without a usable pair has
+    loss 0 with zero gradients, and warns once. All is computed in log space, in float32 or float64, with autocast off.
 
     Args:
         negatives: ``other_classes`` (supervised), or ``all`` other samples of any class (unsupervised).
