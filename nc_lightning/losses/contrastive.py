@@ -43,8 +43,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
 
     Args:
         negatives: ``other_classes`` (supervised), or ``all`` other samples of any class (unsupervised).
-        beta: Hardness >= 0; 0 weights all negatives equally. It can be set between calls; a value set by a schedule
-            (`HardNegativeSampler`) is saved in ``state_dict``.
+        beta: Hardness >= 0; 0 weights all negatives equally. A value that a schedule sets is saved in ``state_dict``.
         temperature: tau > 0; a `torch.nn.Parameter` of shape () to learn it.
         num_negatives: None for the exact expectation over the batch's negatives; k to draw k negatives for every pair,
             as the paper's code does with k = 256.
@@ -57,13 +56,12 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
             every other sample counts as another class.
         tau_plus: Probability in [0, 1) that a negative is of the anchor's class; its contribution is removed from the
             mean (debiasing). Unsupervised InfoNCE only.
-        replacement: Whether a negative may be drawn more than once for a pair. Without replacement, every anchor in a
-            training batch needs ``num_negatives`` negatives; in eval mode, fewer are drawn where there are fewer.
-        share_draws: Draw once for each anchor instead of once for each of its positives.
+        replacement: Whether a pair may draw a negative more than once. If not, training needs ``num_negatives``
+            negatives for every anchor; evaluation draws all where there are fewer.
+        share_draws: Draw once per anchor instead of once per positive.
         sync: ``global`` for the loss over the batches of all processes, ``local`` for each process's own batch. With
-            ``global`` under DistributedDataParallel, every process returns the same value, and the averaged gradients
-            equal those of a single process with the global batch. All processes must call the loss, and all views of
-            a sample must be on the same process.
+            ``global``, every process returns the same value, and gradients averaged by DistributedDataParallel equal
+            those of one process. All processes must call the loss, each with all views of its samples.
 
     Attributes:
         queue: Past features that serve as extra negatives, or None; `HardNegativeSampler` sets it.
