@@ -73,8 +73,7 @@ def alone(in_tmp, tmp_path_factory, monkeypatch):
     return RunRecord.read(root / "lightning_logs/version_0").history[-1]
 
 
-@pytest.mark.some(1)
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_dead_rank_is_restarted_and_the_run_ends_like_that_of_one_process(gloo, alone, repository, free_port):
     killed = [
         "--trainer.callbacks+=tests.faults.faults.KilledOnce",

@@ -65,6 +65,7 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_a_new_step_size_is_used_at_the_same_place_of_the_schedule(tmp_path, name, interval):

@@ -145,8 +145,7 @@ def test_the_guard_finds_a_bad_gradient_in_the_share_of_one_process(gloo, in_tmp
         assert all(weight.isfinite().all() for weight in end.weights.values())
 
 
-@pytest.mark.some(1)
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
 def test_processes_can_be_forked_or_spawned_from_python(gloo, repository, strategy):
     expected = on_processes(2, _fit_briefly, "ddp")[0]

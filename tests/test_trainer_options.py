@@ -249,7 +249,7 @@ def marked(row):
     return pytest.param(*row, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
 
 
-@pytest.mark.some(12)
+@pytest.mark.some(8)
 @pytest.mark.parametrize(("option", "setting", "outcome"), [marked(row) for row in ROWS])
 def test_every_option_works_or_is_refused(option, setting, outcome, capsys):
     arguments = arguments_of(option, setting)

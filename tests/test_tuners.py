@@ -85,6 +85,7 @@ def test_training_uses_the_batch_size_found(tmp_path):
     assert_same(found, fit(tmp_path / "b", batch_size=160))
 
 
+@pytest.mark.exhaustive
 def test_both_tuners_can_run_in_sequence(tmp_path):
     found = fit(tmp_path / "a", BatchSizeFinder(init_val=20), LearningRateFinder(num_training_steps=25))
     assert_same(found, fit(tmp_path / "b", batch_size=160, lr=found[0].lr))

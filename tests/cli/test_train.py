@@ -358,7 +358,7 @@ def test_debug_shows_the_traceback(monkeypatch):
         main(["fit", "--config", "hscl.yaml", "--model.temperature=0", *SHORT])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_nc_train_runs_as_a_program():
     def call(*arguments):
         environment = {key: value for key, value in os.environ.items() if key != "NC_DEBUG"}

@@ -39,8 +39,8 @@ def test_every_notebook_is_tested(repository):
     assert found == set(TUTORIALS)
 
 
+@pytest.mark.some(1)
 @pytest.mark.slow
-@pytest.mark.some(2)
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_runs_and_draws(path, repository, in_tmp, monkeypatch):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")

@@ -71,6 +71,7 @@ def test_a_checkpoint_truncated_anywhere_is_detected(whole, in_tmp, caplog):
         assert caplog.messages == ["checkpoints/half.ckpt is damaged, using checkpoints/before.ckpt instead"]
 
 
+@pytest.mark.exhaustive
 def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(tmp_path, whole):
     assert run(tmp_path, ALONE, "--checkpoint.save_top_k=-1", fault={"step": 22}).code == -9
     newest = checkpoints(tmp_path)[-1]
@@ -134,7 +135,7 @@ def test_a_gracefully_stopped_run_resumes_to_the_same_end(tmp_path, whole, signu
     assert not list(differences(end_of(whole), end_of(tmp_path)))
 
 
-@pytest.mark.some(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("place", ["batch_end", "validation"])
 def test_a_run_with_max_steps_resumes_to_the_same_end(tmp_path, place):
     steps = ["--trainer.max_epochs=-1", "--trainer.max_steps=22", "--model.lr_interval=step"]
@@ -178,7 +179,7 @@ def test_when_one_of_two_processes_dies_both_end_and_it_is_named(tmp_path, rank,
     assert torch.is_tensor(next(iter(read_checkpoint(last)["state_dict"].values())))
 
 
-@pytest.mark.some(1)
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("gloo")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_error_in_one_of_two_processes_ends_both_with_its_line_and_code(tmp_path, rank):
@@ -197,7 +198,7 @@ def test_when_rank_0_dies_before_the_rendezvous_no_process_remains(tmp_path):
     assert "nc-train: error: process of rank 0 (pid " in ended.stderr
 
 
-@pytest.mark.some(1)
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("gloo")
 def test_two_processes_stop_together_and_resume_to_the_same_end(tmp_path, whole_in_two):
     assert run(tmp_path, IN_TWO, fault={"step": 8, "signum": "SIGTERM"}).code == 143

@@ -151,8 +151,7 @@ def started(*arguments):
             time.sleep(2)
 
 
-@pytest.mark.some(1)
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_sweep_resumes(number, code):
     write(objective=["scl.yaml", "hscl.yaml"], all={"trainer.max_epochs": 2000, "geometry.every_n_epochs": 1000})

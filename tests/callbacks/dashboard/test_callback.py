@@ -325,6 +325,7 @@ def warned(records):
     return [str(r.message) for r in records if "TensorBoardDashboard" in str(r.message)]
 
 
+@pytest.mark.some(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["geometry_figures", "write_projector", "hparams", "report_html", "dashboard_layout"])
 def test_a_failure_of_the_dashboard_is_one_warning_and_training_continues(tmp_path, monkeypatch, part):

@@ -89,6 +89,7 @@ def validated(tmp_path, validation=True, batch_norm=False, path="end.ckpt"):
     return results, trainer.callback_metrics
 
 
+@pytest.mark.some(3)
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
@@ -105,6 +106,7 @@ def test_metrics_and_checkpoint_use_the_averaged_weights_in_every_callback_order
     assert monitor.losses(trainer)["loss/val"] == metrics["loss/val"].item()
 
 
+@pytest.mark.some(3)
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("validation", [True, False], ids=["validation", "without"])
@@ -121,6 +123,7 @@ def test_a_checkpoint_holds_the_weights_that_were_measured(tmp_path, average, or
     assert results == saves.measured[1]
 
 
+@pytest.mark.some(3)
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("validation", [True, False], ids=["validation", "without"])

@@ -73,6 +73,7 @@ LIMITS = [
 ]
 
 
+@pytest.mark.some(4)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("options", LIMITS, ids=str)
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def assert_equal(actual, expected, relative, rounding=0.0, note=None):
     assert error <= relative * expected_gradient.abs().max() + rounding, note
 
 
-@pytest.mark.some(6)
+@pytest.mark.some(3)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_value_and_gradient_equal_those_of_the_dense_engine(small_tiles, layout, path):
@@ -123,7 +123,7 @@ def test_value_and_gradient_equal_those_of_the_dense_engine(small_tiles, layout,
         assert torch.equal(ours[0], tiled_loss(z, labels, **o)), "requiring a gradient must not change the value"
 
 
-@pytest.mark.some(6)
+@pytest.mark.some(2)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", ["mixed", "two classes"])
 @pytest.mark.parametrize("normalization", ["unit_ball", "unit_sphere"])
@@ -153,7 +153,7 @@ def test_the_sum_form_and_other_positive_weights_equal_the_dense_engine(small_ti
         assert_equal(ours, dense, 1e-10, rounding=1e-14 / o["temperature"], note=o)
 
 
-@pytest.mark.some(12)
+@pytest.mark.some(3)
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layout", ["one class", "all distinct", "mixed", "whole tiles"])
 @pytest.mark.parametrize("past_size", [1, 7, 20])
