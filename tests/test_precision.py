@@ -83,7 +83,7 @@ def test_16_mixed_on_a_cpu_becomes_bf16_mixed(tmp_path):
         assert trainer_of("16-mixed", tmp_path).precision == "bf16-mixed"
 
 
-@pytest.mark.some(6)
+@pytest.mark.some(3)
 @pytest.mark.parametrize("second", ["32-true", *CLOSE])
 @pytest.mark.parametrize("first", ["32-true", *CLOSE])
 def test_a_run_resumes_with_any_other_precision(tmp_path, first, second):

@@ -96,6 +96,7 @@ def test_a_missing_attribute_is_refused_in_one_line(in_tmp, refusal):
     assert "nope" in refusal(main, ["fit", "--config=hscl.yaml", *finder])
 
 
+@pytest.mark.some(1)
 @pytest.mark.parametrize("mode", ["power", "binsearch"])
 def test_the_search_over_random_batches_ends_at_the_size_of_the_data_set(tmp_path, mode):
     data = LatentClassDataModule(batch_size=40, samples_per_class=30, batches="random")

@@ -48,13 +48,13 @@ class ContrastiveObjective(RememberingModule):
         loss: Loss of (z, labels).
         encoder: Module that maps inputs to features h (N, out_features).
         num_classes: Number of classes C.
-        feature_dim: Dimension d of z; None for C - 1, the smallest in which a simplex exists.
+        feature_dim: Dimension d of z; None for C - 1.
         projector: Module that maps h to z, or a function that makes it from (encoder.out_features, feature_dim).
         optimizer: Function that makes the optimizer from the parameters.
-        lr_scheduler: Function that makes the scheduler from the optimizer; None for a constant step size.
-        lr_interval: Whether the scheduler steps after every ``step`` or every ``epoch``.
-        channels_last: Whether to keep the encoder in the channels-last memory format, often the fastest on GPUs.
-        compile: Whether to compile the encoder.
+        lr_scheduler: Function from optimizer to scheduler, or None.
+        lr_interval: When the scheduler steps.
+        channels_last: Keep the encoder in channels-last format.
+        compile: Compile the encoder.
 
     Attributes:
         preprocess: Module that standardizes uint8 images, or float images in [0, 1], as in training. `forward` takes

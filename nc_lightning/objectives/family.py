@@ -20,7 +20,7 @@ class _Objective(ContrastiveObjective):
 
     Args:
         loss: Function that makes the loss from these options.
-        temperature: Temperature tau > 0 of the loss.
+        temperature: Temperature tau > 0.
         num_negatives: Number k of negatives to draw for every pair; None for the exact loss.
         normalization: Normalization of the projections.
         include_self: Count an anchor as its own positive, and if all samples are negatives also as its own negative,

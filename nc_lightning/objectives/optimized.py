@@ -36,8 +36,8 @@ class OptimizedModule(LightningModule):
 
     Args:
         optimizer: Function that makes the optimizer from the parameters.
-        lr_scheduler: Function that makes the scheduler from the optimizer; None for a constant step size.
-        lr_interval: Whether the scheduler steps after every ``step`` or every ``epoch``.
+        lr_scheduler: Function from optimizer to scheduler, or None.
+        lr_interval: When the scheduler steps.
     """
 
     def __init__(

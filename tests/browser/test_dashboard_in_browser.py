@@ -144,6 +144,7 @@ def test_report(chromium, runs, tmp_path, monkeypatch, which):
     page.close()
 
 
+@pytest.mark.exhaustive
 def test_report_of_a_sweep(chromium, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = "{objective: [scl.yaml, hscl.yaml], all: {data.batches: [random, balanced], trainer.max_epochs: 1}}"

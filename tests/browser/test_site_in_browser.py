@@ -8,7 +8,7 @@ import pytest
 
 from tests.docs.site import site  # noqa: F401 - a fixture
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.exhaustive]
 
 
 class _Quiet(SimpleHTTPRequestHandler):

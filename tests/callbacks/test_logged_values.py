@@ -73,6 +73,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.some(5)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("objective", [HSCL, HUCL])
 @pytest.mark.parametrize("change", CHANGES)

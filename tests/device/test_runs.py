@@ -107,6 +107,7 @@ def _in_two(rank, folder):
     runs([*configs, "--config", "marked.yaml", "--data.batch_size=50"], COMMANDS)
 
 
+@pytest.mark.exhaustive
 def test_configs_run_on_two_processes(gloo):
     settings("PretendDDP", 2)
     on_processes(2, _in_two, os.getcwd(), backend=BACKEND)

@@ -26,7 +26,7 @@ def build(out, *options):
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The site without outputs of the tutorials, which takes a minute instead of many."""
+    """The site, with the outputs of the tutorials."""
     try:
         import furo  # noqa: F401
         import myst_nb  # noqa: F401
@@ -38,7 +38,7 @@ def site(tmp_path_factory):
     folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one that all workers share
     with FileLock(folder / "site.lock"):
         if not (folder / "site" / "objects.inv").exists():
-            build(folder / "site", "-D", "nb_execution_mode=off")
+            build(folder / "site", "-D", f"nb_execution_cache_path={folder / 'notebooks'}")
     return folder / "site"
 
 

@@ -35,7 +35,7 @@ def whole_in_two(tmp_path_factory):
     return folder
 
 
-@pytest.mark.some(2)
+@pytest.mark.some(1)
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("saving", [[], ["--checkpoint.every_n_train_steps=3"]], ids=["every epoch", "every 3 steps"])
 def test_a_run_killed_at_any_step_resumes_to_the_same_end(tmp_path, whole, saving, kills):
@@ -191,6 +191,7 @@ def test_an_error_in_one_of_two_processes_ends_both_with_its_line_and_code(tmp_p
     assert rank == 0 or "process of rank 1 (pid " in errors[1]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("gloo")
 def test_when_rank_0_dies_before_the_rendezvous_no_process_remains(tmp_path):
     ended = run(tmp_path, IN_TWO, fault={"step": 0, "place": "start"})

@@ -190,7 +190,7 @@ def test_after_a_kill_last_is_the_last_complete_state(tmp_path, layout):
     assert resumed.stderr.startswith("half.ckpt is damaged, using")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_weights_only_checkpoints_are_refused_only_for_resuming(in_tmp, refusal, capsys):
     short = [*SHORT, "--data.batch_size=500", "--trainer.enable_model_summary=false"]
     main(["fit", *short, "--checkpoint.save_weights_only=true"])

@@ -31,6 +31,7 @@ def flat(value):
     return torch.stack([v.flatten()[0] for v in value.values()]) if isinstance(value, dict) else value
 
 
+@pytest.mark.some(4)
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.__name__)
 def test_every_order_of_modes_gives_the_same_value(metric):
     reference = make(metric)

@@ -95,7 +95,7 @@ def test_a_changed_config_is_detected(capfd):
     assert "(own.yaml has changed since)" in capfd.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_failed_cell_is_reported_and_the_others_run(capfd):
     write(objective="hscl.yaml", all={"model.temperature": [-1, 0.5]})
     for _ in range(2):
@@ -109,7 +109,7 @@ def test_a_failed_cell_is_reported_and_the_others_run(capfd):
     assert "- `hscl-temperature=-1-seed=0`: failed, temperature: got -1" in Path("sweeps/mine/results.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_killed_cell_resumes_to_the_same_result(capfd):
     killed = {"class_path": "tests.faults.faults.KilledOnce", "init_args": {"step": 13, "file": "was-killed"}}
     write(objective="hscl.yaml", all={"trainer.max_epochs": 4, "trainer.callbacks": killed})
