@@ -11,7 +11,7 @@ import nc_lightning
 from nc_lightning import plots
 from nc_lightning.cli import shipped_configs
 from nc_lightning.geometry import MEASURES
-from tests.docs.site import Page, build, documented, site  # noqa: F401 - a fixture
+from tests.docs.site import Page, documented, site  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.exhaustive
 
