@@ -24,7 +24,7 @@ $(VENV)/.installed $(BOLTS)/.installed: pyproject.toml
 train: $(VENV)/.installed  ## Train HSCL on real digits and print its geometry
 	$(BIN)/nc-train fit --config hscl.yaml
 
-test: $(VENV)/.installed  ## Run tests of every kind and every example of the documentation, in 9 minutes on 2 CPU cores
+test: $(VENV)/.installed  ## Run tests of every kind and every example of the documentation, in 8 minutes on 2 CPU cores
 	$(BIN)/$(PYTEST) -m "not exhaustive"
 
 test-exhaustive: $(VENV)/.installed  ## Run what `make test` leaves out: long trainings and many repetitions
