@@ -133,6 +133,11 @@ def contenders(n: int) -> dict[str, Loss]:
     return losses
 
 
+def empty_row(n: int) -> dict[str, float | str | None]:
+    """A row of a result file, with a place for every loss that may be compared."""
+    return {"N": n} | dict.fromkeys(("ours", "naive", "pml", "lightly", "paper"))
+
+
 def batch(n: int, feature_dim: int, num_classes: int) -> tuple[Tensor, Tensor]:
     """Random features on the unit sphere, and random labels."""
     torch.manual_seed(0)
@@ -190,7 +195,7 @@ def main() -> None:
         rounds = [{name: seconds(call, device) for name, call in calls.items()} for _ in range(arguments.rounds + 1)]
         rounds = rounds[1:]
         row = [f"{n:>6} {statistics.median(r['floor'] for r in rounds) * 1e3:>9.2f}  "]
-        cells: dict[str, float | str | None] = {"N": n} | dict.fromkeys(("ours", "naive", "pml", "lightly", "paper"))
+        cells = empty_row(n) | dict.fromkeys(("fastest / ours", "paper / ours"))
         for name in list(calls)[1:]:
             cells[name] = results.spread([r[name] / r["floor"] for r in rounds])
             row.append(f"{name} {cells[name]}")

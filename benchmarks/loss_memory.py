@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks import device as of_device
 from benchmarks import results
-from benchmarks.loss import batch, contenders, forward_backward
+from benchmarks.loss import batch, contenders, empty_row, forward_backward
 
 
 def extra_mebibytes(
@@ -66,7 +66,7 @@ def main() -> None:
     print(f"MiB beyond the features, forward and backward, {arguments.precision}, {of_device.name_of(device)}")
     table = []
     for n in arguments.sizes:
-        row: dict[str, float | str | None] = {"N": n} | dict.fromkeys(("ours", "naive", "pml", "lightly", "paper"))
+        row = empty_row(n)
         for name in contenders(n):
             size = f"--sizes {n} --feature_dim {shape[0]} --num_classes {shape[1]}"
             size += f" --device {device} --precision {arguments.precision}"

@@ -13,25 +13,25 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 
-def as_markdown(result: dict[str, Any], columns: list[str] | None = None) -> str:
+def as_markdown(result: dict[str, Any]) -> str:
     """Return the table of a result, with the command that made it below.
 
     Example:
-        >>> print(as_markdown({"command": "python -m benchmarks.loss", "rows": [{"N": 512, "seconds": 0.0213}]}))
+        >>> rows = [{"N": 512, "seconds": 0.0213}]
+        >>> print(as_markdown({"command": "python -m benchmarks.loss", "machine": "2 CPU threads", "rows": rows}))
         | N | seconds |
         | ---: | ---: |
         | 512 | 0.0213 |
         <BLANKLINE>
-        From `python -m benchmarks.loss`.
+        From `python -m benchmarks.loss`, on 2 CPU threads.
     """
     rows = result["rows"]
-    columns = columns or list(rows[0])
+    columns = list(rows[0])
     numbers = [all(isinstance(row.get(column), int | float | None) for row in rows) for column in columns]
     lines = [columns, ["---:" if number else "---" for number in numbers]]
     lines += [[_shown(row.get(column)) for column in columns] for row in rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    machine = f", on {result['machine']}" if "machine" in result else ""
-    return f"{table}\n\nFrom `{result['command']}`{machine}."
+    return f"{table}\n\nFrom `{result['command']}`, on {result['machine']}."
 
 
 def _shown(value: Any) -> str:
@@ -39,17 +39,15 @@ def _shown(value: Any) -> str:
 
 
 class ResultsTable(SphinxDirective):
-    """``results-table loss.json``; the option ``columns`` names some of them, in their order, separated by commas."""
+    """``results-table loss.json``."""
 
     required_arguments = 1
-    option_spec = {"columns": str}
 
     def run(self) -> list[nodes.Node]:
         """Read the file."""
         path = Path(self.env.srcdir) / "results" / self.arguments[0]
         self.env.note_dependency(path)
-        columns = [name.strip() for name in self.options["columns"].split(",")] if "columns" in self.options else None
-        return self.parse_text_to_nodes(as_markdown(json.loads(path.read_text()), columns))
+        return self.parse_text_to_nodes(as_markdown(json.loads(path.read_text())))
 
 
 def setup(app: Sphinx) -> None:

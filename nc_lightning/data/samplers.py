@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -213,10 +214,15 @@ class StratifiedBatchSampler(EpochSampler):
         [[15, 5], [15, 5]]
     """
 
+    @cached_property
+    def members(self) -> list[Tensor]:
+        """Indices of each class, the same in every epoch."""
+        return members_by_class(self.labels)
+
     def draw(self, generator: torch.Generator) -> Tensor:
         """Spread each class evenly over the epoch, from a random offset, and cut the row into batches."""
         places, indices = [], []
-        for members in members_by_class(self.labels):
+        for members in self.members:
             offset = torch.rand(1, generator=generator, dtype=torch.float64)
             places.append((torch.arange(len(members)) + offset) / max(1, len(members)))
             indices.append(members[torch.randperm(len(members), generator=generator)])
