@@ -13,7 +13,7 @@ help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 $(VENV)/.installed: EXTRAS := dev
-$(BOLTS)/.installed: EXTRAS := dev,bolts
+$(BOLTS)/.installed: EXTRAS := test,safetensors,bolts
 $(VENV)/.installed $(BOLTS)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "Python 3.10 or newer is needed, found " + sys.version.split()[0] + ": set PYTHON=python3.x")'
 	$(PYTHON) -m venv $(@D)
@@ -24,14 +24,14 @@ $(VENV)/.installed $(BOLTS)/.installed: pyproject.toml
 train: $(VENV)/.installed  ## Train HSCL on real digits and print its geometry
 	$(BIN)/nc-train fit --config hscl.yaml
 
-test: $(VENV)/.installed  ## Run tests of every kind and every example of the documentation, in 8 minutes on 2 CPU cores
+test: $(VENV)/.installed  ## Run tests of every kind and every example of the documentation, in 12 minutes on 2 CPU cores
 	$(BIN)/$(PYTEST) -m "not exhaustive"
 
 test-exhaustive: $(VENV)/.installed  ## Run what `make test` leaves out: long trainings and many repetitions
 	$(BIN)/$(PYTEST) -m exhaustive
 
 test-bolts: $(BOLTS)/.installed  ## Run the tests of lightning-bolts, in an environment of its own
-	NC_REQUIRE_BOLTS=1 $(BOLTS)/bin/$(PYTEST) -m bolts
+	NC_REQUIRE_BOLTS=1 $(BOLTS)/bin/$(PYTEST) -m bolts $(shell grep -rl mark.bolts tests)
 
 test-all: test test-exhaustive test-bolts  ## Run all three
 

@@ -23,6 +23,7 @@ from nc_lightning.callbacks.dashboard.figures import geometry_figures
 from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
 from nc_lightning.geometry import ClassStatistics, unit_ball
 from nc_lightning.losses import HSCLLoss
+from nc_lightning.plots import to_png
 
 TRAIN = """
 import sys, time
@@ -77,7 +78,7 @@ def figure_set_seconds(classes: int) -> float:
     monitor.sample.update(z, labels, z)
     paths = {name: [(1 / n, 1.0 + n) for n in range(1, 41)] for name in ("train", "val")}
     start = time.perf_counter()
-    figures = geometry_figures(monitor, HSCLLoss(10.0), paths)
+    figures = [to_png(figure) for figure in geometry_figures(monitor, HSCLLoss(10.0), paths).values()]
     seconds = time.perf_counter() - start
     assert len(figures) == 5
     return seconds

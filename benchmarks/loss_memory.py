@@ -38,12 +38,13 @@ def extra_mebibytes(
         extra = of_device.extra_memory(lambda: loss(leaf, labels).backward(), device)
         return float("nan") if extra is None else extra / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the resident memory
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     loss(leaf, labels).backward()
-    return _resident("VmHWM") - before
+    return resident("VmHWM") - before
 
 
-def _resident(key: str) -> float:
+def resident(key: str) -> float:
+    """MiB of a line of the process status, such as VmRSS, or VmHWM for its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key + ":")) / 1024
 

@@ -22,12 +22,7 @@ def main(picture: str, *settings: str) -> dict[str, float]:
     for name in ("SCL", "HSCL"):
         run = name.lower()
         configs = ["--config", f"{run}.yaml", "--config", "digit_pairs.yaml"]
-        logger = [
-            "--trainer.logger=TensorBoardLogger",
-            "--trainer.logger.save_dir=.",
-            f"--trainer.logger.version={run}",
-        ]
-        trainer: Any = nc_train(["fit", *configs, *logger, *settings]).trainer
+        trainer: Any = nc_train(["fit", *configs, "--name", run, *settings]).trainer
         monitor = next(callback for callback in trainer.callbacks if isinstance(callback, GeometryMonitor))
         statistics[name] = monitor.statistics["train"]
         ranks[name] = monitor.results["train"]["effective_rank"]

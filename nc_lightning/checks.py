@@ -1,12 +1,87 @@
-"""Checks of common arguments, such as ``z``, ``labels`` and positive numbers, with one-line errors."""
+"""Checks of common arguments, such as ``z``, ``labels`` and positive numbers, with one-line errors.
+
+`as_features` and `as_labels` are the one place where arrays and lists become tensors.
+"""
 
 import math
-from typing import Any, get_args
+from collections.abc import Sequence
+from typing import Any, TypeAlias, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Array: TypeAlias = Tensor | npt.NDArray[Any] | Sequence[Any]
+"""What functions of features take: a tensor, a numpy array, or nested lists."""
+
+MISSING = (
+    *("", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "n/a", "na"),
+    *("?", "??", "???", "-", "--", "---", "\u2013", "\u2014"),
+)
+"""Words for a missing name in tables, in lower case."""
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def as_features(z: Array, name: str = "z") -> Tensor:
+    """Return a tensor itself, and an array or lists as a tensor of their dtype, or of float64 for lists and integers.
+
+    An array is not copied unless it is read-only or not in native byte order.
+
+    Raises:
+        TypeError: If there is no torch dtype for the values.
+        ValueError: If rows have several lengths.
+
+    Example:
+        >>> as_features([[3, 4]]), as_features(np.ones(1, dtype=np.float32))
+        (tensor([[3., 4.]], dtype=torch.float64), tensor([1.]))
+        >>> as_features(np.array([3, 4])).dtype
+        torch.float64
+    """
+    if isinstance(z, Tensor):
+        return z
+    array = _array(z, name)
+    return _tensor(array.astype(np.float64) if array.dtype.kind in "iu" else array, name, "numbers of shape (N, d)")
+
+
+def as_labels(labels: Array, name: str = "labels") -> Tensor:
+    """Return a tensor itself, and an array or a list of integers as an int64 tensor.
+
+    Raises:
+        TypeError: If an array or a list does not hold integers.
+
+    Example:
+        >>> as_labels([0, 2]), as_labels(np.array([1], dtype=np.uint16))
+        (tensor([0, 2]), tensor([1]))
+        >>> as_labels(["cat", "dog"])
+        Traceback (most recent call last):
+        ...
+        TypeError: labels: got <U3, expected integers; number them with numpy.unique(labels, return_inverse=True)[1]
+    """
+    if isinstance(labels, Tensor):
+        return labels
+    array = _array(labels, name)
+    if array.dtype.kind not in "iu" and array.size > 0:
+        raise TypeError(
+            f"{name}: got {array.dtype}, expected integers; number them with numpy.unique({name}, "
+            "return_inverse=True)[1]"
+        )
+    return _tensor(array.astype(np.int64), name, "integers")
+
+
+def _array(given: Array, name: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise ValueError(f"{name}: got rows of several lengths, expected an array of numbers") from error
+
+
+def _tensor(array: npt.NDArray[Any], name: str, expected: str) -> Tensor:
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    try:
+        return torch.from_numpy(native if native.flags["W"] else native.copy())
+    except TypeError as error:
+        raise TypeError(f"{name}: got {array.dtype}, expected {expected}") from error
 
 
 def check_features(z: Tensor, name: str = "z") -> None:
@@ -24,9 +99,14 @@ def check_features(z: Tensor, name: str = "z") -> None:
     """
     if not isinstance(z, Tensor) or not z.is_floating_point():
         got = z.dtype if isinstance(z, Tensor) else type(z).__name__
-        raise TypeError(f"{name}: got {got}, expected a floating-point tensor of shape (N, d)")
+        raise TypeError(f"{name}: got {got}, expected a floating-point tensor of shape (N, d){_as_float(z, name)}")
     if z.ndim != 2 or z.shape[1] == 0:
         raise ValueError(f"{name}: got shape {tuple(z.shape)}, expected (N, d), one row per sample")
+
+
+def _as_float(z: Any, name: str) -> str:
+    integers = isinstance(z, Tensor) and z.dtype in _INTEGERS
+    return f"; convert it with {name}.double()" if integers else ""
 
 
 def check_labels(labels: Tensor, num_samples: int, num_classes: int | None = None, name: str = "labels") -> None:
@@ -100,10 +180,10 @@ def check_number(name: str, value: float, *, above: float | None = None, at_leas
         ...
         ValueError: temperature: got -1.0, expected a finite number > 0
     """
-    bound = f"> {above}" if above is not None else f">= {at_least}"
+    bound = f" > {above}" if above is not None else f" >= {at_least}" if at_least is not None else ""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not number or (above is not None and value <= above) or (at_least is not None and value < at_least):
-        raise ValueError(f"{name}: got {value!r}, expected a finite number {bound}")
+        raise ValueError(f"{name}: got {value!r}, expected a finite number{bound}")
 
 
 def check_fraction(name: str, value: float, interval: str, meaning: str = "a share") -> None:
@@ -154,6 +234,26 @@ def check_choice(name: str, value: str | int, choices: Any) -> None:
     """
     if value not in get_args(choices):
         raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(str, get_args(choices)))}")
+
+
+def separated_names(name: str, given: Sequence[str] | str) -> tuple[str, ...]:
+    """Return names that are given as a list, or as a text separated by commas.
+
+    Raises:
+        ValueError: If there is none, or one is empty or there twice.
+
+    Example:
+        >>> separated_names("layers", "encoder, z"), separated_names("layers", ["encoder", "z"])
+        (('encoder', 'z'), ('encoder', 'z'))
+        >>> separated_names("layers", "encoder,encoder")
+        Traceback (most recent call last):
+        ...
+        ValueError: layers: got 'encoder,encoder', expected different names, separated by commas
+    """
+    names = tuple(part.strip() for part in (given.split(",") if isinstance(given, str) else given))
+    if not names or "" in names or len(set(names)) < len(names):
+        raise ValueError(f"{name}: got {given!r}, expected different names, separated by commas")
+    return names
 
 
 def one_line(error: object) -> str:

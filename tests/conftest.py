@@ -7,6 +7,7 @@ import torch
 from hypothesis import settings
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from nc_lightning.cli.command_error import CommandError
 from tests.tiers import mark_cases
 
 collect_ignore = ["pretend_device.py"]  # torch registers a device name only once
@@ -82,14 +83,14 @@ def repository():
 
 
 @pytest.fixture
-def refusal(capsys):
-    """Call a command that refuses its arguments; assert exit code 2 and return its one line on stderr."""
+def refusal():
+    """Call a command that refuses its arguments; assert exit code 2 and return the line that its script prints."""
 
     def call(command, arguments):
-        with pytest.raises(SystemExit) as exit_:
+        with pytest.raises(CommandError) as raised:
             command(arguments)
-        assert exit_.value.code == 2
-        (line,) = capsys.readouterr().err.splitlines()
+        assert raised.value.code == 2
+        (line,) = raised.value.line.splitlines()
         return line
 
     return call

@@ -4,7 +4,15 @@ import re
 import pytest
 import torch
 
-from nc_lightning.checks import check_count, check_features, check_finite, check_fraction, check_labels, check_number
+from nc_lightning.checks import (
+    check_count,
+    check_features,
+    check_finite,
+    check_fraction,
+    check_labels,
+    check_number,
+    separated_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +86,10 @@ def test_fraction_is_a_number(bad):
 def test_count(bad):
     with pytest.raises(ValueError, match="feature_dim: got .*, expected an integer >= 1"):
         check_count("feature_dim", bad)
+
+
+@pytest.mark.parametrize("given", ["", ",", "a,", "a,,b", "a, a", [], [""], ["a", "a"], ["a", " a"]])
+def test_names_are_different_and_not_empty(given):
+    with pytest.raises(ValueError, match=re.escape(f"layers: got {given!r}, expected different names, separated by")):
+        separated_names("layers", given)
+    assert separated_names("layers", ["a", "b"]) == separated_names("layers", " a,b ") == ("a", "b")

@@ -82,7 +82,7 @@ def copy(tmp_path, repository):
 @pytest.mark.slow
 def test_one_file_adds_each_kind_of_part(copy):
     command = [
-        *(sys.executable, "-m", "nc_lightning", "fit", "--config", "hscl.yaml", "--trainer.max_epochs=2"),
+        *(sys.executable, "-m", "nc_lightning", "fit", "--config", "hscl.yaml", "--trainer.max_epochs=2", "--name=new"),
         *("--model.link=nc_lightning.losses.links.Half", "--model.encoder=nc_lightning.encoders.one_layer.OneLayer"),
         *("--data=nc_lightning.data.sources.corners.Corners", "--data.batch_size=15"),
         *("--trainer.enable_progress_bar=false", "--geometry.every_n_epochs=1"),
@@ -92,13 +92,13 @@ def test_one_file_adds_each_kind_of_part(copy):
     assert run.returncode == 0, run.stderr
     row = next(line for line in run.stdout.splitlines() if "largest_norm" in line)
     assert "largest norm" in row
-    folder = copy / "lightning_logs" / "version_0"
+    folder = copy / "lightning_logs" / "new"
     record = json.loads((folder / "report.json").read_text())
     assert {"geometry/train/largest_norm", "geometry/val/largest_norm"} <= set(record["history"][-1])
     assert "Half" in record["settings"]["psi"]
     assert "largest_norm" in (folder / "report.html").read_text()
     events = b"".join(path.read_bytes() for path in folder.glob("events.out.tfevents.*"))
-    assert b"largest norm of a class mean (ideal 1)" in events, "a chart of the dashboard"
+    assert b"largest norm of a class mean, training (ideal 1)" in events, "a chart of the dashboard"
 
 
 def test_contributing_names_existing_files(repository):

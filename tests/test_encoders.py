@@ -1,11 +1,15 @@
+import copy
 import os
 
 import pytest
+import timm
 import torch
 from torch import nn
+from torchvision import models
 
 from nc_lightning.cli import main
 from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, TimmEncoder, TorchvisionEncoder
+from nc_lightning.encoders.width import width_of
 
 
 @pytest.mark.parametrize(
@@ -27,6 +31,42 @@ from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, TimmEnc
 )
 def test_out_features_is_correct(encoder, shape):
     assert encoder(torch.randn(2, *shape)).shape == (2, encoder.out_features)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "shape"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.ReLU()), (3, 2, 2)),
+        (nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (2, 9, 9)),
+        (nn.Sequential(nn.Conv1d(2, 5, 3), nn.AdaptiveMaxPool1d(2), nn.Flatten()), (2, 20)),
+        (timm.create_model("resnet10t", num_classes=0), (3, 32, 32)),
+        (timm.create_model("mobilenetv3_small_050", num_classes=0), (3, 32, 32)),  # its num_features is not its width
+    ],
+)
+def test_a_width_that_no_attribute_tells_is_that_of_the_output(encoder, shape):
+    encoder[-1].eval() if isinstance(encoder, nn.Sequential) else encoder.eval()
+    modes, state = [part.training for part in encoder.modules()], copy.deepcopy(encoder.state_dict())
+    width = width_of(encoder)
+    assert [part.training for part in encoder.modules()] == modes
+    assert all(torch.equal(value, state[key]) for key, value in encoder.state_dict().items())
+    assert encoder(torch.zeros(2, *shape)).shape == (2, width)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        (nn.Flatten(), "got Flatten without an integer out_features, expected one"),
+        (nn.Sequential(nn.LazyLinear(3)), "got Sequential without an integer out_features, expected one"),
+        (nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten()), "is not .N, d. with one d for every image size"),
+        (nn.Sequential(nn.Linear(3, 4), nn.Linear(3, 4)), r"a trial input of shape \(1, 3\) fails"),
+        (nn.Sequential(nn.Conv2d(1, 3, 3)), "is not .N, d."),
+        (timm.create_model("resnet10t"), "of timm with a classifier, .* num_classes=0"),
+        (models.resnet18(), "of torchvision with a classifier, .* encoder.fc = torch.nn.Identity"),
+    ],
+)
+def test_a_width_that_is_unknown_is_refused(encoder, message):
+    with pytest.raises(ValueError, match=f"^encoder: .*{message}"):
+        width_of(encoder)
 
 
 def test_the_stem_for_small_images_keeps_their_resolution():
@@ -66,6 +106,7 @@ def test_every_parameter_gets_a_gradient():
         (lambda: ResNet((8, 8)), r"input_shape: got \(8, 8\), expected"),
         (lambda: ResNet(depth=19), "depth: got 19, expected one of 18, 34, 50"),
         (lambda: TorchvisionEncoder("resnet19"), "name: got 'resnet19', expected one of torchvision"),
+        (lambda: TorchvisionEncoder("resnet81"), r"list_models\(\); did you mean resnet18\?$"),
         (lambda: TorchvisionEncoder("squeezenet1_0"), "name: got 'squeezenet1_0', which does not end in one linear"),
         (lambda: TorchvisionEncoder("googlenet"), "name: got 'googlenet', which does not end in one linear"),
         (
@@ -83,7 +124,7 @@ def test_every_parameter_gets_a_gradient():
             r"name: got 'resnet10t' for images .3, 32, 32.: its output has shape \(1, 512, 1, 1\), expected features",
         ),
         (lambda: TimmEncoder("resnet10t", options={"features_only": True}), "name: got 'resnet10t' for images"),
-        (lambda: TimmEncoder("resnet19"), "name: got 'resnet19' for images .*Unknown model"),
+        (lambda: TimmEncoder("resnet81"), r"name: got 'resnet81', expected one of timm.*; did you mean resnet18\?$"),
         (lambda: TimmEncoder("vit_tiny_patch16_224"), "name: got 'vit_tiny_patch16_224' for images .3, 32, 32.: Input"),
     ],
 )

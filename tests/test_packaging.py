@@ -51,7 +51,7 @@ def test_the_wheel_has_all_that_the_package_reads(dist, repository):
     expected = {f"nc_lightning/{path.relative_to(package)}" for path in package.rglob("*") if path.is_file()}
     expected = {name for name in expected if "__pycache__" not in name}
     expected |= {f"nc_lightning/{path.relative_to(repository)}" for path in (repository / "configs").rglob("*.yaml")}
-    assert {Path(name).suffix for name in expected} == {".py", ".typed", ".j2", ".yaml"}
+    assert {Path(name).suffix for name in expected} == {".py", ".typed", ".j2", ".yaml", ".js", ".css", ".LICENSE"}
     metadata = {name for name in names if ".dist-info/" in name}
     assert names - metadata == expected
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
@@ -69,7 +69,7 @@ def test_an_installed_package_trains_in_an_empty_folder(environment, in_tmp):
     assert Path(where.strip()).is_relative_to(environment), "the clone is hidden"
     table = run(environment / "bin" / "nc-train", "fit", "--config", "hscl.yaml", *QUICK)
     assert "effective_rank" in table
-    assert "HSCL" in (in_tmp / "lightning_logs" / "version_0" / "report.html").read_text()
+    assert "HSCL" in (in_tmp / "lightning_logs" / "hscl-digits-beta10" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("command", ["nc-train", "nc-measure", "nc-report", "nc-sweep"])

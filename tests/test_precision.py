@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -35,7 +36,10 @@ def trainer_of(precision, folder, epochs=2, **more):
 def fit(precision, folder, resume=None, **options):
     torch.manual_seed(0)
     # 16-true needs an eps that does not round to 0.
-    model = HUCL(encoder=MLP((32,), [16]), num_classes=10, optimizer=lambda p: torch.optim.Adam(p, lr=1e-2, eps=1e-4))
+    optimizer = partial(torch.optim.Adam, lr=1e-2, eps=1e-4)
+    # Adaptive hardness is for detached weights.
+    detached = {"num_classes": 10, "optimizer": optimizer, "differentiate_weights": False}
+    model = HUCL(encoder=MLP((32,), [16]), **detached)
     data, trainer = (
         LatentClassDataModule(batch_size=120, samples_per_class=50),
         trainer_of(precision, folder, **options),

@@ -46,7 +46,7 @@ INHERITED = {
     "data.preprocess.Preprocess": {"_load_from_state_dict", "_save_to_state_dict"},
     "distributed.batch_norm._Synced": {"_check_input_dim"},
     "losses.scheduled_beta.ScheduledBeta": {"_load_from_state_dict", "_save_to_state_dict"},
-    "metrics.base.ClassStatisticsMetric": {"_computed", "_plot"},
+    "metrics.base.ClassStatisticsMetric": {"_computed"},
     "metrics.base.Float64Metric": {"_apply", "_computed", "_defaults", "_device", "_forward_cache"},
     "strategies.FSDP2Strategy": {"_data_parallel_size", "_layer_sync"},
 }
@@ -106,6 +106,20 @@ def test_the_step_of_what_is_logged(tmp_path):
         logger=(logger := CSVLogger(tmp_path, flush_logs_every_n_steps=1)),
     )
     assert (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()[1].split(",")[1:] == ["12", "1.0"]
+
+
+def test_the_step_of_an_evaluation(tmp_path):
+    trainer = Trainer(logger=False, default_root_dir=tmp_path, accelerator="cpu")
+    assert of_lightning.logged_step(trainer) == 0
+    of_lightning.set_logged_step(trainer, 7)
+    assert of_lightning.logged_step(trainer) == 7
+
+
+def test_the_folder_of_a_tensorboard_logger(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="x", version=str(tmp_path / "y"))
+    of_lightning.set_root(logger, str(tmp_path))
+    assert logger.experiment.log_dir == str(tmp_path / "y")
+    assert not (tmp_path / "x").exists()
 
 
 def test_the_means_of_an_epoch():

@@ -1,6 +1,7 @@
 """Package structure: small modules, no cycles, a core without Lightning; the import contracts are in pyproject."""
 
 import ast
+import random
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -42,6 +43,7 @@ def loads(module, heavy):
 def test_the_functional_core_does_not_load_lightning():
     assert not loads("nc_lightning.geometry", "lightning")
     assert not loads("nc_lightning.losses", "lightning")
+    assert not loads("nc_lightning.evaluation", "lightning")
     assert not loads("nc_lightning.geometry", "torchmetrics")
     assert not loads("nc_lightning.private_apis.torch", "lightning")
     assert loads("nc_lightning.objectives", "lightning"), "else the test above proves nothing"
@@ -64,6 +66,30 @@ def test_public_names(module):
         assert callable(getattr(loaded, name))
         assert name in loaded.__all__
     assert not hasattr(loaded, "SSCL")
+
+
+def test_subpackages_are_loaded_on_first_access_and_keep_the_random_state(monkeypatch):
+    def drawing(name):
+        random.random()
+        return import_module(name)
+
+    monkeypatch.setattr(nc_lightning, "import_module", drawing)
+    monkeypatch.delattr(nc_lightning, "runs")
+    before = random.getstate()
+    assert nc_lightning.runs.load_module is import_module("nc_lightning.runs").load_module
+    assert nc_lightning.load is import_module("nc_lightning.runs.loading").load
+    assert random.getstate() == before
+    with pytest.raises(AttributeError, match="module 'nc_lightning' has no attribute 'run'"):
+        _ = nc_lightning.run
+
+
+def test_completion_lists_what_can_be_loaded_and_loads_nothing():
+    code = "import sys, nc_lightning as nc; print(*dir(nc)); print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    listed, loaded = run.stdout.splitlines()
+    assert {*nc_lightning.__all__, "losses", "metrics", "geometry", "callbacks", "data", "runs"} <= set(listed.split())
+    assert loaded == "False"
+    assert {"ContrastiveCLI", "main"} <= set(dir(nc_lightning.cli))
 
 
 def test_every_module_has_a_docstring_and_stays_small():

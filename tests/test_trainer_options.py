@@ -21,6 +21,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from nc_lightning.callbacks import TensorBoardDashboard
 from nc_lightning.cli import main
+from nc_lightning.cli.command_error import exit_on_error
 
 PLAIN = [
     *("fit", "--config=hscl.yaml", "--trainer.max_epochs=2", "--trainer.accelerator=cpu"),
@@ -123,7 +124,7 @@ OPTIONS = [
     ("gradient_clip_algorithm", "half", Refused("`gradient_clip_algorithm` half is invalid")),
     ("deterministic", "true", WORKS),
     ("deterministic", "warn", WORKS),
-    ("deterministic", "maybe", Refused("--trainer.deterministic: got maybe")),
+    ("deterministic", "maybe", Refused("--trainer.deterministic: got 'maybe', expected one of warn, true, false")),
     ("benchmark", "true", WORKS),
     ("inference_mode", "false", WORKS),
     ("use_distributed_sampler", "false", WORKS),
@@ -254,7 +255,7 @@ def marked(row):
 def test_every_option_works_or_is_refused(option, setting, outcome, capsys):
     arguments = arguments_of(option, setting)
     if isinstance(outcome, Refused):
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as ended, exit_on_error():
             main([*PLAIN, *arguments])
         assert ended.value.code == 2
         err = capsys.readouterr().err

@@ -35,7 +35,7 @@ def test_hscl_on_digits_reaches_neural_collapse():
     assert train["nc4"] == 0
     (events,) = Path().rglob("events.out*")
     assert events.stat().st_size < 300_000
-    assert Path("lightning_logs/version_0/report.html").is_file()
+    assert Path("lightning_logs/hscl-digits-beta10/report.html").is_file()
 
 
 @pytest.mark.exhaustive

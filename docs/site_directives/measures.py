@@ -13,8 +13,14 @@ from nc_lightning import geometry
 from nc_lightning.geometry import MEASURES, Measure
 from site_directives.formulas import FORMULAS
 
-_MORE = {"nc3": geometry.nc3, "nc4": geometry.nc4_mismatches}
-"""Functions of measures whose row in the registry has none, as they need a classifier."""
+_MORE = {
+    "nc3": geometry.nc3,
+    "nc4": geometry.nc4_mismatches,
+    "nc5": geometry.nc5,
+    "intrinsic_dimension": geometry.intrinsic_dimension,
+    "distance_to_optimum": geometry.distance_to_optimum,
+}
+"""Functions of measures whose row in the registry has none, as they need more than statistics and class centers."""
 _NESTED = r"\((?:[^()]|\([^()]*\))*\)"
 
 
@@ -71,15 +77,19 @@ def ideal_of(measure: Measure) -> str:
         >>> ideal_of(MEASURES["nc1"]), ideal_of(MEASURES["effective_rank"])
         ('0', 'min(C - 1, d)')
     """
+    if measure.of == "optimum":
+        return "0 at the minimum of the loss"
     if measure.ideal is None:
         return "none"
     if measure.floor is not None:
-        return f"least possible, {{py:func}}`~nc_lightning.geometry.{measure.floor.__name__}`"
+        return f"least possible for collapsed classes, {{py:func}}`~nc_lightning.geometry.{measure.floor.__name__}`"
     return "min(C - 1, d)" if measure.ideal == "rank" else f"{measure.ideal:g}"
 
 
 def tolerance_of(measure: Measure) -> str:
     """Return the largest distance from the ideal that counts as met."""
+    if measure.of == "optimum":
+        return f"{measure.tolerance:g}"
     if measure.ideal is None or (measure.tolerance == 0 and measure.ideal != "rank"):
         return ""
     if measure.ideal == "rank":

@@ -6,16 +6,17 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.patience import Patience
 from nc_lightning.checks import check_fraction
-from nc_lightning.geometry import ClassStatistics
 
 
 class CollapseWatch(Patience):
     """Warn once when the class means use only a few of the dimensions available to them.
 
     The watch reads ``effective_rank`` of the training set after each measurement of a `GeometryMonitor`. The ideal rank
-    is C - 1, or d if that is less.
+    is C - 1, or d if that is less, or that of the loss's minimum if it has fewer dimensions, as where small classes
+    coincide.
 
     Args:
         share: Share of the ideal rank, in (0, 1], below which the rank counts as collapsed.
@@ -50,13 +51,16 @@ class CollapseWatch(Patience):
         super().load_state_dict(state_dict)
         self._warned = state_dict["warned"]
 
-    def look(self, trainer: Trainer, epoch: int, measured: dict[str, float], stats: ClassStatistics) -> None:
+    def look(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
         """Warn if the effective rank has been low for long enough; an undefined rank is ignored."""
-        rank, ideal = measured["effective_rank"], min(stats.num_classes - 1, stats.feature_dim)
-        if not math.isnan(rank) and self.is_over(rank < self.share * ideal) and not self._warned:
+        rank, stats = monitor.results["train"]["effective_rank"], monitor.statistics["train"]
+        ideal = f"{min(stats.num_classes - 1, stats.feature_dim)}"
+        if rank < self.share * float(ideal) and "effective_rank" in (own := monitor.own_ideals(pl_module)):
+            ideal = own["effective_rank"].text
+        if not math.isnan(rank) and self.is_over(rank < self.share * float(ideal)) and not self._warned:
             self._warned = True
             rank_zero_warn(
-                f"dimensional collapse: at epoch {epoch} the class means of the training set use "
+                f"dimensional collapse: at epoch {monitor.epoch} the class means of the training set use "
                 f"{rank:.1f} of {ideal} dimensions, and less than {self.share:.0%} for {self._in_a_row} measurements "
                 "in a row; remedies: harder negatives (beta), normalization to unit_ball or unit_sphere, "
                 "class-balanced batches, a lower learning rate"

@@ -32,8 +32,10 @@ class HardNegativeSampler(Callback):
     there; it depends on the step alone. ``adaptive`` removes the need to tune the hardness: after each step, beta moves
     towards the value at which the effective number of negatives is a given ``fraction`` of all. Where negatives are
     equally hard, as at neural collapse, it rises to ``max_beta``. It also starts there, because the first steps decide
-    how many dimensions collapse, and hard negatives keep more of them alive. HSCL and HUCL add a sampler of constant
-    hardness; pass your own to the Trainer for anything else.
+    how many dimensions collapse, and hard negatives keep more of them alive. After ``duration`` it moves linearly to
+    ``beta`` over half of the remaining training, for HUCL at most to the critical hardness, so that neural collapse is
+    the minimum; give HUCL ``differentiate_weights=False`` for it. HSCL and HUCL add a sampler of constant hardness;
+    pass your own to the Trainer for anything else.
 
     A queue adds the features of past batches to the negatives, without a gradient. A warning is given if it is too
     large for the data; unsupervised, an image should not meet itself there. Checkpoints hold the queue and the adapted
@@ -45,10 +47,11 @@ class HardNegativeSampler(Callback):
     share of weight on the anchor's own class: on the first batch of an epoch and every ``log_every_n_steps`` after it.
 
     Args:
-        beta: Hardness to reach; None for that of the loss. Ignored by ``adaptive``.
+        beta: Hardness to reach; None for that of the loss.
         schedule: ``constant``, ``linear``, ``cosine`` or ``adaptive``.
         start: Hardness at the first step; None for 0, or for ``max_beta`` if ``adaptive``. Ignored by ``constant``.
-        duration: Share of training after which ``linear`` and ``cosine`` reach ``beta``, in (0, 1].
+        duration: Share of training in (0, 1] after which ``linear`` and ``cosine`` have reached ``beta``, and
+            ``adaptive`` starts to move there.
         fraction: Share of the negatives that ``adaptive`` keeps effective, in (0, 1).
         max_beta: Largest hardness of ``adaptive``.
         queue_size: Number of past features; 0 for none.
@@ -99,6 +102,7 @@ class HardNegativeSampler(Callback):
         self.queue_warmup = queue_warmup
         self._found: float | None = None
         self._adapted: float | None = None
+        self._critical = math.inf
         self._total_steps = math.inf
         self._checked, self._batch_size = False, 0
 
@@ -108,13 +112,17 @@ class HardNegativeSampler(Callback):
         Raises:
             ValueError: If ``beta`` is left to the loss and training has not started.
         """
-        if self.schedule == "adaptive":
-            return self.start if self._adapted is None else self._adapted
+        adapted = self.start if self._adapted is None else self._adapted
+        if self.schedule == "adaptive" and progress <= self.duration:
+            return adapted
         beta = self._found if self.beta is None else self.beta
         if beta is None:
             raise ValueError("beta: got None before the start of training, expected a hardness >= 0")
         if self.schedule == "constant":
             return beta
+        if self.schedule == "adaptive":
+            settled = min(1.0, 2 * (progress - self.duration) / (1 - self.duration))
+            return adapted + (min(beta, self._critical) - adapted) * settled
         share = min(1.0, progress / self.duration)
         if self.schedule == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
@@ -122,7 +130,7 @@ class HardNegativeSampler(Callback):
 
     def reset(self) -> None:
         """Clear the queue and the adapted hardness, as a fit does unless it resumes another."""
-        self._adapted, self._checked = None, False
+        self._adapted, self._checked, self._critical = None, False, math.inf
         if self.queue is not None:
             self.queue.clear()
 
@@ -139,20 +147,21 @@ class HardNegativeSampler(Callback):
             self.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the adapted hardness and the queue; all else is a function of the step."""
-        state: dict[str, Any] = {} if self._adapted is None else {"adapted": self._adapted}
+        """Return the adapted hardness, where it settles, and the queue; all else is a function of the step."""
+        adapted = {"adapted": self._adapted, "critical": self._critical}
+        state: dict[str, Any] = {} if self._adapted is None else adapted
         return state if self.queue is None else state | {"queue": self.queue.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the adapted hardness and, if this run has a queue, its features."""
-        self._adapted = state_dict.get("adapted")
+        self._adapted, self._critical = state_dict.get("adapted"), state_dict.get("critical", math.inf)
         if self.queue is not None and "queue" in state_dict:
             self.queue.load_state_dict(state_dict["queue"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the length of training, which a schedule needs."""
         self._total_steps = training_length(trainer, "step")
-        if self.schedule in ("linear", "cosine"):
+        if self.schedule in ("linear", "cosine") or (self.schedule == "adaptive" and self.duration < 1):
             check_ends(self._total_steps, f"schedule: got {self.schedule!r}")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -176,8 +185,11 @@ class HardNegativeSampler(Callback):
         if batch_idx == 0 or (every and batch_idx % every == 0):
             hardness = {} if self._found is None else {"hardness": torch.full((), loss.beta, device=pl_module.device)}
             self._log(pl_module, hardness | ({} if features is None else _statistics(loss, features)))
-        if features is not None and self.schedule == "adaptive":
+        adapts = self.schedule == "adaptive" and trainer.global_step <= self.duration * self._total_steps
+        if features is not None and adapts:
             total, count = _sums_over_processes(_statistics(loss, features, ADAPT_ON)["fraction"])
+            if self._adapted is None:
+                self._critical = _critical_beta(loss, pl_module, features)
             self._adapted = self._adapt(loss.beta, float(total / count))
         loss.queue = None
         if features is not None and self.queue is not None:
@@ -229,7 +241,7 @@ def _check_queue(size: int, per_epoch: float, loss: ContrastiveLoss, labels: Ten
     share = meets_itself(size / per_epoch)
     if share <= OFTEN:
         return
-    by_image = loss.negatives == "all" or loss.positives == "view" or bool((labels < 0).all())
+    by_image = loss.negatives == "all" or bool((labels < 0).all())
     if by_image or size > per_epoch:
         effect = (
             f"for {share:.0%} of the anchors an earlier feature of the same image is among the negatives, which drives "
@@ -251,6 +263,14 @@ def meets_itself(epochs: float) -> float:
         (0.125, 0.5, 1.0)
     """
     return epochs**2 / 2 if epochs <= 1 else 1 - max(0.0, 2 - epochs) ** 2 / 2
+
+
+def _critical_beta(loss: ContrastiveLoss, module: LightningModule, features: StepFeatures) -> float:
+    """Return the hardness up to which neural collapse is the minimum; infinite if there is none."""
+    shares, classes = features.shares, getattr(module, "num_classes", None)
+    size = len(features.z) if shares is None else sum(shares.sizes)
+    optimum = loss.hucl_optimum(classes, size) if isinstance(classes, int) else None
+    return math.inf if optimum is None else optimum.critical_beta
 
 
 def _statistics(loss: ContrastiveLoss, features: StepFeatures, max_anchors: int | None = None) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ class InitialWeights(Callback):
 
     Example:
         >>> from lightning.pytorch import Trainer
-        >>> trainer = Trainer(callbacks=[InitialWeights("lightning_logs/version_0")], logger=False)
+        >>> trainer = Trainer(callbacks=[InitialWeights("lightning_logs/hscl-digits-beta10")], logger=False)
     """
 
     def __init__(self, checkpoint: str) -> None:

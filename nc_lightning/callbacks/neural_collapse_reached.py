@@ -5,9 +5,9 @@ from dataclasses import replace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.callbacks.patience import Patience
 from nc_lightning.checks import check_number
-from nc_lightning.geometry import ClassStatistics
 from nc_lightning.geometry.ideals import ideal
 
 
@@ -16,6 +16,8 @@ class NeuralCollapseReached(Patience):
 
     Each measure of a `GeometryMonitor` must be within a distance of its ideal, as in the table's column ``met``.
     ``equal_inner_product`` has no ideal, and is not checked, if there are more classes than fit on a simplex.
+    Where the minimum of the loss is not neural collapse, as that of HUCL beyond the critical hardness, training is not
+    stopped at that minimum.
 
     Args:
         nc1: Largest distance from its ideal, 0; None for that of the table, 0.01.
@@ -61,8 +63,9 @@ class NeuralCollapseReached(Patience):
         if stage == "fit":
             self.figures = None
 
-    def look(self, trainer: Trainer, epoch: int, measured: dict[str, float], stats: ClassStatistics) -> None:
+    def look(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
         """Stop after this epoch if all ideals have been met for long enough."""
+        measured, stats = monitor.results["train"], monitor.statistics["train"]
         met = []
         for key, tolerance in self.tolerances.items():
             goal = ideal(key, stats.num_classes, stats.feature_dim)
@@ -72,4 +75,4 @@ class NeuralCollapseReached(Patience):
             self.figures = {key: measured[key] for key in self.tolerances}
             trainer.should_stop = True
             figures = ", ".join(f"{key} {value:.3g}" for key, value in self.figures.items())
-            rank_zero_info(f"neural collapse: reached at epoch {epoch}, training stops: {figures}")
+            rank_zero_info(f"neural collapse: reached at epoch {monitor.epoch}, training stops: {figures}")

@@ -8,7 +8,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from nc_lightning.callbacks.geometry_monitor import GeometryMonitor
 from nc_lightning.checks import check_count
-from nc_lightning.geometry import ClassStatistics
 
 
 class Patience(Callback):
@@ -38,10 +37,10 @@ class Patience(Callback):
     def on_geometry_measured(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
         """Pass a measurement of the training set to `look` during a fit."""
         if trainer.state.fn == TrainerFn.FITTING and "train" in monitor.statistics:
-            self.look(trainer, monitor.epoch, monitor.results["train"], monitor.statistics["train"])
+            self.look(trainer, pl_module, monitor)
 
     @abstractmethod
-    def look(self, trainer: Trainer, epoch: int, measured: dict[str, float], stats: ClassStatistics) -> None:
+    def look(self, trainer: Trainer, pl_module: LightningModule, monitor: GeometryMonitor) -> None:
         """Judge a measurement of the training set."""
 
     def is_over(self, met: bool) -> bool:

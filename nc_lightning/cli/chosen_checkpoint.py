@@ -8,7 +8,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from nc_lightning.io.atomic import short_path
 from nc_lightning.io.checkpoints import check_checkpoint, checkpoints_below, newest_first, newest_whole
-from nc_lightning.io.last_checkpoint import find_last, named_folders
+from nc_lightning.io.last_checkpoint import checkpoint_folders, find_last, is_of_run, log_folders
+from nc_lightning.io.run_folder import folder_of_run
 from nc_lightning.reports.record import FILE_NAME
 
 
@@ -26,17 +27,44 @@ def chosen_checkpoint(subcommand: str, config: Any) -> str | None:
     path: str | None = config.get("ckpt_path")
     if path == "last":
         # Lightning would search only this run's own, new folder, and silently train from scratch.
-        path = find_last(config.trainer.default_root_dir, *named_folders(config), resuming=resuming)
+        path = _last(config, resuming)
         if path is None:
+            of = f" of {config.name!r}" if config.name else ""
             if not resuming:
-                raise FileNotFoundError("--ckpt_path: got 'last', expected a run here that left a whole checkpoint")
-            rank_zero_info("--ckpt_path last: there is no whole checkpoint yet, starting from scratch")
+                raise FileNotFoundError(
+                    f"--ckpt_path: got 'last', expected a run{of} here that left a whole checkpoint"
+                )
+            rank_zero_info(f"--ckpt_path last: there is no whole checkpoint{of} yet, starting from scratch")
     elif path is None and not resuming:
         path = _of_the_run(config)
         rank_zero_info(f"--ckpt_path: none given, using that of the config's run, {short_path(path)}")
     if path and path not in ("best", "hpc", "registry"):
         check_checkpoint(path, config.model.class_path, resuming)
     return path
+
+
+def evaluated_run(subcommand: str, config: Any) -> Path | None:
+    """Return the folder of the run whose checkpoint is evaluated; None for a fit, or a checkpoint outside of runs."""
+    return None if subcommand == "fit" or config.ckpt_path is None else folder_of_run(config.ckpt_path)
+
+
+def check_named_run(subcommand: str, config: Any) -> None:
+    """Check that the name of an evaluated run is that of the run whose checkpoint is used.
+
+    Raises:
+        ValueError: If the checkpoint is in the folder of a run of another name.
+    """
+    run = evaluated_run(subcommand, config)
+    if run is not None and config.name and not is_of_run(Path(config.ckpt_path), config.name):
+        raise ValueError(
+            f"--name: got {config.name!r}, expected none or {run.name!r}, the run of the checkpoint: {subcommand} "
+            f"writes to {short_path(run / subcommand)!r}"
+        )
+
+
+def _last(config: Any, resuming: bool) -> str | None:
+    folders, own = log_folders(config), checkpoint_folders(config)
+    return find_last(config.trainer.default_root_dir, *folders, name=config.name, own=own, resuming=resuming)
 
 
 def _of_the_run(config: Any) -> str:

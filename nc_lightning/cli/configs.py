@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nc_lightning.cli.config_nesting import check_nesting
+from nc_lightning.did_you_mean import did_you_mean
 
 
 def config_folder() -> Path:
@@ -38,7 +39,16 @@ def find_config(name: str, argument: str = "--config", folder: str = "") -> str:
     others = ", ".join(other for other in shipped_configs() if other.rpartition("/")[0] == folder)
     raise FileNotFoundError(
         f"{argument}: got {name!r}, expected a file that exists{f' or a shipped one ({others})' if others else ''}"
+        f"{did_you_mean(name, [*_configs_next_to(name), *shipped_configs()])}"
     )
+
+
+def _configs_next_to(name: str) -> list[str]:
+    folder = Path(name).parent
+    try:
+        return [str(folder / path.name) for ending in ("*.yaml", "*.yml") for path in folder.glob(ending)]
+    except OSError:
+        return []
 
 
 def shipped_configs() -> list[str]:

@@ -1,4 +1,7 @@
-"""User errors: the exceptions that bad input raises, reported on one line."""
+"""User errors: the exceptions that bad input raises, explained on one line.
+
+This module does not load Lightning, which ``nc-measure`` does not need.
+"""
 
 import os
 import re
@@ -6,22 +9,22 @@ import select
 import sys
 import threading
 import traceback
+from argparse import ArgumentError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentError
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessRaisedException
 
 from nc_lightning.checks import one_line
+from nc_lightning.cli.command_error import CommandError
 
-USER_ERRORS = (
-    *(ArgumentError, ValueError, TypeError, OSError, ModuleNotFoundError, MisconfigurationException, RuntimeError),
-    AttributeError,
+_USER_ERRORS = (
+    *(ArgumentError, ValueError, TypeError, OSError, ModuleNotFoundError, RuntimeError, AttributeError),
+    ProcessRaisedException,
 )
-"""Exceptions that bad input may raise; see `is_user_error`."""
+"""Exceptions that bad input may raise, next to Lightning's MisconfigurationException; see `is_user_error`."""
 
 _SIGPIPE = 141
 """Exit code of a program whose output pipe was closed."""
@@ -37,40 +40,45 @@ _GIVEN = re.compile(r"^\s*Given value: (?:NestedArg\(key='[^']*', val=(.*)\)|(?!
 _INTERNAL = re.compile(
     r"argument of type '\w+' is not iterable|'\w+' object has no attribute '\w+'|unhashable type: '\w+'"
 )
+_OF_CHECKPOINT = re.compile(r"^RunCheckpoint: got monitor ")
 _LINK = re.compile(r"Call to compute_fn of link .* failed: ", re.DOTALL)
 
 
 @contextmanager
 def errors_on_one_line(command: str) -> Iterator[None]:
-    """Exit with code 2 and one line on stderr on bad input; ``NC_DEBUG=1`` shows the traceback.
+    """Raise a `CommandError` with one line on bad input; with ``NC_DEBUG=1``, the exception itself.
 
-    It decorates the ``main`` of each command; tests and notebooks call ``main`` with the command line as a list. When
-    the reader of a pipe has gone away (``| head``), the command exits silently.
+    It decorates the ``main`` of each command, which notebooks call with the command line as a list; console scripts
+    print the line and exit, see `exit_on_error`. When the reader of a pipe has gone away (``| head``), the command
+    exits silently. After ``--help`` and the like, it returns None instead of ending the program.
 
     Raises:
-        SystemExit: Instead of the exception for bad input.
+        CommandError: Instead of the exception for bad input, which is its cause.
 
     Example:
         >>> with errors_on_one_line("nc-measure"):
         ...     raise ValueError("num_classes: got 1")
         Traceback (most recent call last):
         ...
-        SystemExit: 2
+        nc_lightning.cli.command_error.CommandError: num_classes: got 1
     """
     in_threads = threading.excepthook
     threading.excepthook = lambda args: None if _is_of_a_writer(args) else in_threads(args)
     try:
         yield
         sys.stdout.flush()
-    except (*USER_ERRORS, ProcessRaisedException) as raised:
+    except SystemExit as ended:
+        if ended.code or type(ended) is not SystemExit:  # a subclass ends a worker that a signal has stopped
+            raise
+    except Exception as raised:
         error = _of_its_process(raised)
+        if not isinstance(error, _USER_ERRORS) and type(error).__name__ != "MisconfigurationException":
+            raise
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             raise SystemExit(_SIGPIPE) from None
         if os.environ.get("NC_DEBUG") == "1" or not is_user_error(error):
             raise
-        # A single write: several processes print at the same time.
-        print(f"{command}: error: {_printable(explain(error))}\n", end="", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise CommandError(_printable(explain(error)), command) from error
     finally:
         threading.excepthook = in_threads
 
@@ -92,9 +100,8 @@ def is_user_error(error: BaseException) -> bool:
 def _of_its_process(error: BaseException) -> BaseException:
     """Return the error that ended a spawned or forked process, parsed from its traceback; other errors unchanged."""
     if isinstance(error, ProcessRaisedException):
-        kinds: dict[str, Any] = {
-            kind.__name__: kind for kind in USER_ERRORS if kind not in (RuntimeError, AttributeError, ArgumentError)
-        }
+        kinds: dict[str, Any] = {kind.__name__: kind for kind in (ValueError, TypeError, OSError, ModuleNotFoundError)}
+        kinds["MisconfigurationException"] = ValueError
         text = str(error)
         heads = [head for head in re.finditer(r"^(?:\w+\.)*(\w+): ", text, re.MULTILINE) if head[1] in kinds]
         if heads:
@@ -119,14 +126,19 @@ def explain(error: BaseException) -> str:
         >>> explain(ValueError("first\n  second"))
         'first; second'
     """
-    text = _LINK.sub("", str(error))
+    text = _OF_CHECKPOINT.sub("--checkpoint.monitor: got ", _LINK.sub("", str(error)))
     if text.startswith(_STATE_DICT):
         return f"--ckpt_path: the checkpoint does not fit the configured model: {one_line(text.partition(':')[2])}"
     if text.startswith(_NO_BACKEND):
         return (
             f"--trainer.strategy: {one_line(text)}; use a torch with it, or a strategy with process_group_backend gloo"
         )
-    keys = ".".join(_KEY.findall(text))
+    keys = ".".join(dict.fromkeys(_KEY.findall(text)))  # each type of a union that was tried repeats its keys
+    if keys or "Expected a dot import path" in text:
+        from nc_lightning.cli.suggestions import parser_message  # noqa: PLC0415 - loads Lightning
+
+        if (message := parser_message(keys, text)) is not None:
+            return message
     given = _GIVEN.search(text)
     lines = (line for line in text.splitlines() if not _SKIPPED.match(line))
     reasons = [one_line(re.sub(r"^\s*-\s+", "", _FRAME.sub("", _KEY.sub("", line)))) for line in lines]

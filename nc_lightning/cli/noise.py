@@ -16,7 +16,16 @@ _WARNINGS = (
     ".*WeightAveraging callback with a model that overrides.*",  # objectives shard only under FSDP2
     ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 under torch >= 2.13
 )
-_MESSAGES = re.compile("💡 Tip|[GT]PU available: False")
+_MESSAGES = re.compile(
+    "💡 Tip|[GT]PU available: False"
+    "|LOCAL_RANK: "  # which the line on the GPU says
+    r"|`Trainer\.fit` stopped: `max_epochs="  # as asked
+    "|Restored all states|Loaded model weights|-{100}"  # the line before has announced it
+)
+_LOGGERS = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.pytorch.accelerators.cuda",
+)
 
 
 @contextmanager
@@ -29,12 +38,14 @@ def without_noise() -> Iterator[None]:
     """
     for message in _WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(_tells_something)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(_tells_something)
     try:
         yield
     finally:
-        logger.removeFilter(_tells_something)
+        for logger in loggers:
+            logger.removeFilter(_tells_something)
 
 
 def _tells_something(record: logging.LogRecord) -> bool:

@@ -1,15 +1,15 @@
 """The command ``nc-report``: rebuild the report of a run, or compare several runs.
 
-nc-report lightning_logs/version_0
-nc-report lightning_logs/version_0 lightning_logs/version_1 --output comparison.html
+nc-report lightning_logs/hscl-digits-beta10
+nc-report lightning_logs/scl-digits lightning_logs/hscl-digits-beta10 --output comparison.html
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from nc_lightning.cli.commands import report_parser
+from nc_lightning.cli.commands import nc_report, report_parser
 from nc_lightning.cli.errors import errors_on_one_line
-from nc_lightning.io.atomic import replace_file, unused_path
+from nc_lightning.io.atomic import errors_of, replace_file, unused_path
 from nc_lightning.reports.html import report_html
 from nc_lightning.reports.record import RunRecord
 
@@ -32,7 +32,8 @@ def main(args: Sequence[str] | None = None) -> Path:
     else:
         # The report is built from the record in its folder, so replacing it loses nothing.
         path = runs[0] / "report.html" if runs[0].is_dir() else runs[0].with_suffix(".html")
-    replace_file(path, report_html(records))
+    with errors_of("--output", path):
+        replace_file(path, report_html(records))
     print(f"report: {path}")
     return path
 
@@ -48,4 +49,4 @@ def _told_apart(runs: list[Path], names: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    nc_report()

@@ -1,7 +1,7 @@
 """The table at the end of a command: each measure next to its ideal, and the files of the run."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
@@ -12,26 +12,26 @@ from rich.console import Console
 from rich.table import Table
 
 from nc_lightning.callbacks import GeometryMonitor, RunCheckpoint, TensorBoardDashboard
-from nc_lightning.geometry import MEASURES, ideal
+from nc_lightning.geometry import MEASURES
 from nc_lightning.io.atomic import short_path
 from nc_lightning.private_apis.lightning import latest_checkpoint
-from nc_lightning.reports.tables import format_value, geometry_table
+from nc_lightning.reports.layers import OUTPUT, by_layer, layers_table
+from nc_lightning.reports.tables import format_value, geometry_table, goal_texts, print_table, set_of
 
 
 def print_summary(trainer: Trainer, module: LightningModule) -> None:
-    """Print the table of the trainer's `GeometryMonitor`, the losses next to their bound, and the files of a fit.
+    """Print the tables of the trainer's `GeometryMonitor`, the losses next to their bound, and what was written where.
 
     Only rank 0 prints.
     """
     if not trainer.is_global_zero:
         return
-    console = Console(soft_wrap=True)  # keeps paths on one line to copy, even if the output is not a terminal
-    table = _measured(trainer, module)
-    if table is not None:
-        console.print(table)
-    if trainer.state.fn == TrainerFn.FITTING:
-        for line in _left(trainer):
-            console.print(line)
+    for table in _measured(trainer, module):
+        print_table(table)
+    # Paths stay whole to copy: on one line, and with brackets, which are markup to rich.
+    console = Console(soft_wrap=True, markup=False)
+    for line in [*(_saved(trainer) if trainer.state.fn == TrainerFn.FITTING else ()), *_logs(trainer)]:
+        console.print(line)
 
 
 def model_line(module: LightningModule) -> str:
@@ -51,8 +51,8 @@ def model_line(module: LightningModule) -> str:
     return f"{type(module).__name__}: {', '.join(counts)} parameters"
 
 
-def _left(trainer: Trainer) -> Iterator[str]:
-    """Yield a line for each file or folder that a fit has written and that exists."""
+def _saved(trainer: Trainer) -> Iterator[str]:
+    """Yield a line for each checkpoint and report that a fit has written and that exists."""
     folder: Path | None = getattr(trainer, "run_folder", None)
     saving = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
     saving.sort(key=lambda c: not isinstance(c, RunCheckpoint))  # last.ckpt of any other may be an earlier state
@@ -75,38 +75,39 @@ def _left(trainer: Trainer) -> Iterator[str]:
     report = next((path for path in reports if path), folder / "report.html" if folder and reports else None)
     if report is not None and report.is_file():
         yield f"report: {short_path(report)}"
+
+
+def _logs(trainer: Trainer) -> Iterator[str]:
+    """Yield a line for the folder of the run, if it exists, and one for the TensorBoard of all runs next to it."""
+    folder: Path | None = getattr(trainer, "run_folder", None)
     if folder is not None and folder.is_dir():
         yield f"logs: {short_path(folder)}"
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger) and any(Path(logger.log_dir).glob("events.out.tfevents.*")):
-            yield f"see them: tensorboard --logdir {shlex.quote(short_path(logger.log_dir))}"
+            yield f"see them: tensorboard --logdir {shlex.quote(short_path(Path(logger.root_dir)))}"
 
 
-def _measured(trainer: Trainer, module: LightningModule) -> Table | None:
+def _measured(trainer: Trainer, module: LightningModule) -> list[Table]:
+    """Return the table of measures, and that of the layers if there are several."""
     monitors = [c for c in trainer.callbacks if isinstance(c, GeometryMonitor)]  # type: ignore[attr-defined]
     values = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    results = monitors[0].results or _by_set(values) if monitors else {}
+    # A monitor that ran in other processes leaves what it logged.
+    results = (monitors[0].by_layer or by_layer(values)) if monitors else {}
     num_classes = monitors[0].num_classes or getattr(module, "num_classes", None) if monitors else None
-    if not results or num_classes is None:
-        return None
+    if OUTPUT not in results or num_classes is None:
+        return []
     headline, feature_dim = monitors[0].measures == "headline", getattr(module, "feature_dim", num_classes - 1)
-    table = geometry_table(results, num_classes, feature_dim, headline)
+    own = monitors[0].own_ideals(module)
+    table = geometry_table(results[OUTPUT], num_classes, feature_dim, headline, own)
     losses = monitors[0].losses(trainer)
     if losses:
         table.add_section()
-    blanks = [""] * (len(results) - 1)
+    sets = list(results[OUTPUT])
     for key, value in losses.items():
-        goal = ideal(key, num_classes, feature_dim)
+        column = set_of(key) if set_of(key) in sets else sets[0]
+        goals = goal_texts(key, num_classes, feature_dim, own)
         words = MEASURES[key].headline if key in MEASURES else ""
-        table.add_row(key, format_value(value), *blanks, "" if goal is None else goal.text, "", words)
-    return table
-
-
-def _by_set(values: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Return the results of a monitor that ran in other processes, from the metrics that Lightning returns."""
-    results: dict[str, dict[str, float]] = {}
-    for key, value in values.items():
-        if key.startswith("geometry/"):
-            _, name, measure = key.split("/", 2)
-            results.setdefault(name, {})[measure] = value
-    return results
+        cells = [format_value(value) if name == column else "" for name in sets]
+        table.add_row(key, *cells, *goals, "", words)
+    layers = [layers_table(results, num_classes, monitors[0].feature_dims)] if len(results) > 1 else []
+    return [*layers, table]

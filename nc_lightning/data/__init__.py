@@ -6,6 +6,7 @@ from nc_lightning.data.samplers import ClassBalancedBatchSampler, RandomBatchSam
 from nc_lightning.data.sources.arrays import ArrayDataModule
 from nc_lightning.data.sources.digits import DigitPairsDataModule, DigitsDataModule, load_digits
 from nc_lightning.data.sources.folders import ImageFolderDataModule
+from nc_lightning.data.sources.hugging_face import HuggingFaceDataModule
 from nc_lightning.data.sources.latent_class import LatentClassDataModule
 from nc_lightning.data.sources.tiny_imagenet import TinyImageNetDataModule
 from nc_lightning.data.sources.torchvision_sets import (
@@ -14,6 +15,7 @@ from nc_lightning.data.sources.torchvision_sets import (
     FashionMNISTDataModule,
     STL10DataModule,
 )
+from nc_lightning.data.sources.web_dataset import WebDatasetDataModule
 
 __all__ = [
     "ArrayDataModule",
@@ -23,6 +25,7 @@ __all__ = [
     "DigitPairsDataModule",
     "DigitsDataModule",
     "FashionMNISTDataModule",
+    "HuggingFaceDataModule",
     "ImageFolderDataModule",
     "LatentClassDataModule",
     "RandomBatchSampler",
@@ -30,6 +33,7 @@ __all__ = [
     "SimCLR",
     "StratifiedBatchSampler",
     "TinyImageNetDataModule",
+    "WebDatasetDataModule",
     "concatenate_views",
     "load_digits",
 ]

@@ -72,6 +72,10 @@ class SimCLR:
         self.flip = flip
         self.blur = blur
 
+    def __repr__(self) -> str:
+        values = (f"{name}={getattr(self, name):g}" for name in ("strength", "smallest_crop", "flip", "blur"))
+        return f"{type(self).__name__}({', '.join(values)})"
+
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Augment a batch; the generator must be on the device of the images."""
         if x.ndim != 4 or x.shape[1] not in (1, 3):

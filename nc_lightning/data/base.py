@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from nc_lightning.checks import check_choice, check_count
 from nc_lightning.data.augmentation import SimCLR
@@ -25,10 +26,21 @@ from nc_lightning.data.samplers import (
 from nc_lightning.data.summary import PassedOver, summarize
 from nc_lightning.data.views import Augmentation, Views
 from nc_lightning.distributed.collectives import own_batches, rank_and_world_size
+from nc_lightning.options import SignatureWithOptions
 
 Batches = Literal["balanced", "random", "stratified"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class BatchOptions(TypedDict, total=False):
+    """Arguments of `LabeledDataModule`, except the batch size."""
+
+    batches: Batches
+    seed: int
+    classes_per_batch: int | None
+    views: int
+    augmentation: Augmentation | None
 
 
 class LabeledDataModule(LightningDataModule):
@@ -51,6 +63,7 @@ class LabeledDataModule(LightningDataModule):
         std: Standard deviation (channels,) of the training images.
         origins: Origin of the inputs of each split, for the summary.
         passed_over: Counts of skipped files and arrays, for the summary.
+        predict_splits: Splits of `predict_dataloader`; None for the training set. `PredictionWriter` sets it.
 
     Raises:
         ValueError: If an argument is out of its range, or, at `setup`, if the augmentation normalizes images (the data
@@ -60,6 +73,7 @@ class LabeledDataModule(LightningDataModule):
     num_classes: int
     input_shape: tuple[int, ...]
     class_names: list[str] | None = None
+    __signature__ = SignatureWithOptions()
 
     def __init__(
         self,
@@ -90,6 +104,7 @@ class LabeledDataModule(LightningDataModule):
         self.num_workers = 0
         self.origins: dict[Split, str] = {}
         self.passed_over = PassedOver()
+        self.predict_splits: Sequence[Split] | None = None
         self._splits: dict[Split, Any] = {}
 
     @abstractmethod
@@ -140,6 +155,14 @@ class LabeledDataModule(LightningDataModule):
                 return Preprocess(trained.mean, trained.std)
         return Preprocess(self.mean, self.std)
 
+    def class_counts(self) -> list[int] | None:
+        """Return the training views of each class, known after `setup`; None if batches hold classes equally often."""
+        labels = self._splits["train"].labels
+        if self.batches == "balanced" or int(labels.min()) < 0:
+            return None
+        counts: list[int] = labels.bincount(minlength=self.num_classes).tolist()
+        return None if min(counts) == max(counts) else [self.views * count for count in counts]
+
     @property
     def num_training_samples(self) -> int:
         """Return the number of inputs in the training set, known after `setup`."""
@@ -158,9 +181,11 @@ class LabeledDataModule(LightningDataModule):
         """Return the training set without augmentation, each input once, in a fixed order, to measure geometry on."""
         return self._evaluation_loader("train")
 
-    def predict_dataloader(self) -> BatchLoader:
-        """The batches of `geometry_dataloader`."""
-        return self.geometry_dataloader()
+    def predict_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """Return the training set, or each of the `predict_splits`, in a fixed order and without augmentation."""
+        if self.predict_splits is None:
+            return self.geometry_dataloader()
+        return [self._evaluation_loader(split) for split in self.predict_splits]
 
     def val_dataloader(self) -> BatchLoader:
         """Return the validation set in a fixed order."""

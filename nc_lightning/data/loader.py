@@ -116,13 +116,12 @@ class BatchLoader:
                 f"skipped {len(self.unreadable)} images that cannot be read, the first one {self.unreadable[0]}"
             )
 
-    def paths(self, num_batches: int) -> list[Path] | None:
-        """Return the files of the first batches in a fixed order, after a pass over them; None without files."""
-        if self.images.paths is None or isinstance(self.sampler, EpochSampler):
+    def indices(self, batch_idx: int) -> list[int] | None:
+        """Return the indices of a batch that was read, without unreadable inputs; None if the order is random."""
+        if isinstance(self.sampler, EpochSampler):
             return None
-        left_out = {file.path for file in self.unreadable}
-        paths = [self.images.paths[i] for batch in self.sampler[:num_batches] for i in batch]
-        return [path for path in paths if path not in left_out]
+        left_out, paths = {file.path for file in self.unreadable}, self.images.paths
+        return [i for i in self.sampler[batch_idx] if paths is None or paths[i] not in left_out]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch, and the number of its batches that have been yielded."""

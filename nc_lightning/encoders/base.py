@@ -22,7 +22,7 @@ class _AnyModule(ABCMeta):
 class Encoder(nn.Module, metaclass=_AnyModule):
     """Base class of the encoders, which map inputs (N, ...) to features h (N, out_features).
 
-    An objective accepts any `torch.nn.Module` with an integer ``out_features``.
+    An objective accepts any `torch.nn.Module`; the attribute saves it from a forward pass to size the projector.
 
     Attributes:
         out_features: Width of h.

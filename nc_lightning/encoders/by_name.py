@@ -8,6 +8,7 @@ from torch import nn
 from torchvision import models
 
 from nc_lightning.checks import one_line
+from nc_lightning.did_you_mean import did_you_mean
 from nc_lightning.encoders.base import _LayeredEncoder
 from nc_lightning.encoders.image_shape import check_image, features_of
 
@@ -37,8 +38,11 @@ class TorchvisionEncoder(_LayeredEncoder):
 
     def __init__(self, name: str, weights: str | None = None, input_shape: Sequence[int] | None = None) -> None:
         super().__init__()
-        if name not in models.list_models(module=models):
-            raise ValueError(f"name: got {name!r}, expected one of torchvision.models.list_models()")
+        known = models.list_models(module=models)
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise ValueError(f"name: got {name!r}, expected one of torchvision.models.list_models(){near}")
+        self.name = name
         self.layers = _torchvision_model(name, weights)
         last, linear = list(self.layers.named_modules())[-1]
         if not isinstance(linear, nn.Linear) or hasattr(self.layers, "aux_logits"):
@@ -86,9 +90,14 @@ class TimmEncoder(_LayeredEncoder):
             raise ImportError("TimmEncoder: got no timm; install it by pip install 'nc-lightning[timm]'") from error
         try:
             kwargs = {"in_chans": input_shape[0], "num_classes": 0, **(options or {})}
+            self.name = name
+            self.arguments = kwargs
             self.layers = timm.create_model(name, pretrained=pretrained, **kwargs)
             self.out_features = features_of(self.layers, input_shape)
         except Exception as error:
+            if str(error).startswith("Unknown model"):
+                near = did_you_mean(name, timm.list_models())
+                raise ValueError(f"name: got {name!r}, expected one of timm.list_models(){near}") from error
             raise ValueError(f"name: got {name!r} for images {tuple(input_shape)}: {one_line(error)}") from error
 
 

@@ -43,7 +43,8 @@ class ResNet(_LayeredEncoder):
         check_choice("stem", stem, Stem)
         check_choice("depth", depth, Depth)
         check_image(input_shape)
-        self.layers: nn.Module = getattr(models, f"resnet{depth}")(weights=None)
+        self.name = f"resnet{depth}"
+        self.layers: nn.Module = models.get_model(self.name, weights=None)
         self.out_features: int = self.layers.fc.in_features
         self.layers.fc = nn.Identity()
         size, stride, padding = (3, 1, 1) if stem == "cifar" else (7, 2, 3)

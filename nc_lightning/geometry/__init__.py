@@ -5,6 +5,7 @@ from nc_lightning.geometry.centers import CenterDistances, ncc_accuracy, within_
 from nc_lightning.geometry.classifier import nc3, nc3_cosine, nc3_etf, nc4_mismatches
 from nc_lightning.geometry.collapse import (
     cdnv,
+    distance_to_optimum,
     equal_inner_product,
     nc1,
     nc1_outside_span,
@@ -18,6 +19,8 @@ from nc_lightning.geometry.collapse import (
     unit_norm,
     zero_sum,
 )
+from nc_lightning.geometry.dimension import intrinsic_dimension
+from nc_lightning.geometry.discriminants import lidar, lidar_of
 from nc_lightning.geometry.etf import simplex_etf
 from nc_lightning.geometry.frames import (
     coherence_floor,
@@ -28,9 +31,19 @@ from nc_lightning.geometry.frames import (
     nc2_tight_frame,
     tight_frame_floor,
 )
+from nc_lightning.geometry.hucl import (
+    HUCLOptimum,
+    hucl_critical_beta,
+    hucl_lower_bound,
+    hucl_neural_collapse_value,
+    hucl_optimum,
+)
 from nc_lightning.geometry.ideals import Ideal, ideal, ideals_met
+from nc_lightning.geometry.imbalance import SCLOptimum, minority_collapse_ratio, scl_optimum
 from nc_lightning.geometry.measures import MEASURES, Measure
 from nc_lightning.geometry.normalization import Normalization, normalize, unit_ball, unit_sphere
+from nc_lightning.geometry.ood import nc5
+from nc_lightning.geometry.optimum import optimal_ideals, optimal_values, optimum_met
 from nc_lightning.geometry.ranks import alpha_req, effective_rank, nesum, numerical_rank, participation_ratio, rankme
 from nc_lightning.geometry.simplex_plane import simplex_plane
 from nc_lightning.geometry.spectra import (
@@ -48,7 +61,7 @@ from nc_lightning.geometry.spectra import (
     feature_rankme,
     feature_stable_rank,
 )
-from nc_lightning.geometry.spread import alignment, self_cluster, uniformity
+from nc_lightning.geometry.spread import alignment, self_cluster, uniformity, wasserstein_uniformity
 from nc_lightning.geometry.statistics import ClassStatistics
 from nc_lightning.geometry.survey import caveats, measure, statistics_measures
 
@@ -56,9 +69,11 @@ __all__ = [
     "MEASURES",
     "CenterDistances",
     "ClassStatistics",
+    "HUCLOptimum",
     "Ideal",
     "Measure",
     "Normalization",
+    "SCLOptimum",
     "alignment",
     "alpha_req",
     "caveats",
@@ -70,6 +85,7 @@ __all__ = [
     "class_mean_spectrum",
     "coherence_floor",
     "collapsed_value",
+    "distance_to_optimum",
     "effective_rank",
     "equal_inner_product",
     "equiangular_floor",
@@ -82,10 +98,18 @@ __all__ = [
     "feature_rank",
     "feature_rankme",
     "feature_stable_rank",
+    "hucl_critical_beta",
+    "hucl_lower_bound",
+    "hucl_neural_collapse_value",
+    "hucl_optimum",
     "ideal",
     "ideals_met",
+    "intrinsic_dimension",
+    "lidar",
+    "lidar_of",
     "max_cosine_floor",
     "measure",
+    "minority_collapse_ratio",
     "nc1",
     "nc1_outside_span",
     "nc1_pinv",
@@ -101,13 +125,18 @@ __all__ = [
     "nc3_cosine",
     "nc3_etf",
     "nc4_mismatches",
+    "nc5",
     "ncc_accuracy",
     "nesum",
     "normalize",
     "numerical_rank",
+    "optimal_ideals",
+    "optimal_values",
+    "optimum_met",
     "participation_ratio",
     "rankme",
     "scl_lower_bound",
+    "scl_optimum",
     "self_cluster",
     "simplex_etf",
     "simplex_plane",
@@ -118,6 +147,7 @@ __all__ = [
     "unit_ball",
     "unit_norm",
     "unit_sphere",
+    "wasserstein_uniformity",
     "within_class_variation",
     "zero_sum",
 ]

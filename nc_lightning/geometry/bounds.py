@@ -1,7 +1,8 @@
-"""Theoretical values of the losses: lower bounds, which neural collapse attains, and the value at total collapse.
+"""Theoretical values of the losses: lower bounds of SCL and UCL, and the value at total collapse.
 
 The bounds assume a link psi(t_1, ..., t_k), t = (s_negative - s_positive) / temperature, convex and non-decreasing in
-each t, features in the unit ball, and balanced classes. They hold in expectation: an unbalanced batch may be below.
+each t, and features in the unit ball. For balanced classes neural collapse attains them; they hold in expectation, so
+an unbalanced batch may be below. See `nc_lightning.geometry.hucl` for HUCL.
 """
 
 import math
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from nc_lightning.checks import check_count, check_fraction, check_number
+from nc_lightning.geometry.imbalance import DifferentiableLink, present_shares, scl_optimum
 
 
 class Mixture(Protocol):
@@ -16,6 +18,10 @@ class Mixture(Protocol):
 
     def mixture(self, t: list[float], weights: list[float], count: int = 1) -> float:
         """Return psi at values of t with weights that sum to 1, for ``count`` negatives."""
+
+
+class _SmoothMixture(Mixture, DifferentiableLink, Protocol):
+    """A link for classes of any balance."""
 
 
 class _MeanInfoNCE:
@@ -66,14 +72,16 @@ def scl_lower_bound(
     num_classes: int,
     temperature: float = 1.0,
     num_negatives: int | None = None,
-    link: Mixture | None = None,
+    link: _SmoothMixture | None = None,
     feature_dim: int | None = None,
     priors: Sequence[float] | None = None,
+    counts: Sequence[int] | None = None,
 ) -> float:
-    r"""Return the lower bound of SCL, and thus of HSCL, for balanced classes in the unit ball.
+    r"""Return the lower bound of SCL, and thus of HSCL, in the unit ball; it is attained.
 
-    It is :math:`\psi(u, \ldots, u)` with :math:`u = -C / ((C - 1) \tau)`, and is attained at neural collapse. For
-    InfoNCE in its mean form it is :math:`\log(1 + e^u)`, for any number of negatives.
+    For balanced classes it is :math:`\psi(u, \ldots, u)` with :math:`u = -C / ((C - 1) \tau)`, at neural collapse. For
+    InfoNCE in its mean form it is :math:`\log(1 + e^u)`, for any number of negatives. For unbalanced classes it is the
+    loss of `scl_optimum`.
 
     Args:
         num_classes: Number of classes C >= 2.
@@ -81,14 +89,15 @@ def scl_lower_bound(
         num_negatives: Number of negatives k, for links that sum over them; for an exact loss, all those in the batch.
         link: psi, from `nc_lightning.losses.links`; None for InfoNCE in its mean form.
         feature_dim: Dimension d of the features, checked to be at least C - 1.
-        priors: Probabilities of the classes, checked to be equal.
+        priors: Probabilities (C,) of the classes; None for equal ones.
+        counts: Samples (C,) of each class in a batch, whose exact loss is bounded, instead of ``priors``.
 
     Returns:
         The bound, in nats if psi is a logarithm.
 
     Raises:
-        ValueError: If an argument is out of its range; if the classes are unbalanced, where the loss can fall below the
-            bound; or if d < C - 1, where the bound cannot be reached.
+        ValueError: If an argument is out of its range; if d < C - 1, where the bound cannot be reached; or as in
+            `scl_optimum`, if the classes are unbalanced.
 
     Source:
         Jiang, Nguyen, Aeron, Ishwar (2023), arXiv 2311.05139, the theorem on the optimality of NC for SCL.
@@ -96,12 +105,23 @@ def scl_lower_bound(
     Example:
         >>> round(scl_lower_bound(num_classes=100), 12)
         0.31055512208
+        >>> round(scl_lower_bound(num_classes=10, priors=[10 / 19] + 9 * [1 / 19]), 12)
+        0.230657753676
     """
     _check(num_classes, temperature, num_negatives, feature_dim)
-    if priors is not None and _collisions(priors, num_classes) > 1 / num_classes + 1e-6:
-        raise ValueError(f"priors: got {list(priors)}, expected equal ones; otherwise SCL can be below the bound")
+    number = num_negatives or 1
+    if priors is not None:
+        _collisions(priors, num_classes)
+    if counts is not None:
+        if len(counts) != num_classes:
+            raise ValueError(f"counts: got {len(counts)} numbers, expected one for each of the {num_classes} classes")
+        number = num_negatives or sum(counts) - max(counts)
+    if priors is not None or counts is not None:
+        shares = present_shares(priors, counts)
+        if len(shares) < num_classes or shares.max() > (1 + 1e-9) * shares.min():
+            return scl_optimum(priors, counts, temperature, link, num_negatives).loss
     u = -num_classes / ((num_classes - 1) * temperature)
-    return (link or _MeanInfoNCE()).mixture([u], [1.0], num_negatives or 1)
+    return (link or _MeanInfoNCE()).mixture([u], [1.0], number)
 
 
 def ucl_lower_bound(
@@ -113,12 +133,14 @@ def ucl_lower_bound(
     feature_dim: int | None = None,
     priors: Sequence[float] | None = None,
     positives: str = "label",
+    drawn_from: int | None = None,
 ) -> float:
     """Return the lower bound of UCL, with positives of the same class, for balanced classes in the unit ball.
 
     A negative is of the anchor's class with probability q (a collision); at neural collapse it then has t = 0, and
-    t = u = -C / ((C - 1) temperature) otherwise. The bound is the expectation of psi over the number m ~ Binomial(k, q)
-    of collisions or, in the limit of many negatives, psi of the mixture with weights q and 1 - q.
+    t = u = -C / ((C - 1) temperature) otherwise. The bound is the expectation of psi over the number m of collisions,
+    which is binomial for independent draws and hypergeometric for draws without replacement, or, in the limit of many
+    negatives, psi of the mixture with weights q and 1 - q.
 
     Args:
         num_classes: Number of classes C >= 2.
@@ -131,6 +153,8 @@ def ucl_lower_bound(
         priors: Probabilities of the classes. Unequal ones are supported for a single negative only, with a bound that
             is not tight: r psi(0) + (1 - r) psi(-1 / ((1 - r) temperature)), with r the probability of a collision.
         positives: Kind of positives, checked to be ``label``.
+        drawn_from: Number of negatives in the batch that k are drawn from without replacement, q of them of the
+            anchor's class; all are drawn if there are fewer than k. None for independent draws.
 
     Returns:
         The bound, in nats if psi is a logarithm.
@@ -167,8 +191,18 @@ def ucl_lower_bound(
     t = [0.0, -num_classes / ((num_classes - 1) * temperature)]
     if num_negatives is None:
         return psi.mixture(t, [q, 1 - q])
-    k = num_negatives
-    return math.fsum(_binomial(k, m, q) * psi.mixture(t, [m / k, 1 - m / k], k) for m in range(k + 1))
+    if drawn_from is None:
+        k = num_negatives
+        chances = [_binomial(k, m, q) for m in range(k + 1)]
+    else:
+        check_count("drawn_from", drawn_from)
+        k, own = min(num_negatives, drawn_from), round(q * drawn_from)
+        if abs(q * drawn_from - own) > 1e-6:
+            raise ValueError(f"drawn_from: got {drawn_from}, expected one that times {q:g} is a whole number")
+        chances = [
+            math.comb(own, m) * math.comb(drawn_from - own, k - m) / math.comb(drawn_from, k) for m in range(k + 1)
+        ]
+    return math.fsum(p * psi.mixture(t, [m / k, 1 - m / k], k) for m, p in enumerate(chances) if p > 0)
 
 
 def _binomial(k: int, m: int, q: float) -> float:

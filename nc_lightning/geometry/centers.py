@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_features, check_labels, check_values
+from nc_lightning.checks import Array, as_features, as_labels, check_features, check_labels, check_values
 from nc_lightning.geometry.placement import in_float64, outside_inference
 from nc_lightning.geometry.statistics import ClassStatistics
 
@@ -49,8 +49,9 @@ class CenterDistances:
         return to_centers
 
     @torch.no_grad()
-    def update(self, z: Tensor, labels: Tensor) -> "CenterDistances":
+    def update(self, z: Array, labels: Array) -> "CenterDistances":
         """Add a batch in place; arguments and errors are those of `ClassStatistics.update`. Return self."""
+        z, labels = as_features(z), as_labels(labels)
         check_features(z)
         check_labels(labels, len(z))
         place = self.centers.means.device

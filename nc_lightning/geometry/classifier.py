@@ -6,7 +6,7 @@ A classifier is given by its weight (C, d) and bias (C,). Absent classes are ign
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_features, check_finite
+from nc_lightning.checks import Array, as_features, check_features, check_finite
 from nc_lightning.geometry.centers import CenterDistances
 from nc_lightning.geometry.collapse import distance_to_etf, separated
 from nc_lightning.geometry.placement import in_float64
@@ -38,14 +38,15 @@ def check_classifier(weight: Tensor, bias: Tensor | None, num_classes: int, feat
         check_finite(bias[:, None], "bias")
 
 
-def _centered_rows(stats: ClassStatistics, weight: Tensor) -> Tensor:
+def _centered_rows(stats: ClassStatistics, weight: Array) -> Tensor:
     """Return the rows of the present classes minus their mean."""
+    weight = as_features(weight, "weight")
     check_classifier(weight, None, stats.num_classes, stats.feature_dim)
     rows = in_float64(weight.detach(), stats.means.device)[stats.present]
     return rows - rows.mean(0)
 
 
-def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
+def nc3(stats: ClassStatistics, weight: Array) -> Tensor:
     """Compute NC3, self-duality: Frobenius distance between classifier and centered class means, both at unit norm.
 
     The mean of the rows is subtracted, which does not change the output of a softmax.
@@ -79,7 +80,7 @@ def nc3(stats: ClassStatistics, weight: Tensor) -> Tensor:
     return distance
 
 
-def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:
+def nc3_etf(stats: ClassStatistics, weight: Array) -> Tensor:
     """Compute the distance between the unit-norm matrix W M^T and that of a simplex ETF.
 
     W are the centered rows of the classifier, M the centered class means. Args and errors are those of `nc3`. Range
@@ -93,7 +94,7 @@ def nc3_etf(stats: ClassStatistics, weight: Tensor) -> Tensor:
     return distance_to_etf(_centered_rows(stats, weight) @ stats.centered_class_means.T)
 
 
-def nc3_cosine(stats: ClassStatistics, weight: Tensor) -> Tensor:
+def nc3_cosine(stats: ClassStatistics, weight: Array) -> Tensor:
     """Compute one minus the cosine between classifier row and centered class mean, averaged over classes.
 
     Args and errors are those of `nc3`. Range [0, 2], ideal 0; NaN if all class means coincide.
@@ -106,7 +107,7 @@ def nc3_cosine(stats: ClassStatistics, weight: Tensor) -> Tensor:
     return (1 - torch.cosine_similarity(_centered_rows(stats, weight), stats.centered_class_means, eps=0.0)).mean()
 
 
-def nc4_mismatches(z: Tensor, weight: Tensor, bias: Tensor | None, centers: CenterDistances) -> Tensor:
+def nc4_mismatches(z: Array, weight: Array, bias: Array | None, centers: CenterDistances) -> Tensor:
     """Check for each feature whether the classifier disagrees with the nearest class center.
 
     Args:
@@ -132,6 +133,8 @@ def nc4_mismatches(z: Tensor, weight: Tensor, bias: Tensor | None, centers: Cent
         tensor([ True,  True,  True, False])
     """
     stats = centers.centers
+    z, weight = as_features(z), as_features(weight, "weight")
+    bias = None if bias is None else as_features(bias, "bias")
     check_classifier(weight, bias, stats.num_classes, stats.feature_dim)
     place = stats.means.device
     with torch.autocast(place.type, enabled=False):

@@ -142,7 +142,10 @@ def cdnv(stats: ClassStatistics) -> Tensor:
 
 
 def nc2_equinorm(stats: ClassStatistics) -> Tensor:
-    """Compute the coefficient of variation of the centered class means' norms. Range [0, sqrt(C - 1)], ideal 0.
+    """Compute the coefficient of variation of the centered class means' norms. Range [0, sqrt(C/2 - 1)], ideal 0.
+
+    The largest value is that of two opposite means with all others at their center: no norm can exceed the sum of the
+    others.
 
     Source:
         Papyan, Han, Donoho (2020), NC2, with the population standard deviation.
@@ -212,6 +215,43 @@ def distance_to_etf(products: Tensor) -> Tensor:
     etf = torch.eye(classes, dtype=products.dtype, device=products.device) - 1 / classes
     distance: Tensor = torch.linalg.matrix_norm(
         products / torch.linalg.matrix_norm(products) - etf / (classes - 1) ** 0.5
+    )
+    return distance
+
+
+def distance_to_optimum(stats: ClassStatistics, gram: Tensor) -> Tensor:
+    """Compute the Frobenius distance from the Gram matrix of the class means to an optimal one, both at unit norm.
+
+    Range [0, sqrt(2)], ideal 0; NaN if all means are zero. The means are not centered, unlike those of `nc2_etf`: the
+    loss determines their inner products, and for unbalanced classes their sum is not zero.
+
+    Args:
+        stats: Statistics with P present classes.
+        gram: Optimal Gram matrix (P, P), as in `SCLOptimum`.
+
+    Returns:
+        The distance, a scalar in float64.
+
+    Raises:
+        ValueError: If ``gram`` does not fit the present classes.
+
+    Source:
+        `nc2_etf`, with the optimum of `scl_optimum` instead of the simplex ETF.
+
+    Example:
+        >>> from nc_lightning.geometry import scl_optimum, simplex_etf
+        >>> stats = ClassStatistics(4, 3).update(simplex_etf(4, 3), torch.arange(4))
+        >>> round(distance_to_optimum(stats, scl_optimum(counts=[9, 9, 9, 9]).gram).item(), 6)
+        0.0
+    """
+    means = stats.class_means
+    if gram.shape != (len(means), len(means)):
+        raise ValueError(
+            f"gram: got shape {tuple(gram.shape)}, expected ({len(means)}, {len(means)}) for the classes with samples"
+        )
+    products, gram = means @ means.T, gram.to(means)
+    distance: Tensor = torch.linalg.matrix_norm(
+        products / torch.linalg.matrix_norm(products) - gram / torch.linalg.matrix_norm(gram)
     )
     return distance
 

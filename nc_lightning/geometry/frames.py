@@ -80,7 +80,10 @@ def coherence_floor(num_classes: int, feature_dim: int) -> float:
 
 
 def equiangular_floor(num_classes: int, feature_dim: int) -> float:
-    """Return the smallest `nc2_equiangular` of C unit vectors in d dimensions that sum to zero: 0 up to C = d + 1.
+    """Return the smallest `nc2_equiangular` of C centered class means of equal norm in d dimensions: 0 up to C = d + 1.
+
+    Means of unequal norms can be below it for C > d + 1: 19 means at 1 and one at -19 have 0.6, where the floor is
+    0.9986. `ideal` therefore returns no ideal for `nc2_equiangular` there.
 
     Source:
         Welch (1974): the mean squared cosine is at least (C - d) / (d (C - 1)), and the mean cosine -1/(C - 1).

@@ -80,13 +80,25 @@ def ideals_met(measured: Mapping[str, float], num_classes: int, feature_dim: int
         >>> ideals_met({"nc1": 0.0, "nc2_etf": 0.0, "effective_rank": 9.0}, num_classes=10, feature_dim=9)
         {'nc1': True, 'nc2_etf': True, 'effective_rank': True}
     """
-    at_ideal = {
-        key: goal.met(value)
-        for key, value in measured.items()
-        if (goal := ideal(key, num_classes, feature_dim)) is not None
-    }
-    collapsed = at_ideal.get("nc1", False) and at_ideal.get("nc2_etf", False)
-    return {key: near and (collapsed or MEASURES[key].alone) for key, near in at_ideal.items()}
+    goals = {key: goal for key in measured if (goal := ideal(key, num_classes, feature_dim)) is not None}
+    return goals_met(measured, goals, "nc2_etf")
+
+
+def goals_met(measured: Mapping[str, float], goals: Mapping[str, Ideal], distance: str) -> dict[str, bool]:
+    """Check which measures meet their goals; most count only if ``nc1`` and a distance of the class means do too.
+
+    Args:
+        measured: Measures by key.
+        goals: Ideals by key; measures without one are left out.
+        distance: Key of the distance of the class means from those that the goals describe.
+
+    Example:
+        >>> goals_met({"nc1": 0.0, "zero_sum": 0.0}, {"zero_sum": Ideal(0.0, 0.02, "0")}, "nc2_etf")
+        {'zero_sum': False}
+    """
+    near = {key: goals[key].met(value) for key, value in measured.items() if key in goals}
+    collapsed = near.get("nc1", False) and near.get(distance, False)
+    return {key: at_goal and (collapsed or MEASURES[key].alone) for key, at_goal in near.items()}
 
 
 def _tolerance(key: str, at_most: float, value: float, num_classes: int, feature_dim: int) -> float:

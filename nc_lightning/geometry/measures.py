@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from torch import Tensor
 
-from nc_lightning.geometry import centers, collapse, frames, spectra
+from nc_lightning.geometry import centers, collapse, discriminants, frames, spectra, spread
 from nc_lightning.geometry.centers import CenterDistances
 from nc_lightning.geometry.statistics import ClassStatistics
 
@@ -28,9 +28,10 @@ class Measure:
         group: Group of charts in the dashboard; None for no chart.
         headline: Description in the short table (at most 20 characters); empty to leave it out of that table.
         of: Input of the measure: ``statistics`` of classes, distances to class ``centers``, a linear ``classifier``,
-            or the training ``loss``.
+            the ``optimum`` of the loss, the training ``loss``, out-of-distribution features (``ood``), or distances to
+            nearest ``neighbors``.
         ideal: Value at neural collapse; ``rank`` for min(C - 1, d); None for a measure without an ideal.
-        floor: Function that returns the ideal as the smallest possible value for C classes in d dimensions.
+        floor: Function that returns the ideal as the smallest possible value for C collapsed classes in d dimensions.
         defined: Function that returns whether there is an ideal for C classes in d dimensions; None for always.
         alone: Whether meeting the ideal is meaningful if ``nc1`` and ``nc2_etf`` are not at theirs.
         label_free: Whether the measure does not depend on labels.
@@ -43,7 +44,7 @@ class Measure:
     tolerance: float = 0.0
     group: Group = None
     headline: str = ""
-    of: Literal["statistics", "centers", "classifier", "loss"] = "statistics"
+    of: Literal["statistics", "centers", "classifier", "optimum", "loss", "ood", "neighbors"] = "statistics"
     ideal: float | Literal["rank"] | None = 0.0
     floor: Callable[[int, int], float] | None = None
     defined: Callable[[int, int], bool] | None = None
@@ -59,9 +60,9 @@ def _rank(
 
 
 def _feature_rank(
-    key: str, title: str, compute: Callable[[Any], Any], tolerance: float = 0.01, group: Group = None
+    key: str, title: str, compute: Callable[[Any], Any], tolerance: float = 0.01, group: Group = None, **others: Any
 ) -> Measure:
-    return _rank(key, title, compute, tolerance, group, label_free=True)
+    return _rank(key, title, compute, tolerance, group, label_free=True, **others)
 
 
 def _fits(num_classes: int, feature_dim: int) -> bool:
@@ -90,8 +91,19 @@ _MEASURES = [
         "distance to simplex",
         floor=frames.etf_floor,
     ),
+    # Its ideal, 0, is at the minimum of the loss that is trained, see nc_lightning.geometry.optimum.
+    Measure(
+        "distance_to_optimum",
+        "NC2, distance to the minimum of the loss",
+        None,
+        0.1,
+        NC,
+        "distance to minimum",
+        of="optimum",
+        ideal=None,
+    ),
     Measure("nc2_equinorm", "NC2, spread of norms", collapse.nc2_equinorm, 0.02, NC),
-    Measure("nc2_equiangular", "NC2, spread of angles", collapse.nc2_equiangular, 0.02, floor=frames.equiangular_floor),
+    Measure("nc2_equiangular", "NC2, spread of angles", collapse.nc2_equiangular, 0.02, defined=_fits),
     Measure("nc2_maxangle", "NC2, angles", collapse.nc2_maxangle, 0.02, NC, defined=_fits),
     Measure(
         "nc2_tight_frame", "NC2, distance to a tight frame", frames.nc2_tight_frame, 0.1, floor=frames.tight_frame_floor
@@ -142,13 +154,22 @@ _MEASURES = [
     ),
     # The largest eigenvalue deviates more from the mean than the average eigenvalue does.
     _rank("nesum", "eigenvalue sum over the largest, of class means", spectra.class_mean_nesum, 0.05),
+    # It weights directions by how well they separate classes, which noise that differs between directions changes.
+    _rank("lidar", "LiDAR, directions that separate classes", discriminants.lidar, 0.05),
     _feature_rank("feature_effective_rank", "effective rank of features", spectra.feature_effective_rank, 0.01, DIMS),
     _feature_rank(
         "feature_participation_ratio", "participation ratio of features", spectra.feature_participation_ratio
     ),
     _feature_rank("feature_nesum", "eigenvalue sum over the largest, of features", spectra.feature_nesum, 0.05),
     _feature_rank("feature_stable_rank", "stable rank of features", spectra.feature_stable_rank, 0.05),
-    _feature_rank("feature_rank", "dimensions that features use", spectra.feature_rank, 0.0),
+    # It counts noise above the cutoff: near neural collapse it can be d, however small nc1 is.
+    _feature_rank(
+        "feature_rank",
+        "dimensions that features use",
+        spectra.feature_rank,
+        0.0,
+        defined=lambda num_classes, feature_dim: feature_dim < num_classes,
+    ),
     Measure(
         "feature_alpha_req",
         "decay of the spectrum of features",
@@ -159,6 +180,23 @@ _MEASURES = [
         scale="linear",
     ),
     _feature_rank("rankme", "RankMe of features", spectra.feature_rankme),
+    Measure(
+        "wasserstein_uniformity",
+        "Wasserstein distance to the even spread",
+        spread.wasserstein_uniformity,
+        0.1,
+        floor=frames.tight_frame_floor,
+        label_free=True,
+    ),
+    Measure(
+        "intrinsic_dimension",
+        "dimension of the manifold of features",
+        ideal=None,
+        of="neighbors",
+        label_free=True,
+        scale="linear",
+    ),
+    Measure("nc5", "NC5, class means and out-of-distribution features", ideal=None, of="ood", scale="linear"),
     Measure(
         "ncc_accuracy",
         "accuracy of the nearest class mean",

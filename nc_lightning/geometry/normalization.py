@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_choice
+from nc_lightning.checks import Array, as_features, check_choice
 
 Normalization = Literal["unit_ball", "unit_sphere", "none"]
 
@@ -21,14 +21,14 @@ def _divisors(norms: Tensor, normalization: Normalization) -> Tensor:
     return norms.clamp(min=smallest)
 
 
-def unit_ball(z: Tensor) -> Tensor:
+def unit_ball(z: Array) -> Tensor:
     """Project each row into the closed unit ball: ``z / max(1, ||z||)``.
 
     Rows inside the ball are unchanged, so the projection is idempotent. This is the paper's choice
     (arXiv 2311.05139: representations f with ||f(x)|| <= 1).
 
     Args:
-        z: Features, shape (..., d), any floating-point dtype.
+        z: Features, shape (..., d), any floating-point dtype; a tensor, array or nested list.
 
     Returns:
         Tensor of the same shape; float32 for half-precision input, whose norms would overflow, else in the dtype of z.
@@ -41,11 +41,11 @@ def unit_ball(z: Tensor) -> Tensor:
     return normalize(z, "unit_ball")
 
 
-def unit_sphere(z: Tensor) -> Tensor:
+def unit_sphere(z: Array) -> Tensor:
     """Project each row onto the unit sphere: ``z / ||z||``; a zero row stays zero, with a gradient of zero.
 
     Args:
-        z: Features, shape (..., d), any floating-point dtype.
+        z: Features, shape (..., d), any floating-point dtype; a tensor, array or nested list.
 
     Returns:
         Tensor of the same shape; float32 for half-precision input, else in the dtype of z.
@@ -58,11 +58,11 @@ def unit_sphere(z: Tensor) -> Tensor:
     return normalize(z, "unit_sphere")
 
 
-def normalize(z: Tensor, normalization: Normalization) -> Tensor:
+def normalize(z: Array, normalization: Normalization) -> Tensor:
     """Normalize features by ``unit_ball``, ``unit_sphere`` or ``none``.
 
     Args:
-        z: Features, shape (..., d), any floating-point dtype.
+        z: Features, shape (..., d), any floating-point dtype; a tensor, array or nested list.
         normalization: Name of the normalization; ``none`` only converts half precision to float32.
 
     Returns:
@@ -76,6 +76,7 @@ def normalize(z: Tensor, normalization: Normalization) -> Tensor:
         tensor([[3., 4.]])
     """
     check_choice("normalization", normalization, Normalization)
+    z = as_features(z)
     z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
     if normalization == "none":
         return z

@@ -7,7 +7,7 @@ returns a 0-dimensional tensor; other shapes raise a ValueError. `spectra` has t
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_count, check_features
+from nc_lightning.checks import Array, as_features, check_count, check_features
 from nc_lightning.geometry.placement import in_float64
 
 EIGENVALUE_CUTOFF = 1e-5
@@ -44,13 +44,14 @@ def rankme_of(singular_values: Tensor) -> Tensor:
     return effective_rank_of(singular_values, added=1e-7)
 
 
-def _singular_values(matrix: Tensor) -> Tensor:
+def _singular_values(matrix: Array) -> Tensor:
+    matrix = as_features(matrix, "matrix")
     check_features(matrix, "matrix")
     values: Tensor = torch.linalg.svdvals(in_float64(matrix))
     return values
 
 
-def effective_rank(matrix: Tensor) -> Tensor:
+def effective_rank(matrix: Array) -> Tensor:
     """Compute the exponential of the entropy of the normalized singular values.
 
     Range [1, rank], and 0 for a zero matrix; C - 1 for class means at neural collapse. It is based on singular values;
@@ -68,7 +69,7 @@ def effective_rank(matrix: Tensor) -> Tensor:
     return effective_rank_of(_singular_values(matrix))
 
 
-def participation_ratio(matrix: Tensor) -> Tensor:
+def participation_ratio(matrix: Array) -> Tensor:
     """Compute the squared sum over the sum of squares of the eigenvalues of ``matrix^T matrix``.
 
     Range [1, rank], and 0 for a zero matrix; C - 1 for class means at neural collapse.
@@ -83,7 +84,7 @@ def participation_ratio(matrix: Tensor) -> Tensor:
     return participation_of(_singular_values(matrix))
 
 
-def rankme(matrix: Tensor) -> Tensor:
+def rankme(matrix: Array) -> Tensor:
     """Compute RankMe: the effective rank with 1e-7 added to every normalized singular value.
 
     Range [1, about min(N, d)].
@@ -98,7 +99,7 @@ def rankme(matrix: Tensor) -> Tensor:
     return rankme_of(_singular_values(matrix))
 
 
-def nesum(matrix: Tensor) -> Tensor:
+def nesum(matrix: Array) -> Tensor:
     """Compute the sum of the eigenvalues of ``matrix^T matrix`` over the largest one.
 
     It is the stable rank, and NESum for a centered matrix. Range [1, rank], and 0 for a zero matrix; C - 1 for class
@@ -114,7 +115,7 @@ def nesum(matrix: Tensor) -> Tensor:
     return nesum_of(_singular_values(matrix))
 
 
-def numerical_rank(matrix: Tensor) -> Tensor:
+def numerical_rank(matrix: Array) -> Tensor:
     """Count the singular values above max(N, d) eps of the largest, eps being that of the dtype. Range [0, min(N, d)].
 
     Source:
@@ -124,12 +125,13 @@ def numerical_rank(matrix: Tensor) -> Tensor:
         >>> numerical_rank(torch.ones(4, 3)).item()
         1.0
     """
+    matrix = as_features(matrix, "matrix")
     singular = _singular_values(matrix)
     rounding = max(matrix.shape) * torch.finfo(matrix.dtype).eps * singular[0]
     return (singular > rounding).sum().double()
 
 
-def alpha_req(eigenvalues: Tensor, first: int = 1, last: int | None = None, weighted: bool = True) -> Tensor:
+def alpha_req(eigenvalues: Array, first: int = 1, last: int | None = None, weighted: bool = True) -> Tensor:
     """Fit the exponent alpha of a power law k^-alpha to the eigenvalues of a covariance; 0 for a flat spectrum.
 
     A line is fitted to (log k, log lambda_k) for k from ``first`` to ``last``, without eigenvalues below 1e-5 of the
@@ -157,7 +159,7 @@ def alpha_req(eigenvalues: Tensor, first: int = 1, last: int | None = None, weig
     check_count("first", first)
     if last is not None:
         check_count("last", last, at_least=first)
-    eigenvalues = in_float64(eigenvalues)
+    eigenvalues = in_float64(as_features(eigenvalues, "eigenvalues"))
     k = torch.arange(1, len(eigenvalues) + 1, dtype=torch.float64, device=eigenvalues.device)
     used = (k >= first) & (k <= (last or len(k))) & (eigenvalues > EIGENVALUE_CUTOFF * eigenvalues[0])
     if used.sum() < 3:

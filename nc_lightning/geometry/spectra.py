@@ -114,7 +114,11 @@ def feature_stable_rank(stats: ClassStatistics) -> Tensor:
 
 
 def feature_rank(stats: ClassStatistics) -> Tensor:
-    """Count the eigenvalues of the covariance of all features above 1e-5 of the largest. Ideal C - 1."""
+    """Count the eigenvalues of the covariance of all features above 1e-5 of the largest. Range [0, min(N - 1, d)].
+
+    It is C - 1 at exact neural collapse. In d > C - 1 dimensions within-class noise far below the tolerance of `nc1`
+    already raises it to d, so `ideal` returns none there.
+    """
     eigenvalues = feature_eigenvalues(stats)
     return (eigenvalues > EIGENVALUE_CUTOFF * eigenvalues[0]).sum().double()
 

@@ -1,14 +1,16 @@
 """Spread of features over the unit sphere: alignment within classes, uniformity and self-clustering.
 
-Statistics must be those of features on the unit sphere; measures are 0-dimensional float64 tensors.
+Statistics must be those of features on the unit sphere, except for `wasserstein_uniformity`; measures are
+0-dimensional float64 tensors.
 """
 
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_features, check_finite
+from nc_lightning.checks import Array, as_features, check_features, check_finite
 from nc_lightning.geometry.normalization import unit_sphere
 from nc_lightning.geometry.placement import in_float64
+from nc_lightning.geometry.spectra import feature_eigenvalues
 from nc_lightning.geometry.statistics import ClassStatistics
 
 PAIRS_AT_ONCE = 2**22
@@ -52,14 +54,43 @@ def self_cluster(stats: ClassStatistics) -> Tensor:
     return (moment.square().sum() - expected) / (n * n - expected)
 
 
+def wasserstein_uniformity(stats: ClassStatistics) -> Tensor:
+    """Compute the 2-Wasserstein distance from a Gaussian with the mean and covariance of the features to N(0, I/d).
+
+    N(0, I/d) is close to the uniform distribution on the unit sphere. Unlike `uniformity`, it sees dimensional collapse
+    and needs no pairs. Features of any norm are scaled to a mean squared norm of 1; on the unit sphere this changes
+    nothing. With mean m and eigenvalues lambda_k of the covariance after scaling, where ||m||^2 + sum_k lambda_k = 1,
+    it is sqrt(||m||^2 + sum_k (sqrt(lambda_k) - 1/sqrt(d))^2) = sqrt(2 - 2 sum_k sqrt(lambda_k / d)).
+
+    Range [0, sqrt(2)]: sqrt(2) if all features are equal, sqrt(2 - 2/sqrt(d)) on a line through the origin. At neural
+    collapse sqrt(2 - 2 sqrt(min(C - 1, d) / d)), the least value of collapsed classes; lower is more uniform. NaN if
+    all features are zero.
+
+    Source:
+        Fang et al. (2024), Rethinking the uniformity metric in self-supervised learning, arXiv 2403.00642.
+
+    Example:
+        >>> z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        >>> round(wasserstein_uniformity(ClassStatistics(2, 2).update(z, torch.tensor([0, 1, 0, 1]))).item(), 6)
+        0.0
+    """
+    center = stats.counts @ stats.means / stats.counts.sum()
+    offset, eigenvalues = center.square().sum(), feature_eigenvalues(stats)
+    squared_norm = offset + eigenvalues.sum()
+    missing = (stats.feature_dim - len(eigenvalues)) / stats.feature_dim  # directions without variance
+    even = stats.feature_dim**-0.5
+    squared: Tensor = offset / squared_norm + ((eigenvalues / squared_norm).sqrt() - even).square().sum() + missing
+    return squared.sqrt()
+
+
 @torch.no_grad()
-def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
+def uniformity(z: Array, t: float = 2.0) -> Tensor:
     """Compute the log of the mean Gaussian potential e^{-t ||z_i - z_j||^2} over all pairs on the unit sphere.
 
     All N (N - 1) / 2 pairs are used, in O(N d) memory.
 
     Args:
-        z: Features (N, d), N >= 2; projected onto the unit sphere.
+        z: Features (N, d), N >= 2, a tensor, array or list of rows; projected onto the unit sphere.
         t: Sharpness > 0 of the potential.
 
     Returns:
@@ -77,6 +108,7 @@ def uniformity(z: Tensor, t: float = 2.0) -> Tensor:
         >>> uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).item()
         -8.0
     """
+    z = as_features(z)
     check_features(z)
     check_finite(z)
     if len(z) < 2:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_count, check_features, check_labels, check_values
+from nc_lightning.checks import Array, as_features, as_labels, check_count, check_features, check_labels, check_values
 from nc_lightning.geometry.placement import in_float64, outside_inference, statistics_device
 
 T = TypeVar("T")
@@ -85,12 +85,12 @@ class ClassStatistics:
         return float(self.counts.sum())
 
     @torch.no_grad()
-    def update(self, z: Tensor, labels: Tensor) -> "ClassStatistics":
+    def update(self, z: Array, labels: Array) -> "ClassStatistics":
         """Add a batch in place.
 
         Args:
-            z: Features (N, d) of any floating-point dtype, N >= 0.
-            labels: Classes (N,), integers in [0, C).
+            z: Features (N, d) of any floating-point dtype, N >= 0; a tensor, array or list of rows.
+            labels: Classes (N,), integers in [0, C); a tensor, array or list.
 
         Returns:
             Itself.
@@ -100,6 +100,7 @@ class ClassStatistics:
             ValueError: If shapes do not fit, a label lies outside [0, C), or a feature is NaN or infinite. The
                 statistics are then unchanged.
         """
+        z, labels = as_features(z), as_labels(labels)
         check_features(z)
         check_labels(labels, len(z))
         if z.shape[1] != self.feature_dim:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_features, check_labels
+from nc_lightning.checks import Array, as_features, as_labels, check_features, check_labels
 from nc_lightning.geometry.centers import CenterDistances
 from nc_lightning.geometry.measures import CENTER_MEASURES, STATISTICS_MEASURES
 from nc_lightning.geometry.statistics import ClassStatistics
@@ -28,7 +28,8 @@ def caveats(stats: ClassStatistics) -> str:
             f"{stats.num_classes - present} of {stats.num_classes} classes are absent, measures run over the others"
         )
     if singles > 0:
-        reasons.append(f"{singles} classes have a single sample and no variance within, which lowers nc1 and cdnv")
+        who = "1 class has" if singles == 1 else f"{singles} classes have"
+        reasons.append(f"{who} a single sample and no variance within, which lowers nc1 and cdnv")
     if present == 1:
         reasons.append("there is a single class, so that measures between classes are NaN")
     elif not stats.between_trace > 0:
@@ -86,21 +87,21 @@ def survey(
     return all_measures(stats, to_centers), stats
 
 
-def measure(z: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[str, float]:
+def measure(z: Array, labels: Array, num_classes: int | None = None) -> dict[str, float]:
     """Compute every measure of features held in memory.
 
     The features are not normalized: apply `unit_ball` or `unit_sphere` first if the model was trained with it.
 
     Args:
-        z: Features (N, d), floating point.
-        labels: Classes (N,), integers in [0, num_classes).
+        z: Features (N, d); a tensor of floating point, or an array or list of rows.
+        labels: Classes (N,), integers in [0, num_classes); a tensor, array or list.
         num_classes: Number of classes C; None for the largest label plus one.
 
     Returns:
         Measures by key.
 
     Raises:
-        TypeError: If ``z`` is not floating point or ``labels`` not integer.
+        TypeError: If ``z`` is a tensor that is not floating point, or ``labels`` not integer.
         ValueError: If shapes do not fit, there is no sample, a label is out of range, or a feature is not finite.
 
     Example:
@@ -110,6 +111,7 @@ def measure(z: Tensor, labels: Tensor, num_classes: int | None = None) -> dict[s
         >>> round(geometry["effective_rank"], 6), round(geometry["nc1"], 6), geometry["ncc_accuracy"]
         (3.0, 0.0, 1.0)
     """
+    z, labels = as_features(z), as_labels(labels)
     check_features(z)
     check_labels(labels, len(z))
     if len(z) == 0:

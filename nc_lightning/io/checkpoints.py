@@ -1,17 +1,25 @@
 """Write checkpoints atomically, read them safely, and find them again."""
 
 import os
+import shlex
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from nc_lightning.io.atomic import atomic_write, short_path
 
+_KINDS: dict[str, type[Any]] = {
+    "epoch": int,
+    LightningModule.CHECKPOINT_HYPER_PARAMS_KEY: Mapping,
+    LightningDataModule.CHECKPOINT_HYPER_PARAMS_KEY: Mapping,
+}
+"""Types of what is read of a checkpoint, where it is there."""
 _NO_RUNS = {"cell.json", "pyvenv.cfg"}
 """Files that mark folders to skip in a search for runs: cells of a sweep, and virtual environments."""
 
@@ -80,8 +88,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
                 if damaged is not None:
                     raise ValueError(f"wrong checksum of {damaged}")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(checkpoint["state_dict"], dict):
-            raise TypeError("state_dict: expected a dict")
+        if not isinstance(checkpoint["state_dict"], dict) or not all(
+            isinstance(name, str) for name in checkpoint["state_dict"]
+        ):
+            raise TypeError("state_dict: expected a dict of names")
+        for key in _KINDS.keys() & checkpoint.keys():
+            if not isinstance(checkpoint[key], _KINDS[key]):
+                raise TypeError(f"{key}: got {type(checkpoint[key]).__name__}")
     except Exception as error:
         raise ValueError(f"{str(path)!r}, which is damaged or not a Lightning checkpoint") from error
     return checkpoint
@@ -203,8 +216,6 @@ def newest_whole(paths: Iterable[Path], resuming: bool = False) -> tuple[Path | 
 
 def _not_written(target: Path, cause: OSError) -> str:
     remaining = newest_whole(newest_first(target.parent.glob("*.ckpt")))[0]
-    whole = f"the last whole one is {short_path(remaining)!r}" if remaining else "there is no earlier one in its folder"
-    return (
-        f"checkpoint: could not write {short_path(target)!r}: {cause.strerror}; {whole}; once there is room, "
-        "resume with --ckpt_path last"
-    )
+    resume = f"resume with --ckpt_path {shlex.quote(short_path(remaining))}, the last whole one" if remaining else ""
+    again = resume or "start again: there is no earlier one in its folder"
+    return f"checkpoint: could not write {short_path(target)!r}: {cause.strerror}; once there is room, {again}"

@@ -1,8 +1,9 @@
-"""Find the checkpoint that ``--ckpt_path last`` means: the newest whole one of the runs here."""
+"""Find the checkpoint that ``--ckpt_path last`` means: the newest whole one of the runs here, or of a named run."""
 
 import itertools
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ _HANDED_ON = "NC_LAST_CHECKPOINT"
 """Environment variable that passes the found checkpoint to child processes, which might find a newer one."""
 
 
-def find_last(root: str | None, *others: str | None, resuming: bool = False) -> str | None:
+def find_last(
+    root: str | None,
+    *others: str | None,
+    name: str | None = None,
+    own: Iterable[str | None] = (),
+    resuming: bool = False,
+) -> str | None:
     """Return the newest whole checkpoint of all runs, or None; log one line if damaged ones are skipped.
 
     All checkpoints at any depth below these folders count, with any names of loggers, versions and files, except those
@@ -24,7 +31,9 @@ def find_last(root: str | None, *others: str | None, resuming: bool = False) -> 
 
     Args:
         root: Folder of the runs, the trainer's ``default_root_dir``; None for the working folder.
-        *others: Other folders of checkpoints, as `named_folders` finds them.
+        *others: Other folders of runs, as `log_folders` finds them.
+        name: Name of the run; then only the folders NAME, NAME-1, ... of runs count, and ``own``.
+        own: Folders of this run's checkpoints, as `checkpoint_folders` finds them; they count with any name.
         resuming: Whether training resumes from it; checkpoints that hold only weights are then skipped.
 
     Example:
@@ -33,12 +42,8 @@ def find_last(root: str | None, *others: str | None, resuming: bool = False) -> 
     """
     if launcher() is not None:
         return os.environ.get(_HANDED_ON) or None
-    folders = [
-        Path(os.path.expandvars(folder)).expanduser()
-        for folder in (root or ".", *others)
-        if folder and "://" not in folder
-    ]
-    files = newest_first(itertools.chain.from_iterable(map(checkpoints_below, folders)))
+    of_runs = (path for path in _checkpoints((root or ".", *others)) if name is None or is_of_run(path, name))
+    files = newest_first(itertools.chain(of_runs, _checkpoints(own)))
     found, damaged = newest_whole(files, resuming)
     if damaged:
         names = ", ".join(short_path(path) for path in damaged)
@@ -48,11 +53,31 @@ def find_last(root: str | None, *others: str | None, resuming: bool = False) -> 
     return str(found) if found else None
 
 
-def named_folders(config: Any) -> Iterator[str | None]:
-    """Yield the folders for checkpoints and logs in a subcommand's configuration, which may lie outside the root."""
+def log_folders(config: Any) -> Iterator[str]:
+    """Yield the folders of the loggers in a subcommand's configuration, which may lie outside the root."""
+    return _arguments(config.trainer.get("logger"), "save_dir", "dir")
+
+
+def checkpoint_folders(config: Any) -> Iterator[str | None]:
+    """Yield the folders that a subcommand's configuration names for its checkpoints."""
     yield config.checkpoint.dirpath
-    for setting, names in (("logger", ("save_dir", "dir")), ("callbacks", ("dirpath",))):
-        listed = config.trainer.get(setting)
-        for item in listed if isinstance(listed, list) else [listed]:
-            arguments = getattr(item, "init_args", None) or {}
-            yield from (str(arguments[name]) for name in names if arguments.get(name))
+    yield from _arguments(config.trainer.get("callbacks"), "dirpath")
+
+
+def _arguments(listed: Any, *names: str) -> Iterator[str]:
+    for item in listed if isinstance(listed, list) else [listed]:
+        arguments = getattr(item, "init_args", None) or {}
+        yield from (str(arguments[name]) for name in names if arguments.get(name))
+
+
+def _checkpoints(folders: Iterable[str | None]) -> Iterator[Path]:
+    for folder in folders:
+        if folder and "://" not in folder:
+            yield from checkpoints_below(Path(os.path.expandvars(folder)).expanduser())
+
+
+def is_of_run(checkpoint: Path, name: str) -> bool:
+    """Return whether a checkpoint is in the folder of a run of this name, which may have a number."""
+    named = re.compile(re.escape(name) + r"(-\d+)?")
+    parents = checkpoint.absolute().parents
+    return any(named.fullmatch(folder.name) and (folder / "config.yaml").is_file() for folder in parents)

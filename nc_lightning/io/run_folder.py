@@ -10,9 +10,10 @@ from lightning import pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from nc_lightning.private_apis.lightning import asked_version, set_version
+from nc_lightning.private_apis.lightning import asked_version, set_root, set_version
 
 Version = int | str
+_BOOKKEEPING = ("config.yaml", "hparams.yaml", "metrics.csv", "events.out.tfevents.")
 
 
 class Trainer(pl.Trainer):
@@ -31,28 +32,47 @@ class Trainer(pl.Trainer):
 
 
 @contextmanager
-def claimed_folder(trainer: Trainer) -> Iterator[None]:
-    """Claim a folder for the run of a trainer, and remove it at the end if it is empty.
+def claimed_folder(
+    trainer: Trainer, name: str | None = None, run: Path | None = None, override: bool = False
+) -> Iterator[None]:
+    """Claim a folder for the run of a trainer, and remove it at the end if it is empty or the run was refused.
 
-    The run's folder is that of its first `TensorBoardLogger` or `CSVLogger`, else ``lightning_logs/version_N`` below
+    The run's folder is that of its first `TensorBoardLogger` or `CSVLogger`, else ``lightning_logs/NAME`` below
     ``default_root_dir``. Rank 0 makes each folder by a single ``mkdir``, before Lightning launches other processes;
-    a folder that exists belongs to another run. A version that is taken becomes ``NAME-1``, ``NAME-2``, and so on.
+    a folder that exists belongs to another run. A name that is taken becomes ``NAME-1``, ``NAME-2``, and so on.
     Checkpoints without a ``dirpath`` go to ``checkpoints`` in the run's folder. Nothing is claimed with
     ``fast_dev_run`` or ``barebones``, which write nothing, or for a remote URL. Use it before the trainer runs.
+
+    If an error comes before the first step, the configuration and empty logs are removed, too: nothing was computed.
+
+    Args:
+        trainer: Trainer that has not run yet.
+        name: Name of the folder; None for ``version_N``. The ``version`` of a logger goes before it.
+        run: Folder of an earlier run to claim the name in, instead of the folder of the runs. Loggers that write
+            elsewhere keep their place.
+        override: Whether the name also replaces the ``version`` of loggers.
     """
     if not trainer.is_global_zero or trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
         yield
         return
+    default = Path(trainer.default_root_dir, "lightning_logs")
     claimed: dict[tuple[Path, Version | None], tuple[Version, Path]] = {}
     try:
         for logger in trainer.loggers:
             if isinstance(logger, (TensorBoardLogger, CSVLogger)) and "://" not in logger.root_dir:
-                place = _parent(logger), asked_version(logger)  # loggers of the same place share a folder
+                parent, version = _parent(logger), asked_version(logger)
+                inside = run is not None and parent.resolve() in (run.parent.resolve(), default.resolve())
+                if inside or override or version is None:
+                    version = name
+                place = run if run is not None and inside else parent, version  # loggers of a place share a folder
                 if place not in claimed:
                     claimed[place] = claim(*place)
-                set_version(logger, claimed[place][0])
+                # An absolute path as the version is the folder itself.
+                set_version(logger, str(claimed[place][1].absolute()) if inside else claimed[place][0])
+                if inside and isinstance(logger, TensorBoardLogger):
+                    set_root(logger, str(place[0].parent))
         if not claimed and "://" not in str(trainer.default_root_dir):
-            place = Path(trainer.default_root_dir, "lightning_logs"), None
+            place = default if run is None else run, name
             claimed[place] = claim(*place)
         if claimed:
             trainer.run_folder = next(iter(claimed.values()))[1]
@@ -60,10 +80,40 @@ def claimed_folder(trainer: Trainer) -> Iterator[None]:
                 if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                     callback.dirpath = str(trainer.run_folder / "checkpoints")
         yield
+    except Exception:
+        if trainer.global_step == 0:
+            for _, folder in claimed.values():
+                _remove_bookkeeping(folder)
+        raise
     finally:
         for _, folder in claimed.values():
             with suppress(OSError):  # the folder is not empty
                 folder.rmdir()
+
+
+def folder_of_run(checkpoint: str) -> Path | None:
+    """Return the folder of the run that saved a checkpoint; None if it is not a file in the folder of a run.
+
+    Example:
+        >>> import tempfile
+        >>> run = Path(tempfile.mkdtemp())
+        >>> for name in ("checkpoints/last.ckpt", "config.yaml"):
+        ...     (run / name).parent.mkdir(exist_ok=True)
+        ...     (run / name).touch()
+        >>> folder_of_run(str(run / "checkpoints/last.ckpt")) == run, folder_of_run("best")
+        (True, None)
+    """
+    path = Path(checkpoint).expanduser()
+    nearest = (path.parent, path.parent.parent) if path.exists() else ()
+    return next((folder for folder in nearest if (folder / "config.yaml").is_file()), None)
+
+
+def _remove_bookkeeping(folder: Path) -> None:
+    """Remove the configuration and the logs of a run that was refused, if they are all that it left."""
+    left = list(folder.iterdir())
+    if all(path.is_file() and path.name.startswith(_BOOKKEEPING) for path in left):
+        for path in left:
+            path.unlink(missing_ok=True)
 
 
 def claim(parent: Path, version: Version | None = None) -> tuple[Version, Path]:

@@ -20,7 +20,7 @@ from nc_lightning.losses.engines.tiled_distributed import tiled_distributed_loss
 from nc_lightning.losses.hardening import Exponential, Hardening
 from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.loss_batch import LossBatch, LossResult
-from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, past_ids, positive_ids
+from nc_lightning.losses.pairs import Negatives, Positives, label_pairs, past_ids, sample_ids
 from nc_lightning.losses.queue import FeatureQueue
 from nc_lightning.losses.scheduled_beta import ScheduledBeta
 from nc_lightning.losses.theory import TheoreticalValues
@@ -48,14 +48,14 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         num_negatives: None for the exact expectation over the batch's negatives; k to draw k negatives for every pair,
             as the paper's code does with k = 256.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``; idempotent, so the model may normalize too.
-        differentiate_weights: Whether gradients flow through the weights; the paper's do not.
+        differentiate_weights: Whether gradients flow through the weights; None for ``all`` negatives, if not drawn.
         include_self: Count an anchor as its own positive (and negative, among ``all``), as the paper's code does.
         link: psi, from `nc_lightning.losses.links`; None for InfoNCE in its mean form.
         hardening: eta, from `nc_lightning.losses.hardening`; replaces ``beta``. None for `Exponential`.
-        positives: ``label`` for samples of the same class, or ``view`` for views of the same sample; with ``view``,
-            every other sample counts as another class.
+        positives: ``label`` for samples of the same class, or ``view`` for views of the same sample; labels then only
+            decide which samples are of other classes, and have no effect with ``all`` negatives.
         tau_plus: Probability in [0, 1) that a negative is of the anchor's class; its contribution is removed from the
-            mean (debiasing). Unsupervised InfoNCE only.
+            mean (debiasing). InfoNCE without ``other_classes`` by ``label``.
         replacement: Whether a pair may draw a negative more than once. If not, training needs ``num_negatives``
             negatives for every anchor; evaluation draws all where there are fewer.
         share_draws: Draw once per anchor instead of once per positive.
@@ -93,7 +93,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         temperature: float | Tensor = 1.0,
         num_negatives: int | None = None,
         normalization: Normalization = "unit_ball",
-        differentiate_weights: bool = False,
+        differentiate_weights: bool | None = None,
         include_self: bool = False,
         link: Link | None = None,
         hardening: Hardening | None = None,
@@ -120,7 +120,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
                 )
         link = InfoNCE() if link is None else link
         check_fraction("tau_plus", tau_plus, "[0, 1)", "a probability")
-        if tau_plus > 0 and (negatives != "all" or not isinstance(link, InfoNCE)):
+        if tau_plus > 0 and ((negatives, positives) == ("other_classes", "label") or not isinstance(link, InfoNCE)):
             raise ValueError(
                 f"tau_plus: got {tau_plus!r}, expected 0 except for unsupervised InfoNCE: a supervised loss has no "
                 "negatives of the anchor's class"
@@ -134,7 +134,8 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         self.share_draws = share_draws
         self.num_negatives = num_negatives
         self.normalization = normalization
-        self.differentiate_weights = differentiate_weights
+        detached = negatives == "other_classes" or num_negatives is not None
+        self.differentiate_weights = not detached if differentiate_weights is None else differentiate_weights
         self.include_self = include_self
         self.sync = sync
         self.queue: FeatureQueue | None = None
@@ -158,7 +159,7 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
 
         Args:
             z: Features (N, d).
-            labels: Classes (N,), integers; negative for unlabeled samples, whose only positives are their own views.
+            labels: Classes (N,), integers, equal for views of a sample; negative if unknown, then a class of its own.
             instances: Sample ids (N,), integers, equal for views of the same sample; None if every row is a separate
                 sample.
             generator: Generator for drawing negatives, on the device of z; None for torch's default.
@@ -180,14 +181,12 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
             batch = self._prepare(z, labels, instances, sync=sync)
             tau = self.tau
             check_number("temperature", tau, above=0)
-            order = sort_batch(batch.ids, self.negatives, self.include_self, batch.past_ids)
+            order = sort_batch(batch.ids, self.negatives, self.include_self, batch.past_ids, batch.classes)
             if order is None:
-                value = self._nothing(batch.z)
-            elif self._is_tiled(batch.past):
-                value = self._tiled(batch, order, tau)
-            else:
-                value = self._by_autograd(batch, order, generator)
-            return LossResult(value, 0 if order is None else order.num_pairs, len(batch.ids), batch.shares)
+                return LossResult(self._nothing(batch.z), 0, len(batch.ids), batch.shares)
+            tiled = self._is_tiled(batch.past)
+            value = self._tiled(batch, order, tau) if tiled else self._by_autograd(batch, order, generator)
+            return LossResult(value, order.num_pairs, len(batch.ids), batch.shares, order.class_sizes())
 
     def _tiled(self, batch: LossBatch, order: SortedBatch, tau: float) -> Tensor:
         infonce = InfoNCETerms(self.link, self.beta, tau, self.differentiate_weights)  # type: ignore[arg-type]
@@ -198,11 +197,11 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         return tiled_distributed_loss(batch.z, order, batch.shares, *options, learnable)
 
     def _by_autograd(self, batch: LossBatch, order: SortedBatch, generator: torch.Generator | None) -> Tensor:
-        z, ids, past, past_id, shares = batch
+        z, ids, classes, past, past_id, shares = batch
 
         def part(z: Tensor, temperature: float | Tensor) -> Tensor:
             rows = slice(0, len(z)) if shares is None else shares.own
-            pairs = label_pairs(ids, self.negatives, self.include_self, past_id, rows)
+            pairs = label_pairs(ids, self.negatives, self.include_self, past_id, rows, classes)
             problem = (z, pairs, order.pairs(rows), self.link, self.hardening, temperature)
             if self.num_negatives is None:
                 return general_loss(*problem, self.differentiate_weights, self.tau_plus, past, rows)
@@ -218,9 +217,9 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         if self.num_negatives is not None or self.tau_plus > 0 or type(self.hardening) is not Exponential:
             return False
         learns = isinstance(self.temperature, Tensor) and self.temperature.requires_grad
-        if learns and (self.differentiate_weights or past is not None):
+        if learns and (past is not None or (self.differentiate_weights and self.beta > 0)):
             return False
-        return isinstance(self.link, InfoNCE) and self.link.alpha > 0
+        return isinstance(self.link, InfoNCE)
 
     def _prepare(
         self,
@@ -237,13 +236,14 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         z = normalize(z, "none")
         shares = (shares or share_rows(z)) if (sync or self.sync) == "global" else None
         instances = instances if shares is None else shares.number(instances, labels.device)
-        ids = positive_ids(labels, instances, self.positives).to(z.device, torch.int64)
-        ids = ids if shares is None else shares.gather(ids)
+        ids = sample_ids(labels, instances, self.positives, self.negatives).to(z.device)
+        ids, *classes = (ids if shares is None else shares.gather(ids)).unbind(1)
+        own = (z, ids, classes[0] if classes else None)
         if not self.queue:
-            return LossBatch(z, ids, None, None, shares)
+            return LossBatch(*own, None, None, shares)
         features, past_labels = self.queue.on_device_of(z)
         past = normalize(features, self.normalization)
-        return LossBatch(z, ids, past, past_ids(past_labels, self.positives).to(ids), shares)
+        return LossBatch(*own, past, past_ids(past_labels, self.positives, self.negatives).to(ids), shares)
 
     def _nothing(self, z: Tensor) -> Tensor:
         if self.training and not self._warned:
@@ -285,10 +285,11 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
             ``false_share``, the weight on negatives of the anchor's own class.
         """
         with torch.autocast(z.device.type, enabled=False):
-            z, ids, past, past_id, shares = self._prepare(z, labels, instances, shares)
+            z, ids, classes, past, past_id, shares = self._prepare(z, labels, instances, shares)
             z = normalize(z if shares is None else shares.gather(z), self.normalization)
             which: dict[str, Any] = {"negatives": self.negatives, "include_self": self.include_self, "past": past}
-            return negative_statistics(z, ids, self.hardening, past_id=past_id, max_anchors=max_anchors, **which)
+            which |= {"past_id": past_id, "classes": classes, "max_anchors": max_anchors}
+            return negative_statistics(z, ids, self.hardening, **which)
 
     def extra_repr(self) -> str:
         """Show the arguments."""

@@ -66,6 +66,7 @@ def negative_statistics(
     include_self: bool,
     past: Tensor | None = None,
     past_id: Tensor | None = None,
+    classes: Tensor | None = None,
     max_anchors: int | None = None,
 ) -> dict[str, Tensor]:
     """Compute `ContrastiveLoss.negative_statistics` of normalized features in O(N) memory.
@@ -80,7 +81,8 @@ def negative_statistics(
     usable: list[Tensor] = []
     parts: dict[str, list[Tensor]] = {"effective": [], "fraction": [], "false_share": []}
     for rows in _blocks(len(z), len(everyone), max_anchors):
-        similarity, pairs = z[rows] @ everyone.T, label_pairs(ids, negatives, include_self, past_id, rows)
+        similarity = z[rows] @ everyone.T
+        pairs = label_pairs(ids, negatives, include_self, past_id, rows, classes)
         log_weights = hardening.log_weights(similarity, pairs.negatives)
         effective = effective_negatives(log_weights)
         of_anchors = {"effective": effective, "fraction": effective / pairs.negatives.sum(1)}

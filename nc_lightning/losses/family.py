@@ -1,24 +1,10 @@
 """The four losses: negatives of other classes (SCL, HSCL) or all other samples (UCL, HUCL), hardened or not."""
 
-from inspect import Parameter, Signature, signature
-from typing import Any, TypeVar
-
 from nc_lightning.losses.contrastive import ContrastiveLoss
-
-Loss = TypeVar("Loss", bound=type[ContrastiveLoss])
-
-
-def _with_options(loss: Loss) -> Loss:
-    """Replace ``**options`` in the signature of a loss by the arguments of `ContrastiveLoss` after the temperature."""
-    *own, _ = signature(loss.__init__).parameters.values()
-    options = [*signature(ContrastiveLoss).parameters.values()]
-    after = [option.name for option in options].index("temperature") + 1
-    explicit = [*own, *(option.replace(kind=Parameter.KEYWORD_ONLY) for option in options[after:])]
-    loss.__init__.__signature__ = Signature(explicit)  # type: ignore[attr-defined]
-    return loss
+from nc_lightning.losses.options import EveryLossOption
+from nc_lightning.options import SignatureWithOptions, Unpack
 
 
-@_with_options
 class SCLLoss(ContrastiveLoss):
     """Supervised contrastive loss: negatives are samples of other classes, equally weighted.
 
@@ -30,11 +16,12 @@ class SCLLoss(ContrastiveLoss):
         tensor(0.1269)
     """
 
-    def __init__(self, temperature: float = 1.0, **options: Any) -> None:
+    __signature__ = SignatureWithOptions()
+
+    def __init__(self, temperature: float = 1.0, **options: Unpack[EveryLossOption]) -> None:
         super().__init__("other_classes", 0.0, temperature, **options)
 
 
-@_with_options
 class HSCLLoss(ContrastiveLoss):
     """Hard supervised contrastive loss: negatives are samples of other classes, similar ones weighted more.
 
@@ -48,11 +35,12 @@ class HSCLLoss(ContrastiveLoss):
         True
     """
 
-    def __init__(self, beta: float = 5.0, temperature: float = 1.0, **options: Any) -> None:
+    __signature__ = SignatureWithOptions()
+
+    def __init__(self, beta: float = 5.0, temperature: float = 1.0, **options: Unpack[EveryLossOption]) -> None:
         super().__init__("other_classes", beta, temperature, **options)
 
 
-@_with_options
 class UCLLoss(ContrastiveLoss):
     """Unsupervised contrastive loss: every other sample is a negative, equally weighted.
 
@@ -65,16 +53,18 @@ class UCLLoss(ContrastiveLoss):
         tensor(0.4496)
     """
 
-    def __init__(self, temperature: float = 1.0, **options: Any) -> None:
+    __signature__ = SignatureWithOptions()
+
+    def __init__(self, temperature: float = 1.0, **options: Unpack[EveryLossOption]) -> None:
         super().__init__("all", 0.0, temperature, **options)
 
 
-@_with_options
 class HUCLLoss(ContrastiveLoss):
     """Hard unsupervised contrastive loss: every other sample is a negative, similar ones weighted more.
 
-    Never below `UCLLoss`, and equal to it for ``beta=0``. Neural collapse is not its minimum, because hardness favors
-    negatives of the anchor's own class. See `ContrastiveLoss` for the arguments.
+    Gradients flow through the weights of all negatives, unless ``differentiate_weights=False`` as in the paper's code.
+    Never below `UCLLoss`, and equal to it for ``beta=0``. Neural collapse is its minimum up to a critical hardness, see
+    `nc_lightning.geometry.hucl_critical_beta`. See `ContrastiveLoss` for the arguments.
 
     Example:
         >>> import torch
@@ -83,5 +73,7 @@ class HUCLLoss(ContrastiveLoss):
         True
     """
 
-    def __init__(self, beta: float = 5.0, temperature: float = 1.0, **options: Any) -> None:
+    __signature__ = SignatureWithOptions()
+
+    def __init__(self, beta: float = 5.0, temperature: float = 1.0, **options: Unpack[EveryLossOption]) -> None:
         super().__init__("all", beta, temperature, **options)

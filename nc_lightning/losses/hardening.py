@@ -117,6 +117,8 @@ class Polynomial(_ByPower):
 class Threshold(Hardening):
     """Hardening eta(s) = 1 for the hardest fraction of an anchor's negatives, including ties, and 0 for the others.
 
+    The similarity from which eta is 1 depends on the batch; see `ValueThreshold` for a fixed one.
+
     Args:
         fraction: Fraction in (0, 1] of the negatives to keep; at least one is kept.
 
@@ -141,6 +143,35 @@ class Threshold(Hardening):
         kept = (self.fraction * negatives.sum(1)).ceil().clamp(min=1).long()
         weakest = ordered.gather(1, (kept - 1)[:, None])
         return torch.where(similarity >= weakest, 0.0, -torch.inf).to(similarity)
+
+
+class ValueThreshold(Hardening):
+    """Hardening eta(s) = 1{s >= value}: negatives at least this similar to the anchor weigh equally, others nothing.
+
+    An anchor without such negatives weighs all of its negatives equally. Unlike that of `Threshold`, eta does not
+    depend on the batch, as the theorems of arXiv 2311.05139 require.
+
+    Args:
+        value: Smallest similarity of a hard negative; for normalized features s is in [-1, 1].
+
+    Raises:
+        ValueError: If the value is not a finite number.
+
+    Example:
+        >>> s, mask = torch.tensor([[0.1, 0.3, 0.2, 0.0]]), torch.ones(1, 4, dtype=torch.bool)
+        >>> ValueThreshold(value=0.2).log_weights(s, mask).exp()
+        tensor([[0.0000, 0.5000, 0.5000, 0.0000]])
+    """
+
+    never_nan = True
+
+    def __init__(self, value: float) -> None:
+        check_number("value", value)
+        self.value = value
+
+    def log_eta(self, similarity: Tensor, negatives: Tensor) -> Tensor:
+        """Return 0 for negatives at or above the value, -inf for the others."""
+        return torch.where(similarity >= self.value, 0.0, -torch.inf).to(similarity)
 
 
 class CustomHardening(Hardening):

@@ -56,14 +56,17 @@ class InfoNCE(Link):
     """Cross-entropy of the positive among the negatives: log(alpha + mean_n e^{t_n}), or with a sum over n.
 
     Args:
-        form: ``mean``, as in the paper, or ``sum``, as in SimCLR and SupCon.
-        alpha: Weight >= 0 of the positive in the denominator; usually 1, or 0 for the decoupled loss.
+        form: ``mean``, as in the paper, or ``sum``, as in the losses below.
+        alpha: Weight >= 0 of the positive in the denominator, in addition to the negatives; usually 1. With 0, the
+            denominator holds the negatives only: that of SimCLR and SupCon if all other samples, and so the positives,
+            are negatives; that of the decoupled loss if not.
 
     Raises:
         ValueError: If an argument is out of its range.
 
     Source:
-        arXiv 2311.05139 for the mean; van den Oord et al. (2018), arXiv 1807.03748, for the sum.
+        arXiv 2311.05139 for the mean; van den Oord et al. (2018), arXiv 1807.03748, for the sum. See `SupConLoss`,
+        `NTXentLoss` and `DCLLoss` for settings that equal those losses.
 
     Example:
         >>> round(InfoNCE(form="sum").mixture([0.0], [1.0], count=3), 6)
@@ -124,6 +127,10 @@ class Logistic(_MeanLink):
 
 class Triplet(_MeanLink):
     """Mean of max(0, t_n + margin): a negative counts until its t_n is below -margin.
+
+    Its lower bound is max(0, margin - C / ((C - 1) temperature)). A loss at the bound shows neural collapse only if the
+    margin is at least C / ((C - 1) temperature) and, for C > 3 classes, negatives are hardened: Triplet is not strictly
+    convex (`nc_lightning.losses.uniqueness`).
 
     Args:
         margin: Margin >= 0, on the scale of t.

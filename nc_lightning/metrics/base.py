@@ -4,22 +4,42 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
+from typing_extensions import TypedDict
 
-from nc_lightning.checks import check_count
+from nc_lightning.checks import Array, as_features, as_labels, check_count
 from nc_lightning.distributed.collectives import rank_and_world_size
 from nc_lightning.geometry import ClassStatistics, unit_sphere
-from nc_lightning.geometry.ideals import ideal
+from nc_lightning.geometry.ideals import Ideal, ideal
 from nc_lightning.geometry.measures import STATISTICS_MEASURES
 from nc_lightning.geometry.placement import in_float64, outside_inference, statistics_device
 from nc_lightning.geometry.survey import caveats
+from nc_lightning.options import Unpack
 
 LARGE_STATE = 2**28
 """Size of the state in bytes above which the constructor warns."""
+
+
+class MetricOptions(TypedDict, total=False):
+    """Arguments of `torchmetrics.Metric`."""
+
+    compute_on_cpu: bool
+    compute_with_cache: bool
+    dist_sync_fn: Callable[..., Any] | None
+    dist_sync_on_step: bool
+    distributed_available_fn: Callable[[], bool] | None
+    process_group: Any
+    sync_on_compute: bool
+
+
+class StatisticsOptions(MetricOptions, total=False):
+    """Arguments of `ClassStatisticsMetric`, except the sizes."""
+
+    dataset_size: int | None
 
 
 class Float64Metric(Metric):
@@ -27,6 +47,9 @@ class Float64Metric(Metric):
 
     In that case ``device`` is the CPU, and results of `compute` stay on it.
     """
+
+    keys: tuple[str, ...] = ()
+    """Keys of the measures that `compute` returns."""
 
     def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> nn.Module:
         wanted = fn(torch.zeros(1, device=self.device)).device
@@ -39,6 +62,42 @@ class Float64Metric(Metric):
         self._computed, self._forward_cache = kept
         self._device = place
         return self
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot a value of each measure next to its ideal, or values over steps with the ideal as a dashed line.
+
+        A spectrum is plotted over its index, one line for each step.
+
+        Args:
+            val: Value from `compute` or `forward`, or a list of values over steps; None to compute it now.
+            ax: Matplotlib axes to draw on; None for a new figure.
+
+        Returns:
+            Figure and axes, as for every torchmetric; the figure is None if axes were given.
+        """
+        given = self.compute() if val is None else val
+        return self._plot_steps(list(given) if isinstance(given, list | tuple) else [given], ax)
+
+    def _plot_steps(self, steps: list[Any], ax: Any) -> Any:
+        from nc_lightning.plots import values as charts  # noqa: PLC0415 - matplotlib takes a second to import
+
+        named = [step if isinstance(step, dict) else {self._name: step} for step in steps]
+        found = {key: [float(step[key]) for step in named] for key in named[0]}
+        figure, axes = charts.new_axes(list(found), len(steps)) if ax is None else (None, ax)
+        if len(steps) > 1:
+            charts.draw_steps(axes, found, self._ideals())
+        else:
+            charts.draw_values(axes, {key: values[0] for key, values in found.items()}, self._ideals())
+        return figure, axes
+
+    @property
+    def _name(self) -> str:
+        """Name of a value that is not in a dict."""
+        return self.keys[0] if self.keys else type(self).__name__.lower()
+
+    def _ideals(self) -> dict[str, Ideal]:
+        """Return the ideals of the measures that have one."""
+        return {}
 
 
 class ClassStatisticsMetric(Float64Metric):
@@ -67,14 +126,15 @@ class ClassStatisticsMetric(Float64Metric):
     # Statistics of processes are merged in `compute`; no elementwise reduction can do that.
     full_state_update = True
 
-    keys: tuple[str, ...] = ()
     on_unit_sphere = False
     sums: tuple[str, ...] = ()
-    """Names of sums (C,) that a subclass keeps next to the statistics."""
+    """Names of sums that a subclass keeps next to the statistics, by default of shape (C,)."""
 
     state: Tensor
 
-    def __init__(self, num_classes: int, feature_dim: int, dataset_size: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, num_classes: int, feature_dim: int, dataset_size: int | None = None, **kwargs: Unpack[MetricOptions]
+    ) -> None:
         super().__init__(**kwargs)
         check_count("num_classes", num_classes)
         check_count("feature_dim", feature_dim)
@@ -89,7 +149,7 @@ class ClassStatisticsMetric(Float64Metric):
             "means": (num_classes, feature_dim),
             "scatter": (feature_dim, feature_dim),
             "traces": (num_classes,),
-            **dict.fromkeys(self.sums, (num_classes,)),
+            **self._sum_shapes(),
             "offered": (1,),
             "fingerprint": (16,),
         }
@@ -111,13 +171,18 @@ class ClassStatisticsMetric(Float64Metric):
         """Return the settings on which updates depend; metrics share a state only if these are equal."""
         return (self.num_classes, self.feature_dim, self.dataset_size, self.on_unit_sphere, self.sums)
 
+    def _sum_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of ``sums``."""
+        return dict.fromkeys(self.sums, (self.num_classes,))
+
     def _parts(self, state: Tensor) -> dict[str, Tensor]:
         """Return views of the parts of a state, by name."""
         sizes = [math.prod(shape) for shape in self._shapes.values()]
         return {k: v.view(self._shapes[k]) for k, v in zip(self._shapes, state.split(sizes), strict=True)}
 
-    def update(self, z: Tensor, labels: Tensor) -> None:
-        """Add a batch of features (N, d) and labels (N,)."""
+    def update(self, z: Array, labels: Array) -> None:
+        """Add a batch of features (N, d) and labels (N,): tensors, arrays or lists."""
+        z, labels = as_features(z), as_labels(labels)
         self.state = outside_inference(self.state)
         parts = self._parts(self.state)
         offered = len(z)
@@ -184,26 +249,24 @@ class ClassStatisticsMetric(Float64Metric):
             warnings.warn(f"{type(self).__name__}: {caveats(stats)}", stacklevel=3)
         return values if len(values) > 1 else values[self.keys[0]]
 
+    def items(self) -> NoReturn:
+        """Refuse ``self.log_dict(metric)``: a metric is not a dict of values.
+
+        Raises:
+            TypeError: Always.
+        """
+        name = type(self).__name__
+        raise TypeError(
+            f"log_dict: got {name} itself, expected its values: in validation_step, {name}.update(z, labels), and in "
+            "on_validation_epoch_end, self.log_dict(metric.compute()) and metric.reset()"
+        )
+
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
         return STATISTICS_MEASURES[key](stats) if stats.present.any() else stats.means.new_full((), torch.nan)
 
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot a value, or a list of values over epochs, with its ideal as a dashed line of the same color.
-
-        Args:
-            val: Value from `compute` or `forward`, or a list of values; None to compute it now.
-            ax: Matplotlib axes to draw on; None for a new figure.
-
-        Returns:
-            Figure and axes, as for every torchmetric; the figure is None if axes were given.
-        """
-        drawn: tuple[Any, Any] = self._plot(val, ax)
-        figure, axes = drawn
-        for line, key in zip(list(axes.get_lines()), self.keys, strict=False):
-            goal = ideal(key, self.num_classes, self.feature_dim)
-            if goal is not None:
-                axes.axhline(goal.value, linestyle="--", linewidth=1, color=line.get_color())
-        return figure, axes
+    def _ideals(self) -> dict[str, Ideal]:
+        goals = {key: ideal(key, self.num_classes, self.feature_dim) for key in self.keys}
+        return {key: goal for key, goal in goals.items() if goal is not None}
 
 
 def statistics_of(parts: dict[str, Tensor]) -> ClassStatistics:

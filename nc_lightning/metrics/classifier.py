@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from nc_lightning.geometry import CenterDistances, ClassStatistics, nc3, nc4_mismatches
 from nc_lightning.geometry.classifier import check_classifier
 from nc_lightning.geometry.placement import in_float64
-from nc_lightning.metrics.base import ClassStatisticsMetric
+from nc_lightning.metrics.base import ClassStatisticsMetric, StatisticsOptions
+from nc_lightning.options import Unpack
 
 Classifier = nn.Linear | tuple[Tensor, Tensor | None]
 """A linear layer, or its weight (C, d) and bias (C,)."""
@@ -28,7 +29,7 @@ class ClassifierMetric(ClassStatisticsMetric):
         feature_dim: int,
         classifier: Classifier | None,
         centers: ClassStatistics | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[StatisticsOptions],
     ) -> None:
         if centers is not None:
             if tuple(centers.means.shape) != (num_classes, feature_dim):
@@ -124,7 +125,12 @@ class NC4(ClassifierMetric):
     sums = ("mismatches",)
 
     def __init__(
-        self, num_classes: int, feature_dim: int, classifier: Classifier, centers: ClassStatistics, **kwargs: Any
+        self,
+        num_classes: int,
+        feature_dim: int,
+        classifier: Classifier,
+        centers: ClassStatistics,
+        **kwargs: Unpack[StatisticsOptions],
     ) -> None:
         super().__init__(num_classes, feature_dim, classifier, centers, **kwargs)
 

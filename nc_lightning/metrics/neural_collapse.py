@@ -7,8 +7,9 @@ from torch import Tensor
 
 from nc_lightning.geometry import CenterDistances, ClassStatistics, class_mean_spectrum
 from nc_lightning.geometry.measures import CENTER_MEASURES, STATISTICS_MEASURES
-from nc_lightning.metrics.base import ClassStatisticsMetric, statistics_of
+from nc_lightning.metrics.base import ClassStatisticsMetric, StatisticsOptions, statistics_of
 from nc_lightning.metrics.classifier import Classifier, ClassifierMetric
+from nc_lightning.options import Unpack
 
 
 class NeuralCollapse(ClassifierMetric):
@@ -50,7 +51,7 @@ class NeuralCollapse(ClassifierMetric):
         feature_dim: int,
         centers: ClassStatistics | None = None,
         classifier: Classifier | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[StatisticsOptions],
     ) -> None:
         if classifier is not None:
             self.keys = (*self.keys, "nc3", "nc4")
@@ -162,3 +163,11 @@ class Spectrum(ClassStatisticsMetric):
             return stats.means.new_full((size,), torch.nan)
         spectrum = class_mean_spectrum(stats)
         return torch.nn.functional.pad(spectrum, (0, size - len(spectrum)))  # zeros for absent classes
+
+    def _plot_steps(self, steps: list[Any], ax: Any) -> Any:
+        from nc_lightning.plots import values as charts  # noqa: PLC0415 - matplotlib takes a second to import
+
+        spectra = [each.detach().cpu() for each in steps]
+        figure, axes = charts.new_axes(self.keys, 2) if ax is None else (None, ax)
+        charts.draw_spectra(axes, spectra, max(1, min(self.num_classes - 1, self.feature_dim)))
+        return figure, axes

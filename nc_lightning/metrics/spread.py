@@ -1,15 +1,14 @@
 """Alignment, self-clustering and uniformity on the unit sphere as torchmetrics."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from nc_lightning.checks import check_features, check_finite, check_number
+from nc_lightning.checks import Array, as_features, check_features, check_finite, check_number
 from nc_lightning.geometry import ClassStatistics, alignment, self_cluster, uniformity
 from nc_lightning.geometry.placement import in_float64
-from nc_lightning.metrics.base import ClassStatisticsMetric, Float64Metric
+from nc_lightning.metrics.base import ClassStatisticsMetric, Float64Metric, MetricOptions
+from nc_lightning.options import Unpack
 
 
 class Alignment(ClassStatisticsMetric):
@@ -81,14 +80,15 @@ class Uniformity(Float64Metric):
     higher_is_better = False
     features: list[Tensor]
 
-    def __init__(self, t: float = 2.0, **kwargs: Any) -> None:
+    def __init__(self, t: float = 2.0, **kwargs: Unpack[MetricOptions]) -> None:
         super().__init__(**kwargs)
         check_number("t", t, above=0)
         self.t = t
         self.add_state("features", default=[], dist_reduce_fx="cat")
 
-    def update(self, z: Tensor, labels: Tensor | None = None) -> None:
+    def update(self, z: Array, labels: Array | None = None) -> None:
         """Add a batch of features (N, d); ``labels`` is ignored, but lets the metric fit a MetricCollection."""
+        z = as_features(z)
         check_features(z)
         check_finite(z)
         self.features.append(in_float64(z.detach()))

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
+from nc_lightning import __version__
 from nc_lightning.batch import concatenate_views, set_name
 from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import NonFiniteGuard
 from nc_lightning.callbacks.logged_values import forget_logged
@@ -20,10 +21,12 @@ from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.encoders import ProjectionHead
 from nc_lightning.encoders.base import AnyEncoder, AnyProjector
 from nc_lightning.geometry import normalize
-from nc_lightning.geometry.measures import LOSS_REFERENCES
 from nc_lightning.losses import ContrastiveLoss, LossResult
+from nc_lightning.losses.pairs import ignores_labels
+from nc_lightning.objectives.monitors import check_monitors
 from nc_lightning.objectives.parts import check_features, make_projector
-from nc_lightning.objectives.training_data import RememberingModule
+from nc_lightning.objectives.references import ReferencedModule
+from nc_lightning.options import SignatureWithOptions
 from nc_lightning.private_apis.lightning import is_from_command_line
 from nc_lightning.schedules import LRInterval
 from nc_lightning.strategies import check_strategy, shard
@@ -32,24 +35,26 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BUILT_FROM_CODE = ["loss", "link", "hardening", "encoder", "projector", "optimizer", "lr_scheduler"]
 
 
-class ContrastiveObjective(RememberingModule):
+class ContrastiveObjective(ReferencedModule):
     """Train an encoder and projector with a contrastive loss; `SCL`, `HSCL`, `UCL` and `HUCL` choose the loss.
 
     Batches are ``(x, y)`` or ``((x1, ..., xV), y)``; all views share one forward pass. `forward` returns the normalized
     projections z, the input of losses and geometry measures. Weight decay does not apply to biases and norm layers. A
     `NonFiniteGuard` is added unless the Trainer already has one.
 
-    Logs ``loss/train`` and ``loss/val`` and, where defined, the lower bound for balanced classes ``loss/bound``, the
-    distance to it ``loss/optimality_gap``, the value at total collapse ``loss/collapsed`` and, for unsupervised
-    objectives, the value at neural collapse ``loss/neural_collapse``. The gap can be negative on unbalanced batches.
-    HUCL has the bound of UCL, which is not tight.
+    Logs ``loss/train`` and ``loss/val`` and, where defined, the lower bound ``loss/bound``, the distance to it
+    ``loss/optimality_gap``, the value at total collapse ``loss/collapsed`` and, for unsupervised objectives, the value
+    at neural collapse ``loss/neural_collapse``. The bound of HUCL is that of each batch; those of the others are for
+    batches with the shares of the training classes, so that the gap of a random batch can be negative.
+
+    The width of h is the encoder's ``out_features``; without it, that of timm's models, or of a forward pass of zeros.
 
     Args:
         loss: Loss of (z, labels).
-        encoder: Module that maps inputs to features h (N, out_features).
+        encoder: Module that maps inputs to features h (N, width).
         num_classes: Number of classes C.
         feature_dim: Dimension d of z; None for C - 1.
-        projector: Module that maps h to z, or a function that makes it from (encoder.out_features, feature_dim).
+        projector: Module that maps h to z, or a function that makes it from (width of h, feature_dim).
         optimizer: Function that makes the optimizer from the parameters.
         lr_scheduler: Function from optimizer to scheduler, or None.
         lr_interval: When the scheduler steps.
@@ -62,8 +67,10 @@ class ContrastiveObjective(RememberingModule):
         class_names: Names of the training classes in order, or their labels; None if unknown.
 
     Raises:
-        ValueError: If an argument is out of its range, or the encoder has no ``out_features``.
+        ValueError: If an argument is out of its range, or the encoder's width cannot be found out.
     """
+
+    __signature__ = SignatureWithOptions()
 
     def __init__(
         self,
@@ -97,7 +104,6 @@ class ContrastiveObjective(RememberingModule):
             self.encoder.compile()
         self._is_sharded = False
         self._evaluation_sync: Sync | None = None
-        self._constants, self._constants_for = dict[str, Tensor](), tuple[Any, ...]()
 
     def setup(self, stage: str) -> None:
         """Refuse strategies with which callbacks cannot call this module."""
@@ -128,8 +134,11 @@ class ContrastiveObjective(RememberingModule):
         return normalize(z, self.loss.normalization)
 
     def on_fit_start(self) -> None:
-        """Reset the reference values of the loss; warn about settings that do not have the intended effect."""
-        self._constants_for = ()
+        """Refuse monitors of values that are not logged; warn about settings that do not have the intended effect."""
+        super().on_fit_start()
+        check_monitors(self.trainer, self)
+        if self.class_names is not None and ignores_labels(self.loss.positives, self.loss.negatives):
+            rank_zero_info("positives: by view, with all other samples as negatives; the loss does not use the labels")
         if self.trainer.accumulate_grad_batches > 1:
             rank_zero_warn(
                 f"accumulate_grad_batches: got {self.trainer.accumulate_grad_batches}, which adds no negatives to a "
@@ -140,11 +149,6 @@ class ContrastiveObjective(RememberingModule):
                 "sync_batchnorm: got False with BatchNorm on several processes, which normalizes each shard separately "
                 "and so leaks which process a sample is on; give the Trainer plugins=[BatchNormSync()]"
             )
-
-    def on_train_epoch_start(self) -> None:
-        """Reset the reference values of the loss: a learned temperature has changed, a queue may have been added."""
-        self._constants_for = ()
-        forget_logged(self.trainer, *LOSS_REFERENCES)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """Compute the loss of a batch; return it with z and the labels for callbacks."""
@@ -157,7 +161,7 @@ class ContrastiveObjective(RememberingModule):
         finite = value * 0 == 0
         weight, value = finite * _weight(len(labels)), value.nan_to_num(0.0, 0.0, 0.0)
         self._log_epoch(weight, {"loss/train": value}, prog_bar=True)
-        self._log_epoch(weight, self._references(value, result.batch_size))
+        self._log_epoch(weight, self.references(value, result))
         views = {"instances": instances, "shares": result.shares}
         return {"loss": result.value, "z": z.detach(), "labels": labels, **views}
 
@@ -207,6 +211,7 @@ class ContrastiveObjective(RememberingModule):
         """Save objective and hardness, also if a callback saves the weights of another module."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["objective"] = type(self).__name__
+        checkpoint["nc_lightning_version"] = __version__
         self.loss.save_scheduled_beta(checkpoint["state_dict"], "loss.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -230,29 +235,6 @@ class ContrastiveObjective(RememberingModule):
     def _log_epoch(self, weight: Any, values: dict[str, Tensor], prog_bar: bool = False) -> None:
         options = {"prog_bar": prog_bar, "batch_size": weight, "sync_dist": True, "add_dataloader_idx": False}
         self.log_dict(values, on_step=False, on_epoch=True, **options)
-
-    def _references(self, loss: Tensor, batch_size: int) -> dict[str, Tensor]:
-        """Return the reference values of the loss, which show how far from optimal it is."""
-        state = (batch_size, self.loss.queue is None, getattr(self.loss.hardening, "beta", None), loss.device)
-        if self._constants_for != state:
-            # Cached because with drawn negatives they are sums of hundreds of terms. They are filled on the device,
-            # where Lightning would copy a number and synchronize.
-            self._constants_for = state
-            self._constants = {key: torch.full_like(loss, v) for key, v in self._make_constants(batch_size).items()}
-        references = dict(self._constants)
-        if "loss/bound" in references:
-            references["loss/optimality_gap"] = loss - references["loss/bound"]
-        return references
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _make_constants(self, batch_size: int) -> dict[str, float]:
-        constants = {
-            "loss/collapsed": self.loss.collapsed_value,
-            "loss/bound": self.loss.lower_bound(self.num_classes, batch_size, self.feature_dim),
-        }
-        if not self.loss.supervised and constants["loss/bound"] is not None:
-            constants["loss/neural_collapse"] = self.loss.neural_collapse_value(self.num_classes, batch_size)
-        return {key: value for key, value in constants.items() if value is not None}
 
 
 def _weight(batch_size: int) -> int:

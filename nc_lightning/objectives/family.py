@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from lightning.pytorch import Callback
 
@@ -13,6 +12,8 @@ from nc_lightning.geometry import Normalization
 from nc_lightning.losses import ContrastiveLoss, Hardening, HSCLLoss, HUCLLoss, Link, SCLLoss, UCLLoss
 from nc_lightning.losses.pairs import Positives
 from nc_lightning.objectives.base import ContrastiveObjective
+from nc_lightning.objectives.options import HardObjectiveOptions, ModuleOptions, ObjectiveOptions
+from nc_lightning.options import Unpack
 
 
 class _Objective(ContrastiveObjective):
@@ -23,13 +24,12 @@ class _Objective(ContrastiveObjective):
         temperature: Temperature tau > 0.
         num_negatives: Number k of negatives to draw for every pair; None for the exact loss.
         normalization: Normalization of the projections.
-        include_self: Count an anchor as its own positive, and if all samples are negatives also as its own negative,
-            as the paper's code does.
+        include_self: Whether an anchor is its own positive (UCL: and negative).
         link: psi; None for InfoNCE in its mean form.
-        positives: ``label`` or ``view``.
+        positives: By ``label`` or by ``view``, see `ContrastiveLoss`.
         replacement: Whether to draw negatives with replacement.
-        share_draws: Draw once for each anchor instead of once for each of its positives.
-        sync: ``global`` for the loss over the batches of all processes, ``local`` for each process's own batch.
+        share_draws: Draw once per anchor instead of once per positive.
+        sync: Loss over the batches of all processes (``global``) or of each one (``local``).
         **kwargs: ``encoder``, ``num_classes`` and the other arguments of `ContrastiveObjective`.
     """
 
@@ -45,7 +45,7 @@ class _Objective(ContrastiveObjective):
         replacement: bool = True,
         share_draws: bool = False,
         sync: Sync = "global",
-        **kwargs: Any,
+        **kwargs: Unpack[ModuleOptions],
     ) -> None:
         loss = loss(
             temperature=temperature,
@@ -67,7 +67,7 @@ class _HardObjective(_Objective):
     Args:
         loss: Function that makes the loss from its options.
         beta: Hardness >= 0 of the weights e^{beta s}; 0 weights all negatives equally.
-        differentiate_weights: Whether gradients flow through the weights.
+        differentiate_weights: Let gradients flow through the weights.
         hardening: eta; None for `Exponential` with ``beta``.
         **kwargs: Options that all losses share, and the arguments of `ContrastiveObjective`.
     """
@@ -76,9 +76,9 @@ class _HardObjective(_Objective):
         self,
         loss: Callable[..., ContrastiveLoss],
         beta: float = 5.0,
-        differentiate_weights: bool = False,
+        differentiate_weights: bool | None = None,
         hardening: Hardening | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[ObjectiveOptions],
     ) -> None:
         loss = partial(loss, beta=beta, differentiate_weights=differentiate_weights, hardening=hardening)
         super().__init__(loss=loss, **kwargs)
@@ -103,7 +103,7 @@ class SCL(_Objective):
         9
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Unpack[ObjectiveOptions]) -> None:
         super().__init__(loss=SCLLoss, **kwargs)
 
 
@@ -122,7 +122,7 @@ class HSCL(_HardObjective):
         5.0
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Unpack[HardObjectiveOptions]) -> None:
         super().__init__(loss=HSCLLoss, **kwargs)
 
 
@@ -142,16 +142,16 @@ class UCL(_Objective):
         9
     """
 
-    def __init__(self, tau_plus: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, tau_plus: float = 0.0, **kwargs: Unpack[ObjectiveOptions]) -> None:
         super().__init__(loss=partial(UCLLoss, tau_plus=tau_plus), **kwargs)
 
 
 class HUCL(_HardObjective):
     """Hard unsupervised contrastive learning: every other sample is a negative, similar ones weighted more.
 
-    The loss is never below that of UCL, and equal to it for ``beta`` 0. Neural collapse is not its minimum: hardness
-    favors negatives of the anchor's own class, whose share of the weight is logged as ``negatives/false_share``; too
-    much hardness collapses training (arXiv 2311.05139).
+    The loss is never below that of UCL, and equal to it for ``beta`` 0. Neural collapse is its minimum up to a critical
+    hardness, see `nc_lightning.geometry.hucl_critical_beta`. Beyond it, too much weight is on negatives of the anchor's
+    own class, whose share is logged as ``negatives/false_share``.
 
     Args:
         tau_plus: Probability that a negative is of the anchor's class, for debiasing.
@@ -163,5 +163,5 @@ class HUCL(_HardObjective):
         5.0
     """
 
-    def __init__(self, tau_plus: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, tau_plus: float = 0.0, **kwargs: Unpack[HardObjectiveOptions]) -> None:
         super().__init__(loss=partial(HUCLLoss, tau_plus=tau_plus), **kwargs)

@@ -86,7 +86,7 @@ class OptimizedModule(LightningModule):
             config["monitor"] = monitor = getattr(scheduler, "monitor", "loss/val")
             # A metric that is logged every few epochs may be missing after the first one.
             every = attached_trainer(self) is not None and self.trainer.check_val_every_n_epoch == 1
-            config["strict"] = every and not monitor.startswith("geometry/")
+            config["strict"] = every and not monitor.startswith(("geometry/", "knn/"))
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

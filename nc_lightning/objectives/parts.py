@@ -4,28 +4,22 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from nc_lightning.encoders.width import width_of
+
 
 def make_projector(projector: Callable[[int, int], nn.Module], encoder: nn.Module, feature_dim: int) -> nn.Module:
     """Return a projector module, or make it from the encoder's width and the feature dimension.
 
     Raises:
-        ValueError: If the encoder or the projector is not a module, or the encoder has no ``out_features``.
+        ValueError: If the encoder or the projector is not a module, or the encoder's width cannot be found out.
 
     Example:
-        >>> encoder = nn.Flatten()
-        >>> encoder.out_features = 12
-        >>> make_projector(nn.Linear, encoder, 3)
+        >>> make_projector(nn.Linear, nn.Sequential(nn.Flatten(), nn.Linear(20, 12)), 3)
         Linear(in_features=12, out_features=3, bias=True)
     """
     _check_module("encoder", encoder)
     if not isinstance(projector, nn.Module) and callable(projector):
-        width = getattr(encoder, "out_features", None)
-        if not isinstance(width, int):
-            raise ValueError(
-                f"encoder: got {type(encoder).__name__} without an integer out_features, expected one to size the "
-                "projector; set encoder.out_features, or pass the projector as a module"
-            )
-        projector = projector(width, feature_dim)
+        projector = projector(width_of(encoder), feature_dim)
     _check_module("projector", projector)
     return projector
 
@@ -54,5 +48,8 @@ def check_features(name: str, module: nn.Module, features: object, width: int | 
 
 def _check_module(name: str, module: object) -> None:
     if not isinstance(module, nn.Module):
+        if isinstance(module, str):
+            named = f", such as TorchvisionEncoder({module!r}) of nc_lightning.encoders" if name == "encoder" else ""
+            raise ValueError(f"{name}: got {module!r}, expected a torch.nn.Module{named}")
         got = getattr(module, "__name__", type(module).__name__)
         raise ValueError(f"{name}: got {got}, expected a torch.nn.Module; wrap a function in one")

@@ -13,7 +13,7 @@ from nc_lightning.private_apis.lightning import attached_trainer
 
 
 class RememberingModule(OptimizedModule):
-    """Save mean, standard deviation and class names of the training data in checkpoints.
+    """Save mean, standard deviation, class names and sizes of the training data in checkpoints.
 
     Validation, test, prediction and resumed fits compare their data with these.
 
@@ -23,6 +23,8 @@ class RememberingModule(OptimizedModule):
     Attributes:
         preprocess: Module that standardizes images as in training.
         class_names: Names of the training classes in order, or their labels; None if unknown.
+        class_counts: Training views of each class, or those in every batch if batches are alike; None if balanced or
+            unknown.
 
     Raises:
         ValueError: If the classes differ from those of training, or inputs cannot be standardized as in training.
@@ -32,6 +34,7 @@ class RememberingModule(OptimizedModule):
         super().__init__(*args)
         self.preprocess = Preprocess()
         self.class_names: list[str | int] | None = None
+        self.class_counts: list[int] | None = None
 
     def setup(self, stage: str) -> None:
         """Store the settings of the training data; a resumed checkpoint replaces them."""
@@ -40,6 +43,7 @@ class RememberingModule(OptimizedModule):
             data = data_in_use(self.trainer)
             self.preprocess.take_from(data)
             self.class_names = class_names_of(data)
+            self.class_counts = data.class_counts() if isinstance(data, LabeledDataModule) else None
 
     def on_validation_start(self) -> None:
         """Compare the data with the training data."""
@@ -60,6 +64,8 @@ class RememberingModule(OptimizedModule):
             checkpoint["standardized"] = self.preprocess.mean is not None
         if self.class_names is not None:
             checkpoint["class_names"] = self.class_names
+        if self.class_counts is not None:
+            checkpoint["class_counts"] = self.class_counts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load preprocessing and class names; when resuming a fit, compare them with its data."""
@@ -73,6 +79,8 @@ class RememberingModule(OptimizedModule):
             self.preprocess.take_from(None)
         if "class_names" in checkpoint or not fitting:
             self.class_names = checkpoint.get("class_names")
+        if not fitting:
+            self.class_counts = checkpoint.get("class_counts")
         if fitting:
             self.preprocess = self._compare()
             self.preprocess.save(state_dict, "preprocess.")  # the weights are loaded from it next

@@ -40,6 +40,16 @@ def shift_logged_step(trainer: Trainer, by: int) -> None:
     trainer.fit_loop.epoch_loop._batches_that_stepped += by
 
 
+def logged_step(trainer: Trainer) -> int:
+    """Return the step that Lightning logs with (2.6.6)."""
+    return int(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def set_logged_step(trainer: Trainer, step: int) -> None:
+    """Set the step that Lightning logs with; an evaluation would log at step 0 (2.6.6)."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
 def log_epoch_means(trainer: Trainer) -> None:
     """Log the means of the training epoch, as Lightning does after its last callback (2.6.6)."""
     trainer._logger_connector.update_train_epoch_metrics()
@@ -155,6 +165,11 @@ def asked_version(logger: TensorBoardLogger | CSVLogger) -> int | str | None:
 def set_version(logger: TensorBoardLogger | CSVLogger, version: int | str) -> None:
     """Set the version, and so the folder, of a logger (2.6.6)."""
     logger._version = version
+
+
+def set_root(logger: TensorBoardLogger, folder: str) -> None:
+    """Set the folder that a TensorBoard logger makes before that of its version (2.6.6)."""
+    logger._root_dir, logger._name = folder, ""
 
 
 def is_from_command_line(hparams: Mapping[str, Any]) -> bool:

@@ -17,7 +17,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from nc_lightning.cli import find_config, main
-from nc_lightning.io.atomic import replace_file
+from nc_lightning.cli.command_error import exit_on_error
+from nc_lightning.io.atomic import errors_of, replace_file
 from nc_lightning.io.checkpoints import newest_first
 from nc_lightning.reports.record import FILE_NAME, RunRecord
 from nc_lightning.sweeps.plan import Cell
@@ -26,7 +27,7 @@ STOPPED = (130, 143)
 """Exit codes of a run that was stopped and left a checkpoint to resume from."""
 _SUBMITTED_AGAIN = -1
 """Exit code of a process whose job submitit has submitted again; the cell has not ended."""
-_QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+_QUIET = ["--trainer.enable_model_summary=false"]
 
 
 @dataclass
@@ -69,12 +70,14 @@ class CellFolder:
         Raises:
             ValueError: If the folder belongs to a cell with other settings.
             FileNotFoundError: If one of its configs does not exist.
+            OSError: If the file cannot be written.
         """
         configs = [a.partition("=")[2] for a in self.cell.arguments if a.startswith("--config=")]
         made_of = {"arguments": self.cell.arguments, "configs": {name: _digest(name) for name in configs}}
         path = self.path / "cell.json"
         if not path.is_file():
-            replace_file(path, json.dumps(made_of, indent=1))
+            with errors_of("--output", path):
+                replace_file(path, json.dumps(made_of, indent=1))
         elif (before := json.loads(path.read_text(encoding="utf-8"))) != made_of:
             raise ValueError(
                 f"--output: got {str(self.path)!r}, which was run with other settings "
@@ -133,6 +136,7 @@ def run_cell(folder: CellFolder) -> int:
     arguments = [
         "fit",
         *_QUIET,
+        f"--name={folder.cell.name}",
         *folder.cell.arguments,
         f"--trainer.default_root_dir={folder.path}",
         "--ckpt_path=last",
@@ -163,7 +167,8 @@ def _nc_train(arguments: list[str]) -> int:
     # Lightning launches the further processes of a run with this command: nc-train, not the caller's program.
     sys.argv, program.__spec__ = [str(Path(__file__).parents[1] / "__main__.py"), *arguments], None
     try:
-        main(arguments)
+        with exit_on_error():
+            main(arguments)
     except SystemExit as exit_:
         if exit_.code == _SUBMITTED_AGAIN:
             raise

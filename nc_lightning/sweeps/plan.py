@@ -12,6 +12,7 @@ import yaml
 
 from nc_lightning.checks import one_line
 from nc_lightning.cli.config_nesting import check_nesting
+from nc_lightning.did_you_mean import did_you_mean
 
 _KEYS = ("objective", "overlays", "seeds", "all", "cells", "cluster")
 _LONGEST_NAME = 200
@@ -138,7 +139,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"SWEEP: got {str(path)!r}, which is not YAML: {one_line(error)}") from error
     if not isinstance(plan, dict) or set(plan) - set(_KEYS):
         got = sorted(map(str, set(plan) - set(_KEYS))) if isinstance(plan, dict) else type(plan).__name__
-        raise ValueError(f"SWEEP: got {got} in {str(path)!r}, expected a mapping with only {', '.join(_KEYS)}")
+        near = did_you_mean(got[0], _KEYS) if isinstance(got, list) else ""
+        raise ValueError(f"SWEEP: got {got} in {str(path)!r}, expected a mapping with only {', '.join(_KEYS)}{near}")
     return plan
 
 

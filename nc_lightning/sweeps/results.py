@@ -115,7 +115,7 @@ def results_rows(results: Sequence[Result], axes: Sequence[str]) -> tuple[list[s
         settings = [str(group.settings.get(axis, "")) for axis in axes]
         seconds = [result.seconds for result in group.results]
         time = f"{sum(seconds) / len(seconds):.0f}" if seconds else "-"
-        rows.append([*settings, str(len(group.results)), *(_spread(*group.spread(key)) for key in keys), time])
+        rows.append([*settings, str(len(group.results)), *(show_spread(*group.spread(key)) for key in keys), time])
     return head, rows
 
 
@@ -173,7 +173,13 @@ def _number(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else repr(value)
 
 
-def _spread(mean: float, least: float, greatest: float) -> str:
+def show_spread(mean: float, least: float, greatest: float) -> str:
+    """Return a mean and its range as text.
+
+    Example:
+        >>> show_spread(4.0, 3.0, 5.0), show_spread(4.0, 4.0, 4.0)
+        ('4 (3 to 5)', '4')
+    """
     if math.isnan(mean):
         return "-"
     if least == greatest:

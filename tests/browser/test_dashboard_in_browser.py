@@ -15,6 +15,7 @@ from tests.browser.tensorboard_page import Tab, colors, tensorboard, when_loaded
 pytestmark = pytest.mark.browser
 FIGURES = {"cosines", "spectrum", "plane", "similarities", "trajectory"}
 OBJECTIVES = ("scl", "hscl")
+NAMES = ("scl-digits", "hscl-digits-beta10")
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +58,18 @@ def curves(tab, selector):
     return sum("L" in (line.get_attribute("d") or "") for line in tab.locate(selector))
 
 
+def test_the_first_tab_begins_with_what_decides(open_tab):
+    tab = open_tab("")
+    tab.wait_for_text("Overview", "/NC1, training", "/effective rank, validation", "/loss over its bound")
+    assert tab.page.url.endswith("#timeseries")
+    text = tab.text()
+    assert text.index("Overview") < text.index("figures")
+
+
 @pytest.mark.some(1)
 def test_scalars(open_tab):
     tab = open_tab("scalars")
-    tab.wait_for_text("geometry/train/cdnv", "version_0", "version_1")
+    tab.wait_for_text("Overview/NC1, training", "geometry", *NAMES)
     tab.wait_until(lambda tab: curves(tab, "tf-scalar-card path") >= 4, "curves")
     assert colors(tab.picture()) > 100
 
@@ -68,10 +77,13 @@ def test_scalars(open_tab):
 def test_custom_scalars(open_tab):
     tab = open_tab("custom_scalars")
     tab.wait_for_text("Neural collapse", "The paper's conditions", "Dimensions", "Loss", "Negatives")
-    tab.wait_for_text("NC1, within over between classes (ideal 0)", "NC2, distance to the simplex (ideal 0)")
-    tab.wait_for_text("NC3, classifier and class means (ideal 0)", "NC4, classifier against nearest class mean")
-    # Both runs share one chart, with training and validation.
-    tab.wait_for_text(*(f"geometry/{s}/nc1 (version_{run})" for s in ("train", "val") for run in (0, 1)))
+    titles = "NC1, within over between classes", "NC2, distance to the simplex", "NC3, classifier and class means"
+    tab.wait_for_text(*(f"{title}, {words} (ideal 0)" for title in titles for words in ("training", "validation")))
+    # Both runs share a chart, in which each has one curve, in the color of the run.
+    tab.wait_for_text(*(f"geometry/{s}/nc1 ({name})" for s in ("train", "val") for name in NAMES))
+    for card in tab.locate("tf-custom-scalar-multi-line-chart-card")[:6]:
+        lines = card.locator("path.line").all()
+        assert len({line.evaluate("line => line.style.stroke || getComputedStyle(line).stroke") for line in lines}) == 2
     tab.wait_until(lambda tab: curves(tab, "tf-custom-scalar-multi-line-chart-card path.line") >= 20, "curves")
     for card in tab.locate("tf-custom-scalar-multi-line-chart-card")[:6]:
         assert colors(tab.picture(card)) > 20
@@ -111,16 +123,18 @@ def test_projector(open_tab):
 def test_hparams(open_tab):
     tab = open_tab("hparams")
     tab.wait_for_text("objective", "beta", "temperature", "normalization", "eta", "psi", "batch_size", "seed")
+    for setting in ("objective", "normalization"):  # TensorBoard shows five columns of its own choice
+        tab.page.get_by_text(setting, exact=True).first.click()
     tab.wait_for_text("geometry/train/effective_rank", "HSCL", "SCL", "10.000", "unit_ball")
     assert "hp_metric" not in tab.text()
 
 
 @pytest.mark.parametrize("which", ["one run", "both runs"])
 def test_report(chromium, runs, tmp_path, monkeypatch, which):
-    report = runs / "version_1" / "report.html"
+    report = runs / "hscl-digits-beta10" / "report.html"
     if which == "both runs":
         monkeypatch.chdir(tmp_path)
-        report = nc_report.main([str(runs / "version_0"), str(runs / "version_1")]).absolute()
+        report = nc_report.main([*(str(runs / name) for name in NAMES)]).absolute()
     page = chromium.new_page(viewport={"width": 1200, "height": 900})
     asked = []
     page.on("request", lambda request: asked.append(request.url.partition(":")[0]))
@@ -128,7 +142,7 @@ def test_report(chromium, runs, tmp_path, monkeypatch, which):
     page.goto(report.as_uri())
     assert set(asked) <= {"file", "data"}
     assert page.locator("td").count() > 100
-    for text in ("effective_rank", "loss/optimality_gap", "InfoNCE", "HSCL, version_1"):
+    for text in ("effective_rank", "loss/optimality_gap", "InfoNCE", "HSCL, hscl-digits-beta10"):
         assert page.get_by_text(text).count() > 0
     figures = page.locator("figure img")
     assert figures.count() == (len(FIGURES) if which == "one run" else 2 * len(FIGURES) + 1)
@@ -136,7 +150,7 @@ def test_report(chromium, runs, tmp_path, monkeypatch, which):
         assert figure.evaluate("image => image.complete && image.naturalWidth > 400")
         assert colors(Image.open(BytesIO(figure.screenshot())).convert("RGB")) > 10
     assert not page.locator("pre").first.is_visible()
-    page.locator("summary").first.click()
+    page.locator("details:has(pre) > summary").first.click()
     assert re.search(r"class_path: nc_lightning.H?SCL", page.locator("pre").first.inner_text())
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.set_viewport_size({"width": 400, "height": 800})
@@ -162,6 +176,6 @@ def test_report_of_a_sweep(chromium, tmp_path, monkeypatch):
         assert colors(Image.open(BytesIO(figure.screenshot())).convert("RGB")) > 10
     page.set_viewport_size({"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "on a phone"
-    page.get_by_text("hscl-batches=balanced-seed=0: done").click()
-    page.get_by_text("Geometry of HSCL, version_0").wait_for()
+    page.locator("li", has_text="hscl-batches=balanced-seed=0: done").get_by_role("link", name="report").click()
+    page.get_by_text("Geometry of HSCL, hscl-batches=balanced-seed=0").wait_for()
     page.close()

@@ -11,14 +11,16 @@ from nc_lightning.callbacks import CollapseWatch, GeometryMonitor
 from nc_lightning.cli import main
 from nc_lightning.data import DigitsDataModule
 from nc_lightning.encoders import MLP
+from nc_lightning.geometry import Ideal
 
 TRAINER = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING), current_epoch=4)
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
 
 
-def measured(rank, num_classes=11, feature_dim=20):
+def measured(rank, num_classes=11, feature_dim=20, own=None):
     statistics = SimpleNamespace(num_classes=num_classes, feature_dim=feature_dim)
-    return SimpleNamespace(epoch=5, results={"train": {"effective_rank": rank}}, statistics={"train": statistics})
+    measurement = {"results": {"train": {"effective_rank": rank}}, "statistics": {"train": statistics}}
+    return SimpleNamespace(epoch=5, own_ideals=lambda module: own or {}, **measurement)
 
 
 def warnings_at(watch, ranks, trainer=TRAINER, **kwargs):
@@ -48,6 +50,14 @@ def test_it_warns_once_when_the_rank_stays_low(ranks, told):
 def test_the_ideal_rank_is_limited_by_the_dimension():
     assert warnings_at(CollapseWatch(patience=1), [3.0], num_classes=11, feature_dim=4) == []
     assert warnings_at(CollapseWatch(patience=1), [3.0], num_classes=11, feature_dim=5) == [0]
+
+
+def test_a_minimum_with_few_dimensions_is_not_dimensional_collapse():
+    own = {"effective_rank": Ideal(3.2, 0.1, "3.2")}
+    assert warnings_at(CollapseWatch(patience=1), [2.3], own=own) == []
+    assert warnings_at(CollapseWatch(patience=1), [2.2], own=own) == [0]
+    with pytest.warns(UserWarning, match=r"use 2\.2 of 3\.2 dimensions"):
+        CollapseWatch(patience=1).on_geometry_measured(TRAINER, None, measured(2.2, own=own))
 
 
 def test_the_warning_gives_the_rank_and_the_remedy():

@@ -1,4 +1,5 @@
 import functools
+import math
 import random
 
 import numpy as np
@@ -13,9 +14,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GeometryMonitor, OnlineLinearProbe
 from nc_lightning.callbacks.measurement import passes as measurement_file
+from nc_lightning.callbacks.measurement.loaders import Batch
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
-from nc_lightning.geometry import CenterDistances, ClassStatistics, measure, ncc_accuracy
+from nc_lightning.geometry import CenterDistances, ClassStatistics, measure, ncc_accuracy, optimal_ideals
 from tests.on_processes import on_processes
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
@@ -84,14 +86,18 @@ def test_kept_features_stay_within_the_memory_budget(monkeypatch):
     monkeypatch.setattr(measurement_file, "KEPT_BYTES", 1000)
 
     def batches(count):
-        return [(torch.zeros(10, 50)[:, :3], torch.arange(10), None)] * count  # 200 bytes each
+        features = {"encoder": torch.zeros(10, 2), "z": torch.zeros(10, 3)}  # z has 200 bytes with the labels
+        return [Batch(features, torch.arange(10), None)] * count
 
     for count, complete in ((5, True), (6, False)):
-        kept = measurement_file.Kept()
+        kept = measurement_file.Kept(["encoder", "z"])
         assert len(list(kept.passing(batches(count)))) == count
         assert kept.complete == complete
         assert len(kept.batches) == (count if complete else 0)
-        assert all(z.untyped_storage().nbytes() == 120 for z, *_ in kept.batches)  # not the tensor it was a slice of
+    narrow = measurement_file.Kept(["encoder"])
+    assert len(list(narrow.passing(batches(6)))) == 6
+    assert narrow.complete
+    assert all(list(features) == ["encoder"] for features, *_ in narrow.batches)
 
 
 class Listener(Callback):
@@ -253,6 +259,43 @@ def test_a_third_party_module_with_a_shuffled_loader_and_no_validation_is_measur
     assert set(monitor.results) == {"train"}
 
 
+class WithOptimum(TheirModule):
+    """A module that knows the minimum of its loss, from the first step on."""
+
+    feature_dim = 5
+    optimal_gram = None
+
+    def training_step(self, batch, batch_idx):
+        self.optimal_gram = GRAM
+        return super().training_step(batch, batch_idx)
+
+
+GRAM = torch.tensor([[1.0, -0.6, -0.7], [-0.6, 1.0, 0.2], [-0.7, 0.2, 1.0]], dtype=torch.float64)
+
+
+def test_the_distance_to_the_minimum_of_the_loss_is_measured_where_it_is_known(tmp_path):
+    x, y = torch.randn(43, 32), torch.arange(43) % 3
+    held_out = DataLoader(TensorDataset(x[:9], y[:9] % 2), batch_size=9)
+    loader = DataLoader(TensorDataset(x, y), batch_size=10)
+    monitor, module = GeometryMonitor(num_classes=3), WithOptimum()
+    module.validation_step = lambda batch, batch_idx: None
+    fit = trainer(tmp_path, monitor)
+    fit.fit(module, loader, held_out)
+    with torch.no_grad():
+        means = torch.stack([module(x[y == c]).double().mean(0) for c in range(3)])
+    products = means @ means.T
+    expected = (products / products.norm() - GRAM / GRAM.norm()).norm().item()
+    assert monitor.results["train"]["distance_to_optimum"] == pytest.approx(expected, rel=1e-5)
+    assert fit.callback_metrics["geometry/train/distance_to_optimum"] == pytest.approx(expected, rel=1e-5)
+    assert math.isnan(monitor.results["val"]["distance_to_optimum"])  # without the third class
+    assert monitor.own_ideals(module) == optimal_ideals(GRAM, 5)
+
+    encoder = GeometryMonitor(num_classes=3, features="layer")
+    trainer(tmp_path, encoder).fit(module, loader)
+    assert "distance_to_optimum" not in encoder.results["train"]  # the minimum is that of the module's output
+    assert encoder.own_ideals(module) == {}
+
+
 def test_bad_input_is_refused(tmp_path):
     x, y = torch.randn(40, 32), torch.arange(10).repeat(4)
 
@@ -330,12 +373,16 @@ def loader(count):
     return DataLoader(TensorDataset(x, torch.arange(count) % 10), batch_size=16)
 
 
+class ShiftedOptimum(HSCL):
+    optimal_gram = 0.5 * torch.eye(10, dtype=torch.float64) + 0.5
+
+
 def _measure(rank, world_size, data):
     torch.manual_seed(0)
     sources = {"train_dataloaders": loader(101), "val_dataloaders": loader(33)}
     sources = {"datamodule": DigitsDataModule()} if data == "module" else sources
     still = functools.partial(torch.optim.SGD, lr=0.0)
-    module = HSCL(encoder=MLP((1, 8, 8), [12]), num_classes=10, optimizer=still)
+    module = ShiftedOptimum(encoder=MLP((1, 8, 8), [12]), num_classes=10, optimizer=still)
     module.eval()  # without running statistics the features do not depend on the number of processes
     monitor, probe = GeometryMonitor(), OnlineLinearProbe(still)  # zero: nc3 is NaN
     options = {"devices": world_size, "strategy": "ddp", "precision": "64-true", "accelerator": "cpu"}
@@ -349,7 +396,7 @@ def _measure(rank, world_size, data):
 def test_several_processes_measure_the_same_as_one(gloo, data):
     (one,) = on_processes(1, _measure, 1, data)
     assert set(one) == {"train", "val"}
-    assert {"nc1", "nc3", "nc4", "ncc_accuracy", "within_class_variation"} <= set(one["train"])
+    assert {"nc1", "nc3", "nc4", "ncc_accuracy", "distance_to_optimum"} <= set(one["train"])
     for rank, several in enumerate(on_processes(3, _measure, 3, data)):
         for name in one:
             expected = pytest.approx(one[name], rel=1e-10, abs=1e-10, nan_ok=True)

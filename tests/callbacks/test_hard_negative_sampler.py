@@ -12,6 +12,7 @@ from nc_lightning.callbacks import HardNegativeSampler
 from nc_lightning.callbacks.hard_negative_sampler import meets_itself
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
+from nc_lightning.geometry import hucl_critical_beta
 from nc_lightning.losses import Polynomial, Threshold
 
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
@@ -183,7 +184,7 @@ def fit(tmp_path, sampler, objective=HSCL, epochs=3, callbacks=(), ckpt_path=Non
 def test_adaptive_hardness_holds_the_fraction_of_effective_negatives(tmp_path, objective, start, hardening):
     def fit_four_epochs(sampler):
         kwargs = {"hardening": hardening(5.0)} if hardening else {"beta": 5.0}
-        trainer, module = fit(tmp_path, sampler, objective, epochs=4, **kwargs)
+        trainer, module = fit(tmp_path, sampler, objective, epochs=4, differentiate_weights=False, **kwargs)
         return trainer.callback_metrics, module.loss.beta
 
     sampler = HardNegativeSampler(schedule="adaptive", start=start, fraction=0.4, max_beta=50.0)
@@ -203,6 +204,35 @@ def test_hardness_rises_to_its_maximum_when_all_negatives_are_equally_hard():
     assert sampler._adapt(8.0, reached=1e-9) == 4.0
     assert sampler._adapt(8.0, reached=0.1) == pytest.approx(8.0)
     assert sampler._adapt(8.0, reached=float("nan")) == 8.0
+
+
+def test_adaptive_hardness_moves_to_that_of_the_loss_after_its_duration(tmp_path):
+    class Watch(Callback):
+        def __init__(self):
+            self.betas = []
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.betas.append(pl_module.loss.beta)
+
+    def train(sampler, **options):
+        watch = Watch()
+        fit(tmp_path, sampler, HUCL, epochs=4, callbacks=[watch], differentiate_weights=False, **options)
+        return watch.betas
+
+    def adaptive(**options):
+        return HardNegativeSampler(schedule="adaptive", fraction=0.4, max_beta=50.0, **options)
+
+    free = train(adaptive())
+    half = len(free) // 2
+    # Batches have 8 samples of each of ten classes; above this hardness, neural collapse is no minimum.
+    critical = hucl_critical_beta(10, counts=[8] * 10)
+    for beta, end in [(0.7, 0.7), (9.0, critical)]:
+        settled = train(adaptive(duration=0.5), beta=beta)
+        start = settled[half]
+        assert settled[: half + 1] == free[: half + 1]
+        assert settled[half:] == pytest.approx(
+            [start + (end - start) * min(1.0, 2 * step / half) for step in range(half)]
+        )
 
 
 def test_the_queue_is_used_after_the_warmup_and_not_in_validation(tmp_path):

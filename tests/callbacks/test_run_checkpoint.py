@@ -259,7 +259,7 @@ def test_a_checkpoint_name_is_claimed_before_the_file_exists(tmp_path):
 
 
 TABLE = [
-    *("fit", "--config=hscl.yaml", "--trainer.max_epochs=3", "--trainer.enable_progress_bar=false"),
+    *("fit", "--config=hscl.yaml", "--name=table", "--trainer.max_epochs=3", "--trainer.enable_progress_bar=false"),
     *("--model.encoder.hidden_features=[8]", "--data=nc_lightning.data.LatentClassDataModule", "--data.num_classes=4"),
     "--data.batch_size=16",
 ]
@@ -270,9 +270,9 @@ def test_the_summary_names_our_last_state_with_any_user_checkpoint_callback(save
     own = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath=mine"]
     own += [f"--trainer.callbacks.save_last={save_last}", "--trainer.callbacks.every_n_epochs=2"]
     main([*TABLE, *own])
-    assert "checkpoint: lightning_logs/version_0/checkpoints/last.ckpt" in capsys.readouterr().out
+    assert "checkpoint: lightning_logs/table/checkpoints/last.ckpt" in capsys.readouterr().out
 
 
 def test_without_last_ckpt_the_summary_names_the_newest_checkpoint_and_its_step(in_tmp, capsys):
     main([*TABLE, "--checkpoint.save_last=false", "--checkpoint.every_n_train_steps=2"])
-    assert re.search(r"checkpoint of step \d+: lightning_logs/version_0/checkpoints/epoch=", capsys.readouterr().out)
+    assert re.search(r"checkpoint of step \d+: lightning_logs/table/checkpoints/epoch=", capsys.readouterr().out)

@@ -17,6 +17,7 @@ from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 
 CALLBACKS = {
+    "CheckpointStep": ours.CheckpointStep,
     "CollapseWatch": lambda: ours.CollapseWatch(share=1.0, patience=1),
     "GeometryMonitor": GeometryMonitor,
     "GracefulStop": ours.GracefulStop,
@@ -27,6 +28,7 @@ CALLBACKS = {
     "InitialWeights": None,  # loads the weights of one checkpoint, which fit only one module
     "NeuralCollapseReached": lambda: ours.NeuralCollapseReached(1e9, 1e9, 1e9, 1e9, patience=2),
     "NonFiniteGuard": lambda: NonFiniteGuard("skip"),
+    "OnlineKNN": lambda: ours.OnlineKNN(k=3),
     "OnlineLinearProbe": OnlineLinearProbe,
     "PredictionWriter": ours.PredictionWriter,
     "ProcessWatch": ours.ProcessWatch,

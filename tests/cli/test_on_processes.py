@@ -20,6 +20,7 @@ SETTINGS = [
     "--trainer.enable_progress_bar=false",
 ]
 TWO = ["--config", "hscl.yaml", "--data.batch_size=125", *SETTINGS]
+STRATEGIES = ("ddp", "ddp_spawn", "ddp_fork")
 SRUN = """[ "$1" = nc-train ] || exit 9
 shift
 for task in 0 1; do
@@ -53,38 +54,47 @@ def start(command, **environment):
 
 @pytest.mark.exhaustive
 def test_two_processes_reach_the_same_geometry_as_one(gloo, in_tmp, repository, monkeypatch):
-    two = [*TWO, "--config", "ddp.yaml", "--trainer.devices=2"]
+    two = [*TWO, "--name=two", "--config", "ddp.yaml", "--trainer.devices=2"]
     assert start([sys.executable, "-m", "nc_lightning", "fit", *two])[0] == 0
-    assert start([repository / "examples" / "torchrun.sh", *TWO], ACCELERATOR="cpu")[0] == 0
+    assert start([repository / "examples" / "torchrun.sh", *TWO, "--name=two"], ACCELERATOR="cpu")[0] == 0
     monkeypatch.setattr(sys, "argv", ["nc-train"])
-    main(["fit", "--config", "hscl.yaml", *SETTINGS])
-    records = [RunRecord.read(Path(f"lightning_logs/version_{i}")).history[-1] for i in range(3)]
+    main(["fit", "--config", "hscl.yaml", "--name=two", *SETTINGS])
+    folders = [Path("lightning_logs", f"two{suffix}") for suffix in ("", "-1", "-2")]
+    records = [RunRecord.read(folder).history[-1] for folder in folders]
     for record in records[:2]:
         assert record == pytest.approx(records[2], abs=1e-4, nan_ok=True)
         geometry = {key: value for key, value in records[2].items() if key.startswith("geometry")}
         assert {key: record[key] for key in geometry} == pytest.approx(geometry, rel=1e-9, abs=1e-12, nan_ok=True)
-    for i in range(3):
-        assert Path(f"lightning_logs/version_{i}/checkpoints/last.ckpt").is_file()
-    assert not Path("lightning_logs/version_3").exists()
+    assert all((folder / "checkpoints/last.ckpt").is_file() for folder in folders)
+    assert len(list(Path("lightning_logs").iterdir())) == 3
 
 
 @pytest.mark.exhaustive
 def test_spawned_and_forked_processes_return_the_same_results_as_others(gloo, in_tmp):
     tiny = ["--trainer.max_epochs=1", "--model.encoder.hidden_features=[8]", "--trainer.devices=2"]
     tables, weights = [], []
-    for i, strategy in enumerate(["ddp", "ddp_spawn", "ddp_fork"]):
-        command = [sys.executable, "-m", "nc_lightning", "fit", *TWO, *tiny, f"--trainer.strategy={strategy}"]
+    for strategy in STRATEGIES:
+        command = [
+            sys.executable,
+            "-m",
+            "nc_lightning",
+            "fit",
+            *TWO,
+            *tiny,
+            f"--trainer.strategy={strategy}",
+            f"--name={strategy}",
+        ]
         ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         assert ended.returncode == 0, ended.stderr
-        tables.append(ended.stdout.replace(f"version_{i}", "version_N"))
-        folder = Path(f"lightning_logs/version_{i}")
+        tables.append(ended.stdout.replace(f"lightning_logs/{strategy}", "lightning_logs/NAME"))
+        folder = Path("lightning_logs", strategy)
         weights.append(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
         assert {path.name for path in folder.iterdir()} >= {"config.yaml", "report.html", "hparams.yaml"}
-    assert tables[0].count("checkpoint: lightning_logs/version_N/checkpoints/last.ckpt") == 1
+    assert tables[0].count("checkpoint: lightning_logs/NAME/checkpoints/last.ckpt") == 1
     assert tables == [tables[0]] * 3
     for other in weights[1:]:
         assert all(torch.equal(other[key], value) for key, value in weights[0].items())
-    records = [RunRecord.read(Path(f"lightning_logs/version_{i}")).history for i in range(3)]
+    records = [RunRecord.read(Path("lightning_logs", name)).history for name in STRATEGIES]
     assert str(records[1:]) == str([records[0]] * 2)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nc_lightning.cli import main
+from nc_lightning.cli.command_error import exit_on_error
 
 pytestmark = pytest.mark.slow  # each test is several runs of the command line
 IMAGES = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 3), dtype=np.uint8)
@@ -33,7 +34,7 @@ def again(command, ckpt, *arguments):
 
 def features(cli):
     with np.load(Path(cli.trainer.log_dir) / "predictions.npz") as file:
-        return file["features"]
+        return file["z"]
 
 
 def test_an_image_has_the_same_features_whichever_images_surround_it(ckpt, capsys):
@@ -51,7 +52,7 @@ def test_an_image_has_the_same_features_whichever_images_surround_it(ckpt, capsy
 @pytest.mark.parametrize("command", ["validate", "test", "predict", "fit"])
 def test_another_order_of_the_classes_is_refused_in_one_line(ckpt, capsys, command):
     longer = ["--trainer.max_epochs=2"] if command == "fit" else []
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as exit_, exit_on_error():
         again(command, ckpt, "--data.classes=[bee,ant]", *longer)
     assert exit_.value.code == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]

@@ -42,6 +42,10 @@ def test_the_output_can_be_chosen():
         (["a"], "nc-report: error: RUN: got 'a', expected the folder of a run"),
         (["broken.json"], "nc-report: error: RUN: got 'broken.json', which is damaged"),
         (["a/version_0", "--output", "there.html"], "nc-report: error: --output: got 'there.html', which exists"),
+        (
+            ["a/version_0", "--output", "there.html/sub.html"],
+            "nc-report: error: --output: could not write there.html/sub.html: there.html is not a folder; no file was",
+        ),
     ],
 )
 def test_bad_input_prints_one_line_and_exits_with_code_2(arguments, message, refusal):

@@ -13,13 +13,16 @@ import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import LearningRateMonitor
+from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nc_lightning import HSCL, SCL
 from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler
 from nc_lightning.cli import config_folder, find_config, main, resolve_configs, shipped_configs
+from nc_lightning.cli.command_error import exit_on_error
 
 OBJECTIVES = ["scl", "hscl", "ucl", "hucl"]
+NAMED = ["supcon", "ntxent"]
 CONFIGS = [name for name in shipped_configs() if "sweeps" not in name]
 SHORT = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
@@ -47,11 +50,11 @@ ALSO = {"paper/fast_gpu": ["--model.compile=false"]}  # compiling needs a compil
 def complete(config):
     """Return the command line that completes a config: an objective alone, an overlay on an objective."""
     stem = config.removesuffix(".yaml")
-    if stem in OBJECTIVES:
+    if stem in OBJECTIVES + NAMED:
         return [["--config", config]]
     also = (ON_SMALL_IMAGES if stem in OF_IMAGES else []) + ALSO.get(stem, [])
     hardened = [objective for objective in OBJECTIVES if objective.startswith("h")]
-    on = hardened if stem in ("paper/exponential", "paper/polynomial") else OBJECTIVES
+    on = hardened if stem in ("adaptive", "paper/exponential", "paper/polynomial") else OBJECTIVES
     before = BEFORE.get(stem, [])
     return [["--config", f"{objective}.yaml", *before, "--config", config, *also] for objective in on]
 
@@ -104,7 +107,7 @@ def test_every_config_runs(configs):
     cli = main(["fit", *configs, "--trainer.fast_dev_run=2", *SHORT])
     assert cli.trainer.global_step == 2
     assert cli.model.num_classes == cli.datamodule.num_classes
-    assert cli.model.feature_dim == cli.datamodule.num_classes - 1
+    assert cli.model.feature_dim == (64 if "ntxent.yaml" in configs else cli.datamodule.num_classes - 1)
     assert set(Path.cwd().iterdir()) == before, "fast_dev_run writes nothing"
     if "fsdp.yaml" not in configs:  # shards belong to their processes
         can_be_sent_to_a_process(cli.model)
@@ -113,13 +116,13 @@ def test_every_config_runs(configs):
 def test_each_objective_has_a_config():
     ours = {name for name in CONFIGS if "/" not in name}
     assert {
-        f"{name}.yaml" for name in (*OBJECTIVES, "digit_pairs", "adaptive", "cifar100", "bolts", "ddp", "fsdp")
+        f"{name}.yaml" for name in (*OBJECTIVES, *NAMED, "digit_pairs", "adaptive", "cifar100", "bolts", "ddp", "fsdp")
     } == ours
 
 
 def test_a_run_leaves_logs_config_and_checkpoint(run):
     _, folder = run
-    assert folder == Path.cwd() / "lightning_logs" / "version_0"
+    assert folder == Path.cwd() / "lightning_logs" / "hscl-digits-beta10"
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["model"]["class_path"].endswith("HSCL")
@@ -138,9 +141,9 @@ def test_fit_ends_with_the_results_and_their_paths(capsys):
     output = capsys.readouterr().out
     for text in ("Geometry of 10 classes in 9 dimensions", "effective_rank", "loss/bound", "ideal"):
         assert text in output
-    assert "checkpoint: lightning_logs/version_0/checkpoints/last.ckpt" in output
-    assert "report: lightning_logs/version_0/report.html" in output
-    assert "tensorboard --logdir lightning_logs/version_0" in output
+    assert "checkpoint: lightning_logs/hscl-digits-beta10/checkpoints/last.ckpt" in output
+    assert "report: lightning_logs/hscl-digits-beta10/report.html" in output
+    assert "tensorboard --logdir lightning_logs\n" in output
 
 
 @pytest.mark.slow
@@ -149,16 +152,16 @@ def test_a_second_run_overwrites_nothing(run):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     main(["fit", "--config", "hscl.yaml", *SHORT])
     assert all(path.read_bytes() == content for path, content in before.items())
-    assert (folder.parent / "version_1" / "checkpoints" / "last.ckpt").is_file()
+    assert (folder.parent / "hscl-digits-beta10-1" / "checkpoints" / "last.ckpt").is_file()
 
 
 @pytest.mark.slow
 def test_each_run_has_its_own_folder_without_a_logger(capsys):
-    for number in range(2):
+    for suffix in ("", "-1"):
         main(["fit", "--config", "hscl.yaml", "--trainer.logger=false", *SHORT])
-        folder = Path("lightning_logs", f"version_{number}")
+        folder = Path("lightning_logs", f"hscl-digits-beta10{suffix}")
         files = {path.name for path in folder.iterdir()}
-        assert files == {"config.yaml", "report.html", "report.json", "checkpoints"}
+        assert files == {"config.yaml", "report.html", "report.json", "checkpoints", "figures"}
         assert len({path.resolve() for path in (folder / "checkpoints").iterdir()}) == 1
         output = capsys.readouterr().out
         assert f"checkpoint: {folder}/checkpoints/last.ckpt" in output
@@ -198,16 +201,24 @@ def test_nc_train_test_measures_the_test_set(run, capsys):
 
 
 @pytest.mark.slow
-def test_predict_writes_the_training_features(run):
+def test_predict_writes_the_training_features_and_those_of_other_splits_and_layers(run):
     cli, folder = run
     arguments = ["predict", "--config", "hscl.yaml", "--ckpt_path", str(folder / "checkpoints/last.ckpt"), *SHORT]
     predicted = main(arguments)
     with np.load(Path(predicted.trainer.log_dir) / "predictions.npz", allow_pickle=False) as file:
-        features, labels = file["features"], file["labels"]
+        features, labels = file["z"], file["labels"]
     x, expected = cli.datamodule._splits["train"].x, cli.datamodule._splits["train"].labels
     with torch.no_grad():
         assert np.allclose(features, cli.model.eval()(x).numpy(), atol=1e-6)
     assert np.array_equal(labels, expected.numpy())
+    Path("layers.yaml").write_text("predict:\n  splits: [train, val]\n  layers: [z]\n")
+    cli = main([*arguments, "--config=layers.yaml", "--predict.layers=encoder,z", "--predict.path=out/f.safetensors"])
+    assert cli.trainer.predict_loop.return_predictions is False
+    assert sorted(path.name for path in Path("out").iterdir()) == ["f_train.safetensors", "f_val.safetensors"]
+    tensors = load_file("out/f_train.safetensors")
+    assert np.array_equal(tensors["z"], features)
+    with torch.no_grad():
+        assert np.allclose(tensors["encoder"], cli.model.eval().encoder(x).numpy(), atol=1e-6)
 
 
 def test_the_command_line_overrides_the_checkpoint(run):
@@ -307,7 +318,7 @@ BAD = {
     "beta": (["--model.beta", "-1"], r"beta: got -1.0, expected a finite number >= 0"),
     "feature_dim": (["--model.feature_dim", "0"], r"feature_dim: got 0, expected an integer >= 1"),
     "num_classes": (["--model.num_classes", "5"], r"num_classes: got 5, expected 10"),
-    "normalization": (["--model.normalization", "cube"], r"--model.normalization: .*unit_ball.*cube"),
+    "normalization": (["--model.normalization", "cube"], r"--model.normalization: got .cube., .*unit_ball"),
     "batch_size": (["--data.batch_size", "33"], r"batch_size: got 33, expected a multiple of the 10 classes"),
     "class": (["--model", "nc_lightning.SSCL"], r"--model: .*SSCL"),
     "no num_classes": (["--data", "lightning.LightningDataModule"], r"--data: got LightningDataModule without num_c"),
@@ -325,7 +336,7 @@ def test_bad_input_prints_one_line_and_exits_with_code_2(name, capsys):
     Path("broken.yaml").write_text("model: [1,\n")
     torch.save({"weights": 1}, "dict.ckpt")
     before = sorted(Path.cwd().rglob("*"))
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as exit_, exit_on_error():
         main(["fit", "--config", "hscl.yaml", *SHORT, *arguments])
     assert exit_.value.code == 2
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nc-train: error: ")]
@@ -344,7 +355,7 @@ def test_checkpoints_that_do_not_fit_are_refused(run, capsys):
         (["--config", "scl.yaml"], "--ckpt_path: got a checkpoint of HSCL, expected one of SCL"),
         (["--config", "hscl.yaml", "--model.encoder.hidden_features=[7]"], "does not fit the configured model"),
     ):
-        with pytest.raises(SystemExit) as exit_:
+        with pytest.raises(SystemExit) as exit_, exit_on_error():
             main(["fit", *arguments, "--ckpt_path", ckpt, *SHORT])
         assert exit_.value.code == 2
         assert message in capsys.readouterr().err
@@ -391,12 +402,10 @@ ARGUMENTS = {"SCL": [], "HSCL": OF_HARD, "UCL": ["tau_plus"], "HUCL": [*OF_HARD,
 @pytest.mark.parametrize("objective", ARGUMENTS)
 def test_the_help_and_the_printed_config_of_an_objective_list_every_argument(objective, capsys):
     expected = {*OF_ALL, *ARGUMENTS[objective]}
-    with pytest.raises(SystemExit):
-        main(["fit", f"--model.help=nc_lightning.{objective}"])
+    main(["fit", f"--model.help=nc_lightning.{objective}"])
     described = re.findall(r"\n  --model\.(\w+) [^\n]*\s+[^\s(]", capsys.readouterr().out)
     assert set(described) == expected
-    with pytest.raises(SystemExit):
-        main(["fit", "--config", f"{objective.lower()}.yaml", "--print_config"])
+    main(["fit", "--config", f"{objective.lower()}.yaml", "--print_config"])
     printed = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
     assert printed.keys() == expected - {"num_classes"}, "the number of classes comes from the data"
 
@@ -408,7 +417,7 @@ def test_a_run_without_checkpoints_works(capsys):
     assert not list(Path.cwd().rglob("*.ckpt"))
     output = capsys.readouterr().out
     assert "checkpoint:" not in output
-    assert "report: lightning_logs/version_0/report.html" in output
+    assert "report: lightning_logs/hscl-digits-beta10/report.html" in output
     assert main(["fit", "--config", "hscl.yaml", *SHORT]).trainer.checkpoint_callback is not None, (
         "the next run has them"
     )
@@ -424,6 +433,6 @@ def test_a_barebones_run_works(capsys):
     assert all(torch.equal(value, weights[key]) for key, value in cli.model.state_dict().items())
     Path("mine.yaml").write_text("trainer: {callbacks: [{class_path: lightning.pytorch.callbacks.ModelCheckpoint}]}")
     capsys.readouterr()
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit), exit_on_error():
         main([*bare, "--config", "mine.yaml"])
     assert "found `ModelCheckpoint` in callbacks list" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import _Result
 import nc_lightning.callbacks
 from nc_lightning import HSCL, HUCL
 from nc_lightning.callbacks import (
+    CheckpointStep,
     CollapseWatch,
     GeometryMonitor,
     GracefulStop,
@@ -21,6 +22,7 @@ from nc_lightning.callbacks import (
     InitialWeights,
     NeuralCollapseReached,
     NonFiniteGuard,
+    OnlineKNN,
     OnlineLinearProbe,
     PredictionWriter,
     ProcessWatch,
@@ -53,6 +55,7 @@ def everything(schedule="adaptive"):
         TensorBoardDashboard(),
         GeometryMonitor(),
         OnlineLinearProbe(),
+        OnlineKNN(k=5),
         CollapseWatch(share=1.0, patience=1),
         NeuralCollapseReached(1e3, 1e3, 1e3, 1e3, patience=2),
         NonFiniteGuard("skip"),
@@ -60,6 +63,7 @@ def everything(schedule="adaptive"):
         RandomStates(),
         ResumedEpoch(),
         ProcessWatch(),
+        CheckpointStep(),
         RunCheckpoint(save_last=True),
         GracefulStop(),
     ]
@@ -143,8 +147,8 @@ def test_predictions_and_initial_weights_equal_those_of_the_cpu(tmp_path):
         trainer.save_checkpoint(folder / "first.ckpt")
         writer = PredictionWriter()
         model, _, _ = run(device, [writer], does="predict", ckpt_path=folder / "first.ckpt", default_root_dir=folder)
-        with np.load(writer.path) as file:
-            files[device] = file["features"], file["labels"]
+        with np.load(writer.written["predict"]) as file:
+            files[device] = file["z"], file["labels"]
         second, _, _ = run(device, [InitialWeights(str(folder))], HSCL, seed=1, max_steps=0, default_root_dir=folder)
         assert torch.equal(weights(second), weights(model))
     assert np.abs(files[NAME][0] - files["cpu"][0]).max() < 1e-6

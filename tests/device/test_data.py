@@ -1,5 +1,6 @@
 """Views and batches on the device equal those on the CPU and need no host wait and few kernels."""
 
+import tarfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -112,6 +113,26 @@ def folders(tmp_path, **kwargs):
     return data_modules.ImageFolderDataModule(str(tmp_path / "tree"), **kwargs)
 
 
+def hugging_face(tmp_path, **kwargs):
+    import datasets
+
+    images = [Image.fromarray(image) for image in RNG.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)]
+    classes = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list("abcd"))})
+    table = datasets.Dataset.from_dict({"image": images, "label": [i % 4 for i in range(40)]}, features=classes)
+    table.save_to_disk(str(tmp_path / "saved"))
+    return data_modules.HuggingFaceDataModule(str(tmp_path / "saved"), **kwargs)
+
+
+def shards(tmp_path, **kwargs):
+    with tarfile.open(tmp_path / "0.tar", "w") as archive:
+        for i, pixels in enumerate(RNG.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)):
+            Image.fromarray(pixels).save(tmp_path / "image.png")
+            (tmp_path / "label").write_text(str(i % 4))
+            archive.add(tmp_path / "image.png", f"{i}.png")
+            archive.add(tmp_path / "label", f"{i}.cls")
+    return data_modules.WebDatasetDataModule(str(tmp_path), **kwargs)
+
+
 def unlabeled(tmp_path, **kwargs):
     draw_images(tmp_path / "tree", "a", 24)
     return data_modules.ImageFolderDataModule(str(tmp_path / "tree"), labels="none", **kwargs | {"batches": "random"})
@@ -148,6 +169,8 @@ CACHED = {
     "vectors": vectors,
     "ImageFolderDataModule": folders,
     "unlabeled": unlabeled,
+    "WebDatasetDataModule": shards,
+    "HuggingFaceDataModule": hugging_face,
     "TinyImageNetDataModule": tiny,
     **{name: of_torchvision(name) for name in data_modules.__all__ if name in SETS_OF_TORCHVISION},
 }

@@ -44,6 +44,12 @@ BY_NAME = {
     "alpha_req": lambda z, labels: geometry.alpha_req(z[:, 0].sort(descending=True).values[:9]),
     "caveats": lambda z, labels: torch.tensor(list(geometry.caveats(statistics(z[:9], labels[:9] * 2 % 5)).encode())),
     "nc4_mismatches": mismatches,
+    "SCLOptimum": lambda z, labels: geometry.SCLOptimum(z @ z.T, 0.0, 0.0, False).gram,
+    "distance_to_optimum": lambda z, labels: geometry.distance_to_optimum(statistics(z, labels), torch.eye(C) + 1),
+    "optimal_values": lambda z, labels: geometry.optimal_values(z[:C] @ z[:C].T, D),
+    "optimal_ideals": lambda z, labels: {
+        key: goal.value for key, goal in geometry.optimal_ideals(z[:C] @ z[:C].T, D).items()
+    },
     "normalize": lambda z, labels: [geometry.normalize(z, name) for name in ("unit_ball", "unit_sphere", "none")],
     "measure": lambda z, labels: geometry.measure(z, labels),
     **{
@@ -57,15 +63,29 @@ BY_FIRST_ARGUMENT = {
     ("stats", "centered"): lambda function, z, labels: [
         function(statistics(z, labels), centered=c) for c in (True, False)
     ],
+    ("stats", "delta"): lambda function, z, labels: function(statistics(z, labels)),
+    ("within", "between", "delta"): lambda function, z, labels: function(
+        statistics(z, labels).within_covariance, statistics(z, labels).scatter
+    ),
+    ("stats", "ood_mean"): lambda function, z, labels: function(statistics(z, labels), z[0]),
     ("stats", "weight"): lambda function, z, labels: function(statistics(z, labels), WEIGHT.to(z.device)),
     ("to_centers",): lambda function, z, labels: function(distances(z, labels)),
     ("matrix",): lambda function, z, labels: function(z),
     ("z",): lambda function, z, labels: function(z),
+    ("z", "k"): lambda function, z, labels: function(z),
     ("z", "t"): lambda function, z, labels: function(z),
 }
 TAKE_NO_TENSOR = {"Ideal", "Normalization", "ideal", "simplex_etf", "collapsed_value", "scl_lower_bound"}
 TAKE_NO_TENSOR |= {"ucl_lower_bound", "coherence_floor", "equiangular_floor", "etf_floor", "max_cosine_floor"}
-TAKE_NO_TENSOR |= {"MEASURES", "Measure", "ideals_met", "tight_frame_floor"}
+TAKE_NO_TENSOR |= {
+    "HUCLOptimum",
+    "hucl_critical_beta",
+    "hucl_lower_bound",
+    "hucl_neural_collapse_value",
+    "hucl_optimum",
+}
+TAKE_NO_TENSOR |= {"MEASURES", "Measure", "ideals_met", "minority_collapse_ratio", "optimum_met", "scl_optimum"}
+TAKE_NO_TENSOR |= {"tight_frame_floor"}
 TAKE_TENSORS = sorted(set(geometry.__all__) - TAKE_NO_TENSOR)
 
 

@@ -6,17 +6,23 @@ import torch
 from nc_lightning.losses import (
     CustomHardening,
     CustomLink,
+    DCLLoss,
+    DHELLoss,
     Exponential,
     FeatureQueue,
+    HCLLoss,
     HSCLLoss,
     HUCLLoss,
     InfoNCE,
     Logistic,
+    NTXentLoss,
     Polynomial,
     SCLLoss,
+    SupConLoss,
     Threshold,
     Triplet,
     UCLLoss,
+    ValueThreshold,
     similarity_histograms,
 )
 from nc_lightning.losses.engines import tile_sizes
@@ -28,7 +34,7 @@ Z = torch.randn(N, 6, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(N) % 5
 LOSSES = {"SCL": SCLLoss, "HSCL": HSCLLoss, "UCL": UCLLoss, "HUCL": HUCLLoss}
 LINKS = [InfoNCE(), InfoNCE("sum"), InfoNCE(alpha=0.0), Logistic(), Triplet(), CustomLink(torch.log1p, torch.exp)]
-HARDENINGS = [Polynomial(2.0), Threshold(0.2)]
+HARDENINGS = [Polynomial(2.0), Threshold(0.2), ValueThreshold(0.1)]
 
 SORT = {("to the CPU", "losses/engines/sorted_batch.py sort_batch"): 1}
 """The host wait of every loss: one, for the windows of the classes and the number of pairs."""
@@ -93,6 +99,8 @@ def test_views_as_positives(name, link):
     instances = torch.arange(N) % (N // 2)
     loss = LOSSES[name](positives="view", link=link)
     same_on_both(lambda: lambda z, i: loss(z, torch.full((N,), -1), i), Z, instances)
+    machine = same_on_both(lambda: loss, Z, LABELS[instances], instances)
+    assert machine.waits_in("call") == SORT
 
 
 @pytest.mark.parametrize("link", [InfoNCE(), Logistic()], ids=str)
@@ -225,8 +233,9 @@ def cost(loss, n, feature_dim=16, num_classes=100):
 )
 @pytest.mark.parametrize("name", LOSSES)
 def test_launches(name, options, n, most):
-    # A kernel of any size costs the host about 5 microseconds.
-    assert cost(LOSSES[name](**options), n)[0] <= most
+    # A kernel of any size costs the host about 5 microseconds. The gradient of the weights takes four more.
+    loss = LOSSES[name](**options)
+    assert cost(loss, n)[0] <= most + 4 * loss.differentiate_weights * (loss.hardness > 0)
 
 
 @pytest.mark.parametrize(
@@ -277,3 +286,14 @@ def test_memory_beyond_the_features_stays_within_the_budget(monkeypatch, num_cla
     of_samples = 8 * 4 * n * feature_dim  # the features themselves eight times, as floats
     assert peak <= tile_sizes.MEMORY_SHARE * Backend.memory + of_samples
     assert launches <= most
+
+
+@pytest.mark.parametrize("loss", [SupConLoss, NTXentLoss, DCLLoss, HCLLoss])
+def test_named_losses(loss):
+    machine = same_on_both(lambda: loss(), Z, torch.arange(N) % (N // 2))
+    assert machine.waits_in("call") == SORT
+
+
+def test_the_views_of_dhel_are_selected_on_the_device():
+    machine = same_on_both(lambda: DHELLoss(), Z, torch.arange(N) % (N // 2))
+    assert SORT.items() < machine.waits_in("call").items()

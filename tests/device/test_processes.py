@@ -81,7 +81,9 @@ def test_losses(gloo):
         statistics = loss.negative_statistics(Z, LABELS, torch.arange(N) // 2)
         for rank, share in enumerate(SHARES):
             torch.testing.assert_close(found[rank][i][0], value, rtol=1e-5, atol=1e-6)
-            torch.testing.assert_close(found[rank][i][1], 2 * gradient[share], rtol=1e-4, atol=1e-6)
+            # Rounding is relative to the largest terms, which temperature 0.01 makes a hundred times as large.
+            slack = 1e-6 * max(1.0, 2 * gradient.abs().max().item())
+            torch.testing.assert_close(found[rank][i][1], 2 * gradient[share], rtol=1e-4, atol=slack)
             torch.testing.assert_close(found[rank][i][2], statistics, rtol=1e-5, atol=1e-6, equal_nan=True)
 
 
@@ -179,7 +181,7 @@ def test_training(gloo, tmp_path):
             assert waits.keys() == allowed.keys()
             assert not {key: n for key, n in waits.items() if n > allowed[key]}
     on_device, on_cpu = (np.load(tmp_path / f"predictions{i}.npz") for i in ("-3", "-1"))
-    assert np.abs(on_device["features"] - on_cpu["features"]).max() < 1e-5
+    assert np.abs(on_device["z"] - on_cpu["z"]).max() < 1e-5
 
 
 class SignalAt(Callback):

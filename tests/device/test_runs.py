@@ -75,7 +75,7 @@ def runs(configs, commands=()):
             else:
                 trainer = first.trainer
                 getattr(trainer, command)(first.model, datamodule=first.datamodule, ckpt_path=last)
-        assert np.isfinite(np.load(Path(trainer.log_dir) / "predictions.npz")["features"]).all()
+        assert np.isfinite(np.load(Path(trainer.log_dir) / "predictions.npz")["z"]).all()
         resumed = main(["fit", *configs, "--ckpt_path=last", "--trainer.max_epochs=2"])
     assert (first.trainer.global_step, resumed.trainer.global_step) == (2, 4)
     assert np.isfinite(float(resumed.trainer.callback_metrics["loss/train"]))

@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from nc_lightning import HSCL
 from nc_lightning.callbacks import OnlineLinearProbe, RandomStates
 from nc_lightning.cli import main
+from nc_lightning.cli.command_error import exit_on_error
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.distributed.devices import check_accelerator
 from nc_lightning.encoders import MLP
@@ -56,7 +57,7 @@ def test_gpus_without_nccl_are_refused(gloo, monkeypatch, capsys):
     monkeypatch.setattr("torch.distributed.distributed_c10d.is_nccl_available", lambda: False)
     strategy = ["--trainer.strategy=lightning.pytorch.strategies.DDPStrategy"]
     strategy += ["--trainer.strategy.process_group_backend=nccl", "--trainer.accelerator=cpu", "--trainer.devices=1"]
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as exit_, exit_on_error():
         main([*FIT, *strategy])
     assert exit_.value.code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "NCCL" in line]

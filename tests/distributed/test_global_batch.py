@@ -8,13 +8,18 @@ from torch.nn.parallel import DistributedDataParallel
 from nc_lightning.distributed.global_batch import Shares, share_rows
 from nc_lightning.losses import (
     CustomLink,
+    DCLLoss,
+    DHELLoss,
     FeatureQueue,
+    HCLLoss,
     HSCLLoss,
     HUCLLoss,
     InfoNCE,
     Logistic,
+    NTXentLoss,
     Polynomial,
     SCLLoss,
+    SupConLoss,
     Threshold,
     Triplet,
     UCLLoss,
@@ -53,6 +58,13 @@ LOSSES = {
         5.0, nn.Parameter(torch.tensor(0.4, dtype=torch.float64)), differentiate_weights=True
     ),
     "hscl, decoupled": lambda: HSCLLoss(5.0, link=InfoNCE(alpha=0.0)),
+    "ucl, supcon, queue": lambda: with_queue(UCLLoss(0.3, link=InfoNCE("sum", 0.0))),
+    "hucl, decoupled, differentiated": lambda: HUCLLoss(
+        5.0, 0.5, link=InfoNCE("sum", 0.0), differentiate_weights=True, normalization="none"
+    ),
+    "ucl, decoupled, temperature learned": lambda: UCLLoss(
+        nn.Parameter(torch.tensor(0.4, dtype=torch.float64)), link=InfoNCE(alpha=0.0)
+    ),
     "hscl, logistic": lambda: HSCLLoss(5.0, link=Logistic()),
     "hucl, triplet": lambda: HUCLLoss(5.0, link=Triplet(0.5)),
     "scl, custom link": lambda: SCLLoss(link=CustomLink(square, torch.exp, span=3)),
@@ -66,7 +78,23 @@ LOSSES = {
     "ucl, sampled, queue": lambda: with_queue(UCLLoss(num_negatives=4)),
     "hucl, views": lambda: HUCLLoss(5.0, positives="view"),
     "ucl, views, triplet": lambda: UCLLoss(positives="view", link=Triplet()),
+    "hscl, views and classes": lambda: HSCLLoss(5.0, positives="view"),
+    "hscl, views and classes, unknown labels, differentiated": lambda: HSCLLoss(
+        5.0, 0.5, positives="view", differentiate_weights=True
+    ),
+    "hscl, views and classes, queue": lambda: with_queue(HSCLLoss(5.0, positives="view", link=InfoNCE("sum", 0.0))),
+    "scl, views and classes, triplet": lambda: SCLLoss(positives="view", link=Triplet()),
+    "hscl, views and classes, sampled, unknown labels": lambda: HSCLLoss(5.0, num_negatives=4, positives="view"),
     "hscl, unknown labels": lambda: HSCLLoss(5.0),
+    "supcon": lambda: SupConLoss(),
+    "supcon, unknown labels": lambda: SupConLoss(),
+    "supcon, temperature learned": lambda: SupConLoss(nn.Parameter(torch.tensor(0.4, dtype=torch.float64))),
+    "nt-xent of views": lambda: NTXentLoss(),
+    "dcl of views": lambda: DCLLoss(),
+    "hcl of views": lambda: HCLLoss(),
+    "hcl of views, not debiased": lambda: HCLLoss(tau_plus=0.0),
+    "dhel of views": lambda: DHELLoss(),
+    "dhel of views, temperature learned": lambda: DHELLoss(nn.Parameter(torch.tensor(0.4, dtype=torch.float64))),
 }
 # How a batch is split: unequal numbers of samples and pairs, without positives, or an empty process.
 DEALS = {
@@ -110,6 +138,8 @@ def batch(name, labels):
     labels = torch.tensor(LABELS[labels])
     if "unknown" in name:
         labels[::3] = -1
+    if "views and classes" in name:
+        labels = labels[::2].repeat_interleave(2)
     # Views are concatenated, so a split may separate a few; these are compared only on one process.
     return x, labels, torch.arange(18) // 2
 

@@ -23,11 +23,13 @@ def by_the_page(z, pairs, tau, beta, alpha, form, delta):
     positive, negative = pairs.positives & pairs.anchors[:, None], pairs.negatives & pairs.anchors[:, None]
     hardened, weights = ((beta + 1 / tau) * s[:n]).exp() * negative, (beta * s[:n]).exp() * negative
     a, b, k = hardened.sum(1), weights.sum(1), negative.sum(1)
-    level = a.log() - b.log() - math.log(alpha) + (k.log() if form == "sum" else 0)
+    log_alpha = math.log(alpha) if alpha > 0 else 0.0
+    level = a.log() - b.log() - log_alpha + (k.log() if form == "sum" else 0)
     x = level[:, None] - s[:n] / tau
     count = positive.sum()
-    loss = math.log(alpha) + torch.nn.functional.softplus(x)[positive].sum() / count
-    p = torch.where(positive, x.sigmoid(), 0.0)
+    losses, pull = (torch.nn.functional.softplus(x), x.sigmoid()) if alpha > 0 else (x, torch.ones_like(x))
+    loss = log_alpha + losses[positive].sum() / count
+    p = torch.where(positive, pull, 0.0)
     q = p.sum(1, keepdim=True)
     h = (1 + beta * tau * delta) * q / a[:, None] * hardened - beta * tau * delta * q / b[:, None] * weights
     h = torch.where(pairs.anchors[:, None], h, 0.0)
@@ -44,7 +46,7 @@ def batch(seed=0):
 
 
 @pytest.mark.parametrize("delta", [False, True])
-@pytest.mark.parametrize(("alpha", "form"), [(1.0, "mean"), (0.5, "mean"), (1.0, "sum")])
+@pytest.mark.parametrize(("alpha", "form"), [(1.0, "mean"), (0.5, "mean"), (1.0, "sum"), (0.0, "sum")])
 @pytest.mark.parametrize("beta", [0.0, 5.0])
 @pytest.mark.parametrize("include_self", [False, True])
 @pytest.mark.parametrize("negatives", ["other_classes", "all"])
@@ -117,7 +119,7 @@ def test_equations_are_numbered_in_order(repository):
 
 def test_each_engine_function_names_its_equation(repository):
     functions = equations_of_functions((repository / PAGE).read_text())
-    assert len(functions) == 23
+    assert len(functions) == 25
     for name, numbers in functions.items():
         module, _, function = name.partition(".")
         loaded = importlib.import_module(f"nc_lightning.losses.engines.{module}")

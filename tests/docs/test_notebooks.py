@@ -42,7 +42,9 @@ def test_every_notebook_is_tested(repository):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["measure-any-features"])  # test_site.py runs all, as `make docs` does
 def test_runs_and_draws(path, repository, in_tmp, monkeypatch):
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    import nbclient
+    import nbformat
+
     monkeypatch.setenv("PYTHONPATH", str(repository))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(path, as_version=4)

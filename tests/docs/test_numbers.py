@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from nc_lightning.losses import HUCLLoss, UCLLoss
 from tests.docs.pages import ROOT
 
 GRID = ROOT / "examples" / "paper" / "results" / "digit_pairs.md"
@@ -82,3 +83,58 @@ def test_the_readme_has_the_measured_speed_and_memory():
     assert ratio == speed["fastest / ours"].split()[0]
     assert int(memory) == held["ours"]
     assert int(other) == min(held[name] for name in ("naive", "pml", "lightly"))
+
+
+MEANS = ("effective rank", "zero sum", "unit norm", "equal inner product", "accuracy (val)")
+
+
+def measured_rows():
+    """Return objective, means and row of each cell that was run."""
+    for path in sorted(GRID.parent.glob("*.md")):
+        for row in rows(path, "objective"):
+            means = [float(row[key].split()[0]) for key in MEANS]
+            yield row["objective"].upper(), means, row | {"plan": path.stem}
+
+
+def written_rows():
+    """Return the rows of the tables of effects, as dicts."""
+    lines = (ROOT / "docs" / "experiments.md").read_text().splitlines()
+    for number, line in enumerate(lines):
+        if "loss over bound" in line and line.startswith("|"):
+            names = [cell.strip() for cell in line.strip("|").split("|")]
+            for row in lines[number + 2 : lines.index("", number)]:
+                yield dict(zip(names, [cell.strip() for cell in row.strip("|").split("|")], strict=True))
+
+
+def number(text):
+    """Return a number, and half a unit of its last decimal."""
+    return float(text), 0.51 * 10.0 ** -len(text.partition(".")[2])
+
+
+def gap_of(objective, beta, size, gap, plan):
+    """Return the gap to the tight bound; the files of older plans have that to UCL's bound."""
+    if objective != "HUCL" or plan in ("detached", "detached_cifar100", "temperature"):
+        return gap
+    return gap + UCLLoss().lower_bound(100, size) - HUCLLoss(beta=beta).lower_bound(100, size)
+
+
+def test_the_tables_of_effects_are_those_of_the_sweeps():
+    measured, written = list(measured_rows()), list(written_rows())
+    assert len(written) == 163
+    for row in written:
+        accuracy = row.get("accuracy (held out)") or row["accuracy (test)"]
+        columns = [row["effective rank"].split()[0], row["zero sum"], row["unit norm"], row["equal inner product"]]
+        numbers = [number(text) for text in (*columns, accuracy)]
+        found = [
+            (objective, cell)
+            for objective, values, cell in measured
+            if all(abs(value - near) <= slack for value, (near, slack) in zip(values, numbers, strict=True))
+        ]
+        assert found, row
+        if row["loss over bound"]:
+            size, (near, slack) = 600 if "positives" in row else 500, number(row["loss over bound"])
+            gaps = [
+                gap_of(name, float(cell.get("beta") or 5), size, float(cell["optimality gap"].split()[0]), cell["plan"])
+                for name, cell in found
+            ]
+            assert any(abs(gap - near) <= slack + 5e-5 for gap in gaps), row

@@ -11,6 +11,7 @@ from nc_lightning.callbacks import HardNegativeSampler, OnlineLinearProbe
 from nc_lightning.cli import main, shipped_configs
 from nc_lightning.cli import measure as nc_measure
 from nc_lightning.cli import report as nc_report
+from nc_lightning.cli.commands import RUN_COMMANDS
 from nc_lightning.sweeps import command as nc_sweep
 from tests.docs.pages import PAGES, ROOT, blocks, commands, commands_of, configs, is_module, modules, plans, text_of
 
@@ -79,12 +80,15 @@ def test_commands(page, files, run):
             call(program, [argument.replace("RUN", str(run[0])) for argument in arguments])
     for command in commands(page):
         for option in {"--output", "--plot"} & set(command):
-            assert (files / command[command.index(option) + 1]).is_file()
+            assert (files / command[command.index(option) + 1]).exists()
 
 
 def call(program, arguments):
     """Run a command as it stands, but shortened."""
     if program == "nc-train":
+        if arguments[0] in RUN_COMMANDS:
+            main(arguments)
+            return
         here = ["--data.batch_size=20"] if any("mine" in argument for argument in arguments) else []  # of few images
         if "ddp.yaml" in arguments:  # for two processes, see tests/cli/test_on_processes.py
             here = ["--trainer.devices=1", "--data.batch_size=250"]
@@ -123,7 +127,9 @@ PYTHON = [
 
 
 @pytest.mark.parametrize(("page", "block"), PYTHON)
-def test_python_blocks(page, block, in_tmp, capsys):
+def test_python_blocks(page, block, in_tmp, capsys, request):
+    if '"RUN"' in block:
+        block = block.replace("RUN", str(request.getfixturevalue("run")[0]))
     exec(compile(block, page, "exec"), {})
     assert capsys.readouterr().out
 

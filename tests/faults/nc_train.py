@@ -6,10 +6,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from nc_lightning.cli import main
+from nc_lightning.cli.command_error import exit_on_error
 
 
 def run():
-    cli = main(sys.argv[1:])
+    with exit_on_error():
+        cli = main(sys.argv[1:])
     trainer = cli.trainer
     if trainer.state.fn == "fit":
         end = {"metrics": dict(trainer.callback_metrics), "step": trainer.global_step, "epoch": trainer.current_epoch}

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -46,7 +47,8 @@ def test_a_run_killed_at_any_step_resumes_to_the_same_end(tmp_path, whole, savin
         assert run(tmp_path, ALONE, *saving, "--ckpt_path=last", fault=fault).code == -9, fault
     assert run(tmp_path, ALONE, *saving, "--ckpt_path=last").code == 0
     # A run resumed at the last step of an epoch starts the next one and skips the validation and its measurement.
-    measured = ("/callbacks/TensorBoardDashboard/history", "/callbacks/CollapseWatch/") if saving else ()
+    dashboard = "/callbacks/TensorBoardDashboard"
+    measured = (f"{dashboard}/history", f"{dashboard}/losses", "/callbacks/CollapseWatch/") if saving else ()
     assert not [path for path in differences(end_of(whole), end_of(tmp_path)) if not path.startswith(measured)]
 
 
@@ -78,7 +80,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(tmp_path, whole)
     newest.write_bytes(newest.read_bytes()[:-1000])
     ended = run(tmp_path, ALONE, "--ckpt_path=last")
     assert ended.code == 0
-    assert "epoch=3-step=20.ckpt is damaged, using lightning_logs/version_0/checkpoints/epoch=2" in ended.stderr
+    assert re.search(r"epoch=3-step=20.ckpt is damaged, using lightning_logs/[\w.-]+/checkpoints/epoch=2", ended.stderr)
     assert not list(differences(end_of(whole), end_of(tmp_path)))
 
 
@@ -105,7 +107,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_previous_checkpoint(tmp_path, lit
     last = checkpoints(disk)[-1]
     assert "epoch" in read_checkpoint(last)
     assert not [path for path in disk.rglob(".*") if path.is_file()], "half-written files are removed"
-    assert f"the last whole one is '{last.relative_to(tmp_path)}'; once there is room, resume with --ckpt_p" in error
+    assert f"; once there is room, resume with --ckpt_path {last.relative_to(tmp_path)}, the last whole one" in error
     assert "No space left on device" in error or file_limit
     if file_limit is None:
         subprocess.run(["mount", "-o", "remount,size=20M", disk], check=True)
@@ -129,7 +131,7 @@ def test_a_gracefully_stopped_run_resumes_to_the_same_end(tmp_path, whole, signu
     assert ended.code == code
     saved = checkpoints(tmp_path)[-1]
     assert saved.name.startswith("interrupted-epoch=")
-    assert f"stopped by {signum}, saved {saved.relative_to(tmp_path)}; resume with --ckpt_path last" in ended.stderr
+    assert f"stopped by {signum} and saved; resume with --ckpt_path {saved.relative_to(tmp_path)}\n" in ended.stderr
     assert ("press Ctrl-C again" in ended.stderr) == (signum == "SIGINT")
     assert run(tmp_path, ALONE, "--ckpt_path=last").code == 0
     assert not list(differences(end_of(whole), end_of(tmp_path)))
@@ -175,7 +177,7 @@ def test_when_one_of_two_processes_dies_both_end_and_it_is_named(tmp_path, rank,
     assert f"process of rank {rank} (pid " in error
     assert ("killed by SIGKILL" if rank == 1 else "has died") in error
     last = checkpoints(tmp_path)[-1]
-    assert f"in epoch 1; its last checkpoint is {last.relative_to(tmp_path)}, resume with --ckpt_path last" in error
+    assert f"in epoch 1; resume with --ckpt_path {last.relative_to(tmp_path)}" in error
     assert torch.is_tensor(next(iter(read_checkpoint(last)["state_dict"].values())))
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from nc_lightning import cli
 from nc_lightning.cli import measure as nc_measure
+from nc_lightning.cli.command_error import exit_on_error
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def outcome(command, main, arguments):
     signal.alarm(SECONDS)
     code = None
     try:
-        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()), exit_on_error():
             main(arguments)
     except SystemExit as exit_:
         code = exit_.code
@@ -211,7 +212,7 @@ def as_tensor(array):
 
 
 def parquet(named):
-    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow
     from pyarrow import parquet as files
 
     columns = {name: array.tolist() if array.ndim else [array.item()] for name, array in named.items()}

@@ -12,6 +12,7 @@ import torch
 from nc_lightning.cli import main as nc_train
 from nc_lightning.cli import measure as nc_measure
 from nc_lightning.cli import report as nc_report
+from nc_lightning.cli.command_error import exit_on_error
 
 MARKER = Path("payload-ran")
 
@@ -138,7 +139,7 @@ def _empty_folder(in_tmp, monkeypatch):
 def test_no_loading_path_runs_a_payload(door, capsys):
     command, arguments, write = DOORS[door]
     write()
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as exit_, exit_on_error():
         command(arguments)
     assert not MARKER.exists()
     assert exit_.value.code == 2

@@ -4,6 +4,7 @@ Independent of any library code: explicit Python loops, direct definitions, no s
 """
 
 import numpy as np
+from scipy.linalg import sqrtm
 
 F = np.float64
 EPS = np.finfo(F).eps
@@ -79,6 +80,29 @@ def cdnv_pairs(mu, var):
             v = (var[i] + var[j]) / 2
             out.append(v / d2 if d2 > 0 else (np.inf if v > 0 else np.nan))
     return np.array(out)
+
+
+def lidar(SW, SB, delta):
+    """Effective rank of S_W^{-1/2} S_B S_W^{-1/2} with S_W + delta I, on eigenvalues (arXiv 2312.04000, no epsilon)."""
+    w, V = np.linalg.eigh(SW + delta * np.eye(len(SW)))
+    half = V @ np.diag(w**-0.5) @ V.T
+    return entropy_rank(np.linalg.eigvalsh(half @ SB @ half).clip(0))
+
+
+def gaussian_distance(m1, S1, m2, S2):
+    """2-Wasserstein distance squared of two Gaussians, by matrix square roots."""
+    root = sqrtm(S2)
+    cross = sqrtm(root @ S1 @ root)
+    return float(np.real(np.sum((m1 - m2) ** 2) + np.trace(S1 + S2 - 2 * cross)))
+
+
+def intrinsic_dimension(X, k):
+    """Levina & Bickel's local estimates by loops, and MacKay & Ghahramani's mean of their inverses."""
+    inverses = []
+    for i in range(len(X)):
+        T = sorted(np.linalg.norm(X[i] - X[j]) for j in range(len(X)) if j != i)[:k]
+        inverses.append(sum(np.log(T[-1] / T[j]) for j in range(k - 1)) / (k - 1))
+    return 1 / np.mean(inverses)
 
 
 # ------------------------------------------------------------------ all metrics
@@ -223,6 +247,8 @@ def all_metrics(X, y, C, W=None, b=None):
     o["means_stable_rank"] = float(lam_svd.sum() / lam_svd[0]) if ok2 else 0.0
     o["means_rank_1e-5"] = int((lam_svd > RTOL_EIG * lam_svd[0]).sum()) if ok2 else 0
 
+    o["lidar_classes"] = lidar(SW_s, SB_c, 1e-4) if ok2 else 0.0
+
     # -------------------------------------------------------------- classifier: NC3, NC4, NCC
     D2 = np.array([[np.sum((x - m) ** 2) for m in mu] for x in X])
     ncc = np.array([classes[k] for k in D2.argmin(1)])
@@ -279,6 +305,10 @@ def all_metrics(X, y, C, W=None, b=None):
         o["feat_alpha_weighted"] = float(np.linalg.solve(A.T @ (A * w[:, None]), A.T @ (w * np.log(lc[good])))[0])
     else:
         o["feat_alpha_ols"] = o["feat_alpha_weighted"] = nan
+    q = float(mu_smp @ mu_smp) + (0.0 if flat else float(lc.sum()))  # mean squared norm
+    lq = np.zeros(d)
+    lq[: len(lc)] = 0.0 if flat else lc / q
+    o["feat_wasserstein_uniformity"] = float(np.sqrt(mu_smp @ mu_smp / q + np.sum((np.sqrt(lq) - 1 / np.sqrt(d)) ** 2)))
     u, su = np.linalg.svd(X, full_matrices=False)[:2]
     o["feat_inverse_condition"] = float(su[-1] / su[0])
     if d <= N and su[-1] > max(N, d) * EPS * su[0]:  # leverage is undefined for rank-deficient X

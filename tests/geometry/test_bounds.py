@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from nc_lightning.geometry import scl_lower_bound, ucl_lower_bound
+from nc_lightning.geometry import scl_lower_bound, scl_optimum, ucl_lower_bound
+from nc_lightning.losses import InfoNCE
 
 # Closed forms, to twelve and nine digits.
 SCL = {2: 0.126928011043, 3: 0.201413277983, 10: 0.284571981986, 100: 0.310555122080, 1000: 0.312992575374}
@@ -75,8 +76,7 @@ def test_unbalanced_classes_are_refused_except_for_one_unsupervised_negative():
     assert scl_lower_bound(4, priors=equal) == scl_lower_bound(4)
     assert ucl_lower_bound(4, priors=equal) == ucl_lower_bound(4)
     assert ucl_lower_bound(3, num_negatives=1, priors=skewed) == pytest.approx(0.376078, abs=1e-6)
-    with pytest.raises(ValueError, match=r"priors: got \[0.5, 0.3, 0.2\], expected equal ones; otherwise SCL can be"):
-        scl_lower_bound(3, priors=skewed)
+    assert scl_lower_bound(3, priors=skewed) == scl_optimum(skewed).loss < scl_lower_bound(3)
     for k in (None, 2):
         with pytest.raises(ValueError, match="expected equal ones; others have a bound for num_negatives=1 only"):
             ucl_lower_bound(3, num_negatives=k, priors=skewed)
@@ -95,6 +95,19 @@ def test_unbalanced_classes_can_fall_below_the_bound():
             value += weight.item() * math.log1p(math.exp(similarity[anchor, negative] - 1))
     assert value == pytest.approx(0.127042, abs=1e-6)
     assert value < scl_lower_bound(3, num_negatives=1)
+    assert value >= scl_lower_bound(3, num_negatives=1, priors=priors.double().tolist())
+
+
+def test_counts_of_a_batch():
+    assert scl_lower_bound(4, counts=[7, 7, 7, 7]) == scl_lower_bound(4)
+    assert scl_lower_bound(3, counts=[4, 2, 1]) == scl_optimum(counts=[4, 2, 1]).loss
+    assert scl_lower_bound(4, counts=[4, 2, 0, 1]) == scl_optimum(counts=[4, 2, 1]).loss
+    summed = InfoNCE("sum")
+    assert scl_lower_bound(3, counts=[5, 5, 5], link=summed) == scl_lower_bound(3, num_negatives=10, link=summed)
+    with pytest.raises(ValueError, match="counts: got 2 numbers, expected one for each of the 3 classes"):
+        scl_lower_bound(3, counts=[5, 5])
+    with pytest.raises(ValueError, match="priors, counts: got both or none of them, expected one"):
+        scl_lower_bound(2, priors=[0.5, 0.5], counts=[5, 5])
 
 
 def test_positives_by_view_are_refused():

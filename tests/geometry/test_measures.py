@@ -14,6 +14,7 @@ from nc_lightning.geometry import (
     caveats,
     class_mean_spectrum,
     effective_rank,
+    equiangular_floor,
     feature_eigenvalues,
     ideal,
     measure,
@@ -52,6 +53,7 @@ NAMES = {
     "effective_rank": "means_erank_sigma",
     "participation_ratio": "means_participation_ratio",
     "nesum": "means_stable_rank",
+    "lidar": "lidar_classes",
     "feature_effective_rank": "feat_erank_sigma_centered",
     "feature_participation_ratio": "feat_participation_ratio",
     "feature_nesum": "feat_nesum",
@@ -59,6 +61,7 @@ NAMES = {
     "feature_rank": "feat_rank_centered_1e-5",
     "feature_alpha_req": "feat_alpha_weighted",
     "rankme": "rankme",
+    "wasserstein_uniformity": "feat_wasserstein_uniformity",
     "ncc_accuracy": "ncc_accuracy_distance",
 }
 CASES = make_cases()
@@ -145,7 +148,7 @@ def test_dimension_measures_are_ordered(seed, num_classes, dim, n):
     assert g["nc2_tight_frame"] == pytest.approx(tight, abs=1e-7)
     for key in ("nc2_equiangular", "nc2_etf", "nc2_tight_frame", "nc2_max_cosine"):
         goal = ideal(key, num_classes, dim)
-        if goal is not None and key != "nc2_equiangular":  # its floor holds for unit vectors that sum to zero
+        if goal is not None:
             assert g[key] >= goal.value - 1e-9
 
 
@@ -153,11 +156,60 @@ def test_floors_are_met_by_a_polygon_and_an_orthoplex():
     angles = torch.arange(7) * (2 * math.pi / 7)
     polygon = measure(torch.stack([angles.cos(), angles.sin()], 1), torch.arange(7))
     assert polygon["nc2_etf"] == pytest.approx(ideal("nc2_etf", 7, 2).value, abs=1e-6)
-    assert polygon["nc2_equiangular"] == pytest.approx(ideal("nc2_equiangular", 7, 2).value, abs=1e-6)
+    assert polygon["nc2_equiangular"] == pytest.approx(equiangular_floor(7, 2), abs=1e-6)
     assert polygon["nc2_tight_frame"] == pytest.approx(0, abs=1e-6)
     assert ideal("nc2_max_cosine", 7, 2) is None
     orthoplex = torch.cat([torch.eye(3), -torch.eye(3)])
     assert measure(orthoplex, torch.arange(6))["nc2_max_cosine"] == pytest.approx(ideal("nc2_max_cosine", 6, 3).value)
+
+
+def umbrella(num_classes, dim, tilt):
+    """Centered means: one opposite to all others, which form a polygon around its axis, or coincide on a line."""
+    angles = torch.arange(num_classes - 1).double() * (2 * math.pi / (num_classes - 1))
+    others = torch.stack([torch.ones_like(angles), tilt * angles.cos(), tilt * angles.sin()], 1)[:, :dim]
+    return torch.cat([-others.sum(0, keepdim=True), others])
+
+
+@pytest.mark.parametrize(("dim", "tilt"), [(1, 0.0), (2, 1.0), (3, 1.0)])
+def test_unequal_norms_lower_the_spread_of_angles_so_that_it_has_no_ideal_beyond_a_simplex(dim, tilt):
+    measured = measure(umbrella(20, dim, tilt), torch.arange(20))
+    assert measured["zero_sum"] < 1e-12
+    assert measured["nc2_equiangular"] < equiangular_floor(20, dim) - 0.01
+    assert dim > 1 or measured["nc2_equiangular"] == pytest.approx(0.6)
+    assert ideal("nc2_equiangular", 20, dim) is None
+    assert ideal("nc2_equiangular", 20, 19).value == 0
+
+
+@given(seed=st.integers(0, 2**31), num_classes=st.integers(2, 9), dim=st.integers(1, 9))
+def test_centered_means_of_equal_norm_stay_above_the_floor_of_the_spread_of_angles(seed, num_classes, dim):
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.nn.functional.normalize(torch.randn(num_classes, dim, generator=generator, dtype=torch.float64))
+    z = torch.cat([half, -half])
+    assert measure(z, torch.arange(len(z)))["nc2_equiangular"] >= equiangular_floor(len(z), dim) - 1e-9
+
+
+@given(seed=st.integers(0, 2**31), num_classes=st.integers(2, 12), dim=st.integers(1, 6))
+def test_norms_vary_most_for_two_opposite_means(seed, num_classes, dim):
+    generator = torch.Generator().manual_seed(seed)
+    largest = math.sqrt(num_classes / 2 - 1)
+    scale = torch.rand(num_classes, 1, generator=generator, dtype=torch.float64) ** 9
+    z = scale * torch.randn(num_classes, dim, generator=generator, dtype=torch.float64)
+    assert measure(z, torch.arange(num_classes))["nc2_equinorm"] <= largest + 1e-9
+    opposite = torch.zeros(num_classes, dim, dtype=torch.float64)
+    opposite[:2, 0] = torch.tensor([1.0, -1.0])
+    assert measure(opposite, torch.arange(num_classes))["nc2_equinorm"] == pytest.approx(largest, abs=1e-9)
+
+
+@pytest.mark.parametrize("dim", [9, 30])
+def test_the_number_of_dimensions_in_use_has_no_ideal_where_noise_decides_it(dim):
+    labels = torch.arange(10).repeat(20)
+    z = simplex_etf(10, dim).double()[labels]
+    z = z + 0.01 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    measured = measure(z, labels)
+    assert ideal("nc1", 10, dim).met(measured["nc1"])
+    assert measured["feature_rank"] == dim
+    goal = ideal("feature_rank", 10, dim)
+    assert goal is None if dim > 9 else goal.met(measured["feature_rank"])
 
 
 def test_uniformity_at_neural_collapse_and_in_strips(monkeypatch):
@@ -198,7 +250,7 @@ def test_an_empty_set_gives_nan_without_an_error():
         ([0, 0, 1, 1], "random", ""),
         ([], "random", "there is no sample, so that every measure is NaN"),
         ([0, 0, 3, 3], "random", "2 of 4 classes are absent, measures run over the others"),
-        ([0, 0, 1], "random", "1 classes have a single sample and no variance within, which lowers nc1 and cdnv"),
+        ([0, 0, 1], "random", "1 class has a single sample and no variance within, which lowers nc1 and cdnv"),
         ([0, 0], "random", "there is a single class, so that measures between classes are NaN"),
         ([0, 0, 1, 1], "equal", "all class means coincide, so that nc1 is infinite or NaN and nc2 is NaN"),
     ],

@@ -24,6 +24,10 @@ def write(folder, kind, features=FEATURES, labels=LABELS):
         torch.save({"embeddings": torch.from_numpy(features), "targets": torch.from_numpy(labels)}, path)
     elif kind == "pt pair":
         torch.save((torch.from_numpy(features), torch.from_numpy(labels)), path)
+    elif kind == "safetensors":
+        from safetensors.numpy import save_file
+
+        save_file({"z": features, "labels": labels}, path)
     else:
         import pyarrow as pa
         from pyarrow import parquet
@@ -37,7 +41,7 @@ def write(folder, kind, features=FEATURES, labels=LABELS):
     return (path,)
 
 
-KINDS = ["npz", "npz packed", "npy", "pt", "pt pair", "parquet", "parquet columns"]
+KINDS = ["npz", "npz packed", "npy", "pt", "pt pair", "parquet", "parquet columns", "safetensors"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,7 +54,7 @@ def test_every_file_type_gives_the_same_batches_repeatedly(tmp_path, kind):
         assert labels.tolist() == LABELS.tolist()
 
 
-@pytest.mark.parametrize("kind", ["npz", "npy", "parquet"])
+@pytest.mark.parametrize("kind", ["npz", "npy", "parquet", "safetensors"])
 def test_labels_are_numbered_and_unknown_ones_are_dropped(tmp_path, kind):
     file = FeatureFile(*write(tmp_path, kind, labels=np.where(LABELS == 3, -1, 10 * LABELS)))
     assert (file.classes, file.num_unknown) == ([0, 10, 20, 40], 10)
@@ -89,9 +93,16 @@ BAD = {
         FileNotFoundError,
         "FILE: got .*none.npz', expected a file",
     ),
-    "ending": (lambda f: [touch(f / "a.csv")], ValueError, "FILE: got 'a.csv', expected a .npz, .npy, .pt or .parquet"),
-    "no labels": (lambda f: [npz(f, features=FEATURES)], ValueError, "FILE: got features, expected one of labels, "),
-    "no features": (lambda f: [npz(f, labels=LABELS)], ValueError, "FILE: got labels, expected one of features, "),
+    "ending": (
+        lambda f: [touch(f / "a.tsv")],
+        ValueError,
+        "FILE: got 'a.tsv', expected .npz, .npy, .pt, .pth, .csv, .parquet, .safetensors, or a folder",
+    ),
+    "no features": (
+        lambda f: [npz(f, labels=LABELS)],
+        ValueError,
+        "FILE: got labels in bad.npz, expected one of features, ",
+    ),
     "lengths": (
         lambda f: [npz(f, features=FEATURES, labels=LABELS[:9])],
         ValueError,
@@ -100,7 +111,7 @@ BAD = {
     "images": (
         lambda f: [npz(f, features=FEATURES[:, :, None], labels=LABELS)],
         ValueError,
-        r"got features of shape \(50, 6, 1\) and 50 labels, expected \(N, d\)",
+        r"got features of shape \(50, 6, 1\) in bad.npz, expected \(N, d\)",
     ),
     "float labels": (
         lambda f: [npz(f, features=FEATURES, labels=LABELS / 2)],
@@ -113,7 +124,11 @@ BAD = {
         ValueError,
         "stored by columns, expected numbers stored by rows",
     ),
-    "text": (lambda f: [npz(f, features=np.array([["a"]]), labels=LABELS[:1])], ValueError, "got features of type <U1"),
+    "text": (
+        lambda f: [npz(f, features=np.array([["a"]]), labels=LABELS[:1])],
+        ValueError,
+        "got features of type <U1 in bad.npz",
+    ),
     "no name": (
         lambda f: [npz(f, features=FEATURES, labels=np.where(LABELS > 1, "ant", " "))],
         ValueError,
@@ -127,10 +142,13 @@ BAD = {
     "objects": (
         lambda f: [npz(f, features=FEATURES, labels=LABELS.astype(object))],
         ValueError,
-        "FILE: got Python objects as labels, expected integers or strings",
+        "FILE: got Python objects as labels in bad.npz, expected integers or strings",
     ),
-    "npy alone": (lambda f: write(f, "npy")[:1], ValueError, "LABELS: got None, expected a second .npy"),
-    "npz with labels": (lambda f: [*write(f, "npz"), touch(f / "y.npy")], ValueError, "LABELS: got .*y.npy"),
+    "damaged labels": (
+        lambda f: [*write(f, "npz"), touch(f / "y.npy")],
+        ValueError,
+        "FILE: got .*y.npy', which is",
+    ),
     "damaged": (lambda f: [touch(f / "a.npz")], ValueError, "FILE: got .*a.npz', which is damaged or not a .npz"),
     "damaged pt": (lambda f: [touch(f / "a.pt")], ValueError, "FILE: got .*a.pt', which is damaged or not a .pt"),
     "empty": (lambda f: [npz(f, features=FEATURES[:0], labels=LABELS[:0])], ValueError, "FILE: got "),
@@ -158,6 +176,7 @@ def test_bad_files_are_refused(tmp_path, case):
 ODD = {
     "complex.pt": lambda p: torch.save((torch.ones(3, 2, dtype=torch.complex64), torch.arange(3)), p),
     "sparse.pt": lambda p: torch.save((torch.eye(3).to_sparse(), torch.arange(3)), p),
+    "complex.npz": lambda p: np.savez(p, z=np.ones((3, 2), dtype=np.complex64), y=np.arange(3)),
     "complex.npy": lambda p: np.save(p, np.ones((3, 2), dtype=np.complex64)),
     "texts.npy": lambda p: np.save(p, np.array([["a", "b"]] * 3)),
 }
@@ -168,12 +187,12 @@ def test_features_that_are_not_dense_numbers_are_refused(tmp_path, name):
     ODD[name](tmp_path / name)
     np.save(tmp_path / "labels.npy", np.arange(3))
     labels = tmp_path / "labels.npy" if name.endswith(".npy") else None
-    with pytest.raises(ValueError, match="FILE: got features of type"):
+    with pytest.raises(ValueError, match="FILE: got (features|z) of type .*, expected (dense|real) numbers"):
         list(FeatureFile(tmp_path / name, labels).batches())
 
 
 def test_tables_with_missing_values_are_refused(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow
     from pyarrow import parquet
 
     rows = [[1.0, 2.0], [3.0, 4.0], [5.0]]

@@ -7,6 +7,7 @@ import torch
 
 from nc_lightning.callbacks import InitialWeights
 from nc_lightning.cli import main
+from nc_lightning.cli.command_error import exit_on_error
 from nc_lightning.io.checkpoints import checkpoints_below
 from nc_lightning.io.last_checkpoint import find_last
 from nc_lightning.reports.record import RunRecord
@@ -50,6 +51,21 @@ def test_last_is_the_newest_checkpoint_of_all_runs(name):
     assert find_last(None, "mine") == newest
     assert find_last(str(Path.cwd()), "mine") == newest
     assert find_last("elsewhere", None) is None
+
+
+def test_last_of_a_name_is_the_newest_of_its_runs():
+    files = {
+        name: write(f"lightning_logs/{name}/checkpoints/last.ckpt", age)
+        for age, name in enumerate(("b", "a-b", "a-1", "a"))
+    }
+    for name in files:
+        Path(f"lightning_logs/{name}/config.yaml").touch()
+    assert find_last(None) == files["b"]
+    assert find_last(None, name="a") == files["a-1"]
+    assert find_last(None, name="a-b") == files["a-b"]
+    assert find_last(None, name="c") is None
+    own = write("mine/some.ckpt", age=0)
+    assert find_last(None, name="a", own=["mine"]) == own
 
 
 @pytest.mark.parametrize(
@@ -132,7 +148,7 @@ def test_the_same_command_starts_and_resumes_a_run(caplog):
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_without_a_checkpoint_there_is_nothing_to_measure(command, capsys):
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as exit_, exit_on_error():
         main([command, *SHORT, "--ckpt_path=last"])
     assert exit_.value.code == 2
     assert "--ckpt_path: got 'last', expected a run here that left a whole checkpoint" in capsys.readouterr().err
@@ -141,7 +157,7 @@ def test_without_a_checkpoint_there_is_nothing_to_measure(command, capsys):
 @pytest.mark.slow
 def test_a_checkpoint_of_another_objective_is_not_loaded(capsys):
     main(["fit", *SHORT])
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit), exit_on_error():
         main(["fit", "--config=scl.yaml", "--ckpt_path=last"])
     assert "--ckpt_path: got a checkpoint of HSCL, expected one of SCL" in capsys.readouterr().err
 
@@ -194,9 +210,9 @@ def test_after_a_kill_last_is_the_last_complete_state(tmp_path, layout):
 def test_weights_only_checkpoints_are_refused_only_for_resuming(in_tmp, refusal, capsys):
     short = [*SHORT, "--data.batch_size=500", "--trainer.enable_model_summary=false"]
     main(["fit", *short, "--checkpoint.save_weights_only=true"])
-    path = "lightning_logs/version_0/checkpoints/last.ckpt"
+    path = "lightning_logs/hscl-digits-beta10-batch-size500/checkpoints/last.ckpt"
     capsys.readouterr()
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as exit_, exit_on_error():
         main(["fit", *short, f"--ckpt_path={path}"])
     assert exit_.value.code == 2
     error = capsys.readouterr().err
@@ -220,7 +236,7 @@ def test_the_config_of_a_resumed_run_names_no_checkpoint(in_tmp):
     assert str(in_tmp) not in (resumed / "config.yaml").read_text()
     record = RunRecord.read(resumed)
     assert "\nckpt_path: null\n" in record.config
-    checkpoint = in_tmp / "lightning_logs/version_0/checkpoints/epoch=0-step=2.ckpt"
+    checkpoint = in_tmp / "lightning_logs/hscl-digits-beta10-batch-size500/checkpoints/epoch=0-step=2.ckpt"
     assert record.settings["resumed_from"] == str(checkpoint)
     assert checkpoint.name in (resumed / "report.html").read_text()
     checkpoint.unlink()
@@ -245,4 +261,4 @@ def test_random_weights_are_never_evaluated(command, in_tmp, refusal):
 
 def test_a_second_optimizer_is_refused(in_tmp, refusal):
     line = refusal(main, ["fit", "--config=hscl.yaml", "--optimizer=SGD"])
-    assert "unrecognized arguments: --optimizer" in line
+    assert "nc-train fit has no option --optimizer; did you mean --model.optimizer?" in line

@@ -25,6 +25,7 @@ ETAS = {
     "exponential": lambda s: torch.exp(3 * (s - s.detach().max())),
     "polynomial": lambda s: torch.clamp(1 + s, min=0) ** 2.5,
     "threshold": lambda s: _hardest(s.detach(), 0.4),
+    "value": lambda s: (s >= 0.2).to(s) if (s >= 0.2).any() else torch.ones_like(s),
     "custom": lambda s: (s + 2) ** 3,
 }
 
@@ -42,21 +43,23 @@ def loop_loss(
     eta=None,
     past=None,
     past_labels=(),
+    classes=None,
 ):
     norms = z.norm(dim=1, keepdim=True)
     z = {"unit_ball": z / norms.clamp(min=1), "unit_sphere": z / norms.masked_fill(norms == 0, math.inf), "none": z}[
         normalization
     ]
+    classes = labels if classes is None else classes
     eta = ETAS[eta] if eta else lambda s: torch.exp(beta * (s - s.detach().max()))
     losses = []
     for i in range(len(z)):
         positive = [j for j in range(len(z)) if labels[j] == labels[i] and (include_self or j != i)]
         if negatives == "other_classes":
-            negative = [n for n in range(len(z)) if labels[n] != labels[i]]
+            negative = [n for n in range(len(z)) if classes[n] != classes[i]]
         else:
             negative = [n for n in range(len(z)) if include_self or n != i]
         others = [z[n] for n in negative]
-        others += [past[m] for m, label in enumerate(past_labels) if negatives == "all" or label != labels[i]]
+        others += [past[m] for m, label in enumerate(past_labels) if negatives == "all" or label != classes[i]]
         if not positive or not others:
             continue
         s = torch.stack([z[i] @ other for other in others])

@@ -73,13 +73,16 @@ def agree(got, expected, name, dtype):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_exact_losses_equal_those_in_float64(loss, link, normalization):
     exact = make(loss, link=LINKS[link], normalization=normalization)
-    negatives, beta = exact.negatives, exact.beta
+    negatives, beta, differentiate = exact.negatives, exact.beta, exact.differentiate_weights
     for name, features, labels in batches(normalization):
         for dtype in DTYPES:
             z = features.to(dtype)
             got = value_and_gradient(lambda z, y=labels: exact(z, y), z)
             expected = value_and_gradient(
-                lambda z, y=labels: loop_loss(z, y, negatives, beta, TEMPERATURE, normalization, link=link), z.double()
+                lambda z, y=labels: loop_loss(
+                    z, y, negatives, beta, TEMPERATURE, normalization, differentiate, link=link
+                ),
+                z.double(),
             )
             try:
                 agree(got, expected, name, dtype)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nc_lightning.losses import CustomHardening, Exponential, Polynomial, Threshold
+from nc_lightning.losses import CustomHardening, Exponential, Polynomial, Threshold, ValueThreshold
 from tests.losses.loops_over_triples import ETAS
 
 OURS = {
@@ -11,6 +11,7 @@ OURS = {
     "exponential": Exponential(3.0),
     "polynomial": Polynomial(2.5),
     "threshold": Threshold(0.4),
+    "value": ValueThreshold(0.2),
     "custom": CustomHardening(lambda s: (s + 2) ** 3),
 }
 
@@ -44,6 +45,14 @@ def test_ties_at_the_threshold_are_kept():
     assert weights.tolist() == [[0.5, 0.5, 0.0, 0.0]]
 
 
+def test_a_fraction_moves_with_the_batch_and_a_value_does_not():
+    easy, hard = torch.tensor([[-0.9, -0.8, -0.7, -0.6]]), torch.tensor([[0.6, 0.7, 0.8, 0.9]])
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    for s in (easy, hard):
+        assert Threshold(0.5).log_weights(s, mask).exp().tolist() == [[0.0, 0.0, 0.5, 0.5]]
+        assert ValueThreshold(0.65).log_weights(s, mask).exp().count_nonzero() == (4 if s is easy else 3)
+
+
 def test_polynomial_gradient_is_finite_where_eta_is_zero():
     s = torch.tensor([[-1.5, -1.0, 0.5]], requires_grad=True)
     Polynomial(2.0).log_weights(s, torch.ones(1, 3, dtype=torch.bool)).exp()[0, 2].backward()
@@ -57,6 +66,7 @@ def test_polynomial_gradient_is_finite_where_eta_is_zero():
         (lambda: Polynomial(-1), "beta: got -1"),
         (lambda: Threshold(0), "fraction: got 0"),
         (lambda: Threshold(1.5), "fraction: got 1.5, expected a share"),
+        (lambda: ValueThreshold(float("nan")), "value: got nan, expected a finite number$"),
         (lambda: CustomHardening(lambda s: s), "eta: got -1.0 at s = -1.00, expected a finite number >= 0"),
         (lambda: CustomHardening(lambda s: s.abs()), "eta: decreases between"),
         (lambda: CustomHardening(lambda s: s + 1, span=-1), "span: got -1"),

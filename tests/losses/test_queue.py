@@ -31,6 +31,7 @@ def test_value_and_gradient_equal_those_of_loops_over_triples(negatives, link, e
     value = loss(z, LABELS)
     (gradient,) = torch.autograd.grad(value, z)
     options = {"temperature": 0.5, "link": link, "eta": eta, "past": past, "past_labels": past_labels}
+    options["differentiate"] = loss.differentiate_weights
     expected = loop_loss(z, LABELS, negatives, **options)
     (expected_gradient,) = torch.autograd.grad(expected, z)
     assert value.item() == pytest.approx(expected.item(), rel=1e-12)
@@ -58,13 +59,15 @@ def test_a_batch_of_one_class_finds_its_negatives_in_the_queue():
         assert loss(z, labels) == 0
 
 
-def test_by_view_every_past_feature_is_a_negative():
+def test_by_view_past_features_of_other_and_unknown_classes_are_negatives():
     z, labels, instances = random_features(6), torch.tensor([0, 0, 1] * 2), torch.arange(3).repeat(2)
     past = random_features(4)
     loss = SCLLoss(positives="view")
-    loss.queue = filled(past, [0, 1, 0, 1])
-    expected = loop_loss(z, instances, "other_classes", past=past, past_labels=[9] * 4)
-    assert loss(z, labels, instances).item() == pytest.approx(expected.item(), rel=1e-12)
+    loss.queue = filled(past, [0, 1, 5, -1])
+    for known, classes in ((labels, labels), (torch.full((6,), -1), instances + 10)):
+        options = {"past": past, "past_labels": [0, 1, 5, -1], "classes": classes}
+        expected = loop_loss(z, instances, "other_classes", **options)
+        assert loss(z, known, instances).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_an_unknown_label_in_the_batch_matches_no_past_label():

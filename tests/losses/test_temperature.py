@@ -18,6 +18,7 @@ def make(loss, tau, **options):
     [
         {},
         {"link": InfoNCE("sum", 0.5)},
+        {"link": InfoNCE("sum", 0.0)},
         {"link": Logistic()},
         {"normalization": "none"},
         {"normalization": "unit_sphere"},

@@ -13,6 +13,7 @@ from nc_lightning.geometry import (
     ClassStatistics,
     class_mean_spectrum,
     ideal,
+    lidar,
     measure,
     nc3,
     nc4_mismatches,
@@ -26,6 +27,7 @@ from nc_lightning.metrics import (
     NC4,
     Alignment,
     EffectiveRank,
+    LiDAR,
     NeuralCollapse,
     SelfCluster,
     Spectrum,
@@ -219,18 +221,48 @@ def test_one_pass_is_as_accurate_as_two(nc1, offset):
     assert left.compute().item() == pytest.approx((within / between).item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("value", ["one", "list"])
-def test_plots_show_the_ideal(value):
+def panels(axes):
+    return [panel for panel in (axes, *axes.child_axes) if panel.axison]
+
+
+def test_a_plot_has_a_dot_and_the_ideal_of_each_measure():
     z, labels = features()
     for metric in (NC1(6, 8), NC2(6, 8), EffectiveRank(6, 8), NeuralCollapse(6, 8)):
         axes = Figure().subplots()
         metric.update(z, labels)
-        values = metric.compute()
-        metric.plot(None if value == "one" else [values, values], ax=axes)
-        dashed = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
-        expected = sum(ideal(key, 6, 8) is not None for key in metric.keys)
-        assert len(dashed) == expected
-    assert dashed[0].get_ydata()[0] == 0.0
+        assert metric.plot(ax=axes) == (None, axes)
+        values = metric.compute() if len(metric.keys) > 1 else {metric.keys[0]: metric.compute()}
+        shown = {}
+        for panel in panels(axes):
+            keys = [label.get_text() for label in panel.get_yticklabels()]
+            dots, ideals = panel.get_lines()
+            listed = [text.get_text() for text in panel.texts][: 2 * len(keys)]
+            for row, key in enumerate(keys):
+                shown[key] = dots.get_xdata()[row]
+                goal = ideal(key, 6, 8)
+                assert listed[2 * row + 1] == ("" if goal is None else goal.text)
+                if goal is not None and goal.value:
+                    assert ideals.get_xdata()[row] == goal.value
+        assert shown.keys() == set(metric.keys)
+        for key, value in shown.items():
+            assert value == pytest.approx(max(float(values[key]), 1e-8) if value > 0 else float(values[key]))
+
+
+def test_values_over_steps_have_a_panel_for_each_measure():
+    z, labels = features()
+    metric = NC2(6, 8)
+    metric.update(z, labels)
+    value, axes = metric.compute(), Figure().subplots()
+    metric.plot([value, {key: v / 2 for key, v in value.items()}], ax=axes)
+    found = {panel.get_title().partition(" ")[0]: panel.get_lines()[0].get_ydata() for panel in panels(axes)}
+    assert {key: list(v) for key, v in found.items()} == {
+        k: pytest.approx([v.item(), v.item() / 2]) for k, v in value.items()
+    }
+    rank, axes = EffectiveRank(6, 8), Figure().subplots()
+    rank.plot([torch.tensor(3.0), torch.tensor(4.0)], ax=axes)
+    line, goal = axes.get_lines()
+    assert list(line.get_ydata()) == [3.0, 4.0]
+    assert goal.get_ydata()[0] == 5
 
 
 def test_the_spectrum_is_returned():
@@ -243,7 +275,9 @@ def test_the_spectrum_is_returned():
     assert torch.equal(metric.compute(), class_mean_spectrum(measure_statistics(z, labels)))
     axes = Figure().subplots()
     metric.plot(ax=axes)
-    assert len(axes.get_lines()) == 6
+    spectrum, ideal_one = axes.get_lines()
+    assert list(spectrum.get_ydata()) == pytest.approx(metric.compute().clamp(min=1e-8).tolist())
+    assert list(ideal_one.get_ydata()) == [1.0] * 5
 
 
 def test_every_metric_declares_whether_higher_is_better():
@@ -303,8 +337,22 @@ def _values(rank):
     assert len(padded) == 45
     spread = Uniformity()
     spread.update(z[mine])
-    more = {"sized": sized.compute(), "alignment": alignment.compute(), "uniformity": spread.compute()}
+    views = LiDAR(8)
+    views.update(z[mine], labels[mine])  # instances are numbered within a process
+    more = {
+        "lidar": views.compute(),
+        "sized": sized.compute(),
+        "alignment": alignment.compute(),
+        "uniformity": spread.compute(),
+    }
     return {"plain": values, **more}
+
+
+def _lidar(z, labels):
+    """LiDAR of the groups of both processes; those of a class on the first and on the second are two instances."""
+    on_first = (labels == 0) | (torch.arange(90) < 25)
+    instances = (labels + 6 * ~on_first).unique(return_inverse=True)[1]
+    return lidar(ClassStatistics(12, 8).update(z, instances)).item()
 
 
 @pytest.mark.slow
@@ -316,4 +364,5 @@ def test_two_processes_give_the_value_of_one(gloo):
         assert_same(values["plain"], measure(z, labels, 6), skip=TWO_LOOKS)
         assert_same(values["sized"], measure(z[:89], labels[:89], 6), skip=TWO_LOOKS)
         assert values["alignment"].item() == pytest.approx(whole.compute().item(), rel=1e-12)
+        assert values["lidar"].item() == pytest.approx(_lidar(z, labels), rel=1e-12)
         assert values["uniformity"].item() == pytest.approx(uniformity(z).item(), rel=1e-12)

@@ -12,7 +12,17 @@ from nc_lightning.callbacks import HardNegativeSampler, NonFiniteGuard
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP, ProjectionHead, ResNet
 from nc_lightning.geometry import scl_lower_bound
-from nc_lightning.losses import HSCLLoss, HUCLLoss, SCLLoss, UCLLoss
+from nc_lightning.losses import (
+    DCLLoss,
+    DHELLoss,
+    HCLLoss,
+    HSCLLoss,
+    HUCLLoss,
+    NTXentLoss,
+    SCLLoss,
+    SupConLoss,
+    UCLLoss,
+)
 from nc_lightning.objectives import ContrastiveObjective
 from nc_lightning.schedules import HoldThenDecay
 
@@ -35,8 +45,8 @@ def test_each_objective_trains_on_its_own_loss(objective, loss, normalization, t
     assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     metrics = {key: value.item() for key, value in trainer.callback_metrics.items()}
     assert metrics["loss/collapsed"] == pytest.approx(0.6931472)
-    assert ("loss/bound" in metrics) == (normalization != "none")
-    if normalization != "none":
+    assert ("loss/bound" in metrics) == (normalization != "none" or objective is HUCL)
+    if "loss/bound" in metrics:
         assert metrics["loss/optimality_gap"] == pytest.approx(metrics["loss/train"] - metrics["loss/bound"], abs=1e-6)
         assert metrics["loss/optimality_gap"] > 0
     unsupervised = objective in (UCL, HUCL)
@@ -103,10 +113,14 @@ def test_every_form_of_projector_works(projector):
 
 
 def test_an_encoder_of_unknown_width_needs_a_projector():
-    encoder = nn.Sequential(nn.Linear(32, 24))
+    encoder = nn.Sequential(nn.BatchNorm1d(32), nn.Linear(32, 24))
     with pytest.raises(ValueError, match="encoder: got Sequential without an integer out_features"):
         make(encoder=encoder)
     assert make(encoder=encoder, projector=nn.Linear(24, 9))(torch.randn(5, 32)).shape == (5, 9)
+
+
+def test_a_forward_pass_sizes_the_projector():
+    assert make(encoder=nn.Sequential(nn.Linear(32, 24), nn.ReLU()))(torch.randn(5, 32)).shape == (5, 9)
 
 
 @pytest.mark.parametrize(("interval", "steps"), [("epoch", 3), ("step", 30)])
@@ -206,9 +220,14 @@ def test_a_user_guard_is_kept(tmp_path):
         assert [c for c in trainer.callbacks if isinstance(c, NonFiniteGuard)] == [guard]
 
 
-def test_any_loss_can_be_injected():
-    model = ContrastiveObjective(loss=SCLLoss(), encoder=MLP((32,)), num_classes=4)
-    assert model.training_step((torch.randn(8, 32), torch.arange(4).repeat(2)), 0)["loss"] > 0
+@pytest.mark.parametrize("loss", [SCLLoss, SupConLoss, NTXentLoss, DCLLoss, HCLLoss, DHELLoss])
+def test_any_loss_can_be_injected(loss):
+    model = ContrastiveObjective(loss=loss(), encoder=MLP((32,)), num_classes=4)
+    views = (torch.randn(8, 32), torch.randn(8, 32))
+    result = model.training_step((views, torch.arange(4).repeat(2)), 0)
+    z, labels, instances = result["z"], torch.arange(4).repeat(4), torch.arange(8).repeat(2)
+    assert result["loss"].item() == pytest.approx(loss()(z, labels, instances).item())
+    assert (model.loss.lower_bound(4, batch_size=16) is None) == (loss not in (SCLLoss, SupConLoss))
 
 
 def test_weight_decay_excludes_biases_and_norms():
@@ -292,6 +311,16 @@ def test_held_out_data_without_positives_have_no_loss(tmp_path):
         assert ("loss/val" in trainer.callback_metrics) == logged
 
 
+def test_labels_that_are_not_used_are_reported_once(caplog):
+    data = DigitsDataModule(views=2)
+    for objective, positives, told in ((UCL, "view", 1), (HUCL, "view", 1), (UCL, "label", 0), (HSCL, "view", 0)):
+        caplog.clear()
+        model = objective(encoder=MLP(data.input_shape, [8]), num_classes=10, positives=positives)
+        with caplog.at_level("INFO"):
+            Trainer(fast_dev_run=2, **QUIET).fit(model, data)
+        assert caplog.text.count("the loss does not use the labels") == told
+
+
 OUTPUTS = {
     "maps": (lambda x: x.new_zeros(5, 8, 3, 3), r"features of shape \(5, 8, 3, 3\)"),
     "tokens": (lambda x: x.new_zeros(5, 1, 8), r"features of shape \(5, 1, 8\)"),
@@ -325,7 +354,7 @@ def test_an_encoder_that_returns_no_features_is_refused_in_one_line(output, proj
 
 @pytest.mark.parametrize("given", [lambda x: x, MLP, "resnet18", None])
 def test_encoders_that_are_not_modules_are_refused_in_one_line(given):
-    got = getattr(given, "__name__", type(given).__name__)
+    got = repr(given) if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
     with pytest.raises(ValueError, match=f"encoder: got {got}, expected a torch.nn.Module"):
         HSCL(encoder=given, num_classes=3)
     with pytest.raises(ValueError, match="projector: got .*, expected a torch.nn.Module"):

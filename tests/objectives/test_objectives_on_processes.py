@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL, HUCL, SCL, UCL
-from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler, OnlineLinearProbe, PredictionWriter
+from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler, OnlineLinearProbe
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.distributed.batch_norm import BatchNormSync
 from nc_lightning.encoders import MLP
@@ -143,25 +143,3 @@ def _batch_norms(rank, plugins):
 def test_unsynchronized_batch_norm_is_warned_about(gloo):
     assert len(on_processes(2, _batch_norms, [])[0]) == 1
     assert on_processes(2, _batch_norms, [BatchNormSync()])[0] == []
-
-
-def _predict(rank, world_size, folder):
-    torch.manual_seed(0)
-    model = HSCL(encoder=MLP((32,), [16]), num_classes=10).eval()
-    writer = PredictionWriter()
-    options = QUIET | {"default_root_dir": f"{folder}/{world_size}", "strategy": "ddp" if world_size > 1 else "auto"}
-    trainer = Trainer(devices=world_size, callbacks=[writer], **options)
-    data = LatentClassDataModule(batch_size=GLOBAL_BATCH // world_size, samples_per_class=37)
-    trainer.predict(model, data, return_predictions=False)
-
-
-@pytest.mark.slow
-def test_several_processes_write_the_same_predictions_as_one(gloo, tmp_path):
-    import numpy as np
-
-    for world_size in (1, 2):
-        on_processes(world_size, _predict, world_size, tmp_path)
-    one, two = (np.load(tmp_path / str(n) / "predictions.npz") for n in (1, 2))
-    assert one["features"].shape == (370, 9)
-    assert np.allclose(one["features"], two["features"], atol=1e-6)
-    assert (one["labels"] == two["labels"]).all()

@@ -10,6 +10,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from nc_lightning import SCL
 from nc_lightning.callbacks import GeometryMonitor
 from nc_lightning.cli import main
+from nc_lightning.cli.command_error import exit_on_error
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 
@@ -85,7 +86,9 @@ def test_it_works_from_the_command_line(in_tmp, monkeypatch):
 
 def test_a_monitored_value_that_is_never_logged_is_refused(in_tmp, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["nc-train"])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as ended, exit_on_error():
         main([*SHORT, *OURS, "--model.lr_scheduler.monitor=loss/vall", "--trainer.enable_progress_bar=false"])
     assert ended.value.code == 2
-    assert "ReduceLROnPlateau conditioned on metric loss/vall" in capsys.readouterr().err
+    assert (
+        "ReduceLROnPlateau: got monitor 'loss/vall', expected a logged key such as loss/val" in capsys.readouterr().err
+    )

@@ -18,6 +18,7 @@ from nc_lightning.plots import (
     trajectory_figure,
 )
 from nc_lightning.plots.panels import MOST_CLASSES
+from tests.plots.legible import flaws
 
 
 def statistics(z, labels, num_classes):
@@ -53,6 +54,15 @@ def test_the_figure_shows_the_spectrum_the_cosines_and_the_means():
     assert "ideal: -0.25" in cosines.get_title()
 
 
+def test_titles_say_what_a_figure_of_many_classes_leaves_out():
+    classes = MOST_CLASSES + 50
+    labels = torch.arange(classes)
+    _, cosines, plane = geometry_figure(statistics(torch.randn(classes, 8), labels, classes)).axes
+    assert f"{MOST_CLASSES} of {classes} classes shown" in cosines.get_title()
+    assert plane.get_title() == "class means (too many for a simplex)"
+    assert flaws(geometry_figure(statistics(torch.randn(classes, 8), labels, classes))) == []
+
+
 def test_cosines_and_their_ideal_share_one_scale(collapsed, scattered):
     figure = cosines_figure({"SCL": scattered, "HSCL": collapsed})
     scl, hscl, ideal, _ = figure.axes
@@ -76,14 +86,32 @@ def test_similar_classes_are_neighbors():
     assert np.allclose(drawn, (centered @ centered.T).numpy(), atol=1e-6)
 
 
-def test_class_names_are_shown_where_they_fit(collapsed):
-    names = ["ant", "bee", "cat", "dog", "a name that is much too long"]
+def test_class_names_are_shown_whole_where_they_fit(collapsed):
+    names = ["ant", "bee", "cat", "dog", "a name that is long"]
     shown = {text.get_text() for text in cosines_figure(collapsed, names).axes[0].get_yticklabels()}
-    assert shown == {"ant", "bee", "cat", "dog", "a name that "}
-    assert {text.get_text() for text in plane_figure(collapsed, class_names=names).axes[0].texts} == shown
+    assert shown == set(names)
+    plane, key = plane_figure(collapsed, class_names=names).axes
+    assert [text.get_text() for text in plane.texts] == ["0", "1", "2", "3", "4"]
+    listed = [text.get_text() for text in key.texts]
+    assert dict(zip(listed[::2], listed[1::2], strict=True)) == dict(zip("01234", names, strict=True))
     many = statistics(simplex_etf(30, 29), torch.arange(30), 30)
     assert not cosines_figure(many).axes[0].get_yticklabels()
-    assert not plane_figure(many).axes[0].texts
+    assert not plane_figure(many, class_names=names * 6).axes[0].texts
+
+
+def test_all_sets_have_one_order_of_the_classes():
+    z, labels = torch.randn(60, 8), torch.arange(60) % 12
+    first, second = statistics(z, labels, 12), statistics(z[torch.randperm(60)], labels, 12)
+    some = statistics(z[labels != 3], labels[labels != 3], 12)  # a class without samples stays in its place
+    figure = cosines_figure({"first": first, "second": second, "some": some})
+    order = [int(text.get_text()) for text in figure.axes[0].get_yticklabels()]
+    for axes, stats in zip(figure.axes, (first, second, some), strict=False):
+        expected = np.full((12, 12), np.nan)
+        present = torch.nonzero(stats.present).flatten().numpy()
+        means = torch.nn.functional.normalize(stats.centered_class_means, dim=1)
+        expected[np.ix_(present, present)] = (means @ means.T).numpy()
+        drawn = np.ma.filled(axes.get_images()[0].get_array().astype(float), np.nan)
+        np.testing.assert_allclose(drawn, expected[np.ix_(order, order)], atol=1e-6)
 
 
 def test_only_some_of_very_many_classes_are_labeled():
@@ -127,7 +155,7 @@ def test_similarities_are_drawn_with_their_ideals():
     labels = torch.arange(4).repeat(5)
     seen = similarity_histograms(simplex_etf(4, 3)[labels], labels, Exponential(5.0))
     figure = similarities_figure(seen, num_classes=4)
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "negatives",
         "positives",
         "hardened negatives",
@@ -135,7 +163,7 @@ def test_similarities_are_drawn_with_their_ideals():
     assert [line.get_xdata()[0] for line in figure.axes[0].get_lines()] == pytest.approx([-1 / 3, 1.0])
     assert "negatives -0.333" in texts(figure)
     plain = similarities_figure(similarity_histograms(torch.eye(4), torch.arange(4) % 2), num_classes=2)
-    assert len(plain.axes[0].get_legend().get_texts()) == 2
+    assert len(plain.legends[0].get_texts()) == 2
 
 
 def test_the_trajectory_leads_to_the_star():
@@ -144,7 +172,7 @@ def test_the_trajectory_leads_to_the_star():
     assert list(lines["HSCL"].get_ydata()) == [2.0, 9.0]
     star = next(line for line in figure.axes[0].get_lines() if line.get_marker() == "*")
     assert star.get_ydata()[0] == 9
-    assert star.get_xdata()[0] < 0.01
+    assert figure.axes[0].transData.inverted().transform(star.get_transform().transform(star.get_xydata()))[0, 0] < 0.01
     assert "rank 9" in texts(figure)
 
 

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from nc_lightning.geometry import Ideal
 from nc_lightning.reports.record import RunRecord
 
 
@@ -36,6 +37,19 @@ def test_a_record_is_read_as_it_was_written(record, tmp_path):
     )  # no NaN, which JSON does not have
 
 
+def test_ideals_of_the_loss_are_kept_and_records_without_them_are_read(record, tmp_path):
+    record.own_ideals = {"zero_sum": Ideal(0.56, 0.02, "0.56")}
+    record.write(tmp_path / "report.json")
+    assert RunRecord.read(tmp_path).own_ideals == record.own_ideals
+    fields = json.loads((tmp_path / "report.json").read_text())
+    del fields["own_ideals"]
+    (tmp_path / "report.json").write_text(json.dumps(fields))
+    assert RunRecord.read(tmp_path).own_ideals == {}
+    (tmp_path / "report.json").write_text(json.dumps(fields | {"own_ideals": {"zero_sum": 0.56}}))
+    with pytest.raises(ValueError, match="damaged"):
+        RunRecord.read(tmp_path)
+
+
 def test_a_record_describes_the_last_measurement(record):
     assert record.latest("geometry/train/")["nc1"] == 0.5
     assert record.latest("geometry/val/") == {}
@@ -52,7 +66,7 @@ def test_a_failed_write_keeps_the_old_file(record, tmp_path, monkeypatch):
     def full(self, *args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         record.write(path)
     assert path.read_bytes() == before

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from nc_lightning.cli.command_error import exit_on_error
 from nc_lightning.sweeps import command as nc_sweep
 from nc_lightning.sweeps.cell import CellFolder, run_cell
 from nc_lightning.sweeps.plan import read_plan
@@ -61,13 +62,13 @@ def test_a_sweep_trains_a_grid_gathers_results_and_skips_finished_cells(capfd):
     ]
     ranks = [float(row["geometry/train/effective_rank"]) for row in found]
     assert len(set(ranks)) == 4, "seeds and objectives differ"
-    record = json.loads((cell("hscl-beta=5-seed=1") / "lightning_logs/version_0/report.json").read_text())
+    record = json.loads((cell("hscl-beta=5-seed=1") / "lightning_logs/hscl-beta=5-seed=1/report.json").read_text())
     assert record["history"][-1]["geometry/train/effective_rank"] == ranks[3]
     assert len(record["spectrum"]) == 9
     assert record["settings"]["seed"] == 1
     assert "| hscl | 5 | 2 |" in Path("sweeps/mine/results.md").read_text()
     page = Path("sweeps/mine/report.html").read_text()
-    assert 'href="cells/hscl-beta%3D5-seed%3D1/lightning_logs/version_0/report.html"' in page
+    assert 'href="cells/hscl-beta%3D5-seed%3D1/lightning_logs/hscl-beta%3D5-seed%3D1/report.html"' in page
     assert page.count("<img") == len(list(Path("sweeps/mine/figures").glob("*.png"))) == 14
 
     before = {path: path.read_bytes() for path in Path("sweeps/mine/cells").rglob("*") if path.is_file()}
@@ -75,7 +76,7 @@ def test_a_sweep_trains_a_grid_gathers_results_and_skips_finished_cells(capfd):
     assert capfd.readouterr().out.startswith("4 cells in sweeps/mine, 4 already done\n4 cells: 4 done\n")
     assert {path: path.read_bytes() for path in Path("sweeps/mine/cells").rglob("*") if path.is_file()} == before
 
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as exit_, exit_on_error():
         nc_sweep.main(["mine.yaml", "--data.batch_size=300"])
     assert exit_.value.code == 2
     assert (
@@ -84,13 +85,22 @@ def test_a_sweep_trains_a_grid_gathers_results_and_skips_finished_cells(capfd):
     )
 
 
+def test_a_folder_that_cannot_be_made_is_named(capfd):
+    Path("taken").touch()
+    write(objective="scl.yaml")
+    with pytest.raises(SystemExit), exit_on_error():
+        nc_sweep.main(["mine.yaml", "--output", "taken/sub"])
+    assert "nc-sweep: error: --output: could not write taken/sub/cells/" in (said := capfd.readouterr().err)
+    assert said.endswith("cell.json: taken is not a folder; no file was left\n")
+
+
 @pytest.mark.slow
 def test_a_changed_config_is_detected(capfd):
     Path("own.yaml").write_text("trainer: {max_epochs: 1}")
     write(objective="scl.yaml", overlays="own.yaml")
     nc_sweep.main(["mine.yaml"])
     Path("own.yaml").write_text("trainer: {max_epochs: 2}")
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit), exit_on_error():
         nc_sweep.main(["mine.yaml"])
     assert "(own.yaml has changed since)" in capfd.readouterr().err
 
@@ -99,7 +109,7 @@ def test_a_changed_config_is_detected(capfd):
 def test_a_failed_cell_is_reported_and_the_others_run(capfd):
     write(objective="hscl.yaml", all={"model.temperature": [-1, 0.5]})
     for _ in range(2):
-        with pytest.raises(SystemExit) as exit_:
+        with pytest.raises(SystemExit) as exit_, exit_on_error():
             nc_sweep.main(["mine.yaml"])
         assert exit_.value.code == 1
         said = capfd.readouterr().out
@@ -113,7 +123,7 @@ def test_a_failed_cell_is_reported_and_the_others_run(capfd):
 def test_a_killed_cell_resumes_to_the_same_result(capfd):
     killed = {"class_path": "tests.faults.faults.KilledOnce", "init_args": {"step": 13, "file": "was-killed"}}
     write(objective="hscl.yaml", all={"trainer.max_epochs": 4, "trainer.callbacks": killed})
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as exit_, exit_on_error():
         nc_sweep.main(["mine.yaml"])
     assert exit_.value.code == 1
     assert "hscl-seed=0: killed by signal 9, see sweeps/mine/cells/hscl-seed=0/log.txt" in capfd.readouterr().out
@@ -121,10 +131,10 @@ def test_a_killed_cell_resumes_to_the_same_result(capfd):
     nc_sweep.main(["mine.yaml"])
     nc_sweep.main(["mine.yaml", "--output", "whole"])
     versions = sorted(path.name for path in cell("hscl-seed=0").glob("lightning_logs/*"))
-    assert versions == ["version_0", "version_1"], "it has resumed in a new run"
+    assert versions == ["hscl-seed=0", "hscl-seed=0-1"], "it has resumed in a new run"
     resumed, whole = (
         torch.load(next(Path(root).rglob(f"{version}/checkpoints/last.ckpt")), weights_only=True)
-        for root, version in (("sweeps/mine", "version_1"), ("whole", "version_0"))
+        for root, version in (("sweeps/mine", "hscl-seed=0-1"), ("whole", "hscl-seed=0"))
     )
     assert resumed["global_step"] == whole["global_step"] == 20
     for key, value in whole["state_dict"].items():
@@ -173,7 +183,7 @@ def test_a_cell_run_by_another_process_is_skipped(capfd):
     folder.claim()
     with (folder.path / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(SystemExit) as exit_:
+        with pytest.raises(SystemExit) as exit_, exit_on_error():
             nc_sweep.main(["mine.yaml"])
         assert exit_.value.code == 1
         said = capfd.readouterr().out
@@ -188,7 +198,7 @@ def test_several_processes_can_train_a_cell(capfd):
     write(objective="scl.yaml", overlays="ddp.yaml", all={"data.batch_size": 120})
     nc_sweep.main(["mine.yaml", "--trainer.devices=2", "--trainer.accelerator=cpu"])
     log = (cell("scl-seed=0") / "log.txt").read_text()
-    assert "All distributed processes registered. Starting with 2 processes" in log
+    assert "Initializing distributed: GLOBAL_RANK: 1, MEMBER: 2/2" in log
 
 
 def test_only_rank_0_of_a_cluster_job_records_the_cell(monkeypatch):
@@ -257,7 +267,7 @@ def test_options_of_nc_train_may_be_separated_from_their_value(capsys):
     with pytest.MonkeyPatch.context() as patch:
         seen = []
         patch.setattr(nc_sweep, "run_locally", lambda folders, jobs, ended: seen.extend(folders) or 0)
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit), exit_on_error():
             nc_sweep.main(["mine.yaml", "--model.temperature", "0.5", "--trainer.max_epochs=1", "--data", "a.Module"])
     assert seen[0].cell.arguments[-3:] == ["--model.temperature=0.5", "--trainer.max_epochs=1", "--data=a.Module"]
 
@@ -286,7 +296,7 @@ def test_a_sweep_is_submitted_as_a_job_array(in_tmp, monkeypatch, capfd):
     write(
         objective="scl.yaml", all={"model.temperature": [0.5, -1]}, cluster={"timeout_min": 5, "slurm_partition": "x"}
     )
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as exit_, exit_on_error():
         nc_sweep.main(["mine.yaml", "--submit"])
     assert exit_.value.code == 1
     said = capfd.readouterr().out

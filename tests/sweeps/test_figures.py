@@ -80,3 +80,15 @@ def test_any_combination_of_axes_can_be_drawn(axes):
     ):
         assert to_png(figure).startswith(b"\x89PNG")
     assert Layout.of(groups, axes).x == ("" if axes == ["objective"] else axes[-1])
+
+
+def test_settings_with_names_have_dots_without_bars():
+    groups = [
+        group("hscl", batches, None, *ranks) for batches, ranks in {"random": (4.0, 8.0), "balanced": (9.0,)}.items()
+    ]
+    for key, expected in {RANK: [6.0, 9.0], NC1: [0.05, 0.05]}.items():
+        (panel,) = measure_figure(groups, ["objective", "batches"], key, "a measure", None).axes
+        assert not panel.patches, "the length of a bar means nothing on a logarithmic axis"
+        assert [text.get_text() for text in panel.get_yticklabels()] == ["random", "balanced"]
+        dots = [rows.lines[0].get_xydata()[0] for rows in panel.containers]
+        np.testing.assert_allclose(dots, list(zip(expected, [0, 1], strict=True)))

@@ -1,6 +1,7 @@
 """Graceful shutdown: finish the step, save a checkpoint, and stop all processes at the same step."""
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -127,7 +128,8 @@ class GracefulStop(Checkpoint):
             log_epoch_means(trainer)
         if trainer.is_global_zero:
             name = signal.Signals(signum).name
-            sys.stderr.write(f"\nstopped by {name}, saved {short_path(path)}; resume with --ckpt_path last\n")
+            saved = shlex.quote(short_path(path))  # "last" would be the checkpoint of any later run
+            sys.stderr.write(f"\nstopped by {name} and saved; resume with --ckpt_path {saved}\n")
         # Lightning's launcher treats any other exit code of a worker as a failure.
         raise Interrupted(128 + signum if launcher() is None else 0)
 

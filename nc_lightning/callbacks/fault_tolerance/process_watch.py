@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -127,7 +128,7 @@ def _report(what: str, trainer: Trainer | None) -> None:
     else:
         where = f" in epoch {trainer.current_epoch}"
         saved = newest_first(checkpoint_folder(trainer).glob("*.ckpt"))
-        where += f"; its last checkpoint is {short_path(saved[0])}, resume with --ckpt_path last" if saved else ""
+        where += f"; resume with --ckpt_path {shlex.quote(short_path(saved[0]))}" if saved else ""
     sys.stderr.write(f"\nnc-train: error: {what}{where}\n")
     sys.stderr.flush()
 

@@ -1,10 +1,11 @@
 """Features of a module that are measured, and the classifier that they are compared with."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from nc_lightning.batch import concatenate_views
@@ -22,6 +23,7 @@ class Measured(NamedTuple):
             the output of the module or, with a classifier, for the classifier's input.
         classifier: Linear layer of the module, or its name; None for that of an `OnlineLinearProbe`.
         batch: Callable (batch) -> (inputs, labels); None for the formats of `nc_lightning.batch.read_batch`.
+        layers: Names of submodules whose features are measured in the same forward pass.
 
     Example:
         >>> import torch
@@ -34,6 +36,7 @@ class Measured(NamedTuple):
     features: str | Callable[..., Any] | None = None
     classifier: str | Callable[..., Any] | None = None
     batch: Callable[[Any], Any] | None = None
+    layers: tuple[str, ...] = ()
 
     def read(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Return the inputs (V N, ...) and labels (V N,) of a batch of V views."""
@@ -87,6 +90,15 @@ class Measured(NamedTuple):
             ) from error
         return classifier
 
+    def optimal_gram(self, module: nn.Module) -> Tensor | None:
+        """Return the Gram matrix of the class means at the minimum of the module's loss, its ``optimal_gram``.
+
+        None if that is neural collapse or unknown, or if other features are measured than those of the loss.
+        """
+        own = self.features is None and self.classifier is None
+        gram: Tensor | None = getattr(module, "optimal_gram", None) if own else None
+        return gram
+
 
 def one_tensor(output: Any, num_samples: int) -> Tensor:
     """Return the features in an output: a tensor itself, one of `FEATURE_KEYS`, or the only (N, d) there is.
@@ -115,6 +127,15 @@ def one_tensor(output: Any, num_samples: int) -> Tensor:
             "features=, the name of a layer or a callable (module, x) -> z"
         )
     return one_tensor(found[0], num_samples)
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    """Return a context in which compiled modules run uncompiled; before torch 2.6, one that changes nothing.
+
+    Compiled code skips hooks, or is compiled again for each new one.
+    """
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return nullcontext() if set_stance is None else set_stance("force_eager")
 
 
 def look_like_logits(module: nn.Module, width: int, num_classes: int) -> str | None:
@@ -166,7 +187,8 @@ def _caught(module: nn.Module, name: str, layer: Any, num_samples: int) -> Itera
 
     handle = _layer(module, name, layer).register_forward_hook(catch, with_kwargs=True)
     try:
-        yield caught
+        with eagerly():
+            yield caught
     finally:
         handle.remove()
 

@@ -12,12 +12,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from nc_lightning.batch import set_name
 from nc_lightning.callbacks.measurement.features import Measured
+from nc_lightning.callbacks.measurement.layers import OUTPUT, caught_layers, features_of_call
 from nc_lightning.callbacks.measurement.trained_samples import (
     num_batches,
     one_epoch,
@@ -40,6 +41,14 @@ class Source(NamedTuple):
     loader: Any
     limit: float = math.inf
     position: int = 0
+
+
+class Batch(NamedTuple):
+    """Features (N, d) by layer, in the order of execution and ``z`` last; labels (N,) and inputs (N, ...)."""
+
+    features: dict[str, Tensor]
+    labels: Tensor
+    inputs: Tensor
 
 
 class Training(NamedTuple):
@@ -87,7 +96,10 @@ def own_training_sources(trainer: Trainer, training: Training | None = None) -> 
 def _training(trainer: Trainer) -> Training:
     """Return what an epoch of this fit reads; outside a fit, what one would read if limits apply."""
     if trainer.train_dataloader is not None:
-        return Training(_leaves(trainer.train_dataloader), trainer.num_training_batches)
+        batches: float = trainer.num_training_batches
+        if math.isinf(batches):  # a stream, which may not end: measure as many batches as training has read
+            batches = trainer.fit_loop.epoch_loop.batch_progress.total.ready or math.inf
+        return Training(_leaves(trainer.train_dataloader), batches)
     limit = trainer.limit_train_batches
     requested = None if isinstance(limit, float) and limit == 1 else of_lightning.requested_loader(trainer)
     if requested is None:
@@ -98,6 +110,16 @@ def _training(trainer: Trainer) -> Training:
     loaders = _prepared(combined, RunningStage.TRAINING, trainer)
     limits = [of_lightning.limited_batches(num_batches(loader), limit) for loader in loaders]
     return Training(loaders, max(limits, default=0))
+
+
+def tell_of_streams(trainer: Trainer) -> None:
+    """Log that an epoch of training or validation never ends if it reads an endless stream without a limit."""
+    counts = {"train": [trainer.num_training_batches], "val": trainer.num_val_batches}
+    for name in (name for name, batches in counts.items() if math.inf in batches):
+        rank_zero_info(
+            f"GeometryMonitor: the {name} set has no length, so an epoch ends only where its data do; if they are an "
+            f"endless stream, set limit_{name}_batches"
+        )
 
 
 def _prepared(loaders: CombinedLoader, stage: RunningStage, trainer: Trainer) -> list[Any]:
@@ -153,27 +175,28 @@ def test_sources(trainer: Trainer) -> dict[str, list[Source]]:
 
 def features(
     trainer: Trainer, pl_module: LightningModule, sources: Sequence[Source], measured: Measured
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (features, labels, inputs) of each batch of the sources, one source after another."""
+) -> Iterator[Batch]:
+    """Yield each batch of the sources, one source after another, without the samples that fill up the last batches."""
     for loader, limit, position in sources:
         left = num_unpadded_samples(loader)
         for batch in itertools.islice(loader, None if math.isinf(limit) else int(limit)):
             batch = trainer.precision_plugin.convert_input(batch)
             batch = of_lightning.before_batch_transfer(pl_module, batch, position)
             batch = trainer.strategy.batch_to_device(batch, pl_module.device, position)
-            z, labels, x = batch_features(trainer, pl_module, batch, measured)
-            yield z[:left], labels[:left], x[:left]
+            by_layer, labels, x = batch_features(trainer, pl_module, batch, measured)
+            yield Batch({layer: z[:left] for layer, z in by_layer.items()}, labels[:left], x[:left])
             left = None if left is None else max(0, left - len(labels))
 
 
-def batch_features(
-    trainer: Trainer, pl_module: LightningModule, batch: Any, measured: Measured
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (features, labels, inputs) of a batch that is on the device."""
+def batch_features(trainer: Trainer, pl_module: LightningModule, batch: Any, measured: Measured) -> Batch:
+    """Return features, labels and inputs of a batch that is on the device; the features are copies that may be kept."""
     x, labels = measured.read(batch)
+    layers = measured.layers
     with torch.no_grad(), trainer.precision_plugin.forward_context():
-        z = measured.of(pl_module, trainer.precision_plugin.convert_input(x))
-    return z, labels, x
+        with caught_layers(pl_module, layers, len(x)) as caught:
+            z = measured.of(pl_module, trainer.precision_plugin.convert_input(x))
+        found = features_of_call(pl_module, caught, None, layers, len(x))
+    return Batch({layer: found[layer] for layer in caught} | {OUTPUT: z.clone()}, labels, x)
 
 
 def _held_out(name: str, loaders: Any, limits: Sequence[float]) -> dict[str, list[Source]]:

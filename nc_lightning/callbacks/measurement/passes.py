@@ -13,31 +13,42 @@ from nc_lightning.batch import UNLABELED
 from nc_lightning.callbacks.fault_tolerance.random_states import random_states, set_random_states
 from nc_lightning.callbacks.measurement.feature_sample import FeatureSample
 from nc_lightning.callbacks.measurement.features import Measured
-from nc_lightning.callbacks.measurement.loaders import Source, features
+from nc_lightning.callbacks.measurement.layers import OUTPUT
+from nc_lightning.callbacks.measurement.loaders import Batch, Source, features
+from nc_lightning.callbacks.measurement.readers import FeatureReader
+from nc_lightning.callbacks.measurement.second_pass import SecondPass
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
 from nc_lightning.callbacks.sources import callbacks_of
 from nc_lightning.checks import check_features
 from nc_lightning.distributed.collectives import all_gather_objects
-from nc_lightning.geometry import CenterDistances, ClassStatistics, nc3, nc4_mismatches, statistics_measures
-from nc_lightning.geometry.centers import ncc_accuracy, within_class_variation
+from nc_lightning.geometry import ClassStatistics, statistics_measures
 from nc_lightning.geometry.measures import MEASURES
 
 KEPT_BYTES = 128 * 2**20
-"""Largest size of a set's features that are kept on their device for the second pass over them.
+"""Largest size of a layer's features in a set that are kept on their device for the second pass over them.
 
 The 50,000 images of CIFAR in 512 dimensions take 98 MiB, less than the activations of a training step.
 """
-
-Batches = Iterable[tuple[Tensor, Tensor, Tensor]]
-"""Features (N, d), labels (N,) and inputs (N, ...) of each batch."""
+WIDEST = 4096
+"""Largest dimension d of a named layer: its statistics take d^2 float64 numbers for each set, and d^3 operations."""
 
 
 class Measurement(NamedTuple):
-    """Values by set and key, class statistics by set with labels, and features of the training set if requested."""
+    """Result of a measurement.
 
-    results: dict[str, dict[str, float]]
+    Attributes:
+        results: Values by layer in the order of execution, ``z`` being the last; by set, and by key.
+        feature_dims: Dimension d of each of these layers.
+        statistics: Class statistics of ``z``, by set with labels.
+        sample: Features of the training set, if requested.
+        read: Values of the readers, by their logged keys.
+    """
+
+    results: dict[str, dict[str, dict[str, float]]]
+    feature_dims: dict[str, int]
     statistics: dict[str, ClassStatistics]
     sample: FeatureSample | None
+    read: dict[str, float]
 
 
 def measure_sets(
@@ -47,6 +58,7 @@ def measure_sets(
     num_classes: int,
     sample_size: int = 0,
     measured: Measured | None = None,
+    readers: Sequence[FeatureReader] = (),
 ) -> Measurement:
     """Measure sets by name; the first provides the class centers for all, and sets without a batch are skipped.
 
@@ -55,72 +67,86 @@ def measure_sets(
     Raises:
         ValueError: If labels or features are invalid; the message names the batch.
     """
-    results: dict[str, dict[str, float]] = {}
-    statistics: dict[str, ClassStatistics] = {}
-    sample = FeatureSample(num_classes, sample_size) if sample_size > 0 else None
-    centers: ClassStatistics | None = None
     measured = measured or Measured()
+    layers = (OUTPUT, *measured.layers)
+    done = Measurement({}, {}, {}, FeatureSample(num_classes, sample_size) if sample_size > 0 else None, {})
+    results: dict[str, dict[str, dict[str, float]]] = {layer: {} for layer in layers}
+    order: list[str] = []
+    centers: dict[str, ClassStatistics] = {}
+    gram = measured.optimal_gram(pl_module)
+    caught = with_layers(measured, [layer for reader in readers for layer in reader.layers])
     with undisturbed(pl_module) as states, torch.no_grad():
         for name, sources in sets.items():
-            kept = Kept()
-            batches = kept.passing(features(trainer, pl_module, sources, measured))
-            own = _statistics(name, batches, num_classes, sample if name == "train" else None)
-            stats = _of_all_processes(own, pl_module.device)
-            if stats is None:
+            kept = Kept(layers)
+            batches = _read(name, features(trainer, pl_module, sources, caught), readers)
+            sample = done.sample if name == "train" else None
+            own = _statistics(name, kept.passing(batches), num_classes, layers, sample)
+            found = {layer: _of_all_processes(own.get(layer), pl_module.device) for layer in layers}
+            stats = {layer: each for layer, each in found.items() if each is not None}
+            if not stats:
                 continue
-            if stats.num_classes == 1:
-                values = statistics_measures(stats)
-                results[name] = {key: float(value) for key, value in values.items() if MEASURES[key].label_free}
+            # All processes make a second pass, or none: the forward pass of a sharded module is a collective.
+            shares = all_gather_objects((kept.complete, kept.order))
+            again = not all(complete for complete, _ in shares)
+            order = order or next(share for _, share in shares if share)
+            done.feature_dims.update((layer, each.feature_dim) for layer, each in stats.items())
+            if stats[OUTPUT].num_classes == 1:
+                for layer, each in stats.items():
+                    values = statistics_measures(each)
+                    results[layer][name] = {key: float(v) for key, v in values.items() if MEASURES[key].label_free}
                 continue
-            statistics[name] = stats
+            done.statistics[name] = stats[OUTPUT]
             centers = centers or stats
-            to_own = CenterDistances(stats)
-            to_given = to_own if centers is stats else CenterDistances(centers)
-            looks = [to_own] if to_given is to_own else [to_own, to_given]
-            classifier = measured.linear(pl_module, num_classes, stats.feature_dim) or _of_probe(trainer, stats)
-            disagree = stats.counts.new_zeros(1)
-            # A second pass must see the inputs of the first, even if reading them draws random numbers. All processes
-            # make it, or none: the forward pass of a sharded module is a collective.
+            looks = {layer: SecondPass(stats[layer], centers[layer]) for layer in measured.layers}
+            classifier = measured.linear(pl_module, num_classes, stats[OUTPUT].feature_dim)
+            looks[OUTPUT] = SecondPass(
+                stats[OUTPUT], centers[OUTPUT], classifier or _of_probe(trainer, stats[OUTPUT]), gram
+            )
+            # It must see the inputs of the first pass, even if reading them draws random numbers.
             set_random_states(states, pl_module.device)
-            again = not all(all_gather_objects(kept.complete))
-            for z, labels, _ in features(trainer, pl_module, sources, measured) if again else kept.batches:
-                for look in looks:
-                    look.update(z, labels)
-                if classifier is not None:
-                    disagree += nc4_mismatches(z, classifier.weight, classifier.bias, to_given).sum()
-            _add_up(disagree, *(sums for look in looks for sums in (look.counts, look.distances, look.correct)))
-            values = statistics_measures(stats)
-            values |= {"within_class_variation": within_class_variation(to_own), "ncc_accuracy": ncc_accuracy(to_given)}
-            if classifier is not None:
-                values |= {"nc3": nc3(stats, classifier.weight), "nc4": disagree[0] / stats.num_samples}
-            results[name] = {key: float(value) for key, value in values.items()}
+            for by_layer, labels, _ in features(trainer, pl_module, sources, measured) if again else kept.batches:
+                for layer, look in looks.items():
+                    look.update(by_layer[layer], labels)
+            _add_up(*(total for layer in layers for total in looks[layer].sums()))
+            for layer, look in looks.items():
+                results[layer][name] = {key: float(value) for key, value in look.values().items()}
             set_random_states(states, pl_module.device)
-    return Measurement(results, statistics, sample if sample is not None and len(sample) > 0 else None)
+        for reader in readers:
+            done.read.update(reader.compute())
+    done.results.update((layer, results[layer]) for layer in order if layer in results)
+    return done if done.sample is None or len(done.sample) > 0 else done._replace(sample=None)
 
 
 class Kept:
-    """Features and labels of a pass, with None as inputs; no batch at all if they exceed `KEPT_BYTES`."""
+    """Features of a pass by layer, and labels, with None as inputs; no batch at all if a layer exceeds `KEPT_BYTES`.
 
-    def __init__(self) -> None:
-        self.batches: list[tuple[Tensor, Tensor, None]] = []
+    Attributes:
+        order: Layers in the order of execution, once there was a batch.
+    """
+
+    def __init__(self, layers: Sequence[str]) -> None:
+        self.batches: list[tuple[dict[str, Tensor], Tensor, None]] = []
         self.complete = True
-        self._room = KEPT_BYTES
+        self.order: list[str] = []
+        self._room = dict.fromkeys(layers, KEPT_BYTES)
 
-    def passing(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def passing(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield the batches, and keep their features and labels."""
-        for z, labels, x in batches:
-            self._room -= z.nbytes + labels.nbytes
-            if self._room >= 0:
-                # Copies: a view would keep the whole tensor behind it alive.
-                self.batches.append((z.clone(), labels.clone(), None))
+        for batch in batches:
+            self.order = self.order or list(batch.features)
+            for layer in self._room:
+                self._room[layer] -= batch.features[layer].nbytes + batch.labels.nbytes
+            if min(self._room.values()) >= 0:
+                features = {layer: batch.features[layer] for layer in self._room}
+                self.batches.append((features, batch.labels.clone(), None))
             elif self.complete:
                 self.complete = False
                 self.batches.clear()
-            yield z, labels, x
+            yield batch
 
 
 def check_batches(
-    name: str, batches: Batches, pl_module: LightningModule, num_classes: int, measured: Measured
+    name: str, batches: Iterable[Batch], pl_module: LightningModule, num_classes: int, measured: Measured
 ) -> int | None:
     """Raise if batches of a set cannot be measured, with the message that a measurement would give.
 
@@ -131,28 +157,53 @@ def check_batches(
         ValueError: If labels or features are invalid, or a classifier does not fit them.
     """
     # Non-finite values are not checked here: `NonFiniteGuard` reports them during training.
-    stats = _statistics(name, ((z.nan_to_num(), labels, x) for z, labels, x in batches), num_classes, None)
+    finite = (
+        batch._replace(features={layer: z.nan_to_num() for layer, z in batch.features.items()}) for batch in batches
+    )
+    stats = _statistics(name, finite, num_classes, (OUTPUT, *measured.layers), None).get(OUTPUT)
     if stats is None or stats.num_classes == 1:
         return None
     measured.linear(pl_module, num_classes, stats.feature_dim)
     return stats.feature_dim
 
 
-def _statistics(name: str, batches: Batches, num_classes: int, sample: FeatureSample | None) -> ClassStatistics | None:
-    stats: ClassStatistics | None = None
-    index = 0
+def with_layers(measured: Measured, layers: Sequence[str]) -> Measured:
+    """Return sources of features with more layers."""
+    named = [layer for layer in (*measured.layers, *layers) if layer != OUTPUT]
+    return measured._replace(layers=tuple(dict.fromkeys(named)))
+
+
+def _read(name: str, batches: Iterable[Batch], readers: Sequence[FeatureReader]) -> Iterator[Batch]:
+    """Yield the batches, and show them to the readers."""
+    for batch in batches:
+        for reader in readers:
+            reader.update(name, batch.features, batch.labels)
+        yield batch
+
+
+def _statistics(
+    name: str, batches: Iterable[Batch], num_classes: int, layers: Sequence[str], sample: FeatureSample | None
+) -> dict[str, ClassStatistics]:
+    """Return the class statistics of each layer, with a single class for a set without labels."""
+    stats: dict[str, ClassStatistics] = {}
+    index, where = 0, ""
     try:
-        for z, labels, x in batches:
-            if stats is None:
-                unlabeled = bool((labels == UNLABELED).all())
-                check_features(z)
-                stats = ClassStatistics(1 if unlabeled else num_classes, z.shape[-1], z.device)
-            stats.update(z, labels - UNLABELED if stats.num_classes == 1 else labels)
-            if sample is not None and stats.num_classes > 1:
-                sample.update(z, labels, x)
-            index += 1
+        for by_layer, labels, x in batches:
+            if not stats:
+                num_classes = 1 if bool((labels == UNLABELED).all()) else num_classes
+            for layer in layers:
+                z, where = by_layer[layer], "" if layer == OUTPUT else f", layer {layer}"
+                if layer not in stats:
+                    check_features(z)
+                    if layer != OUTPUT and z.shape[1] > WIDEST:
+                        raise ValueError(f"got {z.shape[1]} dimensions, expected at most {WIDEST}")
+                    stats[layer] = ClassStatistics(num_classes, z.shape[-1], z.device)
+                stats[layer].update(z, labels - UNLABELED if num_classes == 1 else labels)
+            if sample is not None and num_classes > 1:
+                sample.update(by_layer[OUTPUT], labels, x)
+            index, where = index + 1, ""
     except (TypeError, ValueError) as error:
-        raise ValueError(f"geometry of the {name} set, batch {index}: {error}") from error
+        raise ValueError(f"geometry of the {name} set, batch {index}{where}: {error}") from error
     return stats
 
 

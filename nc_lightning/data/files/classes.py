@@ -11,11 +11,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 Classes = list[str] | list[int] | Literal["found"]
 """Names or numbers of classes, or ``found`` for all."""
 
-MISSING = (
-    *("", "nan", "-nan", "null", "none", "<na>", "#n/a", "#na", "n/a", "na"),
-    *("?", "??", "???", "-", "--", "---", "\u2013", "\u2014"),
-)
-"""Words for a missing name in tables, in lower case."""
 NUMBER = re.compile(r"[+-]?(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:e[+-]?[0-9]+)?", re.IGNORECASE)
 """A number in a table, with a decimal point or comma."""
 _WHOLE = re.compile(r"([+-]?)([0-9]+)(?:\.0*)?")

@@ -1,6 +1,7 @@
 """Decode an image file as a viewer shows it: upright, in 8 bits, on a white background."""
 
 import math
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ _SCALED_TO_16_BITS = ("PNG", "PPM", "JPEG2000")
 """Formats that declare a depth; Pillow scales their samples to 16 bits if they have more than 8."""
 
 
-def read_picture(path: Path) -> Image.Image:
-    """Return an image as RGB with 8 bits per sample.
+def read_picture(source: Path | bytes) -> Image.Image:
+    """Return an image file, by its path or its content, as RGB with 8 bits per sample.
 
     The picture is rotated upright by its EXIF orientation. Samples of 10 to 16 bits are scaled by the depth that the
     file declares; floats are in [0, 1]. A TIFF whose largest sample is 2**k - 1 declares a depth of k bits. Transparent
@@ -47,17 +48,21 @@ def read_picture(path: Path) -> Image.Image:
         >>> read_picture(path).getpixel((0, 0))
         (255, 255, 255)
     """
-    with Image.open(path) as image:
+    with _open(source) as image:
         _scale_transparent_gray(image)
         if image.format == "TIFF":
             image.filename = ""  # otherwise Pillow maps uncompressed gray into memory, and misplaces rotated rows
-        hidden = _hidden_in_16_bits(image, path)
+        hidden = _hidden_in_16_bits(image, source)
         image.load()
         picture = _on_background(_in_8_bits(image))
         if hidden is not None:
             picture.paste(BACKGROUND, mask=Image.fromarray(hidden))
         orientation = _orientation(image)
     return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
+
+
+def _open(source: Path | bytes) -> Image.Image:
+    return Image.open(BytesIO(source) if isinstance(source, bytes) else source)
 
 
 def has_more_pages(path: Path) -> bool:
@@ -83,13 +88,13 @@ def _scale_transparent_gray(image: Image.Image) -> None:
         image.info["transparency"] = hidden * _GRAY_STEPS[tiles[0][3]]
 
 
-def _hidden_in_16_bits(image: Image.Image, path: Path) -> np.ndarray[Any, Any] | None:
+def _hidden_in_16_bits(image: Image.Image, source: Path | bytes) -> np.ndarray[Any, Any] | None:
     """Return the mask of a 16-bit PNG's transparent color; Pillow itself compares only the upper 8 bits."""
     color, tiles = image.info.get("transparency"), getattr(image, "tile", [])
     if not (isinstance(color, tuple) and tiles and tiles[0].args == "RGB;16B"):
         return None
     del image.info["transparency"]
-    with Image.open(path) as lower:
+    with _open(source) as lower:
         lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
         low = np.asarray(lower).astype(np.uint16)
     mask: np.ndarray[Any, Any] = np.all((np.asarray(image).astype(np.uint16) << 8 | low) == color, axis=-1)

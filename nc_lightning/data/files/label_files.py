@@ -12,8 +12,9 @@ from typing import NamedTuple
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from nc_lightning.batch import UNLABELED
+from nc_lightning.checks import MISSING
 from nc_lightning.data.base import Split
-from nc_lightning.data.files.classes import MISSING, NUMBER, class_name, whole_numbers
+from nc_lightning.data.files.classes import NUMBER, class_name, whole_numbers
 from nc_lightning.data.files.split_folders import role_of
 
 COLUMNS = ("file", "label")

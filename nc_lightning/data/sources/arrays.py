@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from nc_lightning.checks import one_line
+from nc_lightning.checks import MISSING, one_line
 from nc_lightning.data.base import SPLITS, Split
 from nc_lightning.data.files.array_layout import as_inputs
-from nc_lightning.data.files.classes import MISSING, class_name, whole_numbers
+from nc_lightning.data.files.classes import class_name, whole_numbers
 from nc_lightning.data.files.finding import real_path
 from nc_lightning.data.files.split_folders import ROLES
 from nc_lightning.data.loader import LabeledImages, LabeledTensors
-from nc_lightning.data.sources.images import ImageDataModule
+from nc_lightning.data.sources.images import ImageDataModule, ImageOptions
+from nc_lightning.options import Unpack
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -48,7 +49,7 @@ class ArrayDataModule(ImageDataModule):
         (4, (1, 8, 8))
     """
 
-    def __init__(self, path: str, **kwargs: Any) -> None:
+    def __init__(self, path: str, **kwargs: Unpack[ImageOptions]) -> None:
         super().__init__(**kwargs)
         self.path = real_path(path)
         with self._open() as file:

@@ -1,14 +1,13 @@
 """scikit-learn's 1,797 real 8x8 digits: single digits (10 classes) and pairs of digits (100 classes)."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from nc_lightning.checks import check_count
-from nc_lightning.data.base import LabeledDataModule, Split
+from nc_lightning.checks import check_count, check_number
+from nc_lightning.data.base import BatchOptions, LabeledDataModule, Split
 from nc_lightning.data.loader import LabeledTensors
 from nc_lightning.data.samplers import members_by_class
+from nc_lightning.options import Unpack
 
 _SHARES: dict[Split, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -63,7 +62,7 @@ class DigitsDataModule(LabeledDataModule):
     num_classes = 10
     input_shape = (1, 8, 8)
 
-    def __init__(self, batch_size: int = 250, **kwargs: Any) -> None:
+    def __init__(self, batch_size: int = 250, **kwargs: Unpack[BatchOptions]) -> None:
         super().__init__(batch_size, **kwargs)
 
     def make_splits(self) -> dict[Split, LabeledTensors]:
@@ -84,34 +83,46 @@ class DigitPairsDataModule(LabeledDataModule):
     Args:
         batch_size: Pairs in a batch.
         pairs_per_class: Training pairs of each class; validation and test have a fifth as many.
+        imbalance: Ratio of the large classes, the ten numbers below 10, to the small ones, which have fewer training
+            pairs by this factor, but at least 2. Validation and test have a fifth of a small class.
         kwargs: Other arguments of `LabeledDataModule`, the base of all data modules.
 
     Example:
         >>> data = DigitPairsDataModule(pairs_per_class=10)
         >>> data.num_classes, data.input_shape
         (100, (1, 8, 16))
+        >>> data = DigitPairsDataModule(pairs_per_class=20, imbalance=10, batches="stratified")
+        >>> data.setup()
+        >>> data.num_training_samples
+        380
     """
 
     num_classes = 100
     input_shape = (1, 8, 16)
 
-    def __init__(self, batch_size: int = 500, pairs_per_class: int = 100, **kwargs: Any) -> None:
+    def __init__(
+        self, batch_size: int = 500, pairs_per_class: int = 100, imbalance: float = 1.0, **kwargs: Unpack[BatchOptions]
+    ) -> None:
         super().__init__(batch_size, **kwargs)
         check_count("pairs_per_class", pairs_per_class, at_least=2)
+        check_number("imbalance", imbalance, at_least=1)
         self.pairs_per_class = pairs_per_class
+        self.imbalance = imbalance
 
     def make_splits(self) -> dict[Split, LabeledTensors]:
         """Split the single digits first, then pair them within each split."""
         images, labels = load_digits()
         generator = torch.Generator().manual_seed(self.seed)
-        held_out = max(1, self.pairs_per_class // 5)
-        sizes: dict[Split, int] = {"train": self.pairs_per_class, "val": held_out, "test": held_out}
+        small = max(2, round(self.pairs_per_class / self.imbalance))
+        train = torch.tensor([self.pairs_per_class] * 10 + [small] * 90)
+        held_out = torch.full((100,), max(1, small // 5))
+        sizes: dict[Split, Tensor] = {"train": train, "val": held_out, "test": held_out}
         parts = split_by_class(labels, self.seed)
         self.origins = {name: f"pairs of {_SHARES[name]:.0%} of scikit-learn's digits" for name in parts}
         return {name: self._pair(images[index], labels[index], sizes[name], generator) for name, index in parts.items()}
 
     @staticmethod
-    def _pair(images: Tensor, labels: Tensor, per_class: int, generator: torch.Generator) -> LabeledTensors:
+    def _pair(images: Tensor, labels: Tensor, per_class: Tensor, generator: torch.Generator) -> LabeledTensors:
         numbers = torch.arange(100).repeat_interleave(per_class)
 
         def draw(digits: Tensor) -> Tensor:

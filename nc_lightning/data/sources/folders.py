@@ -2,7 +2,6 @@
 
 from copy import copy
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -14,8 +13,9 @@ from nc_lightning.data.files.listing import Named, named_by_folder, named_by_tab
 from nc_lightning.data.files.split_folders import split_folders
 from nc_lightning.data.loader import BatchLoader, LabeledImages
 from nc_lightning.data.samplers import EpochSampler, RandomBatchSampler
-from nc_lightning.data.sources.image_files import ImageFiles, ImageFilesDataModule
+from nc_lightning.data.sources.image_files import ImageFileOptions, ImageFiles, ImageFilesDataModule
 from nc_lightning.data.sources.images import data_root
+from nc_lightning.options import Unpack
 
 
 class ImageFolderDataModule(ImageFilesDataModule):
@@ -45,7 +45,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
             test set has classes that the training set lacks, or an argument is out of its range.
     """
 
-    def __init__(self, root: str | None = None, labels: str = "folder", **kwargs: Any) -> None:
+    def __init__(self, root: str | None = None, labels: str = "folder", **kwargs: Unpack[ImageFileOptions]) -> None:
         super().__init__(**kwargs)
         self.root = data_root(root)
         self.labels = labels
@@ -129,9 +129,7 @@ class ImageFolderDataModule(ImageFilesDataModule):
         return names
 
     def _first_shape(self) -> tuple[int, ...]:
-        files = self.files_of(self._named["train"])
-        images = (files.decode(i) for i in range(len(files)))
-        shape = next((tuple(image.shape) for image in images if isinstance(image, Tensor)), None)
+        shape = self.files_of(self._named["train"]).first_shape()
         if shape is None:
             raise ValueError(f"root: got no readable image in {self.root}, expected at least one")
         return shape

@@ -17,7 +17,8 @@ from nc_lightning.checks import check_choice, check_count, one_line
 from nc_lightning.data.base import Split
 from nc_lightning.data.files.decoding import has_more_pages, read_picture
 from nc_lightning.data.loader import LabeledImages, LabeledTensors
-from nc_lightning.data.sources.images import ImageDataModule
+from nc_lightning.data.sources.images import CommonImageOptions, ImageDataModule
+from nc_lightning.options import Unpack
 
 OnError = Literal["raise", "skip"]
 FileCache = Literal["ram", "device", "none"]
@@ -70,11 +71,20 @@ class ImageFiles:
         files.size = self.size
         return files
 
+    def source(self, index: int) -> Path | bytes:
+        """Return the path or the content of a file."""
+        return self.paths[index]
+
+    def first_shape(self) -> tuple[int, ...] | None:
+        """Return the shape of the first image that can be read, None without any."""
+        images = (self.decode(i) for i in range(len(self)))
+        return next((tuple(image.shape) for image in images if isinstance(image, Tensor)), None)
+
     def decode(self, index: int) -> Tensor | Unreadable:
         """Return an image (3, H, W) uint8, or the reason why it cannot be read if such files are skipped."""
         path = self.paths[index]
         try:
-            picture = read_picture(path)
+            picture = read_picture(self.source(index))
             if self.side is not None:
                 picture = F.center_crop(F.resize(picture, [self.side]), [self.side])
             pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
@@ -110,6 +120,15 @@ class ImageFiles:
         return torch.stack(images), self.labels[kept], failed
 
 
+class ImageFileOptions(CommonImageOptions, total=False):
+    """Arguments of `ImageFilesDataModule`."""
+
+    image_size: int | None
+    cache: FileCache
+    num_workers: int
+    on_error: OnError
+
+
 class ImageFilesDataModule(ImageDataModule):
     """Base of the data modules for image files.
 
@@ -131,7 +150,7 @@ class ImageFilesDataModule(ImageDataModule):
         cache: FileCache = "ram",
         num_workers: int = 0,
         on_error: OnError = "raise",
-        **kwargs: Any,
+        **kwargs: Unpack[CommonImageOptions],
     ) -> None:
         super().__init__(cache=cache, **kwargs)  # type: ignore[arg-type]
         if image_size is not None:

@@ -10,14 +10,29 @@ import torch
 from torch import Tensor
 
 from nc_lightning.checks import check_choice
-from nc_lightning.data.base import LabeledDataModule, Split
+from nc_lightning.data.base import BatchOptions, LabeledDataModule, Split
 from nc_lightning.data.files.classes import Classes, listed, pick_classes, warn_of_case
 from nc_lightning.data.files.finding import real_path
 from nc_lightning.data.loader import LabeledImages, LabeledTensors
 from nc_lightning.data.preprocess import channel_statistics
 from nc_lightning.data.samplers import members_by_class
+from nc_lightning.options import Unpack
 
 Cache = Literal["ram", "device"]
+
+
+class CommonImageOptions(BatchOptions, total=False):
+    """Arguments of `ImageDataModule`, except the cache, which has other choices for images in files."""
+
+    classes: Classes | None
+    val_share: float
+    batch_size: int
+
+
+class ImageOptions(CommonImageOptions, total=False):
+    """Arguments of `ImageDataModule`."""
+
+    cache: Cache
 
 
 class ImageDataModule(LabeledDataModule):
@@ -45,7 +60,7 @@ class ImageDataModule(LabeledDataModule):
         val_share: float = 0.1,
         cache: Cache = "ram",
         batch_size: int = 256,
-        **kwargs: Any,
+        **kwargs: Unpack[BatchOptions],
     ) -> None:
         super().__init__(batch_size, **kwargs)
         if not 0 <= val_share < 1:

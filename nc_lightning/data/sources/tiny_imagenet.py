@@ -1,15 +1,15 @@
 """Tiny-ImageNet, whose validation images are in one folder with their classes in a text file."""
 
 from pathlib import Path
-from typing import Any
 
 from torchvision.datasets.utils import download_and_extract_archive
 
 from nc_lightning.data.base import Split
 from nc_lightning.data.files.finding import find_images
-from nc_lightning.data.sources.image_files import ImageFiles, ImageFilesDataModule
+from nc_lightning.data.sources.image_files import ImageFileOptions, ImageFiles, ImageFilesDataModule
 from nc_lightning.data.sources.images import data_root
 from nc_lightning.data.sources.torchvision_sets import check_is_there, download_whole
+from nc_lightning.options import Unpack
 
 FOLDER = "tiny-imagenet-200"
 NUM_CLASSES = 200
@@ -40,7 +40,13 @@ class TinyImageNetDataModule(ImageFilesDataModule):
 
     input_shape = (3, 64, 64)
 
-    def __init__(self, root: str | None = None, download: bool = False, url: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        root: str | None = None,
+        download: bool = False,
+        url: str | None = None,
+        **kwargs: Unpack[ImageFileOptions],
+    ) -> None:
         super().__init__(**kwargs)
         self.root = data_root(root)
         self.download = download

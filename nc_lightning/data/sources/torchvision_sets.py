@@ -13,7 +13,8 @@ from torchvision import datasets
 from nc_lightning.checks import one_line
 from nc_lightning.data.base import Split
 from nc_lightning.data.loader import LabeledImages, LabeledTensors
-from nc_lightning.data.sources.images import ImageDataModule, data_root
+from nc_lightning.data.sources.images import ImageDataModule, ImageOptions, data_root
+from nc_lightning.options import Unpack
 
 _CIFAR100_CLASSES = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
@@ -46,7 +47,9 @@ class TorchvisionDataModule(ImageDataModule):
     folder: ClassVar[str]
     names: ClassVar[list[str]]
 
-    def __init__(self, root: str | None = None, download: bool = False, url: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, root: str | None = None, download: bool = False, url: str | None = None, **kwargs: Unpack[ImageOptions]
+    ) -> None:
         super().__init__(**kwargs)
         self.root = data_root(root)
         self.download = download

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from nc_lightning.losses.engines.sorted_batch import SortedBatch
 from nc_lightning.losses.links import InfoNCE
@@ -16,7 +17,7 @@ class InfoNCETerms(NamedTuple):
     There are two kinds of terms: first the hardened terms e^{(beta + 1 / temperature) s}, then the weights e^{beta s}.
 
     Attributes:
-        link: InfoNCE with alpha > 0; its sum form multiplies the mean by the number of the anchor's negatives.
+        link: InfoNCE; its sum form multiplies the mean by the number of the anchor's negatives.
         beta: Hardness of the weights w_n ~ e^{beta s_in}.
         temperature: tau.
         differentiate: Whether gradients flow through the weights.
@@ -47,6 +48,11 @@ class InfoNCETerms(NamedTuple):
         """Ratio of the exponent of the weights to that of the hardened terms."""
         return self.beta / (self.beta + 1 / self.temperature)
 
+    @property
+    def log_alpha(self) -> float:
+        """Logarithm of alpha, which L_i and the losses of pairs are relative to; 0 for alpha = 0."""
+        return math.log(self.link.alpha) if self.link.alpha > 0 else 0.0
+
     def terms(self, exponents: Tensor, smallest: float | None = None) -> Tensor:
         """Compute the terms (kinds, rows, columns) in place, from the exponents in the first kind (Equation 14)."""
         if len(exponents) > 1:
@@ -63,11 +69,24 @@ class InfoNCETerms(NamedTuple):
         """Compute L_i - log alpha, which positives are compared with, from the sums of anchors (Equation 3)."""
         weights = sums[1] if len(sums) > 1 else batch.negative_counts[rows]
         negative = (sums[0] / weights).log_()
-        if self.link.alpha != 1:
-            negative -= math.log(self.link.alpha)
+        if self.log_alpha != 0:
+            negative -= self.log_alpha
         if self.link.form == "sum":
             negative += batch.negative_counts[rows].to(negative).log()
         return negative
+
+    def negated_loss(self, margin: Tensor) -> Tensor:
+        """Sum the negated losses of pairs, relative to log alpha, given their margins (Equation 4).
+
+        A margin is s_ij / temperature - (L_i - log alpha), and inf where there is no pair.
+        """
+        if self.link.alpha == 0:
+            return margin.masked_fill(margin == torch.inf, 0.0).sum()
+        return logsigmoid(margin).sum()
+
+    def pull_(self, margin: Tensor) -> Tensor:
+        """Overwrite the margins of pairs by the derivatives of their losses by L_i (Equation 5)."""
+        return margin.ne_(torch.inf) if self.link.alpha == 0 else margin.neg_().sigmoid_()
 
     def pushes(self, push: Tensor, sums: Tensor) -> Tensor:
         """Distribute each anchor's push (N,) over its terms; return their factors (kinds, N) (Equation 6)."""
@@ -78,9 +97,3 @@ class InfoNCETerms(NamedTuple):
             shares[0] *= 1 + extra
             shares[1] *= -extra
         return shares
-
-    def gradient_of_temperature(self, gradient: Tensor, z: Tensor) -> Tensor:
-        """Compute the derivative by the temperature from the gradient of the features (N, d) (Equation 9)."""
-        # Similarities are divided by the temperature, and each contributes to two rows.
-        derivative: Tensor = -torch.linalg.vecdot(gradient, z).sum() / (2 * self.temperature)
-        return derivative

@@ -87,3 +87,10 @@ def sum_over_processes(
         return total, gradients[0], gradients[1]
 
     return with_known_gradient(compute, z, temperature)
+
+
+def gradient_of_temperature(gradient: Tensor, z: Tensor, temperature: float) -> Tensor:
+    """Compute the derivative by the temperature from the gradient of the features (N, d) (Equation 9)."""
+    # Similarities are divided by the temperature, and each contributes to two rows.
+    derivative: Tensor = -torch.linalg.vecdot(gradient, z).sum() / (2 * temperature)
+    return derivative

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
@@ -57,18 +56,17 @@ def row_blocks(
         tiles[0].sub_(hardest[:, None])
         sums = infonce.terms(tiles, SMALLEST_EXPONENT).sum(2)
         negative = infonce.of_negatives(sums, batch, rows) + hardest / (infonce.exponent * infonce.temperature)
-        pull = softplus(margin, negative, batch, rows, loss)
+        pull = pull_on_positives(margin, negative, batch, rows, infonce, loss)
         yield RowBlock(rows, tiles, hardest, negative, pull, infonce.pushes(pull.sum(1), sums))
 
 
-def softplus(margin: Tensor, negative: Tensor, batch: SortedBatch, rows: slice, loss: Tensor) -> Tensor:
-    """Add the softplus of negative - margin to ``loss`` for all positives; overwrite margin by its derivative.
-
-    Equation 5.
-    """
+def pull_on_positives(
+    margin: Tensor, negative: Tensor, batch: SortedBatch, rows: slice, infonce: InfoNCETerms, loss: Tensor
+) -> Tensor:
+    """Add the losses of all pairs to ``loss``; overwrite their s_ij / temperature by the pull (Equation 5)."""
     margin.sub_(negative[:, None]).masked_fill_(batch.no_positive(rows), torch.inf)
-    loss -= logsigmoid(margin).sum()
-    return margin.neg_().sigmoid_()
+    loss -= infonce.negated_loss(margin)
+    return infonce.pull_(margin)
 
 
 def view(memory: Tensor, kinds: int, rows: slice, columns: slice) -> Tensor:

@@ -1,4 +1,7 @@
-"""A batch sorted by label, in which every class is a contiguous window, so that positives need no mask."""
+"""A batch sorted by label, in which every class is a contiguous window, so that positives need no mask.
+
+If positives are views of the same sample, they are a window within that of their class.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,11 +13,13 @@ from nc_lightning.losses.pairs import Negatives
 
 
 class Windows(NamedTuple):
-    """Bounds of each anchor's class, on the CPU, so that reading one does not synchronize with the device.
+    """Bounds for each anchor, on the CPU, so that reading one does not synchronize with the device.
 
     Attributes:
-        first: Start of each anchor's class in the batch.
-        end: End of each anchor's class in the batch.
+        first: Start of each anchor's positives in the batch, which it is among.
+        end: End of each anchor's positives in the batch.
+        class_first: Start of each anchor's class in the batch.
+        class_end: End of each anchor's class in the batch.
         past_first: Start of each anchor's class in the queue, counted from the start of the batch.
         past_end: End of each anchor's class in the queue.
         order: Original positions (N,) of the sorted samples of the batch.
@@ -22,14 +27,20 @@ class Windows(NamedTuple):
 
     first: Tensor
     end: Tensor
+    class_first: Tensor
+    class_end: Tensor
     past_first: Tensor
     past_end: Tensor
     order: Tensor
 
     @property
-    def largest_class(self) -> int:
-        """Number of samples of the largest class in the batch."""
+    def widest(self) -> int:
+        """Largest number of positives of an anchor, itself included."""
         return int((self.end - self.first).max())
+
+    def of(self, anchors: Tensor) -> "Windows":
+        """Restrict the bounds to some anchors."""
+        return self._replace(**{name: each[anchors] for name, each in self._asdict().items() if name != "order"})
 
 
 class SortedBatch(NamedTuple):
@@ -38,11 +49,13 @@ class SortedBatch(NamedTuple):
     Attributes:
         order: Original positions (N,) of the sorted samples.
         past_order: Original positions (M,) of the sorted samples of the queue; None without a queue.
-        label: Labels (N + M,) of batch and queue.
-        anchor_label: Label of each anchor; all samples are anchors, except after `of_anchors`.
+        label: Class ids (N + M,) of batch and queue.
+        group: Positive ids (N, or more), equal for the samples that are each other's positives; ``label`` if by label.
+        anchor_label: Class id of each anchor; all samples are anchors, except after `of_anchors`.
+        anchor_group: Positive id of each anchor.
         position: Index of each anchor among the sorted samples; None if all are anchors.
-        end: End (N,) of each sample's class in the batch.
-        size: Number (N,) of samples of each sample's class in the batch.
+        end: End (N,) of each sample's positives in the batch.
+        size: Number (N,) of each sample's positives in the batch, itself included.
         negative_counts: Number of negatives of each anchor.
         windows: Bounds of the classes on the CPU.
         num_pairs: Number of pairs in the global batch.
@@ -53,7 +66,9 @@ class SortedBatch(NamedTuple):
     order: Tensor
     past_order: Tensor | None
     label: Tensor
+    group: Tensor
     anchor_label: Tensor
+    anchor_group: Tensor
     position: Tensor | None
     end: Tensor
     size: Tensor
@@ -63,18 +78,28 @@ class SortedBatch(NamedTuple):
     other_classes: bool
     include_self: bool
 
+    @property
+    def nested(self) -> bool:
+        """Whether positives are only a part of their class."""
+        return self.group is not self.label
+
     def of_anchors(self, own: slice) -> tuple["SortedBatch", Tensor]:
         """Restrict the anchors to a slice of the original order; also return where each was in the slice."""
         position, before = _inverse(self.order)[own].sort()
-        at = _inverse(self.windows.order)[own].sort().values
-        first, end, past_first, past_end, order = self.windows
         anchors = self._replace(
             anchor_label=self.anchor_label[position],
+            anchor_group=self.anchor_group[position],
             position=position,
             negative_counts=self.negative_counts[position],
-            windows=Windows(first[at], end[at], past_first[at], past_end[at], order),
+            windows=self.windows.of(_inverse(self.windows.order)[own].sort().values),
         )
         return anchors, before
+
+    def class_sizes(self) -> tuple[int, ...]:
+        """Return the sorted numbers of samples that are each other's positives, one for each such group."""
+        sizes = self.windows.end - self.windows.first
+        of_size = sizes.bincount().tolist()
+        return tuple(size for size, samples in enumerate(of_size) for _ in range(samples // max(1, size)))
 
     def pairs_per_sample(self) -> Tensor:
         """Return the number of pairs anchored at each sample (N,), on the CPU, in the original order."""
@@ -88,7 +113,7 @@ class SortedBatch(NamedTuple):
         to the original order; anchors are counted from its start.
         """
         n, per_sample = len(self.order), self.pairs_per_sample()
-        anchor, other = self.same_class()
+        anchor, other = self.same_group()
         key = self.order[anchor] * n + self.order[other]
         if not self.include_self:
             key.masked_fill_(anchor == other, n * n)
@@ -101,7 +126,7 @@ class SortedBatch(NamedTuple):
         n = len(self.order)
         for rows in slices(0, n, num_rows):
             yield rows, rows
-            start = max(rows.stop, int(self.windows.end[rows.start])) if self.other_classes else rows.stop
+            start = max(rows.stop, int(self.windows.class_end[rows.start])) if self.other_classes else rows.stop
             for columns in slices(start, n, num_columns):
                 yield rows, columns
             for columns in slices(n, len(self.label), num_columns):
@@ -114,8 +139,9 @@ class SortedBatch(NamedTuple):
     def hide(self, tile: Tensor, rows: slice, columns: slice) -> None:
         """Set the entries of a tile that are not negatives to -inf."""
         if self.other_classes:
-            past = slice(int(self.windows.past_first[rows.start]), int(self.windows.past_end[rows.stop - 1]))
-            for window in (self.window(rows), past):
+            _, _, class_first, class_end, past_first, past_end, _ = self.windows
+            for first, end in ((class_first, class_end), (past_first, past_end)):
+                window = slice(int(first[rows.start]), int(end[rows.stop - 1]))
                 start, stop = max(columns.start, window.start), min(columns.stop, window.stop)
                 if start < stop:
                     same = self.anchor_label[rows, None] == self.label[start:stop]
@@ -126,7 +152,7 @@ class SortedBatch(NamedTuple):
     def no_positive(self, rows: slice) -> Tensor:
         """Return a mask of the entries in the window of these rows that are not positives."""
         window = self.window(rows)
-        mask = self.anchor_label[rows, None] != self.label[window]
+        mask = self.anchor_group[rows, None] != self.group[window]
         if not self.include_self:
             self._fill_selves(mask, rows, window, True)
         return mask
@@ -139,8 +165,8 @@ class SortedBatch(NamedTuple):
             at = self.position[rows] - columns.start
             tile[torch.arange(len(at), device=at.device), at] = value
 
-    def same_class(self) -> tuple[Tensor, Tensor]:
-        """Return indices (P,) and (P,) of all (anchor, other) with the same label, an anchor with itself included."""
+    def same_group(self) -> tuple[Tensor, Tensor]:
+        """Return indices (P,) and (P,) of all (anchor, positive), an anchor with itself included."""
         count = self.num_pairs + (0 if self.include_self else len(self.order))
         anchor = torch.repeat_interleave(self.size, output_size=count)
         other = torch.arange(count, device=anchor.device) + (self.end - self.size.cumsum(0))[anchor]
@@ -148,15 +174,20 @@ class SortedBatch(NamedTuple):
 
 
 def sort_batch(
-    labels: Tensor, negatives: Negatives, include_self: bool, past: Tensor | None = None
+    ids: Tensor,
+    negatives: Negatives,
+    include_self: bool,
+    past: Tensor | None = None,
+    classes: Tensor | None = None,
 ) -> SortedBatch | None:
     """Sort batch and queue by label (Equations 12 and 13), with a single synchronization with the device.
 
     Args:
-        labels: Ids (N,), integers; samples with equal ids are each other's positives.
+        ids: Positive ids (N,), integers; samples with equal ids (and classes) are each other's positives.
         negatives: ``other_classes`` or ``all`` other samples.
         include_self: Count an anchor as its own positive, and among ``all`` as its own negative.
-        past: Ids (M,) of the queue, whose features are negatives only.
+        past: Class ids (M,) of the queue, whose features are negatives only.
+        classes: Class ids (N,), integers; None if the positive ids are the classes.
 
     Returns:
         The batch, or None if no anchor has both a positive and a negative.
@@ -167,30 +198,51 @@ def sort_batch(
         ([0, 1, 1], [0, 1, 1], [1, 3, 3], 2)
     """
     other_classes, myself = negatives == "other_classes", int(not include_self)
-    n = len(labels)
-    label, order = labels.sort()
-    first, end = torch.searchsorted(label, label), torch.searchsorted(label, label, right=True)
-    bounds, everyone, past_order, total = [first, end, order], label, None, n
+    n = len(ids)
+    label, order, group = (*ids.sort(), None) if classes is None else _sort_within(classes, ids)
+    first, end = _bounds(label, label)
+    bounds, everyone, past_order, total = [order, first, end], label, None, n
     if past is not None:
         past_label, past_order = past.sort()
-        bounds += [torch.searchsorted(past_label, label), torch.searchsorted(past_label, label, right=True)]
+        bounds += _bounds(past_label, label)
         everyone, total = torch.cat([label, past_label]), n + len(past)
-    on_host = torch.stack(bounds).cpu()
-    past_first, past_end = on_host[3:] + n if past is not None else torch.full_like(on_host[:2], n)
-    windows = Windows(on_host[0], on_host[1], past_first, past_end, on_host[2])
-    num_pairs = int((windows.end - windows.first - myself).sum())
-    # There are no negatives only if all samples are of a single class.
-    own_class = int(windows.end[0] - windows.first[0] + past_end[0] - past_first[0]) if n > 0 else 0
-    if num_pairs == 0 or (other_classes and own_class == total):
-        return None
     size = end - first
-    negative_counts = total - size if other_classes else torch.full_like(size, total - myself)
+    negative_counts = total - size if other_classes else torch.full_like(order, total - myself)
     if other_classes and past is not None:
         negative_counts -= bounds[4] - bounds[3]
+    if group is not None:
+        first, end = _bounds(group, group)
+        size = end - first
+        bounds += [first, end]
+    on_host = torch.stack(bounds).cpu()
+    of_class, of_group = on_host[1:3], on_host[1:3] if group is None else on_host[-2:]
+    of_past = on_host[3:5] + n if past is not None else torch.full_like(of_class, n)
+    windows = Windows(*torch.cat([of_group, of_class, of_past, on_host[:1]]))
+    num_pairs = int((windows.end - windows.first - myself).sum())
+    # There are no negatives only if all samples are of a single class.
+    own_class = int((of_class[1] - of_class[0] + of_past[1] - of_past[0])[0]) if n > 0 else 0
+    if num_pairs == 0 or (other_classes and own_class == total):
+        return None
+    group = everyone if group is None else group
     return SortedBatch(
-        order, past_order, everyone, label, None, end, size, negative_counts, windows, num_pairs, other_classes,
-        include_self,
+        order, past_order, everyone, group, label, group[:n], None, end, size, negative_counts, windows,
+        num_pairs, other_classes, include_self,
     )  # fmt: skip
+
+
+def _bounds(ascending: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the start and the end of each id among ascending ones."""
+    return torch.searchsorted(ascending, ids), torch.searchsorted(ascending, ids, right=True)
+
+
+def _sort_within(classes: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort by class id, then by positive id; return class ids (N,), order (N,) and ascending numbers of groups (N,)."""
+    by_id = ids.argsort()
+    label, at = classes[by_id].sort(stable=True)
+    order = by_id[at]
+    sorted_ids, group = ids[order], torch.zeros_like(order)
+    group[1:] = ((label[1:] != label[:-1]) | (sorted_ids[1:] != sorted_ids[:-1])).cumsum(0)
+    return label, order, group
 
 
 def slices(start: int, stop: int, size: int) -> Iterator[slice]:

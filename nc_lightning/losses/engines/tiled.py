@@ -10,13 +10,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from nc_lightning.geometry import Normalization
 from nc_lightning.geometry.normalization import normalize_rows_, pull_back_rows_
 from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
-from nc_lightning.losses.engines.known_gradient import Result, with_known_gradient
-from nc_lightning.losses.engines.row_blocks import row_blocks, softplus, view
+from nc_lightning.losses.engines.known_gradient import Result, gradient_of_temperature, with_known_gradient
+from nc_lightning.losses.engines.row_blocks import pull_on_positives, row_blocks, view
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
 
@@ -37,8 +36,9 @@ def tiled_loss(
     """Compute the mean over all (anchor, positive) pairs of log(alpha + sum_n w_n e^{t_n}) (Equations 4 and 8).
 
     With L_i = log sum_n w_n e^{s_in / temperature} the loss of a pair is log alpha + softplus(L_i - log alpha -
-    s_ij / temperature). Value and gradient are computed together in O(N d) memory. A small batch is a single tile;
-    exponents that could overflow are taken relative to each anchor's hardest negative.
+    s_ij / temperature), or L_i - s_ij / temperature if alpha is 0. Value and gradient are computed together in O(N d)
+    memory. A small batch is a single tile; exponents that could overflow are taken relative to each anchor's hardest
+    negative.
 
     Args:
         z: Features (N, d), float32 or float64, whose inner products after normalization are s.
@@ -71,11 +71,11 @@ def tiled_loss(
         loss, gradient = engine(z, everyone, batch, infonce, with_gradient)
         if gradient is not None:
             gradient /= batch.num_pairs * infonce.temperature
-            of_temperature = infonce.gradient_of_temperature(gradient, z) if with_temperature else None
+            of_temperature = gradient_of_temperature(gradient, z, infonce.temperature) if with_temperature else None
             pull_back_rows_(gradient, z, divisors, normalization)
             gradient = torch.empty_like(gradient).index_copy_(0, batch.order, gradient)
         loss = loss / batch.num_pairs
-        loss = loss if infonce.link.alpha == 1 else loss + math.log(infonce.link.alpha)
+        loss = loss if infonce.log_alpha == 0 else loss + infonce.log_alpha
         return loss, gradient, of_temperature
 
     return with_known_gradient(compute, z, learnable)
@@ -112,10 +112,10 @@ def _square(
     torch.mm(z * infonce.exponent, everyone.T, out=tiles[0])
     if not batch.include_self:
         tiles[0].diagonal().fill_(torch.inf)  # an anchor does not attract itself
-    anchor, other = batch.same_class()
+    anchor, other = batch.same_group()
     at = other.add(anchor, alpha=len(everyone))
     margin = tiles[0].view(-1)[at].div_(infonce.exponent * infonce.temperature)
-    if batch.other_classes:
+    if batch.other_classes and not batch.nested:
         tiles[0].view(-1).index_fill_(0, at, -torch.inf)
         batch.hide(tiles[0, :, past], rows, past)
     else:
@@ -124,11 +124,11 @@ def _square(
 
     sums = tiles.sum(2)
     margin -= infonce.of_negatives(sums, batch)[anchor]
-    loss = -logsigmoid(margin).sum()
+    loss = -infonce.negated_loss(margin)
     if not with_gradient:
         return loss, None
 
-    pull = margin.neg_().sigmoid_()
+    pull = infonce.pull_(margin)
     push = torch.zeros_like(sums[0]).index_add_(0, anchor, pull)
     pushes = infonce.pushes(push, sums)
     matrix = _weigh(tiles[: len(pushes)], pushes[:, :, None].add(_mirror(pushes, len(everyone))[:, None]))
@@ -202,12 +202,12 @@ def _pull(
     Equation 5.
     """
     push, sizes = torch.zeros_like(negative), tile_sizes(z)
-    # The window of some rows extends beyond them by at most one class on either side.
-    widest = sizes.positive_rows + 2 * batch.windows.largest_class
+    # The window of some rows extends beyond them by at most the positives of one anchor on either side.
+    widest = sizes.positive_rows + 2 * batch.windows.widest
     for rows in slices(0, len(z), max(1, min(sizes.positive_rows, sizes.positives // widest))):
         window = batch.window(rows)
         margin = torch.mm(z[rows] / infonce.temperature, z[window].T)
-        pull = softplus(margin, negative[rows], batch, rows, loss)
+        pull = pull_on_positives(margin, negative[rows], batch, rows, infonce, loss)
         if gradient is not None:
             push[rows] = pull.sum(1)
             gradient[rows].addmm_(pull, z[window], alpha=-1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from nc_lightning.distributed.global_batch import Shares
 from nc_lightning.geometry import Normalization, normalize
 from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
-from nc_lightning.losses.engines.known_gradient import Result, with_known_gradient
+from nc_lightning.losses.engines.known_gradient import Result, gradient_of_temperature, with_known_gradient
 from nc_lightning.losses.engines.row_blocks import row_blocks, view
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
@@ -51,9 +51,9 @@ def tiled_distributed_loss(
         if with_gradient:
             gradient = _gradient(mine, everyone, anchors, infonce, values, all_values)
             gradient *= len(shares.sizes) / (batch.num_pairs * infonce.temperature)
-            of_temperature = infonce.gradient_of_temperature(gradient, mine) if with_temperature else None
+            of_temperature = gradient_of_temperature(gradient, mine, infonce.temperature) if with_temperature else None
             gradient = torch.empty_like(gradient).index_copy_(0, order, gradient)
-        return all_values[0].sum() / batch.num_pairs + math.log(infonce.link.alpha), gradient, of_temperature
+        return all_values[0].sum() / batch.num_pairs + infonce.log_alpha, gradient, of_temperature
 
     return with_known_gradient(compute, normalize(z, normalization), learnable)
 
@@ -101,7 +101,7 @@ def _gradient(
                 torch.add(pushes, exponents[:, pushed], alpha=share, out=part)
                 torch.threshold_(part, smallest, -torch.inf)  # denormal numbers are slow and negligible
                 matrix[:, pushed].add_(part.exp2_(), alpha=1 - 2 * kind)
-        pull = (values[1, rows, None] - margin).sigmoid_() + (all_values[1, window] - margin).sigmoid_()
+        pull = infonce.pull_(margin - values[1, rows, None]) + infonce.pull_(margin - all_values[1, window])
         matrix[:, window].sub_(pull.masked_fill_(anchors.no_positive(rows), 0.0))
         torch.mm(matrix, everyone, out=gradient[rows])
     return gradient

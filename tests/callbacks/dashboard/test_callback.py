@@ -21,8 +21,11 @@ from nc_lightning import HSCL, HUCL, SCL
 from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler, OnlineLinearProbe, TensorBoardDashboard
 from nc_lightning.callbacks.dashboard import callback as tensorboard_dashboard
 from nc_lightning.callbacks.dashboard import image_loggers as figure_loggers
+from nc_lightning.callbacks.dashboard.charts import dashboard_layout
+from nc_lightning.callbacks.dashboard.overview import OVERVIEW
 from nc_lightning.data import DigitPairsDataModule, DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
+from nc_lightning.geometry import Ideal
 from nc_lightning.losses import HSCLLoss
 from nc_lightning.reports.record import RunRecord
 from tests.on_processes import on_processes
@@ -103,14 +106,26 @@ def test_every_chart_of_the_layout_has_curves(log):
                 assert len(shown) == 1, (chart.title, pattern, shown)
 
 
-def test_training_and_validation_share_a_chart_and_the_loss_is_shown_with_its_bound(log):
-    charts = {chart.title: list(chart.multiline.tag) for c in layout_of(log).category for chart in c.chart}
-    assert charts["effective rank of class means (ideal 9)"] == [
-        "^geometry/train/effective_rank$",
-        "^geometry/val/effective_rank$",
-    ]
-    expected = ["^loss/train$", "^loss/val$", "^loss/bound$", "^loss/collapsed$"]
-    assert charts["loss, its bound and its collapsed value"] == expected
+def test_a_run_has_one_curve_in_a_chart_and_the_loss_a_band_from_its_bound(log):
+    charts = [chart for category in layout_of(log).category for chart in category.chart]
+    curves = {chart.title: list(chart.multiline.tag) for chart in charts if chart.HasField("multiline")}
+    assert all(len(tags) == 1 for tags in curves.values()), "TensorBoard has one color for all curves of a run"
+    for name, words in (("train", "training"), ("val", "validation")):
+        assert curves[f"effective rank of class means, {words} (ideal 9)"] == [f"^geometry/{name}/effective_rank$"]
+        assert curves[f"accuracy of a linear probe, {words} (ideal 1)"] == [f"^probe/{name}_accuracy$"]
+    assert curves["loss, validation"] == ["^loss/val$"]
+    (band,) = [chart.margin.series for chart in charts if chart.HasField("margin")]
+    assert [(s.value, s.lower, s.upper) for s in band] == [("loss/train", "loss/bound", "loss/collapsed")]
+    assert {"loss/train", "loss/bound", "loss/collapsed"} <= set(log.Tags()["scalars"])
+
+
+def test_the_overview_repeats_what_decides_and_comes_first(log):
+    tags = log.Tags()["scalars"]
+    assert min(tags).startswith("Overview/")
+    assert {tag.partition("/")[2] for tag in tags if tag.startswith("Overview/")} == set(OVERVIEW)
+    for title, key in OVERVIEW.items():
+        shown, logged = (log.Scalars(tag) for tag in (f"Overview/{title}", key))
+        assert [(s.step, s.value) for s in shown] == [(s.step, s.value) for s in logged]
 
 
 def test_figures_have_more_than_one_color(log):
@@ -130,9 +145,21 @@ def test_the_table_of_runs_has_settings_and_final_geometry(log):
     assert (values["beta"], values["temperature"], values["batch_size"]) == (3.0, 1.0, 100)
     assert (values["normalization"], values["eta"]) == ("unit_ball", "Exponential")
     assert values["psi"].startswith("InfoNCE")
+    assert values["encoder"].startswith("MLP, ")
+    assert values["projector"].startswith("Linear, ")
+    assert (values["optimizer"], values["augmentation"], values["views"]) == ("Adam", "none", 1)
     assert {"geometry/train/nc1", "geometry/train/effective_rank", "geometry/val/ncc_accuracy"} <= set(metrics)
     assert set(metrics) <= set(log.Tags()["scalars"])
     assert "hp_metric" not in log.Tags()["scalars"]
+
+
+def test_the_table_of_runs_has_the_columns_of_the_report(log, digits):
+    values, _ = session_of(log)
+    described = RunRecord.read(Path(digits[1].log_dir)).described()
+    assert values.keys() == {key for key, value in described.items() if value is not None} | {"resumed_from"}
+    assert values["resumed_from"] == "-", "the first run decides which columns TensorBoard has"
+    assert values["epochs"] == 2
+    assert values["lr"] == described["lr"] == pytest.approx(digits[1].optimizers[0].param_groups[0]["lr"])
 
 
 def test_the_projector_has_names_and_images(digits):
@@ -152,6 +179,7 @@ def test_the_report_is_in_the_run_folder(digits):
     assert dashboard.report == Path(fitted.log_dir) / "report.html"
     record = RunRecord.read(Path(fitted.log_dir))
     assert set(record.figures) == FIGURES
+    assert {path.stem for path in (Path(fitted.log_dir) / "figures").glob("*.pdf")} == FIGURES
     assert [(entry["epoch"], entry["step"]) for entry in record.history] == [(1, 12), (2, 24)]
     for key in ("loss/train", "loss/bound", "geometry/val/nc1"):
         assert record.latest("")[key] == pytest.approx(fitted.callback_metrics[key].item(), rel=1e-6)
@@ -163,7 +191,8 @@ def test_the_report_is_in_the_run_folder(digits):
 def test_charts_follow_the_objective(tmp_path):
     titles = {}
     for objective in (SCL, HSCL, HUCL):
-        _, run = fit(tmp_path, module=model(objective), max_epochs=1)
+        options = {"beta": 1.0} if objective is HUCL else {}  # below the critical hardness, where titles are the same
+        _, run = fit(tmp_path, module=model(objective, **options), max_epochs=1)
         layout = layout_of(events(run.log_dir))
         titles[objective] = {chart.title for category in layout.category for chart in category.chart}
         tags = {tag for category in layout.category for chart in category.chart for tag in chart.multiline.tag}
@@ -171,6 +200,33 @@ def test_charts_follow_the_objective(tmp_path):
     assert titles[SCL] < titles[HSCL] < titles[HUCL]
     assert not any("NC3" in title for title in titles[HUCL])  # without a probe
     assert "share of weight on the own class" in titles[HUCL] - titles[HSCL]
+
+
+def test_a_loss_with_another_minimum_has_its_ideals_in_charts_and_report(tmp_path):
+    hucl = HUCL(encoder=MLP((1, 8, 8), (24,)), num_classes=10, beta=5.0, feature_dim=12)
+    dashboard, run = fit(tmp_path, module=hucl, data=DigitsDataModule(batch_size=100), max_epochs=1)
+    titles = [chart.title for c in layout_of(events(run.log_dir)).category for chart in c.chart]
+    zero_sum = hucl.loss.hucl_optimum(10, 100).zero_sum
+    assert f"zero sum, training (ideal 0; this loss {zero_sum:.4g})" in titles
+    assert "NC2, distance to the minimum of the loss, validation (this loss 0)" in titles
+    assert "effective rank of class means, training (ideal 9)" in titles
+    record = RunRecord.read(Path(run.log_dir))
+    assert record.own_ideals["zero_sum"].value == pytest.approx(zero_sum, abs=1e-5)
+    assert "geometry/val/distance_to_optimum" in record.history[-1]
+    assert "this loss" in dashboard.report.read_text()
+
+
+def test_titles_leave_out_a_minimum_that_a_schedule_moves():
+    own = {"zero_sum": Ideal(0.56, 0.02, "0.56")}
+    titles = {}
+    for schedule in ("constant", "adaptive"):
+        layout = dashboard_layout(10, 9, None, [HardNegativeSampler(beta=5.0, schedule=schedule)], own=own)
+        titles[schedule] = {title for charts in layout.values() for title in charts}
+    both = "training", "validation"
+    expected = {f"zero sum, {words} (ideal 0; this loss 0.56)" for words in both}
+    assert titles["constant"] - titles["adaptive"] == expected
+    assert titles["adaptive"] - titles["constant"] == {f"zero sum, {words} (ideal 0)" for words in both}
+    assert "NC2, distance to the minimum of the loss, training" in titles["adaptive"]
 
 
 class Watched(MLP):
@@ -211,6 +267,21 @@ def test_the_history_holds_only_values_of_its_own_epoch(tmp_path):
     assert [entry["epoch"] for entry in history] == [1, 2, 3, 4, 5]
     assert [entry.get("loss/val") for entry in history] == [None, heard[2], None, heard[4], None]
     assert all({"loss/train", "geometry/val/nc1", "geometry/train/nc1"} <= entry.keys() for entry in history)
+
+
+def test_losses_are_recorded_for_each_epoch(tmp_path):
+    for epochs, resumed in ((3, None), (5, tmp_path / "third.ckpt")):
+        callbacks = GeometryMonitor(every_n_epochs=4), TensorBoardDashboard()
+        run = trainer(tmp_path, *callbacks, max_epochs=epochs, check_val_every_n_epoch=2, num_sanity_val_steps=0)
+        run.fit(model(), LatentClassDataModule(), ckpt_path=resumed)
+        run.save_checkpoint(tmp_path / "third.ckpt")
+    record = RunRecord.read(Path(run.log_dir))
+    assert [entry["epoch"] for entry in record.history] == [3, 4, 5]
+    assert [entry["epoch"] for entry in record.losses] == [1, 2, 3, 4, 5]
+    assert ["loss/val" in entry for entry in record.losses] == [False, True, False, True, False]
+    assert [record.losses[int(entry["epoch"]) - 1]["loss/train"] for entry in record.history] == [
+        entry["loss/train"] for entry in record.history
+    ]
 
 
 @pytest.mark.slow
@@ -395,7 +466,7 @@ def test_a_full_disk_is_one_warning_and_training_continues(tmp_path, monkeypatch
     from tensorboard.compat.tensorflow_stub.io.gfile import GFile
 
     full = {"now": False}
-    write, write_text = GFile.write, Path.write_text
+    write, write_bytes = GFile.write, Path.write_bytes
 
     def limited(original):
         def write(self, *args, **kwargs):
@@ -406,7 +477,7 @@ def test_a_full_disk_is_one_warning_and_training_continues(tmp_path, monkeypatch
         return write
 
     monkeypatch.setattr(GFile, "write", limited(write))
-    monkeypatch.setattr(Path, "write_text", limited(write_text))
+    monkeypatch.setattr(Path, "write_bytes", limited(write_bytes))
 
     class Fill(GeometryMonitor):
         def on_train_epoch_start(self, trainer, pl_module):
@@ -509,13 +580,15 @@ def test_bad_arguments_are_refused(tmp_path):
 def test_wrong_labels_are_visible_in_the_figures():
     from nc_lightning.callbacks.dashboard.figures import geometry_figures
     from nc_lightning.geometry import ClassStatistics, simplex_etf
+    from nc_lightning.plots import to_png
 
     labels = torch.arange(4).repeat(6)
     pictures = []
     for given in (labels, labels.sort().values):
         monitor = GeometryMonitor()
         monitor.statistics = {"train": ClassStatistics(4, 3).update(simplex_etf(4, 3)[labels], given)}
-        pictures.append(geometry_figures(monitor, HSCLLoss(5.0)))
+        figures = geometry_figures(monitor, HSCLLoss(5.0))
+        pictures.append({name: to_png(figure) for name, figure in figures.items()})
     assert pictures[0].keys() == pictures[1].keys()
     assert all(pictures[0][name] != pictures[1][name] for name in pictures[0])
 

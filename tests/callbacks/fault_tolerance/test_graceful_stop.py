@@ -65,7 +65,7 @@ def test_a_signal_finishes_the_step_saves_a_checkpoint_and_reports_it(in_tmp, ca
     assert stopped.value.code == code
     checkpoint = torch.load(in_tmp / f"interrupted-{saved}.ckpt", weights_only=True)
     assert checkpoint["global_step"] == sends.step
-    assert f"saved interrupted-{saved}.ckpt; resume with --ckpt_path last" in capfd.readouterr().err
+    assert f"saved; resume with --ckpt_path interrupted-{saved}.ckpt\n" in capfd.readouterr().err
 
 
 def test_a_signal_before_a_mid_epoch_validation_takes_effect_after_the_next_step(in_tmp):

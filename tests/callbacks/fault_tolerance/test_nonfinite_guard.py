@@ -18,6 +18,7 @@ from nc_lightning import HSCL, HUCL, SCL, UCL
 from nc_lightning.callbacks import HardNegativeSampler, NonFiniteGuard, OnlineLinearProbe
 from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import ends
 from nc_lightning.cli import main
+from nc_lightning.cli.command_error import exit_on_error
 from nc_lightning.data import ArrayDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP
 from nc_lightning.losses import LossResult
@@ -313,7 +314,7 @@ def test_the_guard_can_be_set_from_the_command_line(in_tmp, capsys, monkeypatch)
 
     read = ArrayDataModule.make_splits
     monkeypatch.setattr(ArrayDataModule, "make_splits", poisoned)
-    with pytest.raises(SystemExit) as exit_:
+    with pytest.raises(SystemExit) as exit_, exit_on_error():
         main(["fit", "--config=hscl.yaml", *arrays(), *SHORT])
     monkeypatch.setattr(ArrayDataModule, "make_splits", read)
     assert exit_.value.code == 2
@@ -321,7 +322,7 @@ def test_the_guard_can_be_set_from_the_command_line(in_tmp, capsys, monkeypatch)
     assert re.match(
         r"nc-train: error: data: got NaN or infinite inputs in batch \d of epoch 0 \(step \d, rank 0\)", line
     )
-    (saved,) = Path("lightning_logs/version_0/checkpoints").glob("before-nonfinite-*.ckpt")
+    (saved,) = Path().glob("lightning_logs/*/checkpoints/before-nonfinite-*.ckpt")
     assert line.endswith(f" is in {saved.absolute()}")
     cli = main(["fit", "--config=hscl.yaml", "--nonfinite.on_nonfinite=skip", *arrays(), *SHORT])
     (guard,) = [callback for callback in cli.trainer.callbacks if isinstance(callback, NonFiniteGuard)]

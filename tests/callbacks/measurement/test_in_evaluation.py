@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import GeometryMonitor
-from nc_lightning.callbacks.dashboard.callback import run_settings
+from nc_lightning.callbacks.dashboard.settings import run_settings
 from nc_lightning.callbacks.measurement import passes as measurement
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.encoders import MLP

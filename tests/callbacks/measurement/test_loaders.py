@@ -52,8 +52,11 @@ class Stream(IterableDataset):
 
     def __iter__(self):
         yield from zip(X, Y, strict=True)
-        while self.endless:
+        for _ in range(10**5):  # reading all of it is an error, and not a test that never ends
+            if not self.endless:
+                return
             yield X[0], Y[0]
+        raise AssertionError("an endless stream was read to its end")
 
 
 class Rows(Dataset):
@@ -144,6 +147,22 @@ def test_two_loaders_are_read_in_sequence():
 def test_an_infinite_stream_is_read_for_one_epoch():
     _, monitor = fit(DataLoader(Stream(endless=True), 10), limit_train_batches=6)
     assert monitor.statistics["train"].num_samples == 60
+
+
+NOTE = "GeometryMonitor: the train set has no length, so an epoch ends only where its data do; if they are an endless"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("endless", "samples"), [(True, 70), (False, N)])
+def test_without_a_limit_as_many_batches_are_measured_as_were_trained(endless, samples, caplog):
+    with caplog.at_level("INFO"):
+        _, monitor = fit(DataLoader(Stream(endless), 10), max_steps=7, max_epochs=-1)
+    assert monitor.statistics["train"].num_samples == samples
+    assert f"{NOTE} stream, set limit_train_batches" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        fit(DataLoader(Stream(endless), 10), limit_train_batches=2, max_epochs=1)
+    assert "has no length" not in caplog.text
 
 
 CLASSES = {"sorted": torch.arange(240) // 60, "in turns": torch.arange(240) % 4, "in pairs": torch.arange(240) // 2 % 4}
@@ -354,15 +373,11 @@ def test_several_loaders_are_separate_sets(tmp_path):
     writer = PredictionWriter()
     trainer = Trainer(callbacks=[writer], default_root_dir=tmp_path, **QUIET)
     trainer.predict(module, loaders)
-    with np.load(writer.path) as file:
-        assert {key: file[key].shape for key in file} == {
-            "features": (12, 3),
-            "labels": (12,),
-            "features_1": (20, 3),
-            "labels_1": (20,),
-        }
-        with torch.no_grad():
-            assert torch.allclose(torch.from_numpy(file["features_1"]), module.eval()(parts[1][0]))
+    assert [path.name for path in writer.written.values()] == ["predictions.npz", "predictions_1.npz"]
+    for path, (x, labels) in zip(writer.written.values(), parts, strict=True):
+        with np.load(path) as file, torch.no_grad():
+            assert torch.allclose(torch.from_numpy(file["z"]), module.eval()(x))
+            assert file["labels"].tolist() == labels.tolist()
 
 
 @pytest.mark.slow

@@ -108,6 +108,19 @@ def test_the_class_of_a_pair_is_its_number():
         assert 10 * left + right == number
 
 
+def test_unbalanced_pairs_have_fewer_of_the_numbers_from_10():
+    balanced, data = DigitPairsDataModule(pairs_per_class=20), DigitPairsDataModule(pairs_per_class=20, imbalance=5)
+    for module in (balanced, data):
+        module.setup()
+    assert epoch(balanced.geometry_dataloader())[1].bincount().tolist() == [20] * 100
+    assert epoch(data.geometry_dataloader())[1].bincount().tolist() == [20] * 10 + [4] * 90
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        assert epoch(loader)[1].bincount().tolist() == [1] * 100
+    extreme = DigitPairsDataModule(pairs_per_class=20, imbalance=100)
+    extreme.setup()
+    assert epoch(extreme.geometry_dataloader())[1].bincount().tolist() == [20] * 10 + [2] * 90
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -116,6 +129,7 @@ def test_the_class_of_a_pair_is_its_number():
         (lambda: DigitsDataModule(seed=-1), "seed: got -1"),
         (lambda: DigitsDataModule(views=0), "views: got 0"),
         (lambda: DigitPairsDataModule(pairs_per_class=1), "pairs_per_class: got 1"),
+        (lambda: DigitPairsDataModule(imbalance=0.5), "imbalance: got 0.5, expected a finite number >= 1"),
         (lambda: LatentClassDataModule(num_classes=1), "num_classes: got 1"),
         (lambda: LatentClassDataModule(noise=-1.0), "noise: got -1.0"),
         (lambda: LatentClassDataModule(input_dim=0), "input_dim: got 0"),

@@ -26,6 +26,7 @@ LAYOUTS = {
 NEGATIVES = ["other_classes", "all"]
 BETAS = [0.0, 2.0, 2.5, 5.0, 30.0]
 TEMPERATURES = [0.05, 0.3, 1.0]
+DECOUPLED = InfoNCE("sum", 0.0)
 PATHS = ["square", "triangle", "triangle, nothing kept", "row blocks"]
 
 
@@ -50,15 +51,15 @@ def value_and_gradient(function, z):
     return value.detach(), gradient
 
 
-def tiled_loss(z, labels, past=None, past_labels=None, **o):
-    sorted_batch = sort_batch(labels, o.pop("negatives"), o.pop("include_self"), past_labels)
+def tiled_loss(z, labels, past=None, past_labels=None, classes=None, **o):
+    sorted_batch = sort_batch(labels, o.pop("negatives"), o.pop("include_self"), past_labels, classes)
     infonce = InfoNCETerms(*(o.pop(name) for name in InfoNCETerms._fields))
     return z.sum() * 0 if sorted_batch is None else tiled.tiled_loss(z, sorted_batch, infonce, past=past, **o)
 
 
-def dense_loss(z, labels, past=None, past_labels=None, **o):
+def dense_loss(z, labels, past=None, past_labels=None, classes=None, **o):
     """The loss from a single matrix, by automatic differentiation."""
-    pairs = label_pairs(labels, o["negatives"], o["include_self"], past_labels)
+    pairs = label_pairs(labels, o["negatives"], o["include_self"], past_labels, classes=classes)
     if not pairs.anchors.any():
         return z.sum() * 0
     z = normalize(z, o["normalization"])
@@ -131,7 +132,7 @@ def test_the_gradient_includes_the_normalization(small_tiles, layout, path, norm
     small_tiles(path)
     z, labels = batch(layout)
     z *= torch.linspace(0, 3.1, len(z))[:, None]  # a zero row, and rows inside and outside the ball
-    for o in settings():
+    for o in [*settings(), options(link=DECOUPLED), options(negatives="all", differentiate=True, link=DECOUPLED)]:
         o = o | {"normalization": normalization}
         ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
         dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
@@ -142,7 +143,7 @@ def test_the_gradient_includes_the_normalization(small_tiles, layout, path, norm
 
 @pytest.mark.some(4)
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("link", [InfoNCE("sum"), InfoNCE("mean", 0.3), InfoNCE("sum", 2.0)], ids=str)
+@pytest.mark.parametrize("link", [InfoNCE("sum"), InfoNCE("mean", 0.3), InfoNCE("sum", 2.0), DECOUPLED], ids=str)
 def test_the_sum_form_and_other_positive_weights_equal_the_dense_engine(small_tiles, path, link):
     small_tiles(path)
     z, labels = batch("mixed")
@@ -162,13 +163,57 @@ def test_past_features_are_negatives_without_a_gradient(small_tiles, path, layou
     z, labels = batch(layout)
     past = torch.nn.functional.normalize(torch.randn(past_size, 5, dtype=torch.float64)).requires_grad_()
     past_labels = torch.randint(-1, 12, (past_size,))
-    for o in settings():
+    for o in [*settings(), options(link=DECOUPLED), options(negatives="all", differentiate=True, link=DECOUPLED)]:
         o = o | {"past": past, "past_labels": past_labels}
         ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
         dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
         assert_equal(ours, dense, 1e-10, rounding=1e-14 / o["temperature"], note=o)
     tiled_loss(z.requires_grad_(), labels, **o)
     assert past.grad is None
+
+
+@pytest.mark.some(3)
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("with_queue", [False, True])
+def test_views_are_windows_within_those_of_their_classes(small_tiles, path, layout, with_queue):
+    small_tiles(path)
+    z, classes = batch(layout)
+    instances = torch.randint(len(z) // 3, (len(z),))  # instances on both sides of a class are two
+    past = {"past": z.flip(0)[:7], "past_labels": torch.randint(-1, 9, (7,))} if with_queue else {}
+    for o in settings():
+        if o["negatives"] == "other_classes":
+            o = o | past | {"classes": classes}
+            ours = value_and_gradient(lambda z, o=o: tiled_loss(z, instances, **o), z)
+            dense = value_and_gradient(lambda z, o=o: dense_loss(z, instances, **o), z)
+            assert_equal(ours, dense, 1e-10, rounding=1e-14 / o["temperature"], note=o)
+
+
+def supcon(z, labels, temperature):
+    """L_out of Khosla et al. (2020), with the mean over pairs instead of anchors."""
+    logits = z @ z.T / temperature
+    myself = torch.eye(len(z), dtype=torch.bool)
+    log_probability = logits - logits.masked_fill(myself, -torch.inf).logsumexp(1, keepdim=True)
+    return -log_probability[(labels[:, None] == labels) & ~myself].mean()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("layout", ["one class", "mixed", "pairs", "singletons"])
+def test_the_sum_over_all_others_without_the_positive_is_supcon(small_tiles, path, layout):
+    small_tiles(path)
+    z, labels = batch(layout)
+    o = options(beta=0.0, temperature=0.1, negatives="all", link=DECOUPLED)
+    ours = value_and_gradient(lambda z: tiled_loss(z, labels, **o), z)
+    assert_equal(ours, value_and_gradient(lambda z: supcon(z, labels, 0.1), z), 1e-12, rounding=1e-13)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_feature_that_is_not_a_number_is_not_hidden(small_tiles, path):
+    small_tiles(path)
+    z, labels = batch("mixed")
+    z[3, 1] = torch.nan
+    for link in (InfoNCE(), DECOUPLED):
+        assert tiled_loss(z, labels, **options(link=link)).isnan()
 
 
 @pytest.mark.some(4)
@@ -277,11 +322,13 @@ def test_backward_runs_twice_and_a_second_derivative_is_refused(small_tiles, pat
 @pytest.mark.parametrize("include_self", [False, True])
 @pytest.mark.parametrize("past", [None, [], [0], [0, 4]], ids=str)
 @pytest.mark.parametrize("labels", [[], [0], [0, 1], [0, 0], [0, 0, 1], [2, 2, 2, 5, 5]], ids=str)
-def test_sorting_finds_the_same_usable_anchors_as_masks(labels, past, negatives, include_self):
+@pytest.mark.parametrize("classes", [None, [0, 0, 0, 0, 0], [5, 4, 5, 0, 0]], ids=str)
+def test_sorting_finds_the_same_usable_anchors_as_masks(labels, past, negatives, include_self, classes):
     labels = torch.tensor(labels, dtype=torch.long)
     past = None if past is None else torch.tensor(past, dtype=torch.long)
-    pairs = label_pairs(labels, negatives, include_self, past)
-    sorted_batch = sort_batch(labels, negatives, include_self, past)
+    classes = None if classes is None else torch.tensor(classes)[: len(labels)]
+    pairs = label_pairs(labels, negatives, include_self, past, classes=classes)
+    sorted_batch = sort_batch(labels, negatives, include_self, past, classes)
     assert (sorted_batch is not None) == bool(pairs.anchors.any())
     if sorted_batch is not None:
         assert sorted_batch.num_pairs == pairs.positives[pairs.anchors].sum()
@@ -320,12 +367,12 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("beta", [5.0, 80.0])
-@pytest.mark.parametrize("num_classes", [2, 100, 8192])
-def test_no_tensor_approaches_the_square_of_the_batch(beta, num_classes):
+@pytest.mark.parametrize(("num_classes", "link"), [(2, InfoNCE()), (100, DECOUPLED), (8192, InfoNCE())], ids=str)
+def test_no_tensor_approaches_the_square_of_the_batch(beta, num_classes, link):
     n = 8192
     z, labels = torch.nn.functional.normalize(torch.randn(n, 64)).requires_grad_(), torch.arange(n) % num_classes
     with LargestTensor() as largest:
-        tiled_loss(z, labels, **options(beta, 0.5, include_self=True)).backward()
+        tiled_loss(z, labels, **options(beta, 0.5, include_self=True, link=link)).backward()
     assert largest.products > 0
     assert largest.elements < n * n / 8
 
