@@ -69,7 +69,8 @@ def paper_loop(z: Tensor, labels: Tensor, beta: float, temperature: float = 1.0,
 def naive(z: Tensor, labels: Tensor) -> Tensor:
     """The exact loss by automatic differentiation of its expression."""
     pairs = label_pairs(labels, "other_classes")
-    total = general_loss(unit_ball(z), pairs, pairs.usable(), InfoNCE(), Exponential(BETA), TEMPERATURE, False)
+    z = unit_ball(z)
+    total = general_loss(z @ z.T, pairs, pairs.usable(), InfoNCE(), Exponential(BETA), TEMPERATURE, False)
     return total / len(pairs.usable()[0])
 
 

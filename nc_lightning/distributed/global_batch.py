@@ -17,10 +17,12 @@ class Shares(NamedTuple):
     Attributes:
         sizes: Number of rows on each process.
         rank: Rank of this process.
+        learns: Whether the rows of any process require a gradient.
     """
 
     sizes: tuple[int, ...]
     rank: int
+    learns: bool = False
 
     @property
     def own(self) -> slice:
@@ -44,6 +46,16 @@ class Shares(NamedTuple):
         dist.all_gather(parts, filled)
         return torch.cat([part[:size] for part, size in zip(parts, self.sizes, strict=True)])
 
+    @torch.no_grad()
+    def sum_of_own(self, rows: Tensor) -> Tensor:
+        """Sum the rows (N, ...) of the global batch over processes, and return the sums (n, ...) of this process's own.
+
+        Detached; all processes must call this. A row is only sent to the process that it belongs to.
+        """
+        own = rows.new_empty(len(self.sizes) * self.sizes[self.rank], *rows.shape[1:])
+        dist.all_to_all_single(own, rows.contiguous(), [self.sizes[self.rank]] * len(self.sizes), list(self.sizes))
+        return own.view(len(self.sizes), -1, *rows.shape[1:]).sum(0)
+
 
 def share_rows(z: Tensor) -> Shares | None:
     """Gather the numbers of rows of features (n, d) on all processes; None on a single process.
@@ -58,14 +70,14 @@ def share_rows(z: Tensor) -> Shares | None:
     rank, world_size = rank_and_world_size()
     if world_size == 1:
         return None
-    mine = torch.tensor([len(z), z.shape[1], z.element_size()]).to(z.device, non_blocking=True)
+    mine = torch.tensor([len(z), z.requires_grad, z.shape[1], z.element_size()]).to(z.device, non_blocking=True)
     parts = [torch.empty_like(mine) for _ in range(world_size)]
     dist.all_gather(parts, mine)
-    sizes, *kinds = torch.stack(parts).T.tolist()
+    sizes, learns, *kinds = torch.stack(parts).T.tolist()
     if any(len(set(kind)) > 1 for kind in kinds):
         found = ", ".join(f"{dim} of {8 * size} bits" for dim, size in zip(*kinds, strict=True))
         raise ValueError(f"z: got features of different kinds on the processes ({found} dimensions), expected one kind")
-    return Shares(tuple(sizes), rank)
+    return Shares(tuple(sizes), rank, any(learns))
 
 
 def numbered(ids: Tensor) -> Tensor:

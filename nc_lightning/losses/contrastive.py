@@ -1,6 +1,7 @@
 """The contrastive loss as a module; SCL, HSCL, UCL and HUCL differ in its negatives and hardness."""
 
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,13 +11,12 @@ from nc_lightning.checks import check_choice, check_count, check_features, check
 from nc_lightning.distributed.global_batch import Shares, Sync, share_rows
 from nc_lightning.geometry import Normalization, normalize
 from nc_lightning.losses.diagnostics import negative_statistics
-from nc_lightning.losses.engines.autograd import general_loss
+from nc_lightning.losses.engines.autograd import blocks_of_anchors, general_loss, sum_over_anchors, within
 from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.known_gradient import sum_over_processes
-from nc_lightning.losses.engines.sampled import sampled_loss
+from nc_lightning.losses.engines.sampled import Draws, sampled_loss
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, sort_batch
 from nc_lightning.losses.engines.tiled import tiled_loss
-from nc_lightning.losses.engines.tiled_distributed import tiled_distributed_loss
 from nc_lightning.losses.hardening import Exponential, Hardening
 from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.loss_batch import LossBatch, LossResult
@@ -190,24 +190,28 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
 
     def _tiled(self, batch: LossBatch, order: SortedBatch, tau: float) -> Tensor:
         infonce = InfoNCETerms(self.link, self.beta, tau, self.differentiate_weights)  # type: ignore[arg-type]
-        options = (infonce, self.normalization, batch.past)
         learnable = self.temperature if isinstance(self.temperature, Tensor) else None
-        if batch.shares is None:
-            return tiled_loss(batch.z, order, *options, learnable)
-        return tiled_distributed_loss(batch.z, order, batch.shares, *options, learnable)
+        return tiled_loss(batch.z, order, infonce, self.normalization, batch.past, learnable, batch.shares)
 
     def _by_autograd(self, batch: LossBatch, order: SortedBatch, generator: torch.Generator | None) -> Tensor:
         z, ids, classes, past, past_id, shares = batch
+        own, draws = slice(0, len(ids)) if shares is None else shares.own, None
+        if self.num_negatives is None:
+            blocks = blocks_of_anchors(z, order, self.link)
+        else:
+            draws = Draws(self.num_negatives, self.replacement, not self.training, self.share_draws)
+            blocks = draws.blocks_of_anchors(z, order)
+            numbers = draws.uniform_numbers(z.device, order, blocks, own, generator)
 
-        def part(z: Tensor, temperature: float | Tensor) -> Tensor:
-            rows = slice(0, len(z)) if shares is None else shares.own
+        def estimate(similarity: Tensor, rows: slice, tau: float | Tensor) -> Tensor:
             pairs = label_pairs(ids, self.negatives, self.include_self, past_id, rows, classes)
-            problem = (z, pairs, order.pairs(rows), self.link, self.hardening, temperature)
-            if self.num_negatives is None:
-                return general_loss(*problem, self.differentiate_weights, self.tau_plus, past, rows)
-            draws = (self.num_negatives, order.pairs_per_sample(), self.replacement, not self.training)
-            return sampled_loss(*problem, *draws, self.share_draws, generator, self.tau_plus, past, rows)
+            problem = (similarity, pairs, order.pairs(rows), self.link, self.hardening, tau)
+            if draws is None:
+                return general_loss(*problem, self.differentiate_weights, self.tau_plus)
+            return sampled_loss(*problem, draws, next(numbers), self.tau_plus)
 
+        blocks = [within(block, own) for block in blocks]
+        part = partial(sum_over_anchors, blocks=blocks, estimate=estimate, past=past)
         z, temperature = normalize(z, self.normalization), self.temperature
         total = part(z, temperature) if shares is None else sum_over_processes(z, temperature, shares, part)
         return total / order.num_pairs
@@ -241,8 +245,8 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
         own = (z, ids, classes[0] if classes else None)
         if not self.queue:
             return LossBatch(*own, None, None, shares)
-        features, past_labels = self.queue.on_device_of(z)
-        past = normalize(features, self.normalization)
+        past, past_labels = self.queue.on_device_of(z)
+        past = normalize(past, self.normalization)
         return LossBatch(*own, past, past_ids(past_labels, self.positives, self.negatives).to(ids), shares)
 
     def _nothing(self, z: Tensor) -> Tensor:

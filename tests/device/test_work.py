@@ -24,7 +24,8 @@ def naive(z, labels):
     """HSCL by automatic differentiation of its expression."""
     batch, pairs = sort_batch(labels, "other_classes", False), label_pairs(labels, "other_classes")
     usable = batch.pairs(slice(0, len(z)))
-    total = general_loss(unit_ball(z), pairs, usable, InfoNCE(), Exponential(BETA), TEMPERATURE, False)
+    z = unit_ball(z)
+    total = general_loss(z @ z.T, pairs, usable, InfoNCE(), Exponential(BETA), TEMPERATURE, False)
     return total / batch.num_pairs
 
 

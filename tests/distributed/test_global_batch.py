@@ -24,7 +24,8 @@ from nc_lightning.losses import (
     Triplet,
     UCLLoss,
 )
-from nc_lightning.losses.engines import tiled_distributed
+from nc_lightning.losses.engines import division, tile_sizes
+from nc_lightning.losses.engines.division import Division
 from tests.on_processes import on_processes
 
 DIM = 6
@@ -158,7 +159,14 @@ def measure(name, labels, deal=None, rank=0):
     return {"loss": loss.detach()} | gradients | statistics | sizes
 
 
+def small_tiles():
+    """Shrink tiles and blocks, so that 18 samples fill many of them."""
+    tile_sizes.CPU = tile_sizes.CPU._replace(rows=4, columns=8, row_block=40, positive_rows=3)
+    division.LEAST_ROWS = 2
+
+
 def _measure_all(rank, cases):
+    small_tiles()
     return [measure(*case, rank=rank) for case in cases]
 
 
@@ -189,22 +197,26 @@ def test_processes_have_the_loss_and_parameter_gradients_of_one(gloo, world_size
 
 
 def _with_an_error(rank, error):
-    gather, gradient = Shares.gather, tiled_distributed._gradient
+    small_tiles()
+    gather, tiles, sum_, sum_of_own = Shares.gather, Division.tiles, Division.sum_, Shares.sum_of_own
     if error == "swapped ranks":
         Shares.gather = lambda self, rows: gather(self, rows).roll(int(rows.is_floating_point()), 0)
-    elif error == "one process of two forgotten":
-        tiled_distributed._gradient = lambda *args: gradient(*args) / 2
-    elif error == "terms of others forgotten":
-        tiled_distributed._gradient = lambda *args: gradient(
-            *args[:-1], args[-1].clone().index_fill_(0, torch.tensor(2), -torch.inf)
-        )
+    elif error == "a tile left out":
+        Division.tiles = lambda self, *args: tiles(self, *args)[self.rank :]
+    elif error == "a tile taken twice":
+        Division.tiles = lambda self, *args: tiles(self, *args) + tiles(self._replace(rank=1), *args)[: 1 - self.rank]
+    elif error == "sums of others forgotten":
+        Division.sum_ = lambda self, values: sum_(self, values.clone())
+    elif error == "gradients of others forgotten":
+        Shares.sum_of_own = lambda self, rows: sum_of_own(self, rows) * 0 + rows[self.own]
     return measure("hscl", "mixed", [13, 5], rank)
 
 
+ERRORS = ["swapped ranks", "a tile left out", "a tile taken twice", "sums of others forgotten"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "error", ["none", "swapped ranks", "one process of two forgotten", "terms of others forgotten"]
-)
+@pytest.mark.parametrize("error", ["none", *ERRORS, "gradients of others forgotten"])
 def test_the_comparison_detects_errors(gloo, error):
     found = on_processes(2, _with_an_error, error)
     assert all(agree(f, measure("hscl", "mixed")) for f in found) == (error == "none")

@@ -1,21 +1,98 @@
-"""The contrastive loss for any link and any hardening, by plain automatic differentiation."""
+"""The contrastive loss for any link and any hardening, by automatic differentiation of a few anchors at a time."""
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from nc_lightning.losses.engines.known_gradient import Result, with_known_gradient
+from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
+from nc_lightning.losses.engines.tile_sizes import tile_sizes
 from nc_lightning.losses.hardening import Hardening
 from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Pairs
 
-PAIRS_AT_ONCE = 2**22
-"""Number of (pair, negative) values held at a time for links other than InfoNCE."""
+Estimate = Callable[[Tensor, slice, float | Tensor], Tensor]
+"""Function of the similarities (rows, M) of some anchors, their slice and the temperature: the sum of their losses."""
+
+
+def blocks_of_anchors(z: Tensor, batch: SortedBatch, link: Link) -> list[slice]:
+    """Split the anchors of a batch into blocks, so that few elements are held at a time.
+
+    InfoNCE needs the similarities of an anchor; other links need them once for each of its positives.
+    """
+    per_anchor = len(batch.label) * (1 if isinstance(link, InfoNCE) else batch.windows.widest)
+    return blocks_within(z, len(batch.order), per_anchor)
+
+
+def blocks_within(z: Tensor, num_anchors: int, per_anchor: int) -> list[slice]:
+    """Split anchors that take a number of elements each into blocks of the size for the device of z.
+
+    Example:
+        >>> blocks_within(torch.zeros(3, 2), num_anchors=3, per_anchor=2**18)
+        [slice(0, 2, None), slice(2, 3, None)]
+    """
+    return list(slices(0, num_anchors, max(1, tile_sizes(z).row_block // per_anchor)))
+
+
+def within(block: slice, own: slice) -> slice:
+    """Return the part of a block that is within a slice; it may be empty.
+
+    Example:
+        >>> within(slice(0, 4), slice(3, 9)), within(slice(0, 4), slice(7, 9))
+        (slice(3, 4, None), slice(4, 4, None))
+    """
+    start = min(max(block.start, own.start), block.stop)
+    return slice(start, max(start, min(block.stop, own.stop)))
+
+
+def sum_over_anchors(
+    z: Tensor, temperature: float | Tensor, blocks: Iterable[slice], estimate: Estimate, past: Tensor | None = None
+) -> Tensor:
+    """Sum the losses of blocks of anchors; the gradient of each is formed before the next, in O(N d) memory.
+
+    Args:
+        z: Normalized features (N, d), float32 or float64, whose inner products are s.
+        temperature: tau; a tensor of shape () to learn it.
+        blocks: Slices of the samples that are anchors.
+        estimate: Function that sums the losses of a block; differentiable in its similarities and the temperature.
+        past: Features (M, d) of the queue, the last columns of the similarities.
+
+    Returns:
+        0-dimensional sum. First derivatives only.
+
+    Example:
+        >>> sum_over_anchors(torch.eye(3), 0.5, [slice(0, 2), slice(2, 3)], lambda s, rows, tau: s.sum() / tau)
+        tensor(6.)
+    """
+
+    def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
+        everyone, total = z if past is None else torch.cat([z, past]), z.new_zeros(())
+        gradient = torch.zeros_like(z) if with_gradient else None
+        tau = temperature.detach().requires_grad_(with_temperature) if isinstance(temperature, Tensor) else temperature
+        of_temperature = torch.zeros_like(tau) if isinstance(tau, Tensor) and with_temperature else None
+        for rows in blocks:
+            similarity = (z[rows] @ everyone.T).requires_grad_(with_gradient)
+            with torch.set_grad_enabled(with_gradient):
+                loss = estimate(similarity, rows, tau)
+            total += loss.detach()
+            if gradient is None:
+                continue
+            sources = [similarity] if of_temperature is None else [similarity, tau]
+            matrix, *of_tau = torch.autograd.grad(loss, sources, materialize_grads=True)  # type: ignore[arg-type]
+            gradient[rows].addmm_(matrix, everyone)
+            gradient.addmm_(matrix[:, : len(z)].T, z[rows])
+            if of_temperature is not None:
+                of_temperature += of_tau[0]
+        return total, gradient, of_temperature
+
+    return with_known_gradient(compute, z, temperature)
 
 
 def general_loss(
-    z: Tensor,
+    similarity: Tensor,
     pairs: Pairs,
     usable: tuple[Tensor, Tensor],
     link: Link,
@@ -23,16 +100,14 @@ def general_loss(
     temperature: float | Tensor,
     differentiate: bool,
     tau_plus: float = 0.0,
-    past: Tensor | None = None,
-    rows: slice = slice(None),
 ) -> Tensor:
     """Sum psi over all (anchor, positive) pairs, in expectation over the batch's negatives (Equation 23).
 
     InfoNCE needs only one number per anchor from the negatives. Other links need every triple of anchor, positive and
-    negative; these are computed in chunks, and recomputed for the gradient, so that memory stays O(N^2).
+    negative; if there are many, these are computed in chunks, and recomputed for the gradient.
 
     Args:
-        z: Normalized features (N, d), float32 or float64, whose inner products are s.
+        similarity: Similarities s (rows, M) of anchors to all samples.
         pairs: Positives and negatives of each anchor.
         usable: Usable pairs: indices (P,) of the anchors and (P,) of the positives.
         link: psi.
@@ -40,16 +115,13 @@ def general_loss(
         temperature: tau.
         differentiate: Whether gradients flow through the weights.
         tau_plus: Probability that a negative is of the anchor's class, for debiasing; InfoNCE only.
-        past: Features (M, d) of the queue, the last columns of ``pairs``.
-        rows: Slice of the samples that are the anchors of ``pairs``.
 
     Returns:
         0-dimensional sum.
     """
-    similarity = z[rows] @ (z if past is None else torch.cat([z, past])).T
     log_weights = hardening.log_weights(similarity if differentiate else similarity.detach(), pairs.negatives)
     anchor, positive = usable
-    count = pairs.negatives.sum(1).to(z)
+    count = pairs.negatives.sum(1).to(similarity)
     logits = similarity / temperature
     if isinstance(link, InfoNCE):
         log_mean = (logits + log_weights).logsumexp(1)[anchor] - logits[anchor, positive]
@@ -60,9 +132,11 @@ def general_loss(
         t = logits[anchor] - logits[anchor, positive][:, None]
         return link(t, log_weights[anchor], count[anchor]).sum()
 
-    size = max(1, PAIRS_AT_ONCE // similarity.shape[1])
+    size = max(1, tile_sizes(similarity).row_block // similarity.shape[1])
+    if len(anchor) <= size:
+        return chunk(logits, log_weights, anchor, positive)
     total = similarity.sum() * 0.0  # keeps the graph connected even without pairs
-    for part in torch.arange(len(anchor), device=z.device).split(size):
+    for part in torch.arange(len(anchor), device=similarity.device).split(size):
         total = total + checkpoint(
             chunk, logits, log_weights, anchor[part], positive[part], use_reentrant=False, preserve_rng_state=False
         )

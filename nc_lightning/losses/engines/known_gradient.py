@@ -71,6 +71,7 @@ def sum_over_processes(
     """
 
     def compute(z: Tensor, with_gradient: bool, _: bool) -> Result:
+        with_gradient = with_gradient or shares.learns  # all processes must do the same
         everyone, world = shares.gather(z), len(shares.sizes)
         gradients: list[Tensor | None] = [None, None]
         with torch.set_grad_enabled(with_gradient):
@@ -80,8 +81,7 @@ def sum_over_processes(
         if with_gradient:
             sources = [everyone, tau] if isinstance(tau, Tensor) else [everyone]
             gradient, *of_temperature = torch.autograd.grad(total, sources, materialize_grads=True)
-            dist.all_reduce(gradient)
-            gradients = [world * gradient[shares.own], *(world * g for g in of_temperature), None]
+            gradients = [world * shares.sum_of_own(gradient), *(world * g for g in of_temperature), None]
         total = total.detach().clone()
         dist.all_reduce(total)
         return total, gradients[0], gradients[1]

@@ -39,15 +39,15 @@ class RowBlock(NamedTuple):
 
 
 def row_blocks(
-    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, loss: Tensor
+    z: Tensor, everyone: Tensor, anchors: slice, batch: SortedBatch, infonce: InfoNCETerms, loss: Tensor
 ) -> Iterator[RowBlock]:
-    """Yield the rows of all anchors (N, d) with all samples (M, d), and add their losses to ``loss`` (Equation 16).
+    """Yield the rows of anchors of z (N, d) with all samples (M, d), and add their losses to ``loss`` (Equation 16).
 
     The caller may write to a block; the next block reuses its memory.
     """
     columns, height = slice(0, len(everyone)), max(1, tile_sizes(z).row_block // len(everyone))
     memory = z.new_empty(2 * min(height, len(z)) * len(everyone))
-    for rows in slices(0, len(z), height):
+    for rows in slices(anchors.start, anchors.stop, height):
         tiles = view(memory, infonce.kinds_summed, rows, columns)
         torch.mm(z[rows] * infonce.exponent, everyone.T, out=tiles[0])
         margin = tiles[0, :, batch.window(rows)] / (infonce.exponent * infonce.temperature)

@@ -1,91 +1,129 @@
 """The sampled contrastive loss, as in the paper's code: a few negatives are drawn for every pair."""
 
-import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nc_lightning.geometry.placement import in_float64, statistics_device
-from nc_lightning.losses.engines.autograd import debias
+from nc_lightning.losses.engines.autograd import blocks_within, debias, within
+from nc_lightning.losses.engines.sorted_batch import SortedBatch
 from nc_lightning.losses.hardening import Hardening
 from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Pairs
 
 
+class Draws(NamedTuple):
+    """How negatives are drawn for the pairs of a batch.
+
+    Attributes:
+        num_negatives: Number k of draws for each pair; 256 in the paper.
+        replacement: Whether a negative may be drawn more than once for a pair, as in the paper.
+        fewer_if_scarce: Without replacement, draw all negatives of an anchor that has fewer than k.
+        share: Draw once for each anchor instead of once for each of its positives: faster and also unbiased.
+    """
+
+    num_negatives: int
+    replacement: bool = True
+    fewer_if_scarce: bool = False
+    share: bool = False
+
+    def per_sample(self, batch: SortedBatch) -> Tensor:
+        """Return the number of draws (N,) for each sample as an anchor, on the CPU."""
+        pairs = batch.pairs_per_sample()
+        return pairs.clamp(max=1) if self.share else pairs
+
+    def width(self, batch: SortedBatch) -> int:
+        """Return the number of random numbers of a draw."""
+        return self.num_negatives if self.replacement else len(batch.label)
+
+    def blocks_of_anchors(self, z: Tensor, batch: SortedBatch) -> list[slice]:
+        """Split the anchors of a batch into blocks, so that few elements are held at a time."""
+        drawn = int(self.per_sample(batch).max()) * self.width(batch) + batch.windows.widest * self.num_negatives
+        return blocks_within(z, len(batch.order), len(batch.label) + drawn)
+
+    def uniform_numbers(
+        self,
+        device: torch.device,
+        batch: SortedBatch,
+        blocks: list[slice],
+        own: slice,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Tensor]:
+        """Yield for each block the random numbers (D, width) in [0, 1) of the draws of this process's anchors.
+
+        Numbers are generated for the draws of the global batch, so that processes with the same generator state draw
+        what a single process would, and then have the same state again. They are float64, on a device that has it.
+
+        Raises:
+            ValueError: If the generator is not on the device.
+        """
+        if generator is not None and generator.device.type != device.type:
+            raise ValueError(f"generator: got one on {generator.device}, expected one on {device}, where z is")
+        place, draws = statistics_device(device), self.per_sample(batch)
+        options: dict[str, Any] = {"dtype": torch.float64 if place == device else torch.float32, "device": device}
+        for block in blocks:
+            of_block = torch.rand(int(draws[block].sum()), self.width(batch), generator=generator, **options)
+            rows = within(block, own)
+            before = int(draws[block.start : rows.start].sum())
+            yield in_float64(of_block[before : before + int(draws[rows].sum())], place)
+
+
 def sampled_loss(
-    z: Tensor,
+    similarity: Tensor,
     pairs: Pairs,
     usable: tuple[Tensor, Tensor],
     link: Link,
     hardening: Hardening,
     temperature: float | Tensor,
-    num_negatives: int,
-    pairs_per_sample: Tensor,
-    replacement: bool = True,
-    fewer_if_scarce: bool = False,
-    share_draws: bool = False,
-    generator: torch.Generator | None = None,
+    draws: Draws,
+    uniform: Tensor,
     tau_plus: float = 0.0,
-    past: Tensor | None = None,
-    rows: slice = slice(None),
 ) -> Tensor:
     """Sum psi over all (anchor, positive) pairs, with k negatives drawn by the hardened weights (Equation 25).
 
-    No gradient flows through the draws. Random numbers are drawn for all pairs of the global batch, so that processes
-    with the same generator state draw what a single process would.
+    No gradient flows through the draws.
 
     Args:
-        z: Normalized features (N, d), float32 or float64, whose inner products are s.
+        similarity: Similarities s (rows, M) of anchors to all samples.
         pairs: Positives and negatives of each anchor.
         usable: Usable pairs: indices (P,) of the anchors and (P,) of the positives, in ascending order.
         link: psi; it weights the drawn negatives equally, as the draws account for the hardness.
         hardening: eta, which gives the probabilities of the draws.
         temperature: tau.
-        num_negatives: Number k of draws for each pair; 256 in the paper.
-        pairs_per_sample: Number (N,) of usable pairs anchored at each sample of the batch, on the CPU.
-        replacement: Whether a negative may be drawn more than once for a pair, as in the paper.
-        fewer_if_scarce: Without replacement, draw fewer negatives if an anchor has fewer than k.
-        share_draws: Draw once for each anchor instead of once for each of its positives: faster and also unbiased.
-        generator: Generator of the draws, on the device of z; None for torch's default.
+        draws: How negatives are drawn.
+        uniform: Random numbers (D, k) of the draws, or (D, M) without replacement, see `Draws.uniform_numbers`.
         tau_plus: Probability that a negative is of the anchor's class, for debiasing; InfoNCE only.
-        past: Features (M, d) of the queue, the last columns of ``pairs``.
-        rows: Slice of the samples that are the anchors of ``pairs``.
 
     Returns:
         0-dimensional sum.
 
     Raises:
-        ValueError: If the generator is on another device, or k without replacement exceeds an anchor's negatives.
+        ValueError: If k without replacement exceeds an anchor's negatives.
     """
-    if generator is not None and generator.device.type != z.device.type:
-        raise ValueError(f"generator: got one on {generator.device}, expected one on {z.device}, where z is")
-    similarity = z[rows] @ (z if past is None else torch.cat([z, past])).T
     log_weights = hardening.log_weights(similarity.detach(), pairs.negatives)
     anchor, positive = usable
-    draws = pairs_per_sample.clamp(max=1) if share_draws else pairs_per_sample
-    drawers = torch.nonzero(draws[rows]).squeeze(1).to(z.device, non_blocking=True) if share_draws else anchor
-    width = num_negatives if replacement else log_weights.shape[1]
-    place = statistics_device(z.device)
-    dtype = torch.float64 if place == z.device else torch.float32
-    uniform = torch.rand(int(draws.sum()), width, dtype=dtype, device=z.device, generator=generator)
-    uniform = in_float64(uniform[int(draws[: rows.start or 0].sum()) :][: len(drawers)], place)
-    if replacement:
-        negative = _draw(in_float64(log_weights, place), drawers.to(place), uniform).to(z.device)
+    drawers, of_pair = anchor, torch.arange(len(anchor), device=anchor.device)
+    if draws.share:
+        first = anchor.diff(prepend=anchor.new_full((1,), -1)) != 0  # pairs are sorted by anchor
+        of_pair = first.cumsum(0) - 1
+        drawers = torch.empty_like(anchor[: len(uniform)]).index_copy_(0, of_pair, anchor)
+    if draws.replacement:
+        negative = _draw(in_float64(log_weights, uniform.device), drawers.to(uniform.device), uniform)
+        drawn = torch.full_like(drawers, draws.num_negatives)
     else:
-        weights_of_drawers = log_weights[drawers].to(place)
-        negative = _draw_without_replacement(weights_of_drawers, num_negatives, uniform, fewer_if_scarce).to(z.device)
-        num_negatives = negative.shape[1]
-    if share_draws:
-        row = torch.empty_like(pairs.anchors, dtype=torch.long)
-        row[drawers] = torch.arange(len(drawers), device=z.device)
-        negative = negative[row[anchor]]
+        weights = log_weights[drawers].to(uniform.device)
+        negative, drawn = _draw_without_replacement(weights, draws.num_negatives, uniform, draws.fewer_if_scarce)
+    negative, count = negative.to(similarity.device)[of_pair], drawn.to(similarity)[of_pair]
     t = (similarity[anchor[:, None], negative] - similarity[anchor, positive][:, None]) / temperature
-    count = t.new_full((len(t),), float(num_negatives))
+    is_drawn = torch.arange(t.shape[1], device=t.device) < count[:, None]
+    log_weight = torch.where(is_drawn, -count.log()[:, None], torch.finfo(t.dtype).min)
     if isinstance(link, InfoNCE):
-        log_mean = t.logsumexp(1) - math.log(num_negatives)
+        log_mean = (t + log_weight).logsumexp(1)
         log_mean = debias(log_mean, similarity[anchor, positive] / temperature, temperature, tau_plus)
         return link.of_log_mean(log_mean, count).sum()
-    return link(t, torch.full_like(t, -math.log(num_negatives)), count).sum()
+    return link(t, log_weight, count).sum()
 
 
 def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:
@@ -102,19 +140,20 @@ def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cumulative.view(-1), at, right=True) - drawers[:, None] * log_weights.shape[1]
 
 
-def _draw_without_replacement(log_weights: Tensor, k: int, uniform: Tensor, fewer_if_scarce: bool = False) -> Tensor:
+def _draw_without_replacement(
+    log_weights: Tensor, k: int, uniform: Tensor, fewer_if_scarce: bool = False
+) -> tuple[Tensor, Tensor]:
     """Draw k different columns of each row, those with the largest log-weight plus Gumbel noise (Equation 27).
 
-    Log-weights do not underflow.
+    Log-weights do not underflow. Also return the number of columns drawn of each row, which come first.
     """
     available = (log_weights > torch.finfo(log_weights.dtype).min / 2).sum(1)
-    fewest = int(available.min()) if len(available) > 0 else k
-    if fewest < k and not fewer_if_scarce:
+    if not fewer_if_scarce and (available < k).any():
         raise ValueError(
-            f"num_negatives: got {k} without replacement, expected at most {fewest}, the negatives of an anchor in "
-            "this batch; use replacement=True or larger batches"
+            f"num_negatives: got {k} without replacement, expected at most {int(available.min())}, the negatives of an "
+            "anchor in this batch; use replacement=True or larger batches"
         )
-    k = min(k, fewest)
     tiny = torch.finfo(uniform.dtype).tiny
     gumbel = -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
-    return (log_weights + gumbel).topk(k, dim=1).indices
+    chosen = (log_weights + gumbel).topk(min(k, log_weights.shape[1]), dim=1).indices
+    return chosen, available.clamp(max=k)

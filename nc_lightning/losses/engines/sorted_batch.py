@@ -11,6 +11,9 @@ from torch import Tensor
 
 from nc_lightning.losses.pairs import Negatives
 
+Tile = tuple[slice, slice]
+"""Rows and columns of a part of the similarity matrix."""
+
 
 class Windows(NamedTuple):
     """Bounds for each anchor, on the CPU, so that reading one does not synchronize with the device.
@@ -38,10 +41,6 @@ class Windows(NamedTuple):
         """Largest number of positives of an anchor, itself included."""
         return int((self.end - self.first).max())
 
-    def of(self, anchors: Tensor) -> "Windows":
-        """Restrict the bounds to some anchors."""
-        return self._replace(**{name: each[anchors] for name, each in self._asdict().items() if name != "order"})
-
 
 class SortedBatch(NamedTuple):
     """The N samples of a batch sorted by label, followed by the M samples of the queue, which are negatives only.
@@ -51,9 +50,6 @@ class SortedBatch(NamedTuple):
         past_order: Original positions (M,) of the sorted samples of the queue; None without a queue.
         label: Class ids (N + M,) of batch and queue.
         group: Positive ids (N, or more), equal for the samples that are each other's positives; ``label`` if by label.
-        anchor_label: Class id of each anchor; all samples are anchors, except after `of_anchors`.
-        anchor_group: Positive id of each anchor.
-        position: Index of each anchor among the sorted samples; None if all are anchors.
         end: End (N,) of each sample's positives in the batch.
         size: Number (N,) of each sample's positives in the batch, itself included.
         negative_counts: Number of negatives of each anchor.
@@ -67,9 +63,6 @@ class SortedBatch(NamedTuple):
     past_order: Tensor | None
     label: Tensor
     group: Tensor
-    anchor_label: Tensor
-    anchor_group: Tensor
-    position: Tensor | None
     end: Tensor
     size: Tensor
     negative_counts: Tensor
@@ -82,18 +75,6 @@ class SortedBatch(NamedTuple):
     def nested(self) -> bool:
         """Whether positives are only a part of their class."""
         return self.group is not self.label
-
-    def of_anchors(self, own: slice) -> tuple["SortedBatch", Tensor]:
-        """Restrict the anchors to a slice of the original order; also return where each was in the slice."""
-        position, before = _inverse(self.order)[own].sort()
-        anchors = self._replace(
-            anchor_label=self.anchor_label[position],
-            anchor_group=self.anchor_group[position],
-            position=position,
-            negative_counts=self.negative_counts[position],
-            windows=self.windows.of(_inverse(self.windows.order)[own].sort().values),
-        )
-        return anchors, before
 
     def class_sizes(self) -> tuple[int, ...]:
         """Return the sorted numbers of samples that are each other's positives, one for each such group."""
@@ -112,16 +93,16 @@ class SortedBatch(NamedTuple):
         They are in ascending order, as from `torch.nonzero`, which would synchronize with the device. ``rows`` refers
         to the original order; anchors are counted from its start.
         """
-        n, per_sample = len(self.order), self.pairs_per_sample()
-        anchor, other = self.same_group()
-        key = self.order[anchor] * n + self.order[other]
+        own, before = _inverse(self.order)[rows], int(not self.include_self)
+        count = int(self.pairs_per_sample()[rows].sum())
+        sizes = self.size[own] - before
+        anchor = torch.repeat_interleave(sizes, output_size=count)
+        other = torch.arange(count, device=anchor.device) + (self.end[own] - before - sizes.cumsum(0))[anchor]
         if not self.include_self:
-            key.masked_fill_(anchor == other, n * n)
-        start = int(per_sample[: rows.start].sum())
-        key = key.sort().values[start : start + int(per_sample[rows].sum())]
-        return torch.div(key, n, rounding_mode="floor") - rows.start, key % n
+            other += other >= own[anchor]
+        return anchor, self.order[other]
 
-    def tiles(self, num_rows: int, num_columns: int) -> Iterator[tuple[slice, slice]]:
+    def tiles(self, num_rows: int, num_columns: int) -> Iterator[Tile]:
         """Yield tiles of the upper triangle and the queue: squares on the diagonal, then all that hold a negative."""
         n = len(self.order)
         for rows in slices(0, n, num_rows):
@@ -144,26 +125,18 @@ class SortedBatch(NamedTuple):
                 window = slice(int(first[rows.start]), int(end[rows.stop - 1]))
                 start, stop = max(columns.start, window.start), min(columns.stop, window.stop)
                 if start < stop:
-                    same = self.anchor_label[rows, None] == self.label[start:stop]
+                    same = self.label[rows, None] == self.label[start:stop]
                     tile[:, start - columns.start : stop - columns.start].masked_fill_(same, -torch.inf)
         elif not self.include_self and columns.start < len(self.order):
-            self._fill_selves(tile, rows, columns, -torch.inf)
+            tile.diagonal(rows.start - columns.start).fill_(-torch.inf)
 
     def no_positive(self, rows: slice) -> Tensor:
         """Return a mask of the entries in the window of these rows that are not positives."""
         window = self.window(rows)
-        mask = self.anchor_group[rows, None] != self.group[window]
+        mask = self.group[rows, None] != self.group[window]
         if not self.include_self:
-            self._fill_selves(mask, rows, window, True)
+            mask.diagonal(rows.start - window.start).fill_(True)
         return mask
-
-    def _fill_selves(self, tile: Tensor, rows: slice, columns: slice, value: float) -> None:
-        """Fill the entries of anchors with themselves; if only some samples are anchors, columns must hold them."""
-        if self.position is None:
-            tile.diagonal(rows.start - columns.start).fill_(value)
-        else:
-            at = self.position[rows] - columns.start
-            tile[torch.arange(len(at), device=at.device), at] = value
 
     def same_group(self) -> tuple[Tensor, Tensor]:
         """Return indices (P,) and (P,) of all (anchor, positive), an anchor with itself included."""
@@ -199,7 +172,7 @@ def sort_batch(
     """
     other_classes, myself = negatives == "other_classes", int(not include_self)
     n = len(ids)
-    label, order, group = (*ids.sort(), None) if classes is None else _sort_within(classes, ids)
+    label, order, group = (*ids.sort(stable=True), None) if classes is None else _sort_within(classes, ids)
     first, end = _bounds(label, label)
     bounds, everyone, past_order, total = [order, first, end], label, None, n
     if past is not None:
@@ -225,9 +198,8 @@ def sort_batch(
         return None
     group = everyone if group is None else group
     return SortedBatch(
-        order, past_order, everyone, group, label, group[:n], None, end, size, negative_counts, windows,
-        num_pairs, other_classes, include_self,
-    )  # fmt: skip
+        order, past_order, everyone, group, end, size, negative_counts, windows, num_pairs, other_classes, include_self
+    )
 
 
 def _bounds(ascending: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,7 +209,7 @@ def _bounds(ascending: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 def _sort_within(classes: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sort by class id, then by positive id; return class ids (N,), order (N,) and ascending numbers of groups (N,)."""
-    by_id = ids.argsort()
+    by_id = ids.argsort(stable=True)
     label, at = classes[by_id].sort(stable=True)
     order = by_id[at]
     sorted_ids, group = ids[order], torch.zeros_like(order)

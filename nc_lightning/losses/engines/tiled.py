@@ -2,7 +2,7 @@
 
 The gradient with respect to the similarities s = z z^T is, elementwise, a function of s_ij and four numbers of anchor i
 and sample j, so that tiles of s need not be kept. As s is symmetric, its upper triangle suffices. Samples are sorted by
-label, so that every class is a contiguous window.
+label, so that every class is a contiguous window. Several processes divide the tiles of the global batch.
 """
 
 import math
@@ -11,8 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from nc_lightning.distributed.global_batch import Shares
 from nc_lightning.geometry import Normalization
 from nc_lightning.geometry.normalization import normalize_rows_, pull_back_rows_
+from nc_lightning.losses.engines.division import Division, elements_of
 from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.known_gradient import Result, gradient_of_temperature, with_known_gradient
 from nc_lightning.losses.engines.row_blocks import pull_on_positives, row_blocks, view
@@ -32,6 +34,7 @@ def tiled_loss(
     normalization: Normalization = "none",
     past: Tensor | None = None,
     learnable: Tensor | None = None,
+    shares: Shares | None = None,
 ) -> Tensor:
     """Compute the mean over all (anchor, positive) pairs of log(alpha + sum_n w_n e^{t_n}) (Equations 4 and 8).
 
@@ -41,15 +44,18 @@ def tiled_loss(
     negative.
 
     Args:
-        z: Features (N, d), float32 or float64, whose inner products after normalization are s.
-        batch: Batch sorted by label.
+        z: Features (N, d), float32 or float64, whose inner products after normalization are s; on several processes
+            those of this process.
+        batch: Batch sorted by label; on several processes the global batch.
         infonce: Link, hardness and temperature.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
         past: Normalized features (M, d) of the queue, negatives only.
         learnable: Temperature as a tensor of shape () to learn; needs detached weights and no queue.
+        shares: Number of rows on each process; None on a single process.
 
     Returns:
-        0-dimensional loss in nats. First derivatives only.
+        0-dimensional loss in nats, the same on all processes, with a gradient to be averaged over processes (Equation
+        19). First derivatives only.
 
     Source:
         Jiang et al. (2023), arXiv 2311.05139; gradient in the forward pass as in Hsu et al. (2024), arXiv 2410.10989.
@@ -64,16 +70,20 @@ def tiled_loss(
     """
 
     def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
+        if shares is not None:
+            z, with_gradient = shares.gather(z), with_gradient or shares.learns  # all processes must do the same
         z, of_temperature = z[batch.order], None
         divisors = normalize_rows_(z, normalization)
         everyone = z if past is None or batch.past_order is None else torch.cat([z, past[batch.past_order]])
-        engine = _engine(z, everyone, batch, infonce, normalization)
-        loss, gradient = engine(z, everyone, batch, infonce, with_gradient)
+        division = Division.among(shares)
+        engine = _engine(z, everyone, batch, infonce, normalization, division)
+        loss, gradient = engine(z, everyone, batch, infonce, with_gradient, division)
         if gradient is not None:
-            gradient /= batch.num_pairs * infonce.temperature
+            gradient *= division.world_size / (batch.num_pairs * infonce.temperature)
             of_temperature = gradient_of_temperature(gradient, z, infonce.temperature) if with_temperature else None
             pull_back_rows_(gradient, z, divisors, normalization)
             gradient = torch.empty_like(gradient).index_copy_(0, batch.order, gradient)
+            gradient = gradient if shares is None else shares.sum_of_own(gradient)
         loss = loss / batch.num_pairs
         loss = loss if infonce.log_alpha == 0 else loss + infonce.log_alpha
         return loss, gradient, of_temperature
@@ -81,30 +91,35 @@ def tiled_loss(
     return with_known_gradient(compute, z, learnable)
 
 
-Engine = Callable[[Tensor, Tensor, SortedBatch, InfoNCETerms, bool], tuple[Tensor, Tensor | None]]
-"""Function that returns the sum of the pairs' losses, and its gradient times the temperature."""
+Engine = Callable[[Tensor, Tensor, SortedBatch, InfoNCETerms, bool, Division], tuple[Tensor, Tensor | None]]
+"""Function that returns the sum of the pairs' losses, and this process's part of its gradient times the temperature."""
 
 
 def _engine(
-    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, normalization: Normalization
+    z: Tensor,
+    everyone: Tensor,
+    batch: SortedBatch,
+    infonce: InfoNCETerms,
+    normalization: Normalization,
+    division: Division,
 ) -> Engine:
     """Return the fastest engine for the exponents and the number of pairs (Equation 15)."""
     largest = 1.0
     if normalization == "none":
         # Reading it would synchronize with a GPU, where whole rows cost little more.
         is_read = z.device.type == "cpu"
-        largest = torch.linalg.vector_norm(everyone, dim=1).max().square().item() if is_read else math.inf
+        largest = division.largest(torch.linalg.vector_norm(everyone, dim=1).max()) ** 2 if is_read else math.inf
     exponents = infonce.exponent * largest + math.log2(len(everyone))
     if not exponents < SAFE_SHARE * math.log2(torch.finfo(z.dtype).max):
         return _row_blocks
     elements = len(z) * len(everyone)
-    if elements > tile_sizes(z).square:
+    if division.world_size > 1 or elements > tile_sizes(z).square:
         return _triangle
     return _square if batch.num_pairs <= SQUARE_PAIRS * elements else _row_blocks
 
 
 def _square(
-    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
+    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool, _: Division
 ) -> tuple[Tensor, Tensor | None]:
     """Compute a small batch as a single tile, and its positives one by one (Equation 7)."""
     rows, past = slice(0, len(z)), slice(len(z), len(everyone))
@@ -144,13 +159,15 @@ def _mirror(pushes: Tensor, columns: int) -> Tensor:
 
 
 def _triangle(
-    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
+    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool, division: Division
 ) -> tuple[Tensor, Tensor | None]:
     """Sum the negatives in one sweep over tiles, and form the gradient in a second (Equations 17 and 18)."""
     sizes, n, gradient = tile_sizes(z), len(z), torch.zeros_like(z) if with_gradient else None
-    tile, num_tiled = 2 * sizes.rows * sizes.columns, n * (n // 2 + sizes.rows + len(everyone) - n)
-    room = 0 if gradient is None else min(sizes.cache, infonce.kinds_pushed * num_tiled)
-    memory, offset, loss = z.new_empty(room + tile), 0, z.new_zeros(())
+    tiles_of_process = division.tiles(batch, sizes)
+    elements = [elements_of(tile) for tile in tiles_of_process]
+    tile = 2 * max(elements, default=0)
+    room = 0 if gradient is None else min(sizes.cache, infonce.kinds_pushed * sum(elements))
+    memory, offset = z.new_empty(room + tile), 0
     cache: dict[tuple[int, int], Tensor] = {}
 
     def terms(rows: slice, columns: slice, kinds: int) -> Tensor:
@@ -160,7 +177,7 @@ def _triangle(
         return infonce.terms(tiles)
 
     sums = infonce.empty_sums(z)
-    for rows, columns in batch.tiles(sizes.rows, sizes.columns):
+    for rows, columns in tiles_of_process:
         tiles = terms(rows, columns, infonce.kinds_summed)
         sums[:, rows] += tiles.sum(2)
         if rows.start < columns.start < n:
@@ -170,13 +187,14 @@ def _triangle(
             cache[rows.start, columns.start] = tiles
             offset += tiles.numel()
 
-    push = _pull(z, batch, infonce, infonce.of_negatives(sums, batch), loss, gradient)
+    division.sum_(sums)
+    push, loss = _pull(z, batch, infonce, infonce.of_negatives(sums, batch), gradient, division)
     if gradient is None:
         return loss, None
 
     pushes = infonce.pushes(push, sums)
     mirror, buffer = _mirror(pushes, len(everyone)), z.new_empty(tile)
-    for rows, columns in batch.tiles(sizes.rows, sizes.columns):
+    for rows, columns in tiles_of_process:
         at = rows.start, columns.start
         tiles = cache[at] if at in cache else terms(rows, columns, infonce.kinds_pushed)
         weights = view(buffer, len(tiles), rows, columns)
@@ -195,16 +213,23 @@ def _weigh(tiles: Tensor, weights: Tensor) -> Tensor:
 
 
 def _pull(
-    z: Tensor, batch: SortedBatch, infonce: InfoNCETerms, negative: Tensor, loss: Tensor, gradient: Tensor | None
-) -> Tensor:
-    """Add the pairs' losses to ``loss`` and the gradient of positives to ``gradient``; return each anchor's push.
+    z: Tensor,
+    batch: SortedBatch,
+    infonce: InfoNCETerms,
+    negative: Tensor,
+    gradient: Tensor | None,
+    division: Division,
+) -> tuple[Tensor, Tensor]:
+    """Return each anchor's push and the sum of the pairs' losses; add the gradient of positives to ``gradient``.
 
     Equation 5.
     """
-    push, sizes = torch.zeros_like(negative), tile_sizes(z)
+    sums, sizes, anchors = negative.new_zeros(len(negative) + 1), tile_sizes(z), division.anchors(batch)
+    push, loss = sums[:-1], sums[-1]
     # The window of some rows extends beyond them by at most the positives of one anchor on either side.
     widest = sizes.positive_rows + 2 * batch.windows.widest
-    for rows in slices(0, len(z), max(1, min(sizes.positive_rows, sizes.positives // widest))):
+    height = max(1, min(sizes.positive_rows, sizes.positives // widest))
+    for rows in slices(anchors.start, anchors.stop, height):
         window = batch.window(rows)
         margin = torch.mm(z[rows] / infonce.temperature, z[window].T)
         pull = pull_on_positives(margin, negative[rows], batch, rows, infonce, loss)
@@ -212,19 +237,21 @@ def _pull(
             push[rows] = pull.sum(1)
             gradient[rows].addmm_(pull, z[window], alpha=-1)
             gradient[window].addmm_(pull.T, z[rows], alpha=-1)
-    return push
+    division.sum_(sums)
+    return push, loss
 
 
 def _row_blocks(
-    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool
+    z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool, division: Division
 ) -> tuple[Tensor, Tensor | None]:
     """Compute the loss in a single sweep over blocks of whole rows, for exponents of any size (Equation 7)."""
     n, loss, gradient = len(z), z.new_zeros(()), torch.zeros_like(z) if with_gradient else None
-    for block in row_blocks(z, everyone, batch, infonce, loss):
+    for block in row_blocks(z, everyone, division.rows(batch), batch, infonce, loss):
         if gradient is not None:
             rows = block.rows
             matrix = _weigh(block.terms, block.pushes[:, :, None])
             matrix[:, batch.window(rows)].sub_(block.pull)
             gradient[rows].addmm_(matrix, everyone)
             gradient.addmm_(matrix[:, :n].T, z[rows])
+    division.sum_(loss)
     return loss, gradient

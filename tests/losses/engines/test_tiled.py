@@ -64,9 +64,8 @@ def dense_loss(z, labels, past=None, past_labels=None, classes=None, **o):
         return z.sum() * 0
     z = normalize(z, o["normalization"])
     hardening = Exponential(o["beta"])
-    total = general_loss(
-        z, pairs, pairs.usable(), o["link"], hardening, o["temperature"], o["differentiate"], past=past
-    )
+    similarity = z @ (z if past is None else torch.cat([z, past])).T
+    total = general_loss(similarity, pairs, pairs.usable(), o["link"], hardening, o["temperature"], o["differentiate"])
     return total / len(pairs.usable()[0])
 
 

@@ -1,0 +1,82 @@
+"""How processes divide the work on a global batch: each computes some tiles and anchors, and sums are exchanged."""
+
+import itertools
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nc_lightning.distributed.global_batch import Shares
+from nc_lightning.losses.engines.sorted_batch import SortedBatch, Tile
+from nc_lightning.losses.engines.tile_sizes import TileSizes
+
+TILES_PER_PROCESS = 16
+"""Least number of tiles of a process, so that the work of processes differs by few percent."""
+
+LEAST_ROWS = 64
+"""Least number of rows of a tile, where there are enough samples: smaller products are slow."""
+
+
+class Division(NamedTuple):
+    """The part of the work that is done by this process; all of it if there is only one.
+
+    Attributes:
+        rank: Rank of this process.
+        world_size: Number of processes.
+    """
+
+    rank: int
+    world_size: int
+
+    @classmethod
+    def among(cls, shares: Shares | None) -> "Division":
+        """Return the part of this process; without shares it has no others."""
+        return cls(0, 1) if shares is None else cls(shares.rank, len(shares.sizes))
+
+    def tiles(self, batch: SortedBatch, sizes: TileSizes) -> list[Tile]:
+        """Return this process's tiles of the upper triangle: consecutive ones, with an equal share of the elements."""
+        if self.world_size == 1:
+            return list(batch.tiles(sizes.rows, sizes.columns))
+        wanted = TILES_PER_PROCESS * self.world_size
+        height = min(sizes.rows, max(LEAST_ROWS, len(batch.order) // wanted))
+        width = min(sizes.columns, max(height, len(batch.order) * len(batch.label) // (2 * wanted * height)))
+        tiles = list(batch.tiles(height, width))
+        elements = [elements_of(tile) for tile in tiles]
+        middles = (end - size / 2 for end, size in zip(itertools.accumulate(elements), elements, strict=True))
+        share = sum(elements) / self.world_size
+        return [tile for tile, middle in zip(tiles, middles, strict=True) if int(middle / share) == self.rank]
+
+    def anchors(self, batch: SortedBatch) -> slice:
+        """Return this process's anchors, with an equal share of the positives."""
+        windows = (batch.windows.end - batch.windows.first).cumsum(0)
+        bounds = windows[-1] * torch.tensor([self.rank, self.rank + 1]) // self.world_size
+        return slice(*torch.searchsorted(windows, bounds, right=True).tolist())
+
+    def rows(self, batch: SortedBatch) -> slice:
+        """Return this process's equal share of the anchors."""
+        n = len(batch.order)
+        return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
+
+    def sum_(self, values: Tensor) -> None:
+        """Sum a tensor over processes in place; all must call this."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+
+    def largest(self, value: Tensor) -> float:
+        """Return the largest value () of any process, so that all take the same path; all must call this."""
+        if self.world_size > 1:
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+        return float(value)
+
+
+def elements_of(tile: Tile) -> int:
+    """Return the number of elements of a tile.
+
+    Example:
+        >>> elements_of((slice(0, 2), slice(4, 7)))
+        6
+    """
+    rows, columns = tile
+    count: int = (rows.stop - rows.start) * (columns.stop - columns.start)
+    return count
