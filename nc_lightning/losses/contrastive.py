@@ -189,7 +189,8 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
             return LossResult(value, order.num_pairs, len(batch.ids), batch.shares, order.class_sizes())
 
     def _tiled(self, batch: LossBatch, order: SortedBatch, tau: float) -> Tensor:
-        infonce = InfoNCETerms(self.link, self.beta, tau, self.differentiate_weights)  # type: ignore[arg-type]
+        beta, hardening = (self.beta, None) if type(self.hardening) is Exponential else (0.0, self.hardening)
+        infonce = InfoNCETerms(self.link, beta, tau, self.differentiate_weights, hardening)  # type: ignore[arg-type]
         learnable = self.temperature if isinstance(self.temperature, Tensor) else None
         return tiled_loss(batch.z, order, infonce, self.normalization, batch.past, learnable, batch.shares)
 
@@ -218,7 +219,9 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
 
     def _is_tiled(self, past: Tensor | None) -> bool:
         """Check whether the exact engines support this loss, which need no autograd graph."""
-        if self.num_negatives is not None or self.tau_plus > 0 or type(self.hardening) is not Exponential:
+        if self.num_negatives is not None or self.tau_plus > 0:
+            return False
+        if self.differentiate_weights and type(self.hardening) is not Exponential:
             return False
         learns = isinstance(self.temperature, Tensor) and self.temperature.requires_grad
         if learns and (past is not None or (self.differentiate_weights and self.beta > 0)):

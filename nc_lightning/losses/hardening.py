@@ -46,14 +46,28 @@ class Hardening(ABC):
             ValueError: If eta is NaN for a negative.
         """
         lowest = torch.finfo(similarity.dtype).min
+        return self.log_eta_of_negatives(similarity, negatives).clamp(min=lowest).log_softmax(1)
+
+    def log_eta_of_negatives(self, similarity: Tensor, negatives: Tensor) -> Tensor:
+        """Compute the logarithm of eta for the negatives of each anchor, up to a constant for each row.
+
+        Args:
+            similarity: Similarities s (N, M).
+            negatives: Boolean mask (N, M) of the negatives.
+
+        Returns:
+            (N, M); -inf outside the mask and where eta is 0. If eta is 0 for all negatives of an anchor, 0 for them.
+
+        Raises:
+            ValueError: If eta is NaN for a negative.
+        """
         # The loss of non-finite features is NaN with any weights, but drawing negatives needs finite weights.
         similarity = similarity.nan_to_num(0.0, 0.0, 0.0)
         log_eta = self.log_eta(similarity, negatives).masked_fill(~negatives, -torch.inf)
         if not self.never_nan and log_eta.isnan().any():
             raise ValueError(f"hardening: got NaN weights from {self!r}, expected eta(s) >= 0 for every similarity")
         vanishing = (log_eta == -torch.inf).all(1, keepdim=True)
-        log_eta = torch.where(vanishing & negatives, 0.0, log_eta)
-        return log_eta.clamp(min=lowest).log_softmax(1)
+        return torch.where(vanishing & negatives, 0.0, log_eta)
 
     def __repr__(self) -> str:
         """Show the arguments."""

@@ -8,25 +8,32 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from nc_lightning.losses.engines.sorted_batch import SortedBatch
+from nc_lightning.losses.hardening import Hardening
 from nc_lightning.losses.links import InfoNCE
+
+# 2^-65 is negligible next to the largest term, which is 1, and its products are not denormal, which is slow.
+SMALLEST_EXPONENT = -65.0
 
 
 class InfoNCETerms(NamedTuple):
     """Link, hardness and temperature, and the terms they define for a similarity s.
 
     There are two kinds of terms: first the hardened terms e^{(beta + 1 / temperature) s}, then the weights e^{beta s}.
+    For another hardening these are eta(s) e^{s / temperature} and eta(s).
 
     Attributes:
         link: InfoNCE; its sum form multiplies the mean by the number of the anchor's negatives.
-        beta: Hardness of the weights w_n ~ e^{beta s_in}.
+        beta: Hardness of the weights w_n ~ e^{beta s_in}; ignored for another hardening.
         temperature: tau.
-        differentiate: Whether gradients flow through the weights.
+        differentiate: Whether gradients flow through the weights, which only those of e^{beta s} support.
+        hardening: eta, if it is not e^{beta s}.
     """
 
     link: InfoNCE
     beta: float
     temperature: float
     differentiate: bool
+    hardening: Hardening | None = None
 
     @property
     def exponent(self) -> float:
@@ -36,12 +43,12 @@ class InfoNCETerms(NamedTuple):
     @property
     def kinds_summed(self) -> int:
         """Number of kinds of terms to sum: without hardness, the weights are 1 and need no terms."""
-        return 1 + (self.beta > 0)
+        return 1 + (self.beta > 0 or self.hardening is not None)
 
     @property
     def kinds_pushed(self) -> int:
         """Number of kinds of terms with a gradient."""
-        return 1 + (self.beta > 0 and self.differentiate)
+        return 1 + (self.beta > 0 and self.differentiate and self.hardening is None)
 
     @property
     def share_of_weights(self) -> float:
@@ -53,13 +60,30 @@ class InfoNCETerms(NamedTuple):
         """Logarithm of alpha, which L_i and the losses of pairs are relative to; 0 for alpha = 0."""
         return math.log(self.link.alpha) if self.link.alpha > 0 else 0.0
 
-    def terms(self, exponents: Tensor, smallest: float | None = None) -> Tensor:
+    def terms(self, exponents: Tensor) -> Tensor:
         """Compute the terms (kinds, rows, columns) in place, from the exponents in the first kind (Equation 14)."""
         if len(exponents) > 1:
             torch.mul(exponents[0], self.share_of_weights, out=exponents[1])
-        if smallest is not None:
-            exponents.clamp_(min=smallest)
         return exponents.exp2_()
+
+    def relative_terms(self, tiles: Tensor, batch: SortedBatch, rows: slice) -> Tensor:
+        """Overwrite the similarities to all samples, in the first kind, by terms relative to each anchor's largest.
+
+        Equation 16. Returns the logarithm (rows,) of what this takes out of the ratio of the sums of the two kinds.
+        """
+        columns = slice(0, tiles.shape[2])
+        if self.hardening is None:
+            batch.hide(tiles[0].mul_(self.exponent), rows, columns)
+            if len(tiles) > 1:
+                torch.mul(tiles[0], self.share_of_weights, out=tiles[1])
+        else:
+            negatives = torch.ones_like(tiles[0], dtype=torch.bool)
+            batch.hide(negatives, rows, columns, False)
+            torch.mul(self.hardening.log_eta_of_negatives(tiles[0], negatives), 1 / math.log(2), out=tiles[1])
+            torch.add(tiles[1], tiles[0], alpha=1 / (self.temperature * math.log(2)), out=tiles[0])
+        largest = tiles.amax(2)
+        tiles.sub_(largest[:, :, None]).clamp_(min=SMALLEST_EXPONENT).exp2_()
+        return (largest[0] - largest[1] if len(tiles) > 1 else largest[0]) * math.log(2)
 
     def empty_sums(self, z: Tensor) -> Tensor:
         """Return zeros (kinds, N) in which to sum terms."""

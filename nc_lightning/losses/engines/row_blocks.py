@@ -1,6 +1,6 @@
-"""Blocks of whole rows of the similarity matrix, for exponents of any size.
+"""Blocks of whole rows of the similarity matrix, for exponents of any size and any hardening.
 
-Exponents are relative to each anchor's hardest negative, so that terms neither overflow nor all underflow.
+Terms are relative to each anchor's largest, so that they neither overflow nor all underflow.
 """
 
 import math
@@ -14,26 +14,19 @@ from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
 
-# 2^-65 is negligible next to the largest shifted term, which is 1, and its products are not denormal, which is slow.
-SMALLEST_EXPONENT = -65.0
-
 
 class RowBlock(NamedTuple):
     """Rows of the similarity matrix: some anchors with all samples.
 
     Attributes:
         rows: Slice of the anchors.
-        terms: Terms (kinds, rows, columns), relative to each anchor's hardest negative.
-        hardest: Base-2 exponents (rows,) of the hardest negatives.
-        negative: L_i - log alpha (rows,), which positives are compared with.
-        pull: Derivatives (rows, window) of the pairs' losses by ``negative``.
+        terms: Terms (kinds, rows, columns), relative to each anchor's largest.
+        pull: Derivatives (rows, window) of the pairs' losses by the value that positives are compared with.
         pushes: Factors (kinds, rows) of the terms in the gradient.
     """
 
     rows: slice
     terms: Tensor
-    hardest: Tensor
-    negative: Tensor
     pull: Tensor
     pushes: Tensor
 
@@ -49,15 +42,13 @@ def row_blocks(
     memory = z.new_empty(2 * min(height, len(z)) * len(everyone))
     for rows in slices(anchors.start, anchors.stop, height):
         tiles = view(memory, infonce.kinds_summed, rows, columns)
-        torch.mm(z[rows] * infonce.exponent, everyone.T, out=tiles[0])
-        margin = tiles[0, :, batch.window(rows)] / (infonce.exponent * infonce.temperature)
-        batch.hide(tiles[0], rows, columns)
-        hardest = tiles[0].amax(1)
-        tiles[0].sub_(hardest[:, None])
-        sums = infonce.terms(tiles, SMALLEST_EXPONENT).sum(2)
-        negative = infonce.of_negatives(sums, batch, rows) + hardest / (infonce.exponent * infonce.temperature)
+        torch.mm(z[rows], everyone.T, out=tiles[0])
+        margin = tiles[0, :, batch.window(rows)] / infonce.temperature
+        taken_out = infonce.relative_terms(tiles, batch, rows)
+        sums = tiles.sum(2)
+        negative = infonce.of_negatives(sums, batch, rows) + taken_out
         pull = pull_on_positives(margin, negative, batch, rows, infonce, loss)
-        yield RowBlock(rows, tiles, hardest, negative, pull, infonce.pushes(pull.sum(1), sums))
+        yield RowBlock(rows, tiles, pull, infonce.pushes(pull.sum(1), sums))
 
 
 def pull_on_positives(

@@ -117,8 +117,8 @@ class SortedBatch(NamedTuple):
         """Return the range of columns that holds all positives of these rows."""
         return slice(int(self.windows.first[rows.start]), int(self.windows.end[rows.stop - 1]))
 
-    def hide(self, tile: Tensor, rows: slice, columns: slice) -> None:
-        """Set the entries of a tile that are not negatives to -inf."""
+    def hide(self, tile: Tensor, rows: slice, columns: slice, value: float = -torch.inf) -> None:
+        """Set the entries of a tile that are not negatives to a value."""
         if self.other_classes:
             _, _, class_first, class_end, past_first, past_end, _ = self.windows
             for first, end in ((class_first, class_end), (past_first, past_end)):
@@ -126,9 +126,9 @@ class SortedBatch(NamedTuple):
                 start, stop = max(columns.start, window.start), min(columns.stop, window.stop)
                 if start < stop:
                     same = self.label[rows, None] == self.label[start:stop]
-                    tile[:, start - columns.start : stop - columns.start].masked_fill_(same, -torch.inf)
+                    tile[:, start - columns.start : stop - columns.start].masked_fill_(same, value)
         elif not self.include_self and columns.start < len(self.order):
-            tile.diagonal(rows.start - columns.start).fill_(-torch.inf)
+            tile.diagonal(rows.start - columns.start).fill_(value)
 
     def no_positive(self, rows: slice) -> Tensor:
         """Return a mask of the entries in the window of these rows that are not positives."""

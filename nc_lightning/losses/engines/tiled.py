@@ -40,14 +40,14 @@ def tiled_loss(
 
     With L_i = log sum_n w_n e^{s_in / temperature} the loss of a pair is log alpha + softplus(L_i - log alpha -
     s_ij / temperature), or L_i - s_ij / temperature if alpha is 0. Value and gradient are computed together in O(N d)
-    memory. A small batch is a single tile; exponents that could overflow are taken relative to each anchor's hardest
-    negative.
+    memory. A small batch is a single tile. Blocks of whole rows are used for other hardenings than e^{beta s}, and where
+    exponents could overflow.
 
     Args:
         z: Features (N, d), float32 or float64, whose inner products after normalization are s; on several processes
             those of this process.
         batch: Batch sorted by label; on several processes the global batch.
-        infonce: Link, hardness and temperature.
+        infonce: Link, hardening and temperature.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
         past: Normalized features (M, d) of the queue, negatives only.
         learnable: Temperature as a tensor of shape () to learn; needs detached weights and no queue.
@@ -103,7 +103,9 @@ def _engine(
     normalization: Normalization,
     division: Division,
 ) -> Engine:
-    """Return the fastest engine for the exponents and the number of pairs (Equation 15)."""
+    """Return the fastest engine for the hardening, the exponents and the number of pairs (Equation 15)."""
+    if infonce.hardening is not None:
+        return _row_blocks
     largest = 1.0
     if normalization == "none":
         # Reading it would synchronize with a GPU, where whole rows cost little more.
@@ -244,7 +246,7 @@ def _pull(
 def _row_blocks(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool, division: Division
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute the loss in a single sweep over blocks of whole rows, for exponents of any size (Equation 7)."""
+    """Compute the loss in a single sweep over blocks of whole rows, for any exponents and hardening (Equation 7)."""
     n, loss, gradient = len(z), z.new_zeros(()), torch.zeros_like(z) if with_gradient else None
     for block in row_blocks(z, everyone, division.rows(batch), batch, infonce, loss):
         if gradient is not None:

@@ -12,6 +12,7 @@ from nc_lightning.losses.engines.autograd import general_loss
 from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, sort_batch
 from nc_lightning.losses.pairs import label_pairs
+from tests.losses.test_hardening import OURS as HARDENINGS
 
 LAYOUTS = {
     "one class": [3] * 21,
@@ -53,7 +54,7 @@ def value_and_gradient(function, z):
 
 def tiled_loss(z, labels, past=None, past_labels=None, classes=None, **o):
     sorted_batch = sort_batch(labels, o.pop("negatives"), o.pop("include_self"), past_labels, classes)
-    infonce = InfoNCETerms(*(o.pop(name) for name in InfoNCETerms._fields))
+    infonce = InfoNCETerms(*(o.pop(name) for name in InfoNCETerms._fields if name in o))
     return z.sum() * 0 if sorted_batch is None else tiled.tiled_loss(z, sorted_batch, infonce, past=past, **o)
 
 
@@ -63,7 +64,7 @@ def dense_loss(z, labels, past=None, past_labels=None, classes=None, **o):
     if not pairs.anchors.any():
         return z.sum() * 0
     z = normalize(z, o["normalization"])
-    hardening = Exponential(o["beta"])
+    hardening = o.get("hardening", Exponential(o["beta"]))
     similarity = z @ (z if past is None else torch.cat([z, past])).T
     total = general_loss(similarity, pairs, pairs.usable(), o["link"], hardening, o["temperature"], o["differentiate"])
     return total / len(pairs.usable()[0])
@@ -138,6 +139,20 @@ def test_the_gradient_includes_the_normalization(small_tiles, layout, path, norm
         # On the sphere a zero row and its gradient are divided by 1e-12, so it is compared separately.
         assert_equal((ours[0], ours[1][1:]), (dense[0], dense[1][1:]), 1e-10, rounding=1e-14 / o["temperature"], note=o)
         assert_equal((ours[0], ours[1][:1]), (dense[0], dense[1][:1]), 1e-10, rounding=1e-14, note=o)
+
+
+@pytest.mark.parametrize("name", HARDENINGS)
+@pytest.mark.parametrize("layout", ["mixed", "pairs", "two classes"])
+def test_other_hardenings_equal_the_dense_engine(small_tiles, layout, name):
+    small_tiles("triangle")
+    z, labels = batch(layout)
+    z[0] = -z[1:].mean(0)  # a sample far from all others, whose eta may vanish
+    links = [InfoNCE(), InfoNCE("sum", 2.0), DECOUPLED]
+    for negatives, link, temperature, include_self in product(NEGATIVES, links, [0.003, 0.3], [False, True]):
+        o = options(0.0, temperature, negatives, include_self=include_self, link=link) | {"hardening": HARDENINGS[name]}
+        ours = value_and_gradient(lambda z, o=o: tiled_loss(z, labels, **o), z)
+        dense = value_and_gradient(lambda z, o=o: dense_loss(z, labels, **o), z)
+        assert_equal(ours, dense, 1e-10, rounding=1e-15 / temperature, note=o)
 
 
 @pytest.mark.some(4)
