@@ -22,7 +22,7 @@ def test_absent_classes_are_never_predicted():
 @pytest.mark.filterwarnings("ignore:.*(zero standard deviation|invalid value).*")  # NearestCentroid, of single samples
 @pytest.mark.parametrize("shots", [1, 5])
 def test_few_shots_are_those_of_a_loop(monkeypatch, shots):
-    monkeypatch.setattr("nc_lightning.evaluation.class_means.DISTANCES_AT_ONCE", 500)
+    monkeypatch.setattr("nc_lightning.geometry.blocks.NUMBERS_AT_ONCE", 500)
     (bank, labels), (queries, expected) = digits()
     labels = labels.clone()
     bank, labels = bank[labels != 3], labels[labels != 3]  # an absent class: its queries are wrong
