@@ -14,6 +14,6 @@ class LargestTensor(TorchDispatchMode):
         made = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(made):
             if isinstance(leaf, torch.Tensor):
-                # A view of a row or column that is expanded has no memory of its own.
+                # Of its memory: an expanded view has less than its shape says.
                 self.numel = max(self.numel, leaf.untyped_storage().nbytes() // leaf.element_size())
         return made
