@@ -44,7 +44,12 @@ def counted(world_size: int) -> Iterator[Traffic]:
         {'all_reduce': 600}
     """
     traffic, others = Traffic(world_size), world_size - 1
-    reduce, gather, into, batched = dist.all_reduce, dist.all_gather, dist.all_gather_into_tensor, dist.batch_isend_irecv
+    reduce, gather, into, batched = (
+        dist.all_reduce,
+        dist.all_gather,
+        dist.all_gather_into_tensor,
+        dist.batch_isend_irecv,
+    )
 
     def all_reduce(tensor: Any, *args: Any, **kwargs: Any) -> Any:
         traffic.add("all_reduce", 2 * others / world_size * tensor.nbytes)

@@ -1,6 +1,5 @@
 """What a process receives does not grow with the square of the number of processes, nor with that times the classes."""
 
-
 import pytest
 import torch
 
