@@ -4,7 +4,8 @@
 
 Each part runs at a few sizes, in a process of its own with one thread: CPU seconds are the median over rounds, memory is
 the peak of the first call beyond what was resident before. A model of the part, in powers of the sizes N, C and d, is
-fitted to the relative errors, and compared with a larger size that was not fitted. With ``--json FILE``, constants and
+fitted to the relative errors, and compared with a larger size that was not fitted. m is the smaller of C and d, B the
+numbers in a block of pairs of classes. With ``--json FILE``, constants and
 traffic are written to files next to it. What processes receive is counted by `benchmarks.counted_processes`.
 """
 
@@ -28,6 +29,7 @@ from nc_lightning.callbacks.measurement.passes import _add_up, _of_all_processes
 from nc_lightning.callbacks.online_knn import KNNReader
 from nc_lightning.data import ClassBalancedBatchSampler
 from nc_lightning.geometry import CenterDistances, ClassStatistics, class_mean_spectrum, statistics_measures
+from nc_lightning.geometry.blocks import NUMBERS_AT_ONCE
 from nc_lightning.losses import HSCLLoss
 
 BATCH = 1024
@@ -132,7 +134,7 @@ class Part(NamedTuple):
     def terms(self, model: str, sizes: Sizes) -> list[float]:
         """Return the value of each term of a model."""
         n, c, d = sizes
-        names: dict[str, Any] = {"N": n, "C": c, "d": d, "m": min(c, d)}
+        names: dict[str, Any] = {"N": n, "C": c, "d": d, "m": min(c, d), "B": min(c * c, NUMBERS_AT_ONCE)}
         return [float(eval(term.replace(" ", "*"), names)) for term in model.split(" + ")]
 
 
@@ -144,7 +146,7 @@ def of(*sizes: tuple[int, int, int]) -> list[Sizes]:
 PAIRS = of((2048, 512, 128), (2048, 512, 512), (4096, 1024, 128), (4096, 1024, 512), (8192, 2048, 256))
 PARTS = {
     "loss": Part(loss, "N N d + N N", "N d + N + 1", PAIRS),
-    "hardness": Part(hardness, "N N d + N N", "N + 1", PAIRS),
+    "hardness": Part(hardness, "N N d + N N", "N N + 1", PAIRS),
     "batches": Part(
         batches,
         "N + C",
@@ -166,7 +168,7 @@ PARTS = {
     "measures": Part(
         measures,
         "C C d + C C + C d m + d d d",
-        "C d + d d + 1",
+        "C d + d d + B",
         of((2, 1000, 128), (2, 1000, 512), (2, 3000, 128), (2, 3000, 512), (2, 500, 1024), (2, 5000, 768)),
     ),
     "figures": Part(
@@ -209,9 +211,9 @@ def shown(model: str, constants: np.ndarray[Any, Any], factor: float) -> str:
     return " + ".join(f"{c:.2g} {term}" for c, term in terms)
 
 
-def traffic_of(world_size: int) -> dict[str, float]:
-    """Return MiB that a process receives: at N = 65,536 in all, C = 21,841 and d = 2,048."""
-    n, c, d = 65536 // world_size, 21841, 2048
+def traffic_of(world_size: int, samples: int) -> dict[str, float]:
+    """Return MiB that a process receives: at C = 21,841 and d = 2,048, and N samples in all batches of a step."""
+    n, c, d = samples // world_size, 21841, 2048
     row: dict[str, float] = {"processes W": world_size}
 
     def count(name: str, run: Callable[[], object]) -> None:
@@ -226,7 +228,7 @@ def traffic_of(world_size: int) -> dict[str, float]:
         HSCLLoss(beta=5.0)(z.requires_grad_(), labels).backward()
 
     count("loss, a step", of_loss)
-    row["loss, a step"] += 4 * (65536 - n) * (d - small) / 2**20
+    row["loss, a step"] += 4 * (samples - n) * (d - small) / 2**20
     stats = ClassStatistics(c, d)
     counts = [torch.zeros(c) for _ in range(6)]
     count("monitor, a set", lambda: (_of_all_processes(stats, torch.device("cpu")), _add_up(*counts)))
@@ -244,8 +246,7 @@ def main() -> None:
     parser.add_argument("--divide", type=int, default=1, help="measure at sizes divided by this number")
     results.add_argument(parser)
     args = parser.parse_args()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.scale"])
+    context = multiprocessing.get_context("fork")  # before this process has used a thread of torch
     constants: list[dict[str, Any]] = []
     models: dict[str, tuple[Part, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
     for name, part in PARTS.items():
@@ -255,7 +256,10 @@ def main() -> None:
             with context.Pool(1) as pool:
                 measured.append(pool.apply(measure, (name, sizes, args.rounds)))
         seconds, memory = (list(column) for column in zip(*measured, strict=True))
-        (of_time, time_error), (of_memory, memory_error) = fit(part, part.seconds, seconds), fit(part, part.numbers, memory)
+        (of_time, time_error), (of_memory, memory_error) = (
+            fit(part, part.seconds, seconds),
+            fit(part, part.numbers, memory),
+        )
         models[name] = part, of_time, of_memory
         constants.append(
             {
@@ -288,7 +292,7 @@ def main() -> None:
         table.append(row)
     for row in table:
         print("; ".join(f"{key}: {value}" for key, value in row.items()))
-    traffic = [traffic_of(world_size) for world_size in (2, 8, 64, 1024)]
+    traffic = [traffic_of(world_size, 65536 // args.divide) for world_size in (8, 64, 1024)]
     for received in traffic:
         print("; ".join(f"{key}: {value:.4g}" for key, value in received.items()))
     machine = "one CPU thread"
