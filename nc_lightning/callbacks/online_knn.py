@@ -13,11 +13,11 @@ from nc_lightning.callbacks.measurement.layers import OUTPUT, check_layers
 from nc_lightning.callbacks.sources import callbacks_of
 from nc_lightning.checks import check_count, check_number, separated_names
 from nc_lightning.distributed.collectives import all_gather_objects
-from nc_lightning.evaluation.knn import TEMPERATURE, class_votes
+from nc_lightning.evaluation.knn import TEMPERATURE, voted
 from nc_lightning.evaluation.neighbors import nearest_neighbors
 
 QUERIES = 4096
-"""Queries of each process that are compared with the training features of all processes at a time."""
+"""Sets of k neighbors that a process receives at a time: those of each query from each process."""
 
 
 class OnlineKNN(Callback):
@@ -133,11 +133,12 @@ class KNNReader:
         for layer in self.layers if sets else ():
             bank, bank_labels = self._take("train", layer, dims[layer])
             for name in sets:
-                blocks = max(-(-share.get(name, 0) // QUERIES) for share, _ in shares)
+                at_once = max(1, QUERIES // len(shares) ** 2)
+                blocks = max(-(-share.get(name, 0) // at_once) for share, _ in shares)
                 queries, labels = self._take(name, layer, dims[layer])
                 correct = 0
-                for start in range(0, blocks * QUERIES, QUERIES):
-                    block = slice(start, start + QUERIES)
+                for start in range(0, blocks * at_once, at_once):
+                    block = slice(start, start + at_once)
                     correct += self._correct(queries[block], labels[block], bank, bank_labels)
                 key = f"knn/{name}" if layer == OUTPUT else f"knn/{layer}/{name}"
                 values[key] = correct / sum(share.get(name, 0) for share, _ in shares)
@@ -161,5 +162,5 @@ class KNNReader:
         similarities, votes = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
         best = similarities.sort(dim=1, descending=True, stable=True).indices[:, : self.k]
         similarities, votes = similarities.gather(1, best), votes.gather(1, best)
-        scores = class_votes(similarities, votes, int(votes.max()) + 1, self.temperature)
-        return int((scores.argmax(1) == truth.cpu()).sum())
+        classes = voted(similarities, votes, int(votes.max()) + 1, self.temperature)
+        return int((classes == truth.cpu()).sum())

@@ -14,6 +14,7 @@ from nc_lightning.callbacks.logged_values import forget_logged
 from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.checks import check_count, check_labels
 from nc_lightning.distributed.collectives import rank_and_world_size
+from nc_lightning.geometry.blocks import row_blocks
 from nc_lightning.private_apis.torch import divide_all
 
 
@@ -106,11 +107,13 @@ class OnlineLinearProbe(Callback):
         z, labels = _whole_precision(features.z, features.labels)
         classifier, optimizer = self._make(z)
         with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
-            logits = classifier(z)
-            loss = nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=UNLABELED)
             optimizer.zero_grad()
-            loss.backward()
-        sums = torch.stack([loss.detach(), *_counts(logits, labels, loss.dtype)])
+            sums = z.new_zeros(3)
+            for rows in row_blocks(max(1, len(z)), self._num_classes):  # a process without samples has gradients, too
+                logits = classifier(z[rows])
+                loss = nn.functional.cross_entropy(logits, labels[rows], reduction="sum", ignore_index=UNLABELED)
+                loss.backward()
+                sums += torch.stack([loss.detach(), *_counts(logits, labels[rows], loss.dtype)])
         gradients = [parameter.grad for parameter in classifier.parameters() if parameter.grad is not None]
         _add_over_processes(sums, *gradients)
         divide_all(gradients, sums[2].clamp(min=1))
@@ -144,7 +147,8 @@ class OnlineLinearProbe(Callback):
             return
         z, labels = _whole_precision(features.z, features.labels)
         with torch.autocast(z.device.type, enabled=False):
-            counts = _counts(self._make(z)[0](z), labels, torch.long)
+            classifier, blocks = self._make(z)[0], row_blocks(len(z), self._num_classes)
+            counts = sum(_counts(classifier(z[rows]), labels[rows], torch.long) for rows in blocks)
         before = self._evaluated.get(dataloader_idx)
         self._evaluated[dataloader_idx] = counts if before is None else before + counts
 

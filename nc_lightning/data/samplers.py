@@ -157,8 +157,7 @@ class ClassBalancedBatchSampler(EpochSampler):
         """Return the indices of an epoch, class by class within a batch."""
         classes = self._classes(generator)
         table = classes.new_empty(classes.numel(), self.per_class)
-        for c, members in enumerate(self.members):
-            rows = torch.nonzero(classes.flatten() == c).flatten()
+        for members, rows in zip(self.members, members_by_class(classes.flatten(), len(self.members)), strict=True):
             table[rows] = _cycle(members, len(rows) * self.per_class, generator).view(len(rows), self.per_class)
         return table.view(self.num_batches, self.global_batch_size)
 
@@ -250,14 +249,14 @@ class FixedBatches(EpochSampler):
         return self.drawn
 
 
-def members_by_class(labels: Tensor) -> list[Tensor]:
-    """Return the indices of each class 0 to C - 1, in ascending order.
+def members_by_class(labels: Tensor, num_classes: int = 0) -> list[Tensor]:
+    """Return the indices of each class 0 to C - 1, in ascending order; C is at least ``num_classes``.
 
     Example:
         >>> [members.tolist() for members in members_by_class(torch.tensor([1, 0, 1]))]
         [[1], [0, 2]]
     """
-    counts = labels.bincount()
+    counts = labels.bincount(minlength=num_classes)
     return list(labels.argsort(stable=True).split(counts.tolist()))
 
 

@@ -35,6 +35,23 @@ def all_gather_objects(value: T) -> list[T]:
     return values
 
 
+def add_over_processes(tensor: Tensor, group: Any = None) -> Tensor:
+    """Return the sum of a tensor over all processes, or over those of a group; itself on a single process.
+
+    Unlike gathering, it takes the memory of one tensor for any number of processes.
+
+    Example:
+        >>> import torch
+        >>> add_over_processes(torch.ones(2))
+        tensor([1., 1.])
+    """
+    if rank_and_world_size()[1] == 1:
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total, group=group)
+    return total
+
+
 def num_unpadded_samples(loader: Any) -> int | None:
     """Return the number of samples of a loader on this process without the padding of `DistributedSampler`.
 

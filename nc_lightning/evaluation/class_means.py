@@ -8,13 +8,11 @@ from torch import Tensor
 from nc_lightning.checks import Array, as_features, check_count
 from nc_lightning.evaluation.samples import as_samples, check_dimensions, check_samples
 from nc_lightning.geometry import CenterDistances, ClassStatistics
+from nc_lightning.geometry.blocks import row_blocks
 from nc_lightning.geometry.placement import in_float64
 
 QUERIES_AT_ONCE = 2**14
 """Queries that are converted to float64 at a time."""
-
-DISTANCES_AT_ONCE = 2**22
-"""Distances to the means of all draws that `few_shot_accuracy` has in memory at a time."""
 
 
 @torch.no_grad()
@@ -120,17 +118,25 @@ def few_shot_accuracy(
     present, chosen = draw_shots(bank_labels.cpu(), shots, draws, seed)
     z = in_float64(bank)
     origin = z.mean(0)  # a common offset would cost the distances their precision
-    means = (z[chosen.to(z.device)] - origin).mean(2)
     candidates, targets = present.to(z.device), query_labels.to(z.device, torch.int64)
-    offsets, means = means.square().sum(2).flatten(), means.flatten(0, 1)
-    correct = z.new_zeros(draws)
-    at_once = max(1, DISTANCES_AT_ONCE // len(means))
-    for rows, expected in zip(queries.split(at_once), targets.split(at_once), strict=True):
-        distances = torch.addmm(offsets, in_float64(rows, z.device) - origin, means.T, alpha=-2)
-        nearest = distances.view(len(rows), draws, -1).argmin(2)
-        correct += (candidates[nearest] == expected[:, None]).sum(0)
-    accuracies = correct / len(queries)
+    correct = []
+    for some in row_blocks(draws, len(present) * z.shape[1]):
+        index = chosen[some].to(z.device)
+        means = sum(z[index[:, :, shot]] - origin for shot in range(shots)) / shots
+        correct.append(_count_correct(queries, targets, origin, means, candidates))
+    accuracies = torch.cat(correct) / len(queries)
     return FewShot(accuracies.mean().item(), 1.96 * accuracies.std().item() / draws**0.5)
+
+
+def _count_correct(queries: Tensor, targets: Tensor, origin: Tensor, means: Tensor, candidates: Tensor) -> Tensor:
+    """Return the number (D,) of queries whose nearest mean is of their class, for class means (D, P, d) of draws."""
+    offsets, of_draws = means.square().sum(2).flatten(), means.flatten(0, 1)
+    correct = means.new_zeros(len(means))
+    for rows in row_blocks(len(queries), len(of_draws)):
+        z = in_float64(queries[rows], means.device) - origin
+        nearest = torch.addmm(offsets, z, of_draws.T, alpha=-2).view(len(z), len(means), -1).argmin(2)
+        correct += (candidates[nearest] == targets[rows, None]).sum(0)
+    return correct
 
 
 def draw_shots(labels: Tensor, shots: int, draws: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from nc_lightning.checks import Array, as_features, as_labels, check_count, check_number
 from nc_lightning.evaluation.neighbors import nearest_neighbors
 from nc_lightning.evaluation.samples import as_samples, check_samples
+from nc_lightning.geometry.blocks import row_blocks
 from nc_lightning.geometry.placement import in_float64
 
 TEMPERATURE = 0.07
@@ -53,6 +54,21 @@ def class_votes(similarities: Array, labels: Array, num_classes: int, temperatur
     votes = weights.new_zeros(len(weights), num_classes)
     votes.scatter_add_(1, labels.to(weights.device, torch.int64), weights)
     return votes / weights.sum(1, keepdim=True)
+
+
+def voted(similarities: Tensor, labels: Tensor, num_classes: int, temperature: float | None) -> Tensor:
+    """Return the class (M,) with the most votes, the lowest of equals; see `class_votes` for the arguments.
+
+    The votes of a block of rows are in memory at a time, not those of all M x C.
+
+    Example:
+        >>> voted(torch.tensor([[0.9, 0.5, 0.5]]), torch.tensor([[0, 1, 1]]), 2, None)
+        tensor([1])
+    """
+    classes = torch.empty(len(labels), dtype=torch.int64, device=similarities.device)
+    for rows in row_blocks(len(labels), num_classes):
+        classes[rows] = class_votes(similarities[rows], labels[rows], num_classes, temperature).argmax(1)
+    return classes
 
 
 @torch.no_grad()
@@ -143,7 +159,7 @@ def knn_predict(
     for rows in queries.split(QUERIES_AT_ONCE):
         similarities, indices = nearest_neighbors(rows, bank, max(several))
         labels = bank_labels[indices.to(bank_labels.device)]
-        votes = (class_votes(similarities[:, :n], labels[:, :n], num_classes, temperature) for n in several)
-        predicted.append(torch.stack([v.argmax(1) for v in votes]))
+        classes = [voted(similarities[:, :n], labels[:, :n], num_classes, temperature) for n in several]
+        predicted.append(torch.stack(classes))
     found = torch.cat(predicted, 1).to(queries.device)
     return found[0] if isinstance(k, int) else found

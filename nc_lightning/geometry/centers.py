@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from nc_lightning.checks import Array, as_features, as_labels, check_features, check_labels, check_values
+from nc_lightning.geometry.blocks import row_blocks
 from nc_lightning.geometry.placement import in_float64, outside_inference
 from nc_lightning.geometry.statistics import ClassStatistics
 
@@ -69,8 +70,11 @@ class CenterDistances:
     def nearest(self, z: Tensor) -> Tensor:
         """Return the label (N,) of the nearest center, shifted first so that a common offset costs no precision."""
         candidates, origin, centers = self.centers.remember("candidates", self._candidates)
-        z = z - origin
-        return candidates[(centers.square().sum(1) - 2 * z @ centers.T).argmin(1)]
+        offsets = centers.square().sum(1)
+        nearest = candidates.new_empty(len(z))
+        for rows in row_blocks(len(z), len(centers)):
+            nearest[rows] = candidates[torch.addmm(offsets, z[rows] - origin, centers.T, alpha=-2).argmin(1)]
+        return nearest
 
     def _candidates(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the labels (P,) of the present classes, the mean of their centers, and the centers (P, d) minus it."""

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from nc_lightning.checks import Array, as_features, check_features, check_finite
+from nc_lightning.geometry.blocks import row_blocks
 from nc_lightning.geometry.centers import CenterDistances
-from nc_lightning.geometry.collapse import distance_to_etf, separated
+from nc_lightning.geometry.class_pairs import distance_to_etf
+from nc_lightning.geometry.collapse import separated
 from nc_lightning.geometry.placement import in_float64
 from nc_lightning.geometry.statistics import ClassStatistics
 
@@ -91,7 +93,7 @@ def nc3_etf(stats: ClassStatistics, weight: Array) -> Tensor:
     """
     if not separated(stats):
         return stats.means.new_full((), torch.nan)
-    return distance_to_etf(_centered_rows(stats, weight) @ stats.centered_class_means.T)
+    return distance_to_etf(_centered_rows(stats, weight), stats.centered_class_means)
 
 
 def nc3_cosine(stats: ClassStatistics, weight: Array) -> Tensor:
@@ -139,7 +141,9 @@ def nc4_mismatches(z: Array, weight: Array, bias: Array | None, centers: CenterD
     place = stats.means.device
     with torch.autocast(place.type, enabled=False):
         z, weight = in_float64(z.detach(), place), in_float64(weight.detach(), place)
-        logits = z @ weight.T
-        if bias is not None:
-            logits += in_float64(bias.detach(), place)
-        return logits.argmax(1) != centers.nearest(z)
+        offsets = weight.new_zeros(len(weight)) if bias is None else in_float64(bias.detach(), place)
+        blocks = row_blocks(len(z), len(weight))
+        differ = centers.nearest(z)
+        for rows in blocks:
+            differ[rows] -= torch.addmm(offsets, z[rows], weight.T).argmax(1)
+        return differ != 0

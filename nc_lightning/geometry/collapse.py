@@ -9,6 +9,7 @@ coincide. A ratio of a positive number to zero is infinite.
 import torch
 from torch import Tensor
 
+from nc_lightning.geometry.class_pairs import centered_pairs, off_simplex
 from nc_lightning.geometry.ranks import EIGENVALUE_CUTOFF
 from nc_lightning.geometry.spectra import class_mean_directions
 from nc_lightning.geometry.statistics import ClassStatistics
@@ -21,10 +22,6 @@ def _constant(stats: ClassStatistics, value: float) -> Tensor:
 def separated(stats: ClassStatistics) -> bool:
     """Check whether at least two classes are present and their means do not all coincide."""
     return int(stats.present.sum()) > 1 and bool(stats.between_trace > 0)
-
-
-def _off_diagonal(gram: Tensor) -> Tensor:
-    return gram[~torch.eye(len(gram), dtype=torch.bool, device=gram.device)]
 
 
 # --------------------------------------------------------------------------------------------- NC1
@@ -130,12 +127,7 @@ def cdnv(stats: ClassStatistics) -> Tensor:
         >>> round(cdnv(stats).item(), 4)
         0.0025
     """
-    variances = (stats.traces / stats.counts)[stats.present]
-    variances = torch.where(variances <= stats.zero_level, 0.0, variances)
-    pairs = torch.combinations(torch.arange(len(variances), device=variances.device))
-    squared_distances = torch.nn.functional.pdist(stats.class_means).square()
-    squared_distances = torch.where(squared_distances <= stats.zero_level, 0.0, squared_distances)
-    return (variances[pairs].mean(1) / squared_distances).mean()
+    return centered_pairs(stats).normalized_variance
 
 
 # --------------------------------------------------------------------------------------------- NC2
@@ -156,20 +148,13 @@ def nc2_equinorm(stats: ClassStatistics) -> Tensor:
     return norms.std(correction=0) / norms.mean()
 
 
-def centered_cosines(stats: ClassStatistics) -> Tensor:
-    """Return the cosines (C (C - 1),) between different centered class means."""
-    means = stats.centered_class_means
-    directions = means / torch.linalg.vector_norm(means, dim=1, keepdim=True)
-    return _off_diagonal(directions @ directions.T)
-
-
 def nc2_equiangular(stats: ClassStatistics) -> Tensor:
     """Compute the standard deviation of the cosines between centered class means. Range [0, 1], ideal 0.
 
     Source:
         Papyan, Han, Donoho (2020), NC2.
     """
-    return centered_cosines(stats).std(correction=0) if separated(stats) else _constant(stats, torch.nan)
+    return centered_pairs(stats).spread if separated(stats) else _constant(stats, torch.nan)
 
 
 def nc2_maxangle(stats: ClassStatistics) -> Tensor:
@@ -178,9 +163,7 @@ def nc2_maxangle(stats: ClassStatistics) -> Tensor:
     Source:
         Papyan, Han, Donoho (2020), NC2: a simplex ETF has the largest angle that C vectors can have pairwise.
     """
-    if not separated(stats):
-        return _constant(stats, torch.nan)
-    return (centered_cosines(stats) + 1 / (int(stats.present.sum()) - 1)).abs().mean()
+    return centered_pairs(stats).off_simplex if separated(stats) else _constant(stats, torch.nan)
 
 
 def nc2_etf(stats: ClassStatistics) -> Tensor:
@@ -197,26 +180,7 @@ def nc2_etf(stats: ClassStatistics) -> Tensor:
         >>> round(nc2_etf(stats).item(), 6)
         0.0
     """
-    if not separated(stats):
-        return _constant(stats, torch.nan)
-    means = stats.centered_class_means
-    return distance_to_etf(means @ means.T)
-
-
-def distance_to_etf(products: Tensor) -> Tensor:
-    """Compute the Frobenius distance from a matrix (C, C) to the Gram matrix of a simplex ETF, both at unit norm.
-
-    Example:
-        >>> from nc_lightning.geometry import simplex_etf
-        >>> round(distance_to_etf(5 * simplex_etf(4, 3) @ simplex_etf(4, 3).T).item(), 6)
-        0.0
-    """
-    classes = len(products)
-    etf = torch.eye(classes, dtype=products.dtype, device=products.device) - 1 / classes
-    distance: Tensor = torch.linalg.matrix_norm(
-        products / torch.linalg.matrix_norm(products) - etf / (classes - 1) ** 0.5
-    )
-    return distance
+    return centered_pairs(stats).to_etf if separated(stats) else _constant(stats, torch.nan)
 
 
 def distance_to_optimum(stats: ClassStatistics, gram: Tensor) -> Tensor:
@@ -280,5 +244,4 @@ def equal_inner_product(stats: ClassStatistics) -> Tensor:
     norms = torch.linalg.vector_norm(means, dim=1, keepdim=True)
     if len(means) < 2 or not (norms > 0).all():
         return _constant(stats, torch.nan)
-    directions = means / norms
-    return (_off_diagonal(directions @ directions.T) + 1 / (len(means) - 1)).abs().mean()
+    return off_simplex(means / norms)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from nc_lightning.checks import check_count
-from nc_lightning.geometry.collapse import centered_cosines, separated
+from nc_lightning.geometry.class_pairs import centered_pairs
+from nc_lightning.geometry.collapse import separated
 from nc_lightning.geometry.statistics import ClassStatistics
 
 
@@ -45,7 +46,7 @@ def nc2_max_cosine(stats: ClassStatistics) -> Tensor:
     Source:
         Jiang et al. (2023), Generalized neural collapse, arXiv 2310.05351.
     """
-    return centered_cosines(stats).max() if separated(stats) else stats.means.new_full((), torch.nan)
+    return centered_pairs(stats).largest if separated(stats) else stats.means.new_full((), torch.nan)
 
 
 def max_cosine_floor(num_classes: int, feature_dim: int) -> float:

@@ -34,17 +34,27 @@ class SCLOptimum(NamedTuple):
     """Optimum of SCL over features in the unit ball.
 
     Attributes:
-        gram: Inner products (P, P) of the optimal class means, float64, in the order of the P present classes. They
-            are cosines, because the optimal class means have unit norm.
+        products: Inner products (g, g) of optimal class means of each two of g groups of classes with equal shares; on
+            the diagonal, of two classes of the group.
+        group: Group (P,) of each of the P present classes, in their order.
         loss: Loss there, in nats if psi is a logarithm.
         gap: Certified bound of its distance from the minimum, by convex duality.
         minority_collapsed: Whether two classes coincide: a cosine is above 1 - 1e-6.
     """
 
-    gram: Tensor
+    products: Tensor
+    group: Tensor
     loss: float
     gap: float
     minority_collapsed: bool
+
+    @property
+    def gram(self) -> Tensor:
+        """Inner products (P, P) of the optimal class means, float64, in the order of the P present classes.
+
+        They are cosines, because the optimal class means have unit norm. The matrix is made when it is read.
+        """
+        return self.products[:, self.group][self.group].fill_diagonal_(1.0)
 
 
 class _Groups:
@@ -166,11 +176,9 @@ def scl_optimum(
             f"link: got {groups.link!r}, for which the optimum was found only to within {minimum.gap:.1e}; "
             "expected a smooth link such as InfoNCE or Logistic"
         )
-    gram = minimum.products[member][:, member]
-    together = member[:, None] == member
-    gram = torch.where(together, groups.within(minimum.products)[member][:, None], gram).fill_diagonal_(1.0)
-    different = ~torch.eye(len(gram), dtype=torch.bool)
-    return SCLOptimum(gram, minimum.value, minimum.gap, bool((gram[different] > _COINCIDE).any()))
+    products = torch.where(groups.own, groups.within(minimum.products), minimum.products)
+    of_two = products[~(groups.own & groups.alone)]
+    return SCLOptimum(products, member, minimum.value, minimum.gap, bool((of_two > _COINCIDE).any()))
 
 
 @torch.inference_mode(False)

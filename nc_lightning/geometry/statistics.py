@@ -161,6 +161,28 @@ class ClassStatistics:
         self._shift_means(classes, other.counts.to(self.counts)[classes], other.means.to(self.means)[classes])
         return self
 
+    @torch.no_grad()
+    def of_all(self, add: Callable[[Tensor], Tensor]) -> "ClassStatistics":
+        """Return the statistics of the streams of several processes, each of which must call this.
+
+        Sums take the memory of one state for any number of processes; `merge` would need the states of all.
+
+        Args:
+            add: Function that returns the sum of a tensor over the processes.
+
+        Example:
+            >>> stats = ClassStatistics(2, 1).update([[1.0], [3.0]], [0, 1])
+            >>> stats.of_all(lambda tensor: 2 * tensor).counts.tolist()  # two processes with the same stream
+            [2.0, 2.0]
+        """
+        counts = add(self.counts)
+        means = add(self.counts[:, None] * self.means) / counts.clamp(min=1)[:, None]
+        delta = self.means - means
+        weighted = self.counts[:, None] * delta
+        scatter = add(torch.addmm(self.scatter, weighted.T, delta))
+        traces = add(self.traces + weighted.mul_(delta).sum(1))
+        return ClassStatistics.from_state(counts, means, scatter, traces)
+
     def to(self, device: torch.device | str) -> "ClassStatistics":
         """Return the statistics on another device; the CPU is used instead of a device without float64.
 

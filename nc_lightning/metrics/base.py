@@ -4,6 +4,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -12,7 +13,7 @@ from torchmetrics import Metric
 from typing_extensions import TypedDict
 
 from nc_lightning.checks import Array, as_features, as_labels, check_count
-from nc_lightning.distributed.collectives import rank_and_world_size
+from nc_lightning.distributed.collectives import add_over_processes, rank_and_world_size
 from nc_lightning.geometry import ClassStatistics, unit_sphere
 from nc_lightning.geometry.ideals import Ideal, ideal
 from nc_lightning.geometry.measures import STATISTICS_MEASURES
@@ -203,6 +204,22 @@ class ClassStatisticsMetric(Float64Metric):
         """Return the number of samples left before the padding of `DistributedSampler`, which deals round-robin."""
         rank, processes = rank_and_world_size()
         return max(0, len(range(rank, dataset_size, processes)) - offered)
+
+    def sync(self, dist_sync_fn: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> None:
+        """Merge the states of all processes, as `torchmetrics.Metric.sync` does, but in the memory of one state."""
+        super().sync(dist_sync_fn or self._of_all_processes, *args, **kwargs)
+
+    def _of_all_processes(self, state: Tensor, group: Any = None) -> list[Tensor]:
+        """Return the state of all samples as the only one, where torchmetrics would gather one of each process."""
+        merged = state.clone()
+        parts, own = self._parts(merged), self._parts(state)
+        add = partial(add_over_processes, group=group)
+        stats = statistics_of(own).of_all(add)
+        for name in ("counts", "means", "scatter", "traces"):
+            parts[name].copy_(getattr(stats, name))
+        for name in (*self.sums, "offered"):
+            parts[name].copy_(add(own[name]))
+        return [merged]
 
     def _merged(self) -> list[dict[str, Tensor]]:
         """Return the parts of each process's state; only those of this process before synchronization."""

@@ -73,13 +73,17 @@ class NeuralCollapse(ClassifierMetric):
         if "nc4" in self.keys:
             self._count_mismatches(parts["mismatches"], z, labels, to_centers)
 
+    def _of_all_processes(self, state: Tensor, group: Any = None) -> list[Tensor]:
+        (merged,) = super()._of_all_processes(state, group)
+        if self.centers is None:
+            for name in self.sums:  # each process only has the distances to its own class means
+                self._parts(merged)[name].fill_(torch.nan)
+        return [merged]
+
     def _measure(self, key: str, stats: ClassStatistics) -> Tensor:
         if not stats.present.any() or key in STATISTICS_MEASURES or key == "nc3":
             return super()._measure(key, stats)
         sums = {name: self._sum(name).cpu() for name in self.sums}
-        if self.centers is None and len(self._merged()) > 1:
-            # Each process only has the distances to its own class means.
-            sums = {name: torch.full_like(stats.counts, torch.nan) for name in self.sums}
         if key == "nc4":
             return sums["mismatches"].sum() / stats.counts.sum()
         to_centers = CenterDistances.from_state(stats, stats.counts, sums["distances"], sums["correct"])

@@ -12,6 +12,9 @@ from nc_lightning.losses import ContrastiveLoss, LossResult
 from nc_lightning.losses.uniqueness import critical_note, uniqueness_note
 from nc_lightning.objectives.training_data import RememberingModule
 
+MOST_CLASSES = 2048
+"""Largest number of classes C for the geometry at the minimum of a loss: C^2 numbers, and C^3 operations to measure."""
+
 
 class ReferencedModule(RememberingModule):
     """Compute the loss at its minimum, at neural collapse and at total collapse, for the batches of training.
@@ -34,9 +37,9 @@ class ReferencedModule(RememberingModule):
     def optimal_gram(self) -> Tensor | None:
         """Gram matrix (C, C) of the class means at the minimum of the loss, from the first training step on.
 
-        None where the minimum is neural collapse or unknown.
+        None where the minimum is neural collapse or unknown, and for more than `MOST_CLASSES`.
         """
-        if self._batch_size is None or self._has_queue:
+        if self._batch_size is None or self._has_queue or self.num_classes > MOST_CLASSES:
             return None
         return self.loss.optimal_gram(self.num_classes, self._batch_size, self.class_counts, self.feature_dim)
 
@@ -90,6 +93,11 @@ class ReferencedModule(RememberingModule):
             note = None if scheduled else critical_note(loss, self.num_classes, result.batch_size, self.feature_dim)
         if note is not None:
             rank_zero_info(note)
+        if self.num_classes > MOST_CLASSES and (note is not None or self.class_counts):
+            rank_zero_info(
+                f"num_classes: got {self.num_classes}, above {MOST_CLASSES}, so that ideals are those of neural "
+                "collapse; the minimum of this loss has another geometry"
+            )
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _make_constants(self, batch_size: int, sizes: tuple[int, ...] | None) -> dict[str, float]:

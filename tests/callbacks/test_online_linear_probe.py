@@ -159,3 +159,13 @@ def test_the_probe_works_for_an_objective_without_hardness(tmp_path):
     probe = OnlineLinearProbe()
     fit(tmp_path, probe, objective=SCL, epochs=1)
     assert probe.classifier.weight.shape == (10, 9)
+
+
+def test_logits_of_blocks_of_samples_give_the_step_of_all(monkeypatch):
+    whole = OnlineLinearProbe(FAST, num_classes=4)
+    expected = steps(whole, PARTS)
+    monkeypatch.setattr("nc_lightning.geometry.blocks.NUMBERS_AT_ONCE", 12)  # 3 of 8 samples
+    parts = OnlineLinearProbe(FAST, num_classes=4)
+    found = steps(parts, PARTS)
+    assert torch.allclose(found.weight, expected.weight, atol=1e-6)
+    assert torch.allclose(parts._trained, whole._trained)

@@ -125,3 +125,20 @@ def test_bad_arguments_are_refused():
         ClassBalancedBatchSampler(torch.tensor([0, 2]), batch_size=6)
     with pytest.raises(ValueError, match="batch_size: got 11, expected at most the 10 samples"):
         RandomBatchSampler(10, 11)
+
+
+@pytest.mark.parametrize("wanted", [None, 3])
+def test_balanced_batches_are_those_of_a_loop_over_classes(wanted):
+    """The loop takes time for C passes over an epoch."""
+    labels = torch.arange(91) % 7
+    sampler = ClassBalancedBatchSampler(labels, 2 * (wanted or 7), seed=3, classes_per_batch=wanted)
+    generator = sampler.generator()
+    classes = sampler._classes(generator)
+    table = torch.empty(classes.numel(), 2, dtype=torch.int64)
+    for c in range(7):
+        rows = torch.nonzero(classes.flatten() == c).flatten()
+        drawn = []
+        while len(drawn) < 2 * len(rows):
+            drawn += sampler.members[c][torch.randperm(13, generator=generator)].tolist()
+        table[rows] = torch.tensor(drawn[: 2 * len(rows)]).view(len(rows), 2)
+    assert torch.equal(sampler.draw(sampler.generator()), table.view(sampler.num_batches, -1))

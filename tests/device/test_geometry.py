@@ -44,7 +44,7 @@ BY_NAME = {
     "alpha_req": lambda z, labels: geometry.alpha_req(z[:, 0].sort(descending=True).values[:9]),
     "caveats": lambda z, labels: torch.tensor(list(geometry.caveats(statistics(z[:9], labels[:9] * 2 % 5)).encode())),
     "nc4_mismatches": mismatches,
-    "SCLOptimum": lambda z, labels: geometry.SCLOptimum(z @ z.T, 0.0, 0.0, False).gram,
+    "SCLOptimum": lambda z, labels: geometry.SCLOptimum(z @ z.T, labels, 0.0, 0.0, False).gram,
     "distance_to_optimum": lambda z, labels: geometry.distance_to_optimum(statistics(z, labels), torch.eye(C) + 1),
     "optimal_values": lambda z, labels: geometry.optimal_values(z[:C] @ z[:C].T, D),
     "optimal_ideals": lambda z, labels: {

@@ -5,6 +5,7 @@ from sklearn.neighbors import NearestCentroid
 from nc_lightning.evaluation import few_shot_accuracy, nearest_class_mean
 from nc_lightning.evaluation.class_means import draw_shots
 from tests.evaluation.digits import digits
+from tests.largest_tensor import LargestTensor
 
 
 @pytest.mark.filterwarnings("ignore:.*zero standard deviation.*")
@@ -22,7 +23,7 @@ def test_absent_classes_are_never_predicted():
 @pytest.mark.filterwarnings("ignore:.*(zero standard deviation|invalid value).*")  # NearestCentroid, of single samples
 @pytest.mark.parametrize("shots", [1, 5])
 def test_few_shots_are_those_of_a_loop(monkeypatch, shots):
-    monkeypatch.setattr("nc_lightning.evaluation.class_means.DISTANCES_AT_ONCE", 500)
+    monkeypatch.setattr("nc_lightning.geometry.blocks.NUMBERS_AT_ONCE", 500)
     (bank, labels), (queries, expected) = digits()
     labels = labels.clone()
     bank, labels = bank[labels != 3], labels[labels != 3]  # an absent class: its queries are wrong
@@ -58,3 +59,11 @@ def test_classes_with_fewer_samples_than_shots_are_refused():
     z, labels = torch.randn(5, 2), torch.tensor([0, 0, 0, 2, 2])
     with pytest.raises(ValueError, match="^shots: got 3, expected at most 2, the samples of class 2$"):
         few_shot_accuracy(z, labels, z, labels, 3, shots=3)
+
+
+def test_few_shots_hold_the_means_of_some_draws(monkeypatch):
+    monkeypatch.setattr("nc_lightning.geometry.blocks.NUMBERS_AT_ONCE", 2000)
+    z, labels = torch.randn(600, 8), torch.arange(600) % 200
+    with LargestTensor() as largest:
+        few_shot_accuracy(z, labels, z, labels, 200, shots=3, draws=20)
+    assert largest.numel <= 20 * 200 * 3  # indices of the draws; their means would be 20 x 200 x 8

@@ -4,7 +4,9 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from nc_lightning.evaluation import class_votes, knn_predict, knn_scores
+from nc_lightning.evaluation.knn import voted
 from tests.evaluation.digits import digits
+from tests.largest_tensor import LargestTensor
 
 
 def weights(distances):
@@ -53,3 +55,15 @@ def test_equal_votes_go_to_the_lowest_class():
 def test_bad_input_is_one_line(labels, k, temperature, line):
     with pytest.raises(ValueError, match=f"^{line}"):
         knn_predict(torch.ones(1, 2), torch.ones(2, 2), torch.tensor(labels), 2, k, temperature)
+
+
+@pytest.mark.parametrize("temperature", [None, 0.1])
+def test_votes_are_counted_in_blocks(monkeypatch, temperature):
+    monkeypatch.setattr("nc_lightning.geometry.blocks.NUMBERS_AT_ONCE", 1500)
+    similarities = torch.rand(300, 5).sort(1, descending=True).values
+    labels = torch.arange(1500).remainder(400).view(300, 5)
+    expected = class_votes(similarities, labels, 400, temperature).argmax(1)
+    with LargestTensor() as largest:
+        assert torch.equal(voted(similarities, labels, 400, temperature), expected)
+    assert largest.numel <= 1500
+    assert len(voted(similarities[:0], labels[:0], 400, temperature)) == 0

@@ -15,6 +15,7 @@ from nc_lightning.geometry import (
     unit_ball,
 )
 from nc_lightning.losses import InfoNCE, Logistic, SCLLoss, Triplet
+from tests.largest_tensor import LargestTensor
 
 BATCHES = [(4, 3, 2, 2), (6, 2, 2), (5, 4, 3, 2, 2), (9, 1, 1), (3, 2, 1), (8, 2)]
 LINKS = {"mean": InfoNCE(), "sum": InfoNCE("sum"), "decoupled": InfoNCE(alpha=0.0), "logistic": Logistic()}
@@ -249,3 +250,11 @@ def test_bad_arguments_of_the_ratio_are_refused():
         minority_collapse_ratio(3, 3, minority_count=1)
     with pytest.raises(ValueError, match="temperature: got -1"):
         minority_collapse_ratio(3, 3, temperature=-1)
+
+
+def test_the_optimum_of_many_classes_holds_no_matrix_of_them():
+    with LargestTensor() as largest:
+        optimum = scl_optimum(counts=[9] * 200 + [3] * 300)
+    assert largest.numel <= 1000
+    assert optimum.gram.shape == (500, 500)
+    assert optimum.gram[0, 1] == optimum.products.diagonal()[optimum.group[0]]

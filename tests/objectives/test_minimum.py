@@ -162,3 +162,11 @@ def test_a_scheduled_hardness_is_not_reported(tmp_path, caplog):
     with caplog.at_level("INFO"):
         fit(HUCL, LatentClassDataModule(), tmp_path, callbacks=[sampler], beta=5.0)
     assert not [record for record in caplog.records if record.message.startswith("beta:")]
+
+
+def test_of_too_many_classes_the_minimum_is_not_measured(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("nc_lightning.objectives.references.MOST_CLASSES", 3)
+    module, logged = fit(SCL, unbalanced(tmp_path, batch_size=16, batches="stratified"), tmp_path)
+    assert module.optimal_gram is None
+    assert logged["loss/bound"] == pytest.approx(scl_optimum(counts=[8, 4, 2, 2]).loss, abs=1e-6)
+    assert "num_classes: got 4, above 3, so that ideals are those of neural collapse" in caplog.text

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from nc_lightning.callbacks.measurement.second_pass import SecondPass
 from nc_lightning.callbacks.online_linear_probe import OnlineLinearProbe
 from nc_lightning.callbacks.sources import callbacks_of
 from nc_lightning.checks import check_features
-from nc_lightning.distributed.collectives import all_gather_objects
+from nc_lightning.distributed.collectives import add_over_processes, all_gather_objects, rank_and_world_size
 from nc_lightning.geometry import ClassStatistics, statistics_measures
 from nc_lightning.geometry.measures import MEASURES
 
@@ -208,17 +207,21 @@ def _statistics(
 
 
 def _of_all_processes(stats: ClassStatistics | None, device: torch.device) -> ClassStatistics | None:
-    shares = all_gather_objects(None if stats is None else stats.to("cpu"))
-    if len(shares) == 1:
+    shapes = {tuple(shape) for shape in all_gather_objects(() if stats is None else stats.means.shape) if shape}
+    if rank_and_world_size()[1] == 1 or not shapes:
         return stats
-    present = [share for share in shares if share is not None]
-    return reduce(ClassStatistics.merge, present).to(device) if present else None
+    if len(shapes) > 1:
+        got = " and ".join(map(str, sorted(shapes)))
+        raise ValueError(f"z: got statistics of (num_classes, feature_dim) = {got} on the processes, expected one")
+    own = ClassStatistics(*shapes.pop()) if stats is None else stats
+    return own.to(device).of_all(add_over_processes)
 
 
 def _add_up(*shares: Tensor) -> None:
     """Add the counts of the other processes, in place."""
-    for share, *all_shares in zip(shares, *all_gather_objects([share.cpu() for share in shares]), strict=True):
-        share.copy_(torch.stack(all_shares).sum(0))
+    totals = add_over_processes(torch.cat(shares))
+    for share, total in zip(shares, totals.split([len(share) for share in shares]), strict=True):
+        share.copy_(total)
 
 
 def _of_probe(trainer: Trainer, stats: ClassStatistics) -> torch.nn.Linear | None:

@@ -18,9 +18,10 @@ class LatentClassDataModule(LabeledDataModule):
         input_dim: Dimension of an input.
         samples_per_class: Training samples of each class; validation and test have a fifth as many.
         noise: Standard deviation of the noise around a prototype, over all dimensions; the prototype has norm 1.
-        batch_size: Inputs in a batch; None for eight of each class.
+        batch_size: Inputs in a batch; None for eight of each class in it.
         batches: Kind of batches, ``balanced`` or ``random``.
         seed: Seed of the data and of the order of batches.
+        classes_per_batch: Number of different classes in a balanced batch; None for all.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -44,12 +45,14 @@ class LatentClassDataModule(LabeledDataModule):
         batch_size: int | None = None,
         batches: Batches = "balanced",
         seed: int = 0,
+        classes_per_batch: int | None = None,
     ) -> None:
         check_count("num_classes", num_classes, at_least=2)
         check_count("input_dim", input_dim)
         check_count("samples_per_class", samples_per_class, at_least=2)
         check_number("noise", noise, at_least=0)
-        super().__init__(8 * num_classes if batch_size is None else batch_size, batches, seed)
+        default = 8 * (num_classes if classes_per_batch is None else classes_per_batch)
+        super().__init__(default if batch_size is None else batch_size, batches, seed, classes_per_batch)
         self.num_classes = num_classes
         self.input_shape = (input_dim,)
         self.samples_per_class = samples_per_class
