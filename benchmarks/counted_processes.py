@@ -44,12 +44,8 @@ def counted(world_size: int) -> Iterator[Traffic]:
         {'all_reduce': 600}
     """
     traffic, others = Traffic(world_size), world_size - 1
-    reduce, gather, into, batched = (
-        dist.all_reduce,
-        dist.all_gather,
-        dist.all_gather_into_tensor,
-        dist.batch_isend_irecv,
-    )
+    reduce, gather, into = dist.all_reduce, dist.all_gather, dist.all_gather_into_tensor
+    exchange, batched = dist.all_to_all_single, dist.batch_isend_irecv
 
     def all_reduce(tensor: Any, *args: Any, **kwargs: Any) -> Any:
         traffic.add("all_reduce", 2 * others / world_size * tensor.nbytes)
@@ -63,6 +59,12 @@ def counted(world_size: int) -> Iterator[Traffic]:
         traffic.add("all_gather", others * tensor.nbytes)
         return into(out, tensor, *args, **kwargs)
 
+    def all_to_all_single(out: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        traffic.add(
+            "all_to_all", others / world_size * out.nbytes
+        )  # out has as much from each process, itself included
+        return exchange(out, tensor, *args, **kwargs)
+
     def batch_isend_irecv(operations: Any) -> Any:
         traffic.add("irecv", sum(each.tensor.nbytes for each in operations if each.op is dist.irecv))
         return batched(operations)
@@ -74,7 +76,8 @@ def counted(world_size: int) -> Iterator[Traffic]:
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=world_size)
     try:
         with ExitStack() as stack:
-            for function in (all_reduce, all_gather, all_gather_into_tensor, batch_isend_irecv, all_gather_object):
+            ours = (all_reduce, all_gather, all_gather_into_tensor, all_to_all_single, batch_isend_irecv)
+            for function in (*ours, all_gather_object):
                 stack.enter_context(patch.object(dist, function.__name__, function))
             yield traffic
     finally:

@@ -51,7 +51,7 @@ def within(block: slice, own: slice) -> slice:
 def sum_over_anchors(
     z: Tensor, temperature: float | Tensor, blocks: Iterable[slice], estimate: Estimate, past: Tensor | None = None
 ) -> Tensor:
-    """Sum the losses of blocks of anchors; the gradient of each is formed before the next, in O(N d) memory.
+    """Sum the losses of blocks of anchors (Equation 23); the gradient of each is formed before the next.
 
     Args:
         z: Normalized features (N, d), float32 or float64, whose inner products are s.

@@ -54,8 +54,8 @@ def tiled_loss(
         shares: Number of rows on each process; None on a single process.
 
     Returns:
-        0-dimensional loss in nats, the same on all processes, with a gradient to be averaged over processes (Equation
-        19). First derivatives only.
+        0-dimensional loss in nats, the same on all processes. Its gradient is to be averaged over processes; see
+        Equations 19 and 21. First derivatives only.
 
     Source:
         Jiang et al. (2023), arXiv 2311.05139; gradient in the forward pass as in Hsu et al. (2024), arXiv 2410.10989.
@@ -70,20 +70,20 @@ def tiled_loss(
     """
 
     def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
-        if shares is not None:
-            z, with_gradient = shares.gather(z), with_gradient or shares.learns  # all processes must do the same
-        z, of_temperature = z[batch.order], None
-        divisors = normalize_rows_(z, normalization)
+        mine, of_temperature = z.clone(), None
+        divisors = normalize_rows_(mine, normalization)
+        with_gradient = with_gradient or (shares is not None and shares.learns)  # all processes must do the same
+        z = (mine if shares is None else shares.gather(mine))[batch.order]
         everyone = z if past is None or batch.past_order is None else torch.cat([z, past[batch.past_order]])
         division = Division.among(shares)
         engine = _engine(z, everyone, batch, infonce, normalization, division)
         loss, gradient = engine(z, everyone, batch, infonce, with_gradient, division)
         if gradient is not None:
-            gradient *= division.world_size / (batch.num_pairs * infonce.temperature)
-            of_temperature = gradient_of_temperature(gradient, z, infonce.temperature) if with_temperature else None
-            pull_back_rows_(gradient, z, divisors, normalization)
             gradient = torch.empty_like(gradient).index_copy_(0, batch.order, gradient)
             gradient = gradient if shares is None else shares.sum_of_own(gradient)
+            gradient *= division.world_size / (batch.num_pairs * infonce.temperature)
+            of_temperature = gradient_of_temperature(gradient, mine, infonce.temperature) if with_temperature else None
+            pull_back_rows_(gradient, mine, divisors, normalization)
         loss = loss / batch.num_pairs
         loss = loss if infonce.log_alpha == 0 else loss + infonce.log_alpha
         return loss, gradient, of_temperature
@@ -163,7 +163,7 @@ def _mirror(pushes: Tensor, columns: int) -> Tensor:
 def _triangle(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool, division: Division
 ) -> tuple[Tensor, Tensor | None]:
-    """Sum the negatives in one sweep over tiles, and form the gradient in a second (Equations 17 and 18)."""
+    """Sum the negatives in one sweep over tiles, and form the gradient in a second (Equations 17, 18, 20)."""
     sizes, n, gradient = tile_sizes(z), len(z), torch.zeros_like(z) if with_gradient else None
     tiles_of_process = division.tiles(batch, sizes)
     elements = [elements_of(tile) for tile in tiles_of_process]
