@@ -5,7 +5,7 @@
 Processes hold equal shares of the batch and exchange by gloo. One process and several are timed in alternation; of
 several processes the slowest counts. The table has their ratio (median and range over rounds), the operations of
 matrix products and the bytes moved by kernels of the busiest process over those of one process, and MiB that a process
-receives, beside the features of all others, which a process needs to compute all similarities of its own samples.
+receives, next to the features of all others, which a process needs to compute all similarities of its own samples.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from benchmarks.work import Work
 from nc_lightning.losses import HSCLLoss
 
 
-def seconds_and_work(n: int, feature_dim: int, num_classes: int, rank: int, world_size: int) -> tuple[float, int, int]:
+def seconds_and_work(sizes: tuple[int, int, int], rank: int, world_size: int) -> tuple[float, int, int]:
     """Time one call on this process's share of the batch, and count the operations and bytes of another."""
-    z, labels = (t.tensor_split(world_size)[rank] for t in batch(n, feature_dim, num_classes))
+    z, labels = (t.tensor_split(world_size)[rank] for t in batch(*sizes))
     call = forward_backward(HSCLLoss(beta=BETA, temperature=TEMPERATURE), z, labels)
     call()
     if world_size > 1:
@@ -47,7 +47,7 @@ def serve(rank: int, world_size: int, threads: int, store: str, connection: Conn
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
     while (sizes := connection.recv()) is not None:
-        connection.send(seconds_and_work(*sizes, rank, world_size))
+        connection.send(seconds_and_work(sizes, rank, world_size))
     if world_size > 1:
         dist.destroy_process_group()
 

@@ -11,7 +11,7 @@ from nc_lightning.checks import check_choice, check_count, check_features, check
 from nc_lightning.distributed.global_batch import Shares, Sync, share_rows
 from nc_lightning.geometry import Normalization, normalize
 from nc_lightning.losses.diagnostics import negative_statistics
-from nc_lightning.losses.engines.autograd import blocks_of_anchors, general_loss, sum_over_anchors, within
+from nc_lightning.losses.engines.autograd import blocks_of_anchors, general_loss, sum_over_anchors
 from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.known_gradient import sum_over_processes
 from nc_lightning.losses.engines.sampled import Draws, sampled_loss
@@ -191,27 +191,24 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
     def _tiled(self, batch: LossBatch, order: SortedBatch, tau: float) -> Tensor:
         beta, hardening = (self.beta, None) if type(self.hardening) is Exponential else (0.0, self.hardening)
         infonce = InfoNCETerms(self.link, beta, tau, self.differentiate_weights, hardening)  # type: ignore[arg-type]
-        learnable = self.temperature if isinstance(self.temperature, Tensor) else None
-        return tiled_loss(batch.z, order, infonce, self.normalization, batch.past, learnable, batch.shares)
+        return tiled_loss(batch.z, order, infonce, self.normalization, batch.past, self.temperature, batch.shares)
 
     def _by_autograd(self, batch: LossBatch, order: SortedBatch, generator: torch.Generator | None) -> Tensor:
         z, ids, classes, past, past_id, shares = batch
-        own, draws = slice(0, len(ids)) if shares is None else shares.own, None
+        own = slice(0, len(ids)) if shares is None else shares.own
         if self.num_negatives is None:
-            blocks = blocks_of_anchors(z, order, self.link)
+            draws, blocks = None, blocks_of_anchors(z, order, own, self.link)
         else:
             draws = Draws(self.num_negatives, self.replacement, not self.training, self.share_draws)
-            blocks = draws.blocks_of_anchors(z, order)
-            numbers = draws.uniform_numbers(z.device, order, blocks, own, generator)
+            blocks = draws.blocks_of_anchors(z, order, own, generator)
 
-        def estimate(similarity: Tensor, rows: slice, tau: float | Tensor) -> Tensor:
+        def estimate(similarity: Tensor, rows: slice, uniform: Tensor | None, tau: float | Tensor) -> Tensor:
             pairs = label_pairs(ids, self.negatives, self.include_self, past_id, rows, classes)
             problem = (similarity, pairs, order.pairs(rows), self.link, self.hardening, tau)
-            if draws is None:
+            if draws is None or uniform is None:
                 return general_loss(*problem, self.differentiate_weights, self.tau_plus)
-            return sampled_loss(*problem, draws, next(numbers), self.tau_plus)
+            return sampled_loss(*problem, draws, uniform, self.tau_plus)
 
-        blocks = [within(block, own) for block in blocks]
         part = partial(sum_over_anchors, blocks=blocks, estimate=estimate, past=past)
         z, temperature = normalize(z, self.normalization), self.temperature
         total = part(z, temperature) if shares is None else sum_over_processes(z, temperature, shares, part)
@@ -219,14 +216,11 @@ class ContrastiveLoss(TheoreticalValues, ScheduledBeta):
 
     def _is_tiled(self, past: Tensor | None) -> bool:
         """Check whether the exact engines support this loss, which need no autograd graph."""
-        if self.num_negatives is not None or self.tau_plus > 0:
-            return False
-        if self.differentiate_weights and type(self.hardening) is not Exponential:
+        is_custom = self.differentiate_weights and type(self.hardening) is not Exponential
+        if self.num_negatives is not None or self.tau_plus > 0 or is_custom or not isinstance(self.link, InfoNCE):
             return False
         learns = isinstance(self.temperature, Tensor) and self.temperature.requires_grad
-        if learns and (past is not None or (self.differentiate_weights and self.beta > 0)):
-            return False
-        return isinstance(self.link, InfoNCE)
+        return not learns or (past is None and not (self.differentiate_weights and self.beta > 0))
 
     def _prepare(
         self,

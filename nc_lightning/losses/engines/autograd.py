@@ -1,7 +1,7 @@
 """The contrastive loss for any link and any hardening, by automatic differentiation of a few anchors at a time."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -14,49 +14,44 @@ from nc_lightning.losses.hardening import Hardening
 from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Pairs
 
-Estimate = Callable[[Tensor, slice, float | Tensor], Tensor]
-"""Function of the similarities (rows, M) of some anchors, their slice and the temperature: the sum of their losses."""
+Block = tuple[slice, Tensor | None]
+"""A slice of the samples that are anchors, and the random numbers of their draws."""
+Estimate = Callable[[Tensor, slice, Tensor | None, float | Tensor], Tensor]
+"""Function of the similarities (rows, M) of anchors, their slice, random numbers and tau: the sum of their losses."""
 
 
-def blocks_of_anchors(z: Tensor, batch: SortedBatch, link: Link) -> list[slice]:
-    """Split the anchors of a batch into blocks, so that few elements are held at a time.
+def blocks_of_anchors(z: Tensor, batch: SortedBatch, own: slice, link: Link) -> Iterator[Block]:
+    """Split the anchors of this process into blocks, so that few elements are held at a time.
 
     InfoNCE needs the similarities of an anchor; other links need them once for each of its positives.
     """
     per_anchor = len(batch.label) * (1 if isinstance(link, InfoNCE) else batch.windows.widest)
-    return blocks_within(z, len(batch.order), per_anchor)
+    return ((rows, None) for rows in slices(own.start, own.stop, anchors_at_once(z, per_anchor)))
 
 
-def blocks_within(z: Tensor, num_anchors: int, per_anchor: int) -> list[slice]:
-    """Split anchors that take a number of elements each into blocks of the size for the device of z.
-
-    Example:
-        >>> blocks_within(torch.zeros(3, 2), num_anchors=3, per_anchor=2**18)
-        [slice(0, 2, None), slice(2, 3, None)]
-    """
-    return list(slices(0, num_anchors, max(1, tile_sizes(z).row_block // per_anchor)))
-
-
-def within(block: slice, own: slice) -> slice:
-    """Return the part of a block that is within a slice; it may be empty.
+def anchors_at_once(z: Tensor, per_anchor: int) -> int:
+    """Return how many anchors to compute at once on the device of z if each takes a number of elements.
 
     Example:
-        >>> within(slice(0, 4), slice(3, 9)), within(slice(0, 4), slice(7, 9))
-        (slice(3, 4, None), slice(4, 4, None))
+        >>> anchors_at_once(torch.zeros(3, 2), per_anchor=2**18)
+        2
     """
-    start = min(max(block.start, own.start), block.stop)
-    return slice(start, max(start, min(block.stop, own.stop)))
+    return max(1, tile_sizes(z).row_block // per_anchor)
 
 
 def sum_over_anchors(
-    z: Tensor, temperature: float | Tensor, blocks: Iterable[slice], estimate: Estimate, past: Tensor | None = None
+    z: Tensor,
+    temperature: float | Tensor,
+    blocks: Iterable[Block],
+    estimate: Estimate,
+    past: Tensor | None = None,
 ) -> Tensor:
     """Sum the losses of blocks of anchors (Equation 23); the gradient of each is formed before the next.
 
     Args:
         z: Normalized features (N, d), float32 or float64, whose inner products are s.
         temperature: tau; a tensor of shape () to learn it.
-        blocks: Slices of the samples that are anchors.
+        blocks: Blocks of anchors.
         estimate: Function that sums the losses of a block; differentiable in its similarities and the temperature.
         past: Features (M, d) of the queue, the last columns of the similarities.
 
@@ -64,7 +59,8 @@ def sum_over_anchors(
         0-dimensional sum. First derivatives only.
 
     Example:
-        >>> sum_over_anchors(torch.eye(3), 0.5, [slice(0, 2), slice(2, 3)], lambda s, rows, tau: s.sum() / tau)
+        >>> blocks = [(slice(0, 2), None), (slice(2, 3), None)]
+        >>> sum_over_anchors(torch.eye(3), 0.5, blocks, lambda s, rows, _, tau: s.sum() / tau)
         tensor(6.)
     """
 
@@ -73,10 +69,10 @@ def sum_over_anchors(
         gradient = torch.zeros_like(z) if with_gradient else None
         tau = temperature.detach().requires_grad_(with_temperature) if isinstance(temperature, Tensor) else temperature
         of_temperature = torch.zeros_like(tau) if isinstance(tau, Tensor) and with_temperature else None
-        for rows in blocks:
+        for rows, uniform in blocks:
             similarity = (z[rows] @ everyone.T).requires_grad_(with_gradient)
             with torch.set_grad_enabled(with_gradient):
-                loss = estimate(similarity, rows, tau)
+                loss = estimate(similarity, rows, uniform, tau)
             total += loss.detach()
             if gradient is None:
                 continue

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from nc_lightning.geometry.placement import in_float64, statistics_device
-from nc_lightning.losses.engines.autograd import blocks_within, debias, within
-from nc_lightning.losses.engines.sorted_batch import SortedBatch
+from nc_lightning.losses.engines.autograd import Block, anchors_at_once, debias
+from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
 from nc_lightning.losses.hardening import Hardening
 from nc_lightning.losses.links import InfoNCE, Link
 from nc_lightning.losses.pairs import Pairs
@@ -38,36 +38,31 @@ class Draws(NamedTuple):
         """Return the number of random numbers of a draw."""
         return self.num_negatives if self.replacement else len(batch.label)
 
-    def blocks_of_anchors(self, z: Tensor, batch: SortedBatch) -> list[slice]:
-        """Split the anchors of a batch into blocks, so that few elements are held at a time."""
-        drawn = int(self.per_sample(batch).max()) * self.width(batch) + batch.windows.widest * self.num_negatives
-        return blocks_within(z, len(batch.order), len(batch.label) + drawn)
-
-    def uniform_numbers(
-        self,
-        device: torch.device,
-        batch: SortedBatch,
-        blocks: list[slice],
-        own: slice,
-        generator: torch.Generator | None = None,
-    ) -> Iterator[Tensor]:
-        """Yield for each block the random numbers (D, width) in [0, 1) of the draws of this process's anchors.
+    def blocks_of_anchors(
+        self, z: Tensor, batch: SortedBatch, own: slice, generator: torch.Generator | None = None
+    ) -> Iterator[Block]:
+        """Split the anchors of this process into blocks, each with the random numbers (D, width) of its draws.
 
         Numbers are generated for the draws of the global batch, so that processes with the same generator state draw
-        what a single process would, and then have the same state again. They are float64, on a device that has it.
+        what a single process would, and then have the same state again. They are in [0, 1), float64, on the
+        `statistics_device`.
 
         Raises:
-            ValueError: If the generator is not on the device.
+            ValueError: If the generator is not on the device of z.
         """
+        device, draws, width = z.device, self.per_sample(batch), self.width(batch)
         if generator is not None and generator.device.type != device.type:
             raise ValueError(f"generator: got one on {generator.device}, expected one on {device}, where z is")
-        place, draws = statistics_device(device), self.per_sample(batch)
+        place = statistics_device(device)
         options: dict[str, Any] = {"dtype": torch.float64 if place == device else torch.float32, "device": device}
-        for block in blocks:
-            of_block = torch.rand(int(draws[block].sum()), self.width(batch), generator=generator, **options)
-            rows = within(block, own)
-            before = int(draws[block.start : rows.start].sum())
-            yield in_float64(of_block[before : before + int(draws[rows].sum())], place)
+        per_anchor = len(batch.label) + int(draws.max()) * width + batch.windows.widest * self.num_negatives
+        for block in slices(0, len(batch.order), anchors_at_once(z, per_anchor)):
+            uniform = torch.rand(int(draws[block].sum()), width, generator=generator, **options)
+            start = min(max(block.start, own.start), block.stop)
+            rows = slice(start, max(start, min(block.stop, own.stop)))
+            if rows.start < rows.stop:
+                before = int(draws[block.start : rows.start].sum())
+                yield rows, in_float64(uniform[before : before + int(draws[rows].sum())], place)
 
 
 def sampled_loss(
@@ -93,7 +88,7 @@ def sampled_loss(
         hardening: eta, which gives the probabilities of the draws.
         temperature: tau.
         draws: How negatives are drawn.
-        uniform: Random numbers (D, k) of the draws, or (D, M) without replacement, see `Draws.uniform_numbers`.
+        uniform: Random numbers (D, k) of the draws, or (D, M) without replacement, see `Draws.blocks_of_anchors`.
         tau_plus: Probability that a negative is of the anchor's class, for debiasing; InfoNCE only.
 
     Returns:

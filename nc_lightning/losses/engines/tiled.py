@@ -33,15 +33,15 @@ def tiled_loss(
     infonce: InfoNCETerms,
     normalization: Normalization = "none",
     past: Tensor | None = None,
-    learnable: Tensor | None = None,
+    learnable: float | Tensor | None = None,
     shares: Shares | None = None,
 ) -> Tensor:
     """Compute the mean over all (anchor, positive) pairs of log(alpha + sum_n w_n e^{t_n}) (Equations 4 and 8).
 
     With L_i = log sum_n w_n e^{s_in / temperature} the loss of a pair is log alpha + softplus(L_i - log alpha -
     s_ij / temperature), or L_i - s_ij / temperature if alpha is 0. Value and gradient are computed together in O(N d)
-    memory. A small batch is a single tile. Blocks of whole rows are used for other hardenings than e^{beta s}, and where
-    exponents could overflow.
+    memory. A small batch is a single tile. Other hardenings than e^{beta s}, and exponents that could overflow, take
+    blocks of whole rows.
 
     Args:
         z: Features (N, d), float32 or float64, whose inner products after normalization are s; on several processes
@@ -50,7 +50,7 @@ def tiled_loss(
         infonce: Link, hardening and temperature.
         normalization: ``unit_ball``, ``unit_sphere`` or ``none``.
         past: Normalized features (M, d) of the queue, negatives only.
-        learnable: Temperature as a tensor of shape () to learn; needs detached weights and no queue.
+        learnable: Temperature as a tensor of shape () to learn, which needs detached weights and no queue; or a number.
         shares: Number of rows on each process; None on a single process.
 
     Returns:
