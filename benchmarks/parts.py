@@ -108,10 +108,10 @@ class Parts(Callback):
     def __init__(self, trainer: Trainer, module: LightningModule, warm_up: int) -> None:
         self.milliseconds: dict[str, float] = {}
         self._clock, self._warm_up = Clock(), warm_up
-        trainer.profiler = self._clock
+        trainer.profiler = self._clock  # type: ignore[attr-defined]
         self._clock.time_calls(module, "forward", "encoder")
         self._clock.time_calls(module.loss, "compute", "loss")
-        logging = [(module, "log"), (module, "references")]
+        logging: list[tuple[Any, str]] = [(module, "log"), (module, "references")]
         logging += [(each, "log_means") for each in (base, hard_negative_sampler, online_linear_probe)]
         for owner, name in [*logging, *((each, name) for each in trainer.loggers for name in ("log_metrics", "save"))]:
             self._clock.time_calls(owner, name, "logging")

@@ -120,6 +120,7 @@ def show_parts(options: argparse.Namespace, arguments: list[str]) -> None:
         ("whole step", whole),
     ]
     table: list[dict[str, float | str | None]] = []
+    print(f"nc-train fit {' '.join(arguments)}, CPU milliseconds a step, one thread")
     for part, values in rows:
         share = results.spread([100 * value / step for value, step in zip(values, whole, strict=True)], digits=1)
         table.append({"part": part, "CPU ms": results.spread(values), "% of the step": share})

@@ -69,7 +69,7 @@ def add_to_means(module: LightningModule, values: Mapping[str, Tensor], weight: 
     2 ms, as long as the loss of a small batch.
     """
     trainer, hook = module._trainer, module._current_fx_name
-    if trainer is None or not trainer._results:
+    if trainer is None or hook is None or not trainer._results:
         return dict(values)
     connector, others = trainer._logger_connector, {}
     if connector.should_reset_tensors(hook):
