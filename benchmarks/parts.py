@@ -16,6 +16,8 @@ REST = "Lightning and the rest"
 """Part of everything that belongs to no other."""
 WATCHING = ("logging", "OnlineLinearProbe", "NonFiniteGuard")
 """Parts that watch a step without training the model."""
+SMALL = 0.005
+"""Parts below this share of a step are summed."""
 _HOOKS = {
     "train_dataloader_next": "loader",
     "training_step": "training step without encoder, loss and logging",

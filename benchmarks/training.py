@@ -17,7 +17,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks import device as of_device
 from benchmarks import results
 from benchmarks.loss import paper_loop
-from benchmarks.parts import WATCHING, Parts
+from benchmarks.parts import SMALL, WATCHING, Parts
 from nc_lightning.cli import train as cli
 from nc_lightning.losses import ContrastiveLoss, LossResult
 
@@ -107,24 +107,24 @@ def train_in_parts(arguments: list[str], steps: int) -> dict[str, float]:
 
 
 def show_parts(options: argparse.Namespace, arguments: list[str]) -> None:
-    """Print a row for each part of a step."""
+    """Print a row for each part of a step, the largest first; small ones in one row."""
     torch.set_num_threads(1)
     rounds = [train_in_parts(arguments, options.steps) for _ in range(options.rounds)]
-    rows = []
-    for part in [*dict.fromkeys(part for each in rounds for part in each)]:
-        rows.append((part, [each.get(part, 0.0) for each in rounds]))
-    whole = [sum(each.values()) for each in rounds]
-    rows.sort(key=lambda row: -statistics.median(row[1]))
-    rows += [
-        (" + ".join(WATCHING), [sum(each.get(part, 0.0) for part in WATCHING) for each in rounds]),
-        ("whole step", whole),
-    ]
-    table: list[dict[str, float | str | None]] = []
+
+    def of(parts: Iterable[str]) -> list[float]:
+        return [sum(each.get(part, 0.0) for part in parts) for each in rounds]
+
+    names = sorted(set().union(*rounds), key=lambda part: -statistics.median(of([part])))
+    whole = of(names)
+    small = [part for part in names if statistics.median(of([part])) < SMALL * statistics.median(whole)]
+    rows = {part: of([part]) for part in names if part not in small}
+    rows |= {"other callbacks": of(small), "whole step": whole, f"of it {', '.join(WATCHING)}": of(WATCHING)}
     print(f"nc-train fit {' '.join(arguments)}, CPU milliseconds a step, one thread")
-    for part, values in rows:
-        share = results.spread([100 * value / step for value, step in zip(values, whole, strict=True)], digits=1)
+    table: list[dict[str, float | str | None]] = []
+    for part, values in rows.items():
+        share = results.spread([100 * ms / step for ms, step in zip(values, whole, strict=True)], digits=1)
         table.append({"part": part, "CPU ms": results.spread(values), "% of the step": share})
-        print(f"{part:50} {table[-1]['CPU ms']:>24} ms {share:>24} %")
+        print(f"{part:60} {table[-1]['CPU ms']:>24} ms {share:>24} %")
     results.write(options.json, "1 CPU thread", table)
 
 

@@ -1,5 +1,6 @@
 """Cells run in processes of their own: what happens in one does not reach the others."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import torch
 import yaml
 
 from nc_lightning.sweeps.cell import CellFolder
-from nc_lightning.sweeps.local import run_locally
+from nc_lightning.sweeps.local import SERVER_IMPORTS, run_locally
 from nc_lightning.sweeps.plan import Cell, read_plan
 
 
@@ -54,7 +55,6 @@ def report():
         "folder": os.getcwd(),
         "threads": torch.get_num_threads(),
         "GPU in use": torch.cuda.is_initialized(),
-        "imported": "sklearn.datasets" in sys.modules,
     }
     Path(f"{os.getpid()}.json").write_text(json.dumps(found))
 
@@ -78,9 +78,15 @@ def test_a_cell_neither_ends_nor_changes_the_others(in_tmp, monkeypatch):
     found = sorted((int(path.stem), json.loads(path.read_text())) for path in Path().glob("*.json"))
     assert len(found) == 3, "a process for each cell"
     expected = {"left behind": None, "given": None, "seed": False, "folder": str(in_tmp), "GPU in use": False}
-    expected |= {"threads": torch.get_num_threads(), "imported": True}
+    expected["threads"] = torch.get_num_threads()
     assert found[0][1] == expected
     assert found[1][1] == found[2][1] == {**expected, "given": "after the server has started"}
+
+
+@pytest.mark.parametrize("name", SERVER_IMPORTS)
+def test_the_server_finds_what_it_is_to_import(name):
+    """It would silently leave out a module that it does not find."""
+    importlib.import_module(name)
 
 
 @pytest.mark.parametrize(("platform", "method"), [("linux", "forkserver"), ("darwin", "spawn"), ("win32", "spawn")])
