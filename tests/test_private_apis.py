@@ -100,6 +100,21 @@ def test_loops_that_may_stop_early_have_the_private_names_we_use():
     assert of_lightning.can_stop_early(trainer)
 
 
+def test_means_that_are_added_to_are_those_that_lightning_logs():
+    def add(trainer):
+        module, values = trainer.lightning_module, {"x": torch.tensor(5.0), "new": torch.tensor(1.0)}
+        module._current_fx_name, before = "training_step", module._current_fx_name
+        found.append(of_lightning.add_to_means(module, values, 2))
+        module._current_fx_name = before
+
+    found = []
+    trainer = fit(Look(add), max_epochs=2)
+    # Three batches of 2 log 0, 1 and 2, and each time 5 is added with weight 2.
+    assert trainer.callback_metrics["x"] == pytest.approx((0 + 1 + 2 + 3 * 5) / 6)
+    assert found == [{"new": torch.tensor(1.0)}] * 6
+    assert of_lightning.add_to_means(Model(), {"x": torch.tensor(1.0)}, 1) == {"x": torch.tensor(1.0)}
+
+
 def test_the_step_of_what_is_logged(tmp_path):
     fit(
         Look(lambda trainer: of_lightning.shift_logged_step(trainer, 10), "on_train_start"),

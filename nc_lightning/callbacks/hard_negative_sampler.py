@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from nc_lightning.batch import StepFeatures, step_features
-from nc_lightning.callbacks.logged_values import forget_logged
+from nc_lightning.callbacks.logged_values import forget_logged, log_means
 from nc_lightning.checks import check_choice, check_count, check_fraction, check_number
 from nc_lightning.distributed.collectives import rank_and_world_size
 from nc_lightning.losses import ContrastiveLoss, FeatureQueue
@@ -225,7 +225,7 @@ class HardNegativeSampler(Callback):
             # Without usable anchors the value is NaN: a weight of 0, on the device, keeps it out of the epoch's mean.
             weight: Any = counts[i] > 0
             mean = totals[i] / counts[i].clamp(min=1)
-            module.log(f"negatives/{key}", mean, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
+            log_means(module, {f"negatives/{key}": mean}, weight)
 
     def _adapt(self, beta: float, reached: float) -> float:
         """Return the next beta, given that log fraction is about -beta^2 times the variance of the similarities."""

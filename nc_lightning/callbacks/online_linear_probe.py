@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nc_lightning import optim
 from nc_lightning.batch import UNLABELED, set_name, step_features
-from nc_lightning.callbacks.logged_values import forget_logged
+from nc_lightning.callbacks.logged_values import forget_logged, log_means
 from nc_lightning.callbacks.sources import find_num_classes
 from nc_lightning.checks import check_count, check_labels
 from nc_lightning.distributed.collectives import rank_and_world_size
@@ -107,16 +107,17 @@ class OnlineLinearProbe(Callback):
         z, labels = _whole_precision(features.z, features.labels)
         classifier, optimizer = self._make(z)
         with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):
-            optimizer.zero_grad()
+            gradients: list[Tensor] = []
             sums = z.new_zeros(3)
             for rows in row_blocks(max(1, len(z)), self._num_classes):  # a process without samples has gradients, too
                 logits = classifier(z[rows])
                 loss = nn.functional.cross_entropy(logits, labels[rows], reduction="sum", ignore_index=UNLABELED)
-                loss.backward()
+                of_rows = torch.autograd.grad(loss, (classifier.weight, classifier.bias))
+                gradients = [a + b for a, b in zip(gradients, of_rows, strict=True)] if gradients else [*of_rows]
                 sums += torch.stack([loss.detach(), *_counts(logits, labels[rows], loss.dtype)])
-        gradients = [parameter.grad for parameter in classifier.parameters() if parameter.grad is not None]
         _add_over_processes(sums, *gradients)
         divide_all(gradients, sums[2].clamp(min=1))
+        classifier.weight.grad, classifier.bias.grad = gradients
         optimizer.step()
         self._trained = sums if self._trained is None else self._trained.to(sums) + sums
 
@@ -192,8 +193,8 @@ class OnlineLinearProbe(Callback):
         return self.classifier, self._optimizer
 
     def _log(self, pl_module: LightningModule, values: dict[str, float]) -> None:
-        named = {f"probe/{key}": value for key, value in values.items()}
-        pl_module.log_dict(named, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+        named = {f"probe/{key}": torch.tensor(value, device=pl_module.device) for key, value in values.items()}
+        log_means(pl_module, named, weight=1)
 
 
 def _whole_precision(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,6 +94,7 @@ def nc_report() -> None:
 def nc_sweep() -> None:
     """Run ``nc-sweep``."""
     sweep_parser().parse_known_args()
+    sys.path.append(str(Path.cwd()))  # for classes of the user, as in nc-train
     import_module("nc_lightning.sweeps.command").main()
 
 

@@ -4,6 +4,7 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import AcceleratorRegistry
 from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment
@@ -32,6 +33,20 @@ def check_accelerator(accelerator: str, argument: str = "accelerator") -> None:
     there = ["auto", *(["gpu"] if {"cuda", "mps"} & set(there) else []), *there]
     if accelerator not in there:
         raise ValueError(f"{argument}: got {accelerator}, expected one that this machine has: {', '.join(there)}")
+
+
+def search_no_gpu_again() -> None:
+    """Let torch remember that this machine has no GPU.
+
+    Adam asks torch in every step whether there is one. Since Lightning sets this variable to 1, a torch built for CUDA
+    then searches the disk for the library of the driver, which takes longer than the rest of a small Adam step. Any
+    other value lets torch ask the CUDA runtime, which remembers the answer.
+
+    Example:
+        >>> search_no_gpu_again()
+    """
+    if torch.backends.cuda.is_built() and not torch.cuda.is_available():
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
 def check_same_device(trainer: Trainer) -> "Store | None":

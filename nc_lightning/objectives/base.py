@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from nc_lightning import __version__
 from nc_lightning.batch import concatenate_views, set_name
 from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import NonFiniteGuard
-from nc_lightning.callbacks.logged_values import forget_logged
+from nc_lightning.callbacks.logged_values import forget_logged, log_means
 from nc_lightning.callbacks.sources import unless_present
 from nc_lightning.checks import check_count
 from nc_lightning.distributed.collectives import all_gather_objects, rank_and_world_size
+from nc_lightning.distributed.devices import search_no_gpu_again
 from nc_lightning.distributed.global_batch import Sync
 from nc_lightning.encoders import ProjectionHead
 from nc_lightning.encoders.base import AnyEncoder, AnyProjector
@@ -136,6 +137,7 @@ class ContrastiveObjective(ReferencedModule):
     def on_fit_start(self) -> None:
         """Refuse monitors of values that are not logged; warn about settings that do not have the intended effect."""
         super().on_fit_start()
+        search_no_gpu_again()
         check_monitors(self.trainer, self)
         if self.class_names is not None and ignores_labels(self.loss.positives, self.loss.negatives):
             rank_zero_info("positives: by view, with all other samples as negatives; the loss does not use the labels")
@@ -160,8 +162,8 @@ class ContrastiveObjective(ReferencedModule):
         value = result.value.detach()
         finite = value * 0 == 0
         weight, value = finite * _weight(len(labels)), value.nan_to_num(0.0, 0.0, 0.0)
-        self._log_epoch(weight, {"loss/train": value}, prog_bar=True)
-        self._log_epoch(weight, self.references(value, result))
+        log_means(self, {"loss/train": value}, weight, prog_bar=True)
+        log_means(self, self.references(value, result), weight)
         views = {"instances": instances, "shares": result.shares}
         return {"loss": result.value, "z": z.detach(), "labels": labels, **views}
 
@@ -195,7 +197,7 @@ class ContrastiveObjective(ReferencedModule):
         result = self.loss.compute(z, labels, instances, sync=self._evaluation_sync)
         if result.num_pairs > 0:
             # Without pairs the loss is 0, which would look optimal.
-            self._log_epoch(_weight(len(labels)), {key: result.value}, prog_bar)
+            log_means(self, {key: result.value}, _weight(len(labels)), prog_bar)
         return {"z": z, "labels": labels}
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
@@ -231,10 +233,6 @@ class ContrastiveObjective(ReferencedModule):
             "the loss is computed on each process separately; use equal numbers for the loss of the global batches"
         )
         return "local"
-
-    def _log_epoch(self, weight: Any, values: dict[str, Tensor], prog_bar: bool = False) -> None:
-        options = {"prog_bar": prog_bar, "batch_size": weight, "sync_dist": True, "add_dataloader_idx": False}
-        self.log_dict(values, on_step=False, on_epoch=True, **options)
 
 
 def _weight(batch_size: int) -> int:

@@ -22,7 +22,7 @@ def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
     torch._foreach_copy_(targets, sources)
 
 
-def divide_all(tensors: list[Tensor], divisor: Tensor) -> None:
+def divide_all(tensors: tuple[Tensor, ...] | list[Tensor], divisor: Tensor) -> None:
     """Divide all tensors by one scalar tensor with one kernel: ``_foreach_div_`` (2.14.1)."""
     torch._foreach_div_(tensors, divisor)
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -13,12 +14,16 @@ import torch
 
 from nc_lightning.sweeps.cell import CellFolder, run_cell
 
+SERVER_IMPORTS = ["nc_lightning.sweeps.cell", "sklearn.datasets", "matplotlib.backends.backend_pdf"]
+"""Modules that the cells share; most trainings need the last two late, for the digits and for figures."""
+
 
 def run_locally(folders: Sequence[CellFolder], jobs: int, ended: Callable[[CellFolder, int], None]) -> int:
     """Run cells until all have ended.
 
-    Where possible, processes are forked from a server that has imported the package, so that a cell costs only its
-    training. Each gets its share of the CPU cores and the GPUs. On Ctrl-C or SIGTERM no further cell starts, and
+    On Linux, processes are forked from a server that has only imported modules, so that a cell costs its training and
+    no start; elsewhere, forks are not available or not safe, and each process starts by itself. Each gets this
+    process's environment, and its share of the CPU cores and the GPUs. On Ctrl-C or SIGTERM no further cell starts, and
     running cells stop after their step with a checkpoint; a second Ctrl-C stops them at once.
 
     Args:
@@ -29,10 +34,10 @@ def run_locally(folders: Sequence[CellFolder], jobs: int, ended: Callable[[CellF
     Returns:
         0, or the number of the signal that stopped the sweep.
     """
-    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
+    can_fork = sys.platform == "linux"
     context: Any = multiprocessing.get_context("forkserver" if can_fork else "spawn")
     if can_fork:
-        context.set_forkserver_preload(["nc_lightning.sweeps.cell"])
+        context.set_forkserver_preload(SERVER_IMPORTS)
     threads = max(1, torch.get_num_threads() // jobs)
     gpus = visible_gpus()
     waiting, running = list(reversed(folders)), dict[int, tuple[BaseProcess, CellFolder]]()
@@ -51,7 +56,7 @@ def run_locally(folders: Sequence[CellFolder], jobs: int, ended: Callable[[CellF
             for slot in free if not stopped_by else ():
                 if waiting:
                     folder = waiting.pop()
-                    environment = {"OMP_NUM_THREADS": str(threads), **share_of_gpus(gpus, jobs, slot)}
+                    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **share_of_gpus(gpus, jobs, slot)}
                     process = context.Process(target=_in_a_process, args=(folder, threads, environment))
                     process.start()
                     running[slot] = process, folder
@@ -92,6 +97,7 @@ def share_of_gpus(gpus: Sequence[str], jobs: int, slot: int) -> dict[str, str]:
 def _in_a_process(folder: CellFolder, threads: int, environment: dict[str, str]) -> None:
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C in the terminal reaches only the sweep, which passes it on
+    os.environ.clear()  # that of the server, which may have started before a variable was set
     os.environ.update(environment)
     torch.set_num_threads(threads)
     raise SystemExit(run_cell(folder))

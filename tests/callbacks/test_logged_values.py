@@ -5,7 +5,7 @@ from collections import defaultdict
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from nc_lightning import HSCL, HUCL
@@ -16,6 +16,7 @@ from nc_lightning.callbacks import (
     OnlineLinearProbe,
     TensorBoardDashboard,
 )
+from nc_lightning.callbacks.logged_values import log_means
 from nc_lightning.data import LatentClassDataModule
 from nc_lightning.encoders import MLP
 
@@ -120,3 +121,64 @@ def test_skipped_steps_of_an_earlier_fit_are_not_logged(tmp_path):
     trainer.fit_loop.max_epochs = 4
     trainer.fit(HSCL(encoder=MLP((32,), [8]), num_classes=4), LatentClassDataModule(num_classes=4))
     assert "loss/skipped_steps" not in trainer.callback_metrics
+
+
+class LogBothWays(Callback):
+    """Logs equal values by `log_means` and by Lightning, with random weights, one key only in some epochs."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        values = {"always": torch.randn((), dtype=torch.float64).to(torch.float32), "loss": outputs["loss"]}
+        if trainer.current_epoch != 1 and batch_idx != 1:
+            values["sometimes"] = torch.randn(())
+        weight = torch.tensor(batch_idx % 3 != 0) * 7 if batch_idx < 4 else 5
+        log_means(pl_module, {f"ours/{key}": value for key, value in values.items()}, weight, prog_bar=True)
+        for key, value in values.items():
+            pl_module.log(
+                f"its/{key}", value, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True, prog_bar=True
+            )
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        value = torch.randn(())
+        log_means(pl_module, {"ours/val": value}, 3)
+        pl_module.log("its/val", value, batch_size=3, sync_dist=True)
+
+
+class Values(CSVLogger):
+    """Records every logged value with its step."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.found = []
+
+    def log_metrics(self, metrics, step=None):
+        self.found += [(step, key, value) for key, value in metrics.items() if "/" in key]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"val_check_interval": 2}, {"accumulate_grad_batches": 2}])
+def test_means_are_logged_as_by_lightning(tmp_path, options):
+    logger = Values(tmp_path)
+    trainer = Trainer(
+        max_epochs=3, callbacks=LogBothWays(), logger=logger, log_every_n_steps=1, limit_train_batches=7,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, **options,
+    )  # fmt: skip
+    trainer.fit(HSCL(encoder=MLP((32,), [8]), num_classes=4), LatentClassDataModule(num_classes=4, batch_size=16))
+    found = [(step, key, value) for step, key, value in logger.found if key.startswith(("ours/", "its/"))]
+    assert len([step for step, key, _ in found if key == "ours/always"]) == 3
+    assert len([step for step, key, _ in found if key == "ours/sometimes"]) == 2
+    for name in ("always", "loss", "sometimes", "val"):
+        ours, its = ([(step, v) for step, key, v in found if key == f"{of}/{name}"] for of in ("ours", "its"))
+        assert ours == its, "equal to the last digit, at the same steps"
+        for metrics in (trainer.callback_metrics, trainer.logged_metrics):
+            assert torch.equal(metrics[f"ours/{name}"], metrics[f"its/{name}"])
+    assert trainer.progress_bar_metrics["ours/loss"] == trainer.progress_bar_metrics["its/loss"]
+
+
+def test_values_are_described_to_lightning_only_once_in_a_fit(tmp_path, monkeypatch):
+    described, log = [], LightningModule.log
+    monkeypatch.setattr(
+        LightningModule, "log", lambda self, name, *a, **kw: described.append(name) or log(self, name, *a, **kw)
+    )
+    fit(tmp_path, HSCL, HardNegativeSampler())
+    keys = ("loss/train", "loss/bound", "loss/val", "negatives/hardness", "probe/train_loss", "probe/val_accuracy")
+    assert [described.count(key) for key in keys] == [1] * 6

@@ -1,5 +1,6 @@
 """Missing devices, and checkpoints from other devices."""
 
+import os
 import re
 import sys
 from unittest import mock
@@ -7,13 +8,14 @@ from unittest import mock
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 
 from nc_lightning import HSCL
 from nc_lightning.callbacks import OnlineLinearProbe, RandomStates
 from nc_lightning.cli import main
 from nc_lightning.cli.command_error import exit_on_error
 from nc_lightning.data import LatentClassDataModule
-from nc_lightning.distributed.devices import check_accelerator
+from nc_lightning.distributed.devices import check_accelerator, search_no_gpu_again
 from nc_lightning.encoders import MLP
 from nc_lightning.io.checkpoints import AtomicCheckpointIO, check_checkpoint
 
@@ -29,6 +31,28 @@ def _empty_folder(in_tmp, monkeypatch):
 def have_gpus(monkeypatch, count):
     for module in ("lightning.fabric.accelerators.cuda", "lightning.pytorch.accelerators.cuda"):
         monkeypatch.setattr(f"{module}.num_cuda_devices", lambda: count)
+
+
+@pytest.mark.parametrize(
+    ("built", "available", "expected"), [(True, False, "0"), (True, True, "1"), (False, False, "1")]
+)
+def test_torch_does_not_search_for_a_missing_driver_in_each_step(monkeypatch, built, available, expected):
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning does
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    search_no_gpu_again()
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == expected
+
+
+def test_a_fit_searches_for_a_driver_only_before_its_steps(monkeypatch):
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    searches, steps = [], []
+    monkeypatch.setattr(torch.cuda, "_device_count_nvml", lambda: searches.append(len(steps)) or 0)
+    look = LambdaCallback(on_train_batch_end=lambda *_: steps.append(torch.cuda.is_available()))
+    trainer = Trainer(max_epochs=1, callbacks=[look, OnlineLinearProbe()], **QUIET)
+    trainer.fit(HSCL(encoder=MLP((32,)), num_classes=10), LatentClassDataModule())
+    assert len(steps) > 1
+    assert searches == [] or max(searches) == 0 or torch.cuda.is_available()
 
 
 @pytest.mark.parametrize("accelerator", ["cuda", "gpu", "mps", "tpu", "abacus"])

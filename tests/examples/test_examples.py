@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,8 +41,9 @@ def test_three_lines_of_the_classifier_are_new(repository):
 QUICK = {
     "loss": ("--rounds 1 --sizes 64", "paper / ours"),
     "loss_memory": ("--sizes 64", "ours"),
-    "training": ("--rounds 1 --steps 2 --config hscl.yaml", "paper / ours"),
+    "training": ("--rounds 1 --steps 2 --config hscl.yaml", "s a step"),
     "input": ("--rounds 1 --images 1024", "ours is"),
+    "sweep": ("--rounds 1 --trainings tiny --cells 1", "nc-sweep / nc-train"),
     "dashboard": ("--rounds 1 --epochs 1 --classes 10", "training with dashboard / without"),
     "metrics": ("--rounds 1 --samples 2000 --feature_dim 16", "two-pass / ours"),
     "evaluate": ("--rounds 1 --bank 2000 --queries 300 --feature_dim 16", "fastest other / ours"),
@@ -82,3 +84,28 @@ def test_the_benchmark_compares_equal_things():
     z, labels = torch.randn(60, 8), torch.arange(6).repeat(10)
     ours = HSCLLoss(5.0, include_self=True)(z, labels).item()
     assert paper_loop(z, labels, 5.0).item() == pytest.approx(ours, abs=5e-3)
+
+
+def test_a_part_of_a_step_does_not_include_those_that_it_calls(monkeypatch):
+    from benchmarks import parts
+
+    now = [0.0]
+    monkeypatch.setattr(parts.time, "process_time", lambda: now[0])
+    clock, of_training = parts.Clock(), SimpleNamespace(loss=lambda: now.__setitem__(0, now[0] + 4))
+    loss = of_training.loss
+    clock.time_calls(of_training, "loss", "loss")
+    with clock.profile("run_training_batch"), clock.profile("[Strategy]Any.optimizer_step"):
+        now[0] += 1
+        with clock.profile("[Strategy]Any.training_step"):
+            of_training.loss()
+            now[0] += 2
+        with clock.profile("[Callback]NonFiniteGuard{'mode': 'any.thing'}.on_after_backward"):
+            now[0] += 8
+        with clock.profile("[LightningModule]HSCL.optimizer_zero_grad"):
+            now[0] += 16
+    now[0] += 32
+    clock.stop(clock.start("run_training_batch"))
+    step = "training step without encoder, loss and logging"
+    assert clock.seconds == {"optimizer": 17, step: 2, "loss": 4, "NonFiniteGuard": 8, parts.REST: 32}
+    clock.restore()
+    assert of_training.loss is loss

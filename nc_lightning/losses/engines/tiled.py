@@ -148,7 +148,10 @@ def _square(
     pull = infonce.pull_(margin)
     push = torch.zeros_like(sums[0]).index_add_(0, anchor, pull)
     pushes = infonce.pushes(push, sums)
-    matrix = _weigh(tiles[: len(pushes)], pushes[:, :, None].add(_mirror(pushes, len(everyone))[:, None]))
+    # Terms without a gradient have been summed, and leave their place.
+    weights = tiles[len(pushes) :] if len(tiles) > len(pushes) else torch.empty_like(tiles)
+    torch.add(pushes[:, :, None], _mirror(pushes, len(everyone))[:, None], out=weights)
+    matrix = _weigh(tiles[: len(pushes)], weights)
     matrix.view(-1).index_add_(0, at, pull, alpha=-1)
     matrix.view(-1).index_add_(0, anchor.add(other, alpha=len(everyone)), pull, alpha=-1)
     return loss, matrix @ everyone

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL, HUCL, SCL, UCL
 from nc_lightning.callbacks import HardNegativeSampler, NonFiniteGuard, OnlineLinearProbe
-from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import ends
+from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import ends, totals
 from nc_lightning.cli import main
 from nc_lightning.cli.command_error import exit_on_error
 from nc_lightning.data import ArrayDataModule, LatentClassDataModule
@@ -287,6 +287,38 @@ def test_extremes_are_finite_exactly_if_all_values_are():
         # Squares would overflow, so none is computed.
         (large,) = ends([torch.full((4,), torch.finfo(dtype).max, dtype=dtype)])
         assert all(torch.isfinite(end) for end in large)
+
+
+def test_totals_are_finite_only_if_all_values_are():
+    for bad in (math.nan, math.inf, -math.inf):
+        for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+            values = torch.randn(300).to(dtype)
+            assert all(torch.isfinite(total) for (total,) in totals([values]))
+            values[17] = bad
+            assert [bool(torch.isfinite(total)) for (total,) in totals([torch.ones(3), values])] == [True, False]
+
+
+class Steep(LightningModule):
+    """Has finite gradients, whose sum overflows."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(8))
+
+    def training_step(self, batch, batch_idx):
+        return (self.weight * 2e38).sum()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-38)
+
+
+def test_large_finite_gradients_are_not_reported(tmp_path):
+    guard = NonFiniteGuard("skip")
+    module = Steep()
+    trainer = Trainer(max_steps=1, callbacks=guard, default_root_dir=tmp_path, enable_checkpointing=False, **QUIET)
+    trainer.fit(module, DataLoader(torch.zeros(12, 1), batch_size=4))
+    assert guard.skipped_steps == 0
+    assert module.weight.tolist() == pytest.approx([-2.0] * 8)
 
 
 def test_bad_arguments_are_refused():
