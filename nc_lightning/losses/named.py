@@ -151,7 +151,7 @@ class HCLLoss(_ViewLoss):
         \tau^+ e^{s_{ij} / \tau}}{1 - \tau^+},\, e^{-1 / \tau}\Bigr), \quad w_n \propto e^{\beta s_{in} / \tau}
 
     over the k views n of other samples. The paper's beta is that of `ContrastiveLoss` times the temperature, so the
-    attribute ``beta`` is ``beta / temperature``. With ``tau_plus=0`` the memory is O(N d), else O(N^2).
+    attribute ``beta`` is ``beta / temperature``. The memory is O(N d).
 
     Args:
         beta: Concentration >= 0 of the weights, in the convention of the paper.
