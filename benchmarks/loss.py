@@ -2,6 +2,7 @@
 
     pip install pytorch-metric-learning lightly
     python -m benchmarks.loss [--sizes 512 4096 16384] [--feature_dim 128] [--num_classes 100] [--rounds 7]
+    python -m benchmarks.loss --competitors 2
     python -m benchmarks.loss --device cuda --precision tf32 --sizes 512 1024 2048 4096 8192 16384 65536
 
 All are timed in alternation and reported as multiples of the floor of the same round, with the median over rounds,
@@ -18,6 +19,9 @@ Below each row is the work of our loss on the device: kernels, bytes moved, oper
 possible time (the roofline, from a copy and a product measured here), memory beyond the features, and the number of
 host waits; more than one wait is an error.
 
+With --competitors, as many other processes compute products with one thread each at the same time, as on a busy
+machine.
+
 For pairs of views without hardness all losses compute the same value, and this is checked first. A loss is left out if
 it would take too long or too much memory, or is not installed.
 """
@@ -25,7 +29,11 @@ it would take too long or too much memory, or is not installed.
 import argparse
 import importlib.util
 import statistics
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -161,6 +169,20 @@ def work_of(call: Callable[[], None], device: torch.device, limits: Roofline, to
     return f"{row}; {'unknown' if extra is None else f'{extra / 2**20:.0f} MiB'}; waits {waited}"
 
 
+@contextmanager
+def competing(processes: int) -> Iterator[None]:
+    """Let other processes compute products, with one thread each."""
+    code = "import torch; torch.set_num_threads(1); x = torch.ones(512, 512) / 512\nwhile True: x = x @ x"
+    others = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(processes)]
+    time.sleep(10 * bool(others))  # until all have started
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
 def _ratio(rounds: list[dict[str, float]], others: list[str]) -> str:
     return results.spread([min(r[name] for name in others) / r["ours"] for r in rounds], digits=1)
 
@@ -173,6 +195,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 2048, 4096])
     parser.add_argument("--feature_dim", type=int, default=128)
     parser.add_argument("--num_classes", type=int, default=100)
+    parser.add_argument("--competitors", type=int, default=0, help="processes that compute something else")
     of_device.add_arguments(parser)
     results.add_argument(parser)
     arguments = parser.parse_args()
@@ -193,7 +216,8 @@ def main() -> None:
         z, labels = z.to(device, dtype), labels.to(device)
         calls = {name: forward_backward(loss, z, labels) for name, loss in contenders(n).items()}
         calls = {"floor": lambda z=z: floor(z), **calls}  # type: ignore[misc]
-        rounds = [{name: seconds(call, device) for name, call in calls.items()} for _ in range(arguments.rounds + 1)]
+        with competing(arguments.competitors):
+            rounds = [{name: seconds(call, device) for name, call in calls.items()} for _ in range(arguments.rounds + 1)]
         rounds = rounds[1:]
         row = [f"{n:>6} {statistics.median(r['floor'] for r in rounds) * 1e3:>9.2f}  "]
         cells = empty_row(n) | dict.fromkeys(("fastest / ours", "paper / ours"))

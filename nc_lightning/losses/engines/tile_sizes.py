@@ -35,7 +35,7 @@ class TileSizes(NamedTuple):
 
 
 # Chosen by timing: tiles and blocks stay in the cache.
-CPU = TileSizes(square=2**20, rows=256, columns=2048, cache=2**22, row_block=2**19, positive_rows=64, positives=2**24)
+CPU = TileSizes(square=2**20, rows=512, columns=2048, cache=2**22, row_block=2**19, positive_rows=128, positives=2**24)
 
 
 def tile_sizes(z: Tensor) -> TileSizes:
@@ -43,7 +43,7 @@ def tile_sizes(z: Tensor) -> TileSizes:
 
     Example:
         >>> tile_sizes(torch.zeros(4, 2)).rows
-        256
+        512
     """
     if z.device.type == "cpu":
         return CPU
