@@ -2,11 +2,11 @@
 
     python -m benchmarks.scale [--rounds 3] [--divide 1]
 
-Each part runs at a few sizes, in a process of its own with one thread: CPU seconds are the median over rounds, memory is
-the peak of the first call beyond what was resident before. A model of the part, in powers of the sizes N, C and d, is
-fitted to the relative errors, and compared with a larger size that was not fitted. m is the smaller of C and d, B the
-numbers in a block of pairs of classes. With ``--json FILE``, constants and
-traffic are written to files next to it. What processes receive is counted by `benchmarks.counted_processes`.
+Each part runs at a few sizes, in a process of its own with one thread: CPU seconds are the median over rounds, memory
+is the peak of the first call beyond what was resident before. A model of the part, in powers of the sizes N, C and d,
+is fitted to the relative errors, and compared with a larger size that was not fitted; m is the smaller of C and d, and
+B the numbers in a block of pairs of classes. With ``--json FILE``, constants and traffic are written to files next to it.
+What processes receive is counted by `benchmarks.counted_processes`.
 """
 
 import argparse
@@ -188,7 +188,8 @@ def measure(name: str, sizes: Sizes, rounds: int) -> tuple[float, float]:
     run = part.make(sizes)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the resident memory
     before = resident("VmRSS")
-    times = []
+    times: list[float] = []
+    peak = before
     for _ in range(rounds):
         start = time.process_time()
         run()
@@ -231,7 +232,12 @@ def traffic_of(world_size: int, samples: int) -> dict[str, float]:
     row["loss, a step"] += 4 * (samples - n) * (d - small) / 2**20
     stats = ClassStatistics(c, d)
     counts = [torch.zeros(c) for _ in range(6)]
-    count("monitor, a set", lambda: (_of_all_processes(stats, torch.device("cpu")), _add_up(*counts)))
+
+    def of_monitor() -> None:
+        _of_all_processes(stats, torch.device("cpu"))
+        _add_up(*counts)
+
+    count("monitor, a set", of_monitor)
     reader = KNNReader(("z",), 20, 0.07, print)
     for name in ("train", "val"):
         reader.update(name, {"z": torch.randn(64, d)}, torch.arange(64) % 8)
