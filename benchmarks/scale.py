@@ -3,13 +3,15 @@
     python -m benchmarks.scale [--rounds 3] [--divide 1]
 
 Each part runs at a few sizes, in a process of its own with one thread: CPU seconds are the median over rounds, memory
-is the peak of the first call beyond what was resident before. A model of the part, in powers of the sizes N, C and d,
-is fitted to the relative errors, and compared with a larger size that was not fitted; m is the smaller of C and d, and
-B the numbers in a block of pairs of classes. With ``--json FILE``, constants and traffic are written to files next to it.
-What processes receive is counted by `benchmarks.counted_processes`.
+is the peak of a call beyond what was resident before, with an allocator that returns what is freed. A model of the
+part, in powers of the sizes N, C and d, is fitted to the relative errors, and compared with a larger size that was
+not fitted; m is the smaller of C and d, and B the numbers in a block of pairs of classes. With ``--json FILE``,
+constants and traffic are written to files next to it. What processes receive is counted by
+`benchmarks.counted_processes`.
 """
 
 import argparse
+import ctypes
 import multiprocessing
 import statistics
 import time
@@ -32,6 +34,8 @@ from nc_lightning.geometry import CenterDistances, ClassStatistics, class_mean_s
 from nc_lightning.geometry.blocks import NUMBERS_AT_ONCE
 from nc_lightning.losses import HSCLLoss
 
+M_MMAP_THRESHOLD = -3
+"""Number of an option of glibc: the size from which memory is returned once it is freed."""
 BATCH = 1024
 """Samples in a batch of a measurement."""
 SHAPES = [(c, d) for c in (1000, 21841) for d in (999, 2048)]
@@ -146,7 +150,7 @@ def of(*sizes: tuple[int, int, int]) -> list[Sizes]:
 PAIRS = of((2048, 512, 128), (2048, 512, 512), (4096, 1024, 128), (4096, 1024, 512), (8192, 2048, 256))
 PARTS = {
     "loss": Part(loss, "N N d + N N", "N d + N + 1", PAIRS),
-    "hardness": Part(hardness, "N N d + N N", "N N + 1", PAIRS),
+    "hardness": Part(hardness, "N N d + N N", "N + 1", PAIRS),
     "batches": Part(
         batches,
         "N + C",
@@ -186,16 +190,18 @@ def measure(name: str, sizes: Sizes, rounds: int) -> tuple[float, float]:
     part = PARTS[name]
     part.make(Sizes(64, 4, 4))()  # what it always needs
     run = part.make(sizes)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the resident memory
-    before = resident("VmRSS")
-    times: list[float] = []
-    peak = before
+    times = []
     for _ in range(rounds):
         start = time.process_time()
         run()
         times.append(time.process_time() - start)
-        peak = resident("VmHWM") if len(times) == 1 else peak
-    return statistics.median(times), (peak - before) * 2**20
+    c = ctypes.CDLL(None)
+    c.mallopt(M_MMAP_THRESHOLD, 2**16)
+    c.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the resident memory
+    before = resident("VmRSS")
+    run()
+    return statistics.median(times), (resident("VmHWM") - before) * 2**20
 
 
 def fit(part: Part, model: str, measured: list[float]) -> tuple[np.ndarray[Any, Any], float]:
