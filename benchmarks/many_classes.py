@@ -9,6 +9,7 @@ statistics are a part of the measurement of both sets.
 """
 
 import argparse
+import itertools
 import os
 import tempfile
 import time
@@ -58,7 +59,8 @@ def predictions(classes: int, feature_dim: int, samples: int, base: float) -> di
         "measurement of both sets": data + probe + kept + 2 * held + 62 * c * d + 4 * 8 * 2**22,
         "figures and report": data + probe + 2 * held + 62 * c * d + 4 * 8 * 2**22,
     }
-    return {part: base + extra / 2**20 for part, extra in peaks.items()}
+    so_far = itertools.accumulate(peaks.values(), max)
+    return {part: base + extra / 2**20 for part, extra in zip(peaks, so_far, strict=True)}
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ QUICK = {
     "input": ("--rounds 1 --images 1024", "ours is"),
     "dashboard": ("--rounds 1 --epochs 1 --classes 10", "training with dashboard / without"),
     "metrics": ("--rounds 1 --samples 2000 --feature_dim 16", "two-pass / ours"),
-    "scale": ("--rounds 1 --divide 32", "k-NN, 64 queries"),
+    "scale": ("--rounds 1 --divide 32", "k-NN, k = 20"),
     "many_classes": ("--classes 30 --feature_dim 8", "all of it"),
     "evaluate": ("--rounds 1 --bank 2000 --queries 300 --feature_dim 16", "fastest other / ours"),
 }
