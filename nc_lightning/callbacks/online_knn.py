@@ -153,7 +153,8 @@ class KNNReader:
 
     def _correct(self, queries: Tensor, labels: Tensor, bank: Tensor, bank_labels: Tensor) -> int:
         """Return the number of correct predictions for a block of queries of all processes."""
-        everyone = all_gather_objects((queries.cpu(), labels.cpu()))
+        # Clones: a view is sent with all of its storage.
+        everyone = all_gather_objects((queries.clone().cpu(), labels.clone().cpu()))
         asked, truth = (torch.cat(parts).to(bank.device) for parts in zip(*everyone, strict=True))
         near, indices = torch.zeros(len(asked), 0), torch.zeros(len(asked), 0, dtype=torch.int64)
         if len(bank) > 0:

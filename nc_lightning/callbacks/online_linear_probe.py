@@ -148,8 +148,9 @@ class OnlineLinearProbe(Callback):
             return
         z, labels = _whole_precision(features.z, features.labels)
         with torch.autocast(z.device.type, enabled=False):
-            classifier, blocks = self._make(z)[0], row_blocks(len(z), self._num_classes)
-            counts = sum(_counts(classifier(z[rows]), labels[rows], torch.long) for rows in blocks)
+            classifier, blocks = self._make(z)[0], row_blocks(max(1, len(z)), self._num_classes)
+            of_blocks = [_counts(classifier(z[rows]), labels[rows], torch.long) for rows in blocks]
+        counts = torch.stack(of_blocks).sum(0)
         before = self._evaluated.get(dataloader_idx)
         self._evaluated[dataloader_idx] = counts if before is None else before + counts
 

@@ -122,7 +122,9 @@ def few_shot_accuracy(
     correct = []
     for some in row_blocks(draws, len(present) * z.shape[1]):
         index = chosen[some].to(z.device)
-        means = sum(z[index[:, :, shot]] - origin for shot in range(shots)) / shots
+        means = torch.zeros_like(z[index[:, :, 0]])
+        for shot in range(shots):  # not at once: those of all shots are as large as the bank
+            means += (z[index[:, :, shot]] - origin) / shots
         correct.append(_count_correct(queries, targets, origin, means, candidates))
     accuracies = torch.cat(correct) / len(queries)
     return FewShot(accuracies.mean().item(), 1.96 * accuracies.std().item() / draws**0.5)

@@ -163,7 +163,7 @@ class ClassStatistics:
 
     @torch.no_grad()
     def of_all(self, add: Callable[[Tensor], Tensor]) -> "ClassStatistics":
-        """Return the statistics of the streams of several processes, each of which must call this.
+        """Return the statistics of the streams of several processes; all must call this.
 
         Sums take the memory of one state for any number of processes; `merge` would need the states of all.
 

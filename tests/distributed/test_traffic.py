@@ -72,6 +72,15 @@ def test_nearest_neighbors_of_a_block_do_not_grow_with_the_square(monkeypatch, w
     assert max(largest, default=0) <= max(512, world_size**2) * 4 * 16 + 2000 * world_size
 
 
+def test_queries_are_received_once():
+    reader = KNNReader(("z",), k=4, temperature=0.1, warn=lambda _: None)
+    reader.update("train", {"z": torch.randn(9, 500)}, torch.arange(9))
+    reader.update("val", {"z": torch.randn(200, 500)}, torch.arange(200) % 9)
+    with counted(64) as traffic:  # one query of each process at a time
+        reader.compute()
+    assert traffic.total <= 1.5 * 64 * 200 * (4 * 500 + 64 * 4 * 12)
+
+
 def test_processes_without_samples_take_part(gloo):
     for counts, scatter in on_processes(2, _measured):
         whole = statistics()

@@ -46,6 +46,8 @@ QUICK = {
     "sweep": ("--rounds 1 --trainings tiny --cells 1", "nc-sweep / nc-train"),
     "dashboard": ("--rounds 1 --epochs 1 --classes 10", "training with dashboard / without"),
     "metrics": ("--rounds 1 --samples 2000 --feature_dim 16", "two-pass / ours"),
+    "scale": ("--rounds 1 --divide 32", "k-NN, k = 20"),
+    "many_classes": ("--classes 30 --feature_dim 8", "all of it"),
     "evaluate": ("--rounds 1 --bank 2000 --queries 300 --feature_dim 16", "fastest other / ours"),
 }
 """Options that make a benchmark short, and what its output has."""

@@ -207,13 +207,15 @@ def _statistics(
 
 
 def _of_all_processes(stats: ClassStatistics | None, device: torch.device) -> ClassStatistics | None:
-    shapes = {tuple(shape) for shape in all_gather_objects(() if stats is None else stats.means.shape) if shape}
+    shape = None if stats is None else (stats.num_classes, stats.feature_dim)
+    shapes = {each for each in all_gather_objects(shape) if each is not None}
     if rank_and_world_size()[1] == 1 or not shapes:
         return stats
     if len(shapes) > 1:
         got = " and ".join(map(str, sorted(shapes)))
         raise ValueError(f"z: got statistics of (num_classes, feature_dim) = {got} on the processes, expected one")
-    own = ClassStatistics(*shapes.pop()) if stats is None else stats
+    num_classes, feature_dim = shapes.pop()
+    own = ClassStatistics(num_classes, feature_dim) if stats is None else stats
     return own.to(device).of_all(add_over_processes)
 
 
