@@ -217,7 +217,9 @@ def main() -> None:
         calls = {name: forward_backward(loss, z, labels) for name, loss in contenders(n).items()}
         calls = {"floor": lambda z=z: floor(z), **calls}  # type: ignore[misc]
         with competing(arguments.competitors):
-            rounds = [{name: seconds(call, device) for name, call in calls.items()} for _ in range(arguments.rounds + 1)]
+            rounds = [
+                {name: seconds(call, device) for name, call in calls.items()} for _ in range(arguments.rounds + 1)
+            ]
         rounds = rounds[1:]
         row = [f"{n:>6} {statistics.median(r['floor'] for r in rounds) * 1e3:>9.2f}  "]
         cells = empty_row(n) | dict.fromkeys(("fastest / ours", "paper / ours"))

@@ -11,7 +11,7 @@ from nc_lightning.distributed.global_batch import Shares
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, Tile
 from nc_lightning.losses.engines.tile_sizes import TileSizes
 
-TILES_PER_PROCESS = 16
+TILES_PER_PROCESS = 8
 """Least number of tiles of a process, so that the work of processes differs by few percent."""
 
 LEAST_ROWS = 64

@@ -76,6 +76,10 @@ class SortedBatch(NamedTuple):
         """Whether positives are only a part of their class."""
         return self.group is not self.label
 
+    def unsorted(self, rows: Tensor) -> Tensor:
+        """Return the rows (N, d) of the sorted samples in the original order."""
+        return torch.empty_like(rows).index_copy_(0, self.order, rows)
+
     def class_sizes(self) -> tuple[int, ...]:
         """Return the sorted numbers of samples that are each other's positives, one for each such group."""
         sizes = self.windows.end - self.windows.first

@@ -70,20 +70,21 @@ def tiled_loss(
     """
 
     def compute(z: Tensor, with_gradient: bool, with_temperature: bool) -> Result:
-        mine, of_temperature = z.clone(), None
+        # Each process normalizes its own rows; a single one those of the sorted batch, which saves a copy.
+        mine, of_temperature = z[batch.order] if shares is None else z.clone(), None
         divisors = normalize_rows_(mine, normalization)
         with_gradient = with_gradient or (shares is not None and shares.learns)  # all processes must do the same
-        z = (mine if shares is None else shares.gather(mine))[batch.order]
+        z = mine if shares is None else shares.gather(mine)[batch.order]
         everyone = z if past is None or batch.past_order is None else torch.cat([z, past[batch.past_order]])
         division = Division.among(shares)
         engine = _engine(z, everyone, batch, infonce, normalization, division)
         loss, gradient = engine(z, everyone, batch, infonce, with_gradient, division)
         if gradient is not None:
-            gradient = torch.empty_like(gradient).index_copy_(0, batch.order, gradient)
-            gradient = gradient if shares is None else shares.sum_of_own(gradient)
+            gradient = gradient if shares is None else shares.sum_of_own(batch.unsorted(gradient))
             gradient *= division.world_size / (batch.num_pairs * infonce.temperature)
             of_temperature = gradient_of_temperature(gradient, mine, infonce.temperature) if with_temperature else None
             pull_back_rows_(gradient, mine, divisors, normalization)
+            gradient = batch.unsorted(gradient) if shares is None else gradient
         loss = loss / batch.num_pairs
         loss = loss if infonce.log_alpha == 0 else loss + infonce.log_alpha
         return loss, gradient, of_temperature
@@ -170,7 +171,8 @@ def _triangle(
     sizes, n, gradient = tile_sizes(z), len(z), torch.zeros_like(z) if with_gradient else None
     tiles_of_process = division.tiles(batch, sizes)
     elements = [elements_of(tile) for tile in tiles_of_process]
-    tile = 2 * max(elements, default=0)
+    of_weights = infonce.kinds_pushed * max(elements, default=0)
+    tile = max(infonce.kinds_summed * max(elements, default=0), 2 * of_weights)
     room = 0 if gradient is None else min(sizes.cache, infonce.kinds_pushed * sum(elements))
     memory, offset = z.new_empty(room + tile), 0
     cache: dict[tuple[int, int], Tensor] = {}
@@ -198,7 +200,7 @@ def _triangle(
         return loss, None
 
     pushes = infonce.pushes(push, sums)
-    mirror, buffer = _mirror(pushes, len(everyone)), z.new_empty(tile)
+    mirror, buffer = _mirror(pushes, len(everyone)), memory[len(memory) - of_weights :]
     for rows, columns in tiles_of_process:
         at = rows.start, columns.start
         tiles = cache[at] if at in cache else terms(rows, columns, infonce.kinds_pushed)
