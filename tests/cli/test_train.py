@@ -42,9 +42,16 @@ def run():
 ON_SMALL_IMAGES = ["--data=nc_lightning.data.ArrayDataModule", "--data.path=small.npz", "--data.batch_size=200"]
 
 
-OF_IMAGES = ["cifar100", "paper/official", "paper/cifar10", "paper/tiny_imagenet", "paper/fast_gpu"]
-BEFORE = {"paper/fast_gpu": ["--config", "cifar100.yaml"]}  # only data modules of images have a cache
-ALSO = {"paper/fast_gpu": ["--model.compile=false"]}  # compiling needs a compiler, and minutes
+OF_IMAGES = ["cifar100", "paper/official", "paper/cifar10", "paper/tiny_imagenet", "paper/fast_gpu", "paper/natural"]
+OF_IMAGES += ["paper/natural_cifar100"]
+BEFORE = {
+    "paper/fast_gpu": ["--config", "cifar100.yaml"],  # only data modules of images have a cache
+    "paper/natural_cifar100": ["--config", "paper/natural.yaml"],
+}
+ALSO = {
+    "paper/fast_gpu": ["--model.compile=false"],  # compiling needs a compiler, and minutes
+    "paper/natural": ["--data.batch_size=20"],  # ten of the hundred classes
+}
 
 
 def complete(config):
