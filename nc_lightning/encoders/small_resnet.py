@@ -20,8 +20,8 @@ class SmallResNet(_LayeredEncoder):
     Args:
         input_shape: Shape of one image, (channels, height, width).
         widths: Channels of the blocks; the last one is ``out_features``.
-        patch: Side of a patch in pixels, which is the stride of the stem. 2 keeps more detail than 4 and takes about
-            four times as long.
+        patch: Side of a patch in pixels, which is the stride of the stem. 2 keeps more detail than 4 and takes
+            three to four times as long.
 
     Shape:
         (N, channels, height, width) -> (N, widths[-1])

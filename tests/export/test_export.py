@@ -44,7 +44,9 @@ ENCODERS = {
 LONG = pytest.mark.exhaustive
 
 
-@pytest.mark.parametrize("name", ["MLP", "SmallCNN", "SmallResNet", *(pytest.param(name, marks=LONG) for name in [*ENCODERS][3:])])
+@pytest.mark.parametrize(
+    "name", ["MLP", "SmallCNN", "SmallResNet", *(pytest.param(name, marks=LONG) for name in [*ENCODERS][3:])]
+)
 def test_weights_load_by_the_card_and_give_the_same_features(tmp_path, monkeypatch, name):
     run = make_run(tmp_path / "run", *ENCODERS[name])
     folder = export(run, "safetensors")
