@@ -89,7 +89,7 @@ class Work(TorchDispatchMode):
         if is_kernel(func) and self._is_there((args, kwargs, result)):
             formula: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
             flops = 0 if formula is None else formula(*args, **kwargs, out_val=result)
-            # An output that is also an input, as in an in-place operation, is read and written; one named out is not read.
+            # An in-place operation reads and writes its output; one that is named out is only written.
             read = {name: value for name, value in kwargs.items() if name != "out"}
             self.each.append((_bytes((args, read)) + _bytes(result), flops))
         return result

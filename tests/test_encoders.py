@@ -8,7 +8,7 @@ from torch import nn
 from torchvision import models
 
 from nc_lightning.cli import main
-from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, TimmEncoder, TorchvisionEncoder
+from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, SmallResNet, TimmEncoder, TorchvisionEncoder
 from nc_lightning.encoders.width import width_of
 
 
@@ -18,6 +18,8 @@ from nc_lightning.encoders.width import width_of
         (MLP((1, 8, 16), (32, 20)), (1, 8, 16)),
         (MLP([5], [7]), (5,)),
         (SmallCNN((3, 9, 7), width=4), (3, 9, 7)),
+        (SmallResNet((3, 9, 7), widths=[4, 6]), (3, 9, 7)),
+        (SmallResNet((1, 8, 8), widths=[4], patch=1), (1, 8, 8)),
         (ResNet((3, 16, 16), 18), (3, 16, 16)),
         (ResNet((1, 16, 16), 34), (1, 16, 16)),
         (ResNet((3, 33, 33), 50, stem="imagenet"), (3, 33, 33)),
@@ -78,6 +80,13 @@ def test_the_stem_for_small_images_keeps_their_resolution():
     assert before_the_blocks("imagenet") == (8, 8)
 
 
+def test_each_block_after_the_first_halves_the_resolution():
+    _, _, _, first, second, third, *_ = layers = SmallResNet((3, 32, 32), widths=[4, 6, 8]).layers
+    x = layers[:3](torch.rand(2, 3, 32, 32))
+    assert x.shape == (2, 4, 8, 8)
+    assert [(x := block(x)).shape[1:] for block in (first, second, third)] == [(4, 8, 8), (6, 4, 4), (8, 2, 2)]
+
+
 def test_the_projector_has_no_bias_before_its_batch_norm():
     head = ProjectionHead(16, 9)
     assert [type(layer).__name__ for layer in head] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
@@ -88,6 +97,7 @@ def test_every_parameter_gets_a_gradient():
     for module, x in (
         (MLP((4,)), torch.randn(8, 4)),
         (SmallCNN((1, 8, 8)), torch.randn(8, 1, 8, 8)),
+        (SmallResNet((1, 32, 32), widths=[4, 6]), torch.randn(8, 1, 32, 32)),
         (ProjectionHead(4, 3), torch.randn(8, 4)),
     ):
         module(x).square().sum().backward()
@@ -102,6 +112,11 @@ def test_every_parameter_gets_a_gradient():
         (lambda: MLP((0,), (4,)), "input_shape: got 0"),
         (lambda: SmallCNN((8, 8)), r"input_shape: got \(8, 8\), expected \(channels, height, width\)"),
         (lambda: SmallCNN((1, 8, 8), width=0), "width: got 0"),
+        (lambda: SmallResNet((8, 8)), r"input_shape: got \(8, 8\), expected \(channels, height, width\)"),
+        (lambda: SmallResNet((3, 32, 32), widths=()), "widths: got no block"),
+        (lambda: SmallResNet((3, 32, 32), widths=(8, 0)), "widths: got 0"),
+        (lambda: SmallResNet((3, 32, 32), patch=0), "patch: got 0"),
+        (lambda: SmallResNet((3, 2, 9), patch=4), r"patch: got 4 for images \(3, 2, 9\), expected at most"),
         (lambda: ProjectionHead(4, 0), "out_features: got 0"),
         (lambda: ResNet((8, 8)), r"input_shape: got \(8, 8\), expected"),
         (lambda: ResNet(depth=19), "depth: got 19, expected one of 18, 34, 50"),

@@ -20,7 +20,7 @@ from nc_lightning.callbacks import GeometryMonitor, HardNegativeSampler, NonFini
 from nc_lightning.cli import main
 from nc_lightning.data import DigitsDataModule, LatentClassDataModule
 from nc_lightning.distributed.batch_norm import BatchNormSync
-from nc_lightning.encoders import MLP, ResNet, SmallCNN
+from nc_lightning.encoders import MLP, ResNet, SmallCNN, SmallResNet
 from nc_lightning.io.checkpoints import AtomicCheckpointIO
 from nc_lightning.strategies import FSDP2Strategy, _by_name
 from tests.on_processes import on_processes
@@ -222,6 +222,7 @@ def test_fsdp2_is_refused_with_a_learned_temperature():
 ENCODERS = {
     "MLP": lambda: (MLP((1, 8, 8), [16]), torch.rand(20, 1, 8, 8)),
     "SmallCNN": lambda: (SmallCNN((3, 8, 8), width=4), torch.rand(20, 3, 8, 8)),
+    "SmallResNet": lambda: (SmallResNet((3, 8, 8), widths=[4, 6]), torch.rand(20, 3, 8, 8)),
     "ResNet": lambda: (ResNet((3, 16, 16)), torch.rand(20, 3, 16, 16)),
 }
 

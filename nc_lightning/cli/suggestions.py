@@ -18,14 +18,14 @@ from torchvision import models
 from nc_lightning.checks import one_line
 from nc_lightning.data import ArrayDataModule, SimCLR
 from nc_lightning.did_you_mean import did_you_mean, nearest, nearest_option
-from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, TimmEncoder, TorchvisionEncoder
+from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, SmallResNet, TimmEncoder, TorchvisionEncoder
 from nc_lightning.losses import Hardening, Link
 from nc_lightning.objectives import HUCL, ContrastiveObjective
 
 _CLASSES: dict[str, tuple[type, ...]] = {
     "model": (ContrastiveObjective,),
     "data": (LightningDataModule,),
-    "encoder": (MLP, SmallCNN, ResNet, TorchvisionEncoder, TimmEncoder),
+    "encoder": (MLP, SmallCNN, SmallResNet, ResNet, TorchvisionEncoder, TimmEncoder),
     "projector": (ProjectionHead,),
     "optimizer": (torch.optim.Optimizer,),
     "lr_scheduler": (LRScheduler,),

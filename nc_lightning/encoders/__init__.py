@@ -9,5 +9,16 @@ from nc_lightning.encoders.by_name import TimmEncoder, TorchvisionEncoder
 from nc_lightning.encoders.projection import ProjectionHead
 from nc_lightning.encoders.resnet import ResNet
 from nc_lightning.encoders.small import MLP, SmallCNN
+from nc_lightning.encoders.small_resnet import SmallResNet
 
-__all__ = ["MLP", "Encoder", "ProjectionHead", "Projector", "ResNet", "SmallCNN", "TimmEncoder", "TorchvisionEncoder"]
+__all__ = [
+    "MLP",
+    "Encoder",
+    "ProjectionHead",
+    "Projector",
+    "ResNet",
+    "SmallCNN",
+    "SmallResNet",
+    "TimmEncoder",
+    "TorchvisionEncoder",
+]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models.resnet import BasicBlock
 
 from nc_lightning.encoders import ResNet, TimmEncoder, TorchvisionEncoder
 from nc_lightning.encoders.base import _LayeredEncoder
@@ -49,8 +50,10 @@ def recipe(encoder: nn.Module, class_path: str) -> list[str]:
     if isinstance(encoder, (TorchvisionEncoder, ResNet)):
         changed = _changes(encoder.name, model)
         return ["import torchvision", "", f"model = torchvision.models.get_model({encoder.name!r})", *changed]
-    if isinstance(model, nn.Sequential) and all(type(layer).__module__.startswith("torch.nn") for layer in model):
-        return ["model = torch.nn.Sequential(", *(f"    {_code(layer)}," for layer in model), ")"]
+    if isinstance(model, nn.Sequential) and all(_has_code(layer) for layer in model):
+        blocks = any(isinstance(layer, BasicBlock) for layer in model)
+        imports = ["from torchvision.models.resnet import BasicBlock", ""] if blocks else []
+        return [*imports, "model = torch.nn.Sequential(", *(f"    {_code(layer)}," for layer in model), ")"]
     return [f"model = ...  # your encoder, {class_path}"]
 
 
@@ -64,11 +67,21 @@ def _changes(name: str, model: nn.Module) -> Iterator[str]:
             yield f"model.{indexed} = {_code(layer)}"
 
 
+def _has_code(layer: nn.Module) -> bool:
+    return isinstance(layer, BasicBlock) or type(layer).__module__.startswith("torch.nn")
+
+
 def _code(layer: nn.Module) -> str:
-    """Return Python that makes a layer of torch, which its representation is, in the words of every version of torch.
+    """Return Python that makes a layer of torch or a block of torchvision.
+
+    For a layer it is the representation, in the words of every version of torch.
 
     Example:
-        >>> _code(nn.ReLU(inplace=True))
-        'torch.nn.ReLU(inplace=True)'
+        >>> _code(nn.ReLU(inplace=True)), _code(BasicBlock(8, 8))
+        ('torch.nn.ReLU(inplace=True)', 'BasicBlock(8, 8, 1, None)')
     """
+    if isinstance(layer, BasicBlock):
+        shortcut = layer.downsample
+        made = shortcut and f"torch.nn.Sequential({', '.join(map(_code, shortcut.children()))})"
+        return f"BasicBlock({layer.conv1.in_channels}, {layer.conv1.out_channels}, {layer.stride}, {made})"
     return f"torch.nn.{layer!r}".replace(", affine=True, bias=True", ", affine=True")  # newer versions name it

@@ -52,8 +52,8 @@ class Layout:
             >>> Layout.of([Group(each, []) for each in cells], ["objective", "batches", "beta", "hardness"])
             Layout(x='beta', panels=['batches'], lines=['hardness'])
         """
-        others = [axis for axis in axes if axis != "objective"]
-        values = {axis: {group.settings[axis] for group in groups if axis in group.settings} for axis in others}
+        values = {axis: {group.settings[axis] for group in groups if axis in group.settings} for axis in axes}
+        others = [axis for axis in axes if axis != "objective" and values[axis]]  # cells with the rest may be to come
         numeric = {axis: all(_is_number(v) for v in found) for axis, found in values.items()}
         x = max(others, key=lambda axis: (numeric[axis], len(values[axis])), default="")
         rest = [axis for axis in others if axis != x]

@@ -42,9 +42,17 @@ def run():
 ON_SMALL_IMAGES = ["--data=nc_lightning.data.ArrayDataModule", "--data.path=small.npz", "--data.batch_size=200"]
 
 
-OF_IMAGES = ["cifar100", "paper/official", "paper/cifar10", "paper/tiny_imagenet", "paper/fast_gpu"]
-BEFORE = {"paper/fast_gpu": ["--config", "cifar100.yaml"]}  # only data modules of images have a cache
-ALSO = {"paper/fast_gpu": ["--model.compile=false"]}  # compiling needs a compiler, and minutes
+OF_IMAGES = ["cifar100", "paper/official", "paper/cifar10", "paper/tiny_imagenet", "paper/fast_gpu", "paper/natural"]
+OF_IMAGES += ["paper/natural_cifar100"]
+BEFORE = {
+    "paper/fast_gpu": ["--config", "cifar100.yaml"],  # only data modules of images have a cache
+    "paper/natural_cifar100": ["--config", "paper/natural.yaml"],
+}
+FEATURE_DIM = {"ntxent.yaml": 64, "paper/natural.yaml": 64, "paper/natural_cifar100.yaml": 256}
+ALSO = {
+    "paper/fast_gpu": ["--model.compile=false"],  # compiling needs a compiler, and minutes
+    "paper/natural": ["--data.batch_size=20"],  # ten of the hundred classes
+}
 
 
 def complete(config):
@@ -107,7 +115,8 @@ def test_every_config_runs(configs):
     cli = main(["fit", *configs, "--trainer.fast_dev_run=2", *SHORT])
     assert cli.trainer.global_step == 2
     assert cli.model.num_classes == cli.datamodule.num_classes
-    assert cli.model.feature_dim == (64 if "ntxent.yaml" in configs else cli.datamodule.num_classes - 1)
+    chosen = [FEATURE_DIM[config] for config in configs if config in FEATURE_DIM]
+    assert cli.model.feature_dim == (chosen[-1] if chosen else cli.datamodule.num_classes - 1)
     assert set(Path.cwd().iterdir()) == before, "fast_dev_run writes nothing"
     if "fsdp.yaml" not in configs:  # shards belong to their processes
         can_be_sent_to_a_process(cli.model)

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from nc_lightning import encoders
-from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, TimmEncoder, TorchvisionEncoder
+from nc_lightning.encoders import MLP, ProjectionHead, ResNet, SmallCNN, SmallResNet, TimmEncoder, TorchvisionEncoder
 from tests.pretend_device import NAME, Machine
 
 MADE = {
     "MLP": (lambda: MLP((1, 8, 8), [16, 12]), (1, 8, 8)),
     "SmallCNN": (lambda: SmallCNN((3, 8, 8), width=4), (3, 8, 8)),
+    "SmallResNet": (lambda: SmallResNet((3, 8, 8), widths=[4, 6]), (3, 8, 8)),
     "ResNet": (lambda: ResNet((3, 16, 16)), (3, 16, 16)),
     "ResNet, imagenet": (lambda: ResNet((1, 33, 33), stem="imagenet"), (1, 33, 33)),
     "TorchvisionEncoder": (lambda: TorchvisionEncoder("mobilenet_v3_small"), (3, 32, 32)),

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from nc_lightning.encoders import MLP, ResNet, SmallCNN, TimmEncoder, TorchvisionEncoder
+from nc_lightning.encoders import MLP, ResNet, SmallCNN, SmallResNet, TimmEncoder, TorchvisionEncoder
 from nc_lightning.export import export
 from nc_lightning.export.formats import FORMATS
 from nc_lightning.io.checkpoints import read_checkpoint
@@ -35,6 +35,7 @@ def features_by_the_card(folder, monkeypatch, images=IMAGES):
 ENCODERS = {
     "MLP": (MLP, {"input_shape": SHAPE, "hidden_features": [16]}),
     "SmallCNN": (SmallCNN, {"input_shape": SHAPE, "width": 4}),
+    "SmallResNet": (SmallResNet, {"input_shape": SHAPE, "widths": [4, 6]}),
     "ResNet of CIFAR": (ResNet, {"input_shape": SHAPE}),
     "ResNet of ImageNet": (ResNet, {"input_shape": SHAPE, "stem": "imagenet"}),
     "torchvision": (TorchvisionEncoder, {"name": "mobilenet_v3_small", "input_shape": SHAPE}),
@@ -43,7 +44,9 @@ ENCODERS = {
 LONG = pytest.mark.exhaustive
 
 
-@pytest.mark.parametrize("name", ["MLP", "SmallCNN", *(pytest.param(name, marks=LONG) for name in [*ENCODERS][2:])])
+@pytest.mark.parametrize(
+    "name", ["MLP", "SmallCNN", "SmallResNet", *(pytest.param(name, marks=LONG) for name in [*ENCODERS][3:])]
+)
 def test_weights_load_by_the_card_and_give_the_same_features(tmp_path, monkeypatch, name):
     run = make_run(tmp_path / "run", *ENCODERS[name])
     folder = export(run, "safetensors")

@@ -82,6 +82,13 @@ def test_any_combination_of_axes_can_be_drawn(axes):
     assert Layout.of(groups, axes).x == ("" if axes == ["objective"] else axes[-1])
 
 
+def test_an_axis_that_no_finished_cell_has_is_left_out(groups):
+    scl = [group for group in groups if group.settings["objective"] == "scl"]
+    assert Layout.of(scl, AXES) == Layout(x="batches", panels=[], lines=[])
+    (panel,) = measure_figure(scl, AXES, RANK, "effective rank", 9.0).axes
+    assert [text.get_text() for text in panel.get_yticklabels()] == ["random", "balanced"]
+
+
 def test_settings_with_names_have_dots_without_bars():
     groups = [
         group("hscl", batches, None, *ranks) for batches, ranks in {"random": (4.0, 8.0), "balanced": (9.0,)}.items()

@@ -11,7 +11,8 @@ from nc_lightning.encoders import MLP
 from nc_lightning.sweeps.plan import read_plan
 
 SWEEPS = [name for name in shipped_configs() if name.startswith("paper/sweeps/")]
-OF_CIFAR = {"--config=paper/official.yaml", "--data=nc_lightning.data.CIFAR100DataModule"}
+OF_CIFAR = {f"--config=paper/{name}.yaml" for name in ("official", "natural")}
+OF_CIFAR |= {"--data=nc_lightning.data.CIFAR100DataModule"}
 """Sweeps that are only parsed, because tests download nothing."""
 
 
@@ -43,6 +44,7 @@ def test_each_experiment_of_the_paper_has_a_sweep():
     names = {name.removeprefix("paper/sweeps/").removesuffix(".yaml") for name in SWEEPS}
     effects = {"balance", "initialization", "eta", "psi", "batch_size", "batch_size_epochs", "views", "imbalance"}
     effects |= {"detached", "detached_cifar100", "temperature"}
+    effects |= {"natural", "natural_cifar100"}
     assert names == effects | {"digit_pairs", "cifar100_mlp", "official", "official_views"}
 
 
