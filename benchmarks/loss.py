@@ -113,7 +113,7 @@ def check_agreement(device: torch.device) -> None:
 
 
 def floor(z: Tensor) -> None:
-    """Only the matrix products that plain automatic differentiation needs."""
+    """Only the matrix products that plain automatic differentiation needs, in strips of about the fastest height."""
     gradient, height = torch.zeros_like(z), 256 if z.device.type == "cpu" else len(z)
     for start in range(0, len(z), height):
         rows = z[start : start + height]
