@@ -63,7 +63,7 @@ def test_hardenings(name, hardening):
 @pytest.mark.parametrize("name", ["HSCL", "HUCL"])
 def test_a_custom_hardening_is_checked_for_nan(name):
     machine = same_on_both(lambda: LOSSES[name](hardening=CustomHardening(lambda s: (s + 1) ** 2)), Z, LABELS)
-    assert machine.waits_in("call") == SORT | {("item", "losses/hardening.py log_weights"): 1}
+    assert machine.waits_in("call") == SORT | {("item", "losses/hardening.py log_eta_of_negatives"): 1}
 
 
 @pytest.mark.parametrize(

@@ -213,8 +213,8 @@ def test_small_blocks_have_the_value_and_gradient_of_one(make, monkeypatch):
 
 @pytest.mark.parametrize(
     "loss",
-    [SupConLoss(), NTXentLoss(), DCLLoss(), HCLLoss(tau_plus=0.0), DHELLoss()],
-    ids=lambda loss: type(loss).__name__,
+    [SupConLoss(), NTXentLoss(), DCLLoss(), HCLLoss(tau_plus=0.0), HCLLoss(), DHELLoss()],
+    ids=lambda loss: f"{type(loss).__name__} {loss.tau_plus}",
 )
 def test_no_tensor_approaches_the_square_of_the_batch(loss):
     n = 8192
@@ -223,13 +223,6 @@ def test_no_tensor_approaches_the_square_of_the_batch(loss):
         loss(z, ids).backward()
     assert largest.products > 0
     assert largest.elements < n * n / 8
-
-
-def test_debiasing_holds_the_square_of_the_batch():
-    z, ids = torch.randn(64, 4, requires_grad=True), torch.arange(32).repeat(2)
-    with LargestTensor() as largest:
-        HCLLoss()(z, ids).backward()
-    assert largest.elements >= 64 * 64
 
 
 @pytest.mark.parametrize("make", [SupConLoss, NTXentLoss, DCLLoss, HCLLoss, DHELLoss])

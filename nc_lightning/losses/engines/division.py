@@ -9,7 +9,6 @@ from torch import Tensor
 
 from nc_lightning.distributed.global_batch import Shares
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, Tile
-from nc_lightning.losses.engines.tile_sizes import TileSizes
 
 TILES_PER_PROCESS = 8
 """Least number of tiles of a process, so that the work of processes differs by few percent."""
@@ -34,13 +33,13 @@ class Division(NamedTuple):
         """Return the part of this process; without shares it has no others."""
         return cls(0, 1) if shares is None else cls(shares.rank, len(shares.sizes))
 
-    def tiles(self, batch: SortedBatch, sizes: TileSizes) -> list[Tile]:
+    def tiles(self, batch: SortedBatch, num_rows: int, num_columns: int) -> list[Tile]:
         """Return this process's tiles of the upper triangle: consecutive ones, with an equal share of the elements."""
         if self.world_size == 1:
-            return list(batch.tiles(sizes.rows, sizes.columns))
+            return list(batch.tiles(num_rows, num_columns))
         wanted = TILES_PER_PROCESS * self.world_size
-        height = min(sizes.rows, max(LEAST_ROWS, len(batch.order) // wanted))
-        width = min(sizes.columns, max(height, len(batch.order) * len(batch.label) // (2 * wanted * height)))
+        height = min(num_rows, max(LEAST_ROWS, len(batch.order) // wanted))
+        width = min(num_columns, max(height, len(batch.order) * len(batch.label) // (2 * wanted * height)))
         tiles = list(batch.tiles(height, width))
         elements = [elements_of(tile) for tile in tiles]
         middles = (end - size / 2 for end, size in zip(itertools.accumulate(elements), elements, strict=True))

@@ -41,6 +41,11 @@ class InfoNCETerms(NamedTuple):
         return (self.beta + 1 / self.temperature) / math.log(2)
 
     @property
+    def scale(self) -> float:
+        """Factor of the similarities from which blocks compute terms: exponents, or s for another hardening."""
+        return self.exponent if self.hardening is None else 1.0
+
+    @property
     def kinds_summed(self) -> int:
         """Number of kinds of terms to sum: without hardness, the weights are 1 and need no terms."""
         return 1 + (self.beta > 0 or self.hardening is not None)
@@ -67,13 +72,13 @@ class InfoNCETerms(NamedTuple):
         return exponents.exp2_()
 
     def relative_terms(self, tiles: Tensor, batch: SortedBatch, rows: slice) -> Tensor:
-        """Overwrite the similarities to all samples, in the first kind, by terms relative to each anchor's largest.
+        """Overwrite the similarities to all samples times `scale`, in the first kind, by terms relative to the largest.
 
         Equation 16. Returns the logarithm (rows,) of what this takes out of the ratio of the sums of the two kinds.
         """
         columns = slice(0, tiles.shape[2])
         if self.hardening is None:
-            batch.hide(tiles[0].mul_(self.exponent), rows, columns)
+            batch.hide(tiles[0], rows, columns)
             if len(tiles) > 1:
                 torch.mul(tiles[0], self.share_of_weights, out=tiles[1])
         else:

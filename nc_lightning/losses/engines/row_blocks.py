@@ -42,8 +42,8 @@ def row_blocks(
     memory = z.new_empty(2 * min(height, len(z)) * len(everyone))
     for rows in slices(anchors.start, anchors.stop, height):
         tiles = view(memory, infonce.kinds_summed, rows, columns)
-        torch.mm(z[rows], everyone.T, out=tiles[0])
-        margin = tiles[0, :, batch.window(rows)] / infonce.temperature
+        torch.mm(z[rows] * infonce.scale, everyone.T, out=tiles[0])
+        margin = tiles[0, :, batch.window(rows)] / (infonce.scale * infonce.temperature)
         taken_out = infonce.relative_terms(tiles, batch, rows)
         sums = tiles.sum(2)
         negative = infonce.of_negatives(sums, batch, rows) + taken_out

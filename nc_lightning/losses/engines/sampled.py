@@ -1,5 +1,6 @@
 """The sampled contrastive loss, as in the paper's code: a few negatives are drawn for every pair."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -98,27 +99,33 @@ def sampled_loss(
         ValueError: If k without replacement exceeds an anchor's negatives.
     """
     log_weights = hardening.log_weights(similarity.detach(), pairs.negatives)
-    anchor, positive = usable
-    drawers, of_pair = anchor, torch.arange(len(anchor), device=anchor.device)
+    (anchor, positive), k, drawers = usable, draws.num_negatives, usable[0]
     if draws.share:
         first = anchor.diff(prepend=anchor.new_full((1,), -1)) != 0  # pairs are sorted by anchor
         of_pair = first.cumsum(0) - 1
         drawers = torch.empty_like(anchor[: len(uniform)]).index_copy_(0, of_pair, anchor)
     if draws.replacement:
         negative = _draw(in_float64(log_weights, uniform.device), drawers.to(uniform.device), uniform)
-        drawn = torch.full_like(drawers, draws.num_negatives)
+        drawn = None
     else:
         weights = log_weights[drawers].to(uniform.device)
-        negative, drawn = _draw_without_replacement(weights, draws.num_negatives, uniform, draws.fewer_if_scarce)
-    negative, count = negative.to(similarity.device)[of_pair], drawn.to(similarity)[of_pair]
-    t = (similarity[anchor[:, None], negative] - similarity[anchor, positive][:, None]) / temperature
-    is_drawn = torch.arange(t.shape[1], device=t.device) < count[:, None]
-    log_weight = torch.where(is_drawn, -count.log()[:, None], torch.finfo(t.dtype).min)
+        negative, drawn = _draw_without_replacement(weights, k, uniform, draws.fewer_if_scarce)
+    negative = negative.to(similarity.device)
+    negative = negative[of_pair] if draws.share else negative
+    to_positive = similarity[anchor, positive]
+    t = (similarity[anchor[:, None], negative] - to_positive[:, None]) / temperature
+    log_weight: float | Tensor = -math.log(k)
+    count = t.new_full((len(t),), float(k))
+    if drawn is not None:
+        count = drawn.to(t)[of_pair] if draws.share else drawn.to(t)
+        is_drawn = torch.arange(t.shape[1], device=t.device) < count[:, None]
+        log_weight = torch.where(is_drawn, -count.log()[:, None], torch.finfo(t.dtype).min)
     if isinstance(link, InfoNCE):
-        log_mean = (t + log_weight).logsumexp(1)
-        log_mean = debias(log_mean, similarity[anchor, positive] / temperature, temperature, tau_plus)
+        log_mean = t.logsumexp(1) + log_weight if drawn is None else (t + log_weight).logsumexp(1)
+        if tau_plus > 0:
+            log_mean = debias(log_mean, to_positive / temperature, temperature, tau_plus)
         return link.of_log_mean(log_mean, count).sum()
-    return link(t, log_weight, count).sum()
+    return link(t, torch.as_tensor(log_weight).to(t).expand_as(t), count).sum()
 
 
 def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:

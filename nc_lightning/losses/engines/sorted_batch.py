@@ -101,7 +101,8 @@ class SortedBatch(NamedTuple):
         count = int(self.pairs_per_sample()[rows].sum())
         sizes = self.size[own] - before
         anchor = torch.repeat_interleave(sizes, output_size=count)
-        other = torch.arange(count, device=anchor.device) + (self.end[own] - before - sizes.cumsum(0))[anchor]
+        other = torch.arange(-before, count - before, device=anchor.device)
+        other += (self.end[own] - sizes.cumsum(0))[anchor]
         if not self.include_self:
             other += other >= own[anchor]
         return anchor, self.order[other]

@@ -169,11 +169,11 @@ def _triangle(
 ) -> tuple[Tensor, Tensor | None]:
     """Sum the negatives in one sweep over tiles, and form the gradient in a second (Equations 17, 18, 20)."""
     sizes, n, gradient = tile_sizes(z), len(z), torch.zeros_like(z) if with_gradient else None
-    tiles_of_process = division.tiles(batch, sizes)
+    tiles_of_process = division.tiles(batch, sizes.rows, sizes.columns)
     elements = [elements_of(tile) for tile in tiles_of_process]
     of_weights = infonce.kinds_pushed * max(elements, default=0)
     tile = max(infonce.kinds_summed * max(elements, default=0), 2 * of_weights)
-    room = 0 if gradient is None else min(sizes.cache, infonce.kinds_pushed * sum(elements))
+    room = 0 if gradient is None else max(0, min(sizes.cache - of_weights, infonce.kinds_pushed * sum(elements)))
     memory, offset = z.new_empty(room + tile), 0
     cache: dict[tuple[int, int], Tensor] = {}
 

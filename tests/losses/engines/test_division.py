@@ -5,9 +5,9 @@ from benchmarks.counted_processes import counted
 from benchmarks.work import Work
 from nc_lightning.distributed.global_batch import Shares
 from nc_lightning.losses import HSCLLoss
-from nc_lightning.losses.engines import tile_sizes
 from nc_lightning.losses.engines.division import Division, elements_of
 from nc_lightning.losses.engines.sorted_batch import sort_batch
+from nc_lightning.losses.engines.tile_sizes import CPU
 from tests.on_processes import on_processes
 
 N, FEATURE_DIM, NUM_CLASSES = 8192, 128, 100
@@ -32,7 +32,7 @@ def test_every_tile_and_anchor_belongs_to_one_process(name, world_size):
     parts = [Division(rank, world_size) for rank in range(world_size)]
     covered = torch.zeros(n, len(batch.label), dtype=torch.int)
     for part in parts:
-        for rows, columns in part.tiles(batch, tile_sizes.CPU):
+        for rows, columns in part.tiles(batch, CPU.rows, CPU.columns):
             covered[rows, columns] += 1
     negative = batch.label[:n, None] != batch.label
     upper = torch.arange(n)[:, None] <= torch.arange(len(batch.label))
@@ -47,7 +47,7 @@ def test_every_tile_and_anchor_belongs_to_one_process(name, world_size):
 def test_processes_have_equal_shares(name, world_size):
     batch = BATCHES[name]
     parts = [Division(rank, world_size) for rank in range(world_size)]
-    tiles = [sum(map(elements_of, part.tiles(batch, tile_sizes.CPU))) for part in parts]
+    tiles = [sum(map(elements_of, part.tiles(batch, CPU.rows, CPU.columns))) for part in parts]
     assert max(tiles) <= 1.1 * sum(tiles) / world_size
     sizes = batch.windows.end - batch.windows.first
     positives = [int(sizes[part.anchors(batch)].sum()) for part in parts]
