@@ -17,7 +17,7 @@ class Shares(NamedTuple):
     Attributes:
         sizes: Number of rows on each process.
         rank: Rank of this process.
-        learns: Whether the rows of any process require a gradient.
+        learns: Whether the rows of any process get a gradient.
     """
 
     sizes: tuple[int, ...]
@@ -70,14 +70,15 @@ def share_rows(z: Tensor) -> Shares | None:
     rank, world_size = rank_and_world_size()
     if world_size == 1:
         return None
-    mine = torch.tensor([len(z), z.requires_grad, z.shape[1], z.element_size()]).to(z.device, non_blocking=True)
+    learns = z.requires_grad and torch.is_grad_enabled()
+    mine = torch.tensor([len(z), learns, z.shape[1], z.element_size()]).to(z.device, non_blocking=True)
     parts = [torch.empty_like(mine) for _ in range(world_size)]
     dist.all_gather(parts, mine)
-    sizes, learns, *kinds = torch.stack(parts).T.tolist()
+    sizes, anyone, *kinds = torch.stack(parts).T.tolist()
     if any(len(set(kind)) > 1 for kind in kinds):
         found = ", ".join(f"{dim} of {8 * size} bits" for dim, size in zip(*kinds, strict=True))
         raise ValueError(f"z: got features of different kinds on the processes ({found} dimensions), expected one kind")
-    return Shares(tuple(sizes), rank, any(learns))
+    return Shares(tuple(sizes), rank, any(anyone))
 
 
 def numbered(ids: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ class SmallResNet(_LayeredEncoder):
             three to four times as long.
 
     Shape:
-        (N, channels, height, width) -> (N, widths[-1])
+        (N, channels, height, width) -> (N, widths[-1]); pixels beyond the last whole patch are not used.
 
     Raises:
         ValueError: If ``input_shape`` is not that of an image or smaller than a patch, a size is below 1, or there is
@@ -43,6 +43,8 @@ class SmallResNet(_LayeredEncoder):
         super().__init__()
         check_image(input_shape)
         check_count("patch", patch)
+        if isinstance(widths, int):
+            raise TypeError(f"widths: got {widths}, expected a list, such as [{widths}, {2 * widths}]")
         if len(widths) == 0:
             raise ValueError("widths: got no block, expected at least one width")
         for width in widths:

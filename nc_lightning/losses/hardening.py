@@ -6,6 +6,7 @@ to sum to 1. Under these conditions hardening never lowers the loss (arXiv 2311.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -154,7 +155,8 @@ class Threshold(Hardening):
     def log_eta(self, similarity: Tensor, negatives: Tensor) -> Tensor:
         """Return 0 for the hardest negatives, -inf for the others."""
         ordered = similarity.detach().masked_fill(~negatives, -torch.inf).sort(1, descending=True).values
-        kept = (self.fraction * negatives.sum(1)).ceil().clamp(min=1).long()
+        share = Fraction(self.fraction).limit_denominator(10**6)  # floats would round 0.3 of 50 up to 16
+        kept = -(-negatives.sum(1) * share.numerator // share.denominator).clamp(max=-1)
         weakest = ordered.gather(1, (kept - 1)[:, None])
         return torch.where(similarity >= weakest, 0.0, -torch.inf).to(similarity)
 

@@ -254,6 +254,40 @@ def test_local_losses_use_only_the_batch_of_the_process(gloo):
     assert [size for _, size, _ in alone] == deal
 
 
+def _too_few(rank):
+    labels = torch.tensor([[0, 0, 0], [1, 1, 2]][rank])  # an anchor of class 0 has three negatives, one of class 1 four
+    with pytest.raises(ValueError) as error:
+        HSCLLoss(5.0, num_negatives=4, replacement=False)(torch.randn(3, 2, requires_grad=True), labels)
+    return str(error.value)
+
+
+@pytest.mark.slow
+def test_too_few_negatives_are_an_error_on_every_process(gloo):
+    first, second = on_processes(2, _too_few)
+    assert first == second
+    assert "num_negatives: got 4 without replacement, expected at most 3" in first
+
+
+def _without_gradients(rank):
+    """A leaf that requires a gradient, in a mode that gives none, on rank 0 or everywhere."""
+    labels, values = torch.tensor([0, 1, 1]), []
+    for loss in (HSCLLoss(5.0), HSCLLoss(5.0, link=Triplet()), SupConLoss(), SCLLoss(nn.Parameter(torch.tensor(0.5)))):
+        z = torch.ones(3, 2).cumsum(0).requires_grad_()
+        for mode in (torch.inference_mode, torch.no_grad):
+            with mode():
+                values.append(loss(z, labels).item())
+        with torch.set_grad_enabled(rank > 0):
+            values.append(loss(z, labels).item())
+    return values
+
+
+@pytest.mark.slow
+def test_processes_need_not_all_get_gradients(gloo):
+    first, second = on_processes(2, _without_gradients)
+    assert first == second
+    assert first[0::3] == first[1::3] == first[2::3]
+
+
 def _kinds(rank):
     with pytest.raises(ValueError, match="z: got features of different kinds on the processes") as error:
         share_rows(torch.zeros(2, 3 + rank))

@@ -123,6 +123,14 @@ def test_draws_follow_the_weights_and_never_pick_a_zero_weight():
     assert _draw(weights.log().clamp(min=-3e38), torch.arange(3), ends).tolist() == [[1, 3], [0, 2], [2, 2]]
 
 
+@pytest.mark.parametrize("loss", [HSCLLoss(5.0), HSCLLoss(link=Triplet()), HSCLLoss(num_negatives=4), SCLLoss()])
+def test_a_second_derivative_is_refused(loss):
+    x, weight = torch.randn(9, 3, requires_grad=True), torch.randn(3, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss((x @ weight).tanh(), LABELS), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="loss: got a second derivative, expected first ones only"):
+        gradient.square().sum().backward()
+
+
 def test_too_few_negatives_are_refused():
     labels = torch.arange(4).repeat(3)
     z = torch.randn(12, 3)

@@ -81,3 +81,11 @@ def test_nan_weights_are_refused():
     hardening = CustomHardening(lambda s: (s + 1).clamp(min=0) + torch.where(s > 1, torch.nan, 0.0))
     with pytest.raises(ValueError, match="hardening: got NaN weights from CustomHardening"):
         hardening.log_weights(torch.tensor([[2.0]]), torch.ones(1, 1, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("tenths", range(1, 11))
+def test_a_threshold_keeps_the_smallest_number_that_is_at_least_the_fraction(tenths):
+    for count in range(1, 120):
+        similarity, negatives = torch.arange(float(count))[None], torch.ones(1, count, dtype=torch.bool)
+        kept = Threshold(tenths / 10).log_weights(similarity, negatives).exp().count_nonzero()
+        assert kept == -(-count * tenths // 10)

@@ -225,6 +225,17 @@ def test_no_tensor_approaches_the_square_of_the_batch(loss):
     assert largest.elements < n * n / 8
 
 
+@pytest.mark.parametrize("temperature", [0.5, 0.01, 0.001])
+def test_the_debiased_gradient_is_finite_at_any_temperature(temperature):
+    ids = torch.tensor([0, 0, 1, 1])
+    exact = value_and_gradient(
+        lambda z: HCLLoss(temperature=temperature)(z, ids), torch.eye(4, dtype=torch.float64)[ids]
+    )
+    value, gradient = value_and_gradient(lambda z: HCLLoss(temperature=temperature)(z, ids), torch.eye(4)[ids])
+    torch.testing.assert_close(value.double(), exact[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient.double(), exact[1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("make", [SupConLoss, NTXentLoss, DCLLoss, HCLLoss, DHELLoss])
 def test_extremes_and_half_precision_are_finite(make):
     for z in (torch.randn(8, 4).bfloat16(), 1e6 * torch.randn(8, 4), torch.ones(8, 4)):

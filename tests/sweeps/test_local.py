@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,22 @@ def test_a_cell_neither_ends_nor_changes_the_others(in_tmp, monkeypatch):
     expected["threads"] = torch.get_num_threads()
     assert found[0][1] == expected
     assert found[1][1] == found[2][1] == {**expected, "given": "after the server has started"}
+
+
+def sleep():
+    time.sleep(20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_cell_starts_reaches_it(number, in_tmp, monkeypatch):
+    start = BaseProcess.start
+    monkeypatch.setattr(BaseProcess, "start", lambda self: (start(self), signal.raise_signal(number)))
+    ended = {}
+    cells = [Acting("first", sleep), Acting("second", sleep)]
+    assert run_locally(cells, 1, lambda folder, code: ended.update({folder.cell.name: code})) == number
+    assert ended.keys() == {"first"}
+    assert ended["first"] != 0, "it came to its end"
 
 
 @pytest.mark.parametrize("name", SERVER_IMPORTS)

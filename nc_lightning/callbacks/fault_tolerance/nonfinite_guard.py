@@ -209,8 +209,9 @@ def _all_finite(values: list[tuple[Tensor, ...]], device: torch.device) -> bool:
 
 
 def _floats(values: Any) -> list[Tensor]:
-    """Return the dense floating-point tensors of any structure, detached; of sharded ones, the local shard."""
+    """Return the floating-point tensors of any structure, detached: shards of sharded, values of sparse ones."""
     tensors = (own_share(value.detach()) for value in tree_leaves(values) if isinstance(value, Tensor))
+    tensors = (t.coalesce().values() if t.layout == torch.sparse_coo else t for t in tensors)
     return [t for t in tensors if t.is_floating_point() and t.numel() > 0 and t.layout == torch.strided]
 
 

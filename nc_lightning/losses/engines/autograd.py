@@ -163,7 +163,7 @@ def debias(log_mean: Tensor, positive: Tensor, temperature: float | Tensor, tau_
     """
     if tau_plus == 0:
         return log_mean
-    share = tau_plus * (-log_mean).exp()
-    above = share < 1
-    rest = torch.where(above, log_mean + torch.log1p(-torch.where(above, share, 0.0)), -torch.inf)
+    log_share = math.log(tau_plus) - log_mean
+    above = log_share < 0
+    rest = torch.where(above, log_mean + torch.log1p(-torch.where(above, log_share, -1.0).exp()), -torch.inf)
     return torch.maximum(rest - math.log1p(-tau_plus), -1 / temperature - positive)

@@ -27,12 +27,18 @@ def with_known_gradient(compute: Compute, z: Tensor, temperature: float | Tensor
     Returns:
         The value. First derivatives only.
 
+    Raises:
+        RuntimeError: If a gradient is differentiated.
+
     Example:
         >>> z = torch.tensor([3.0], requires_grad=True)
         >>> with_known_gradient(lambda z, *_: (z.square().sum(), 2 * z, None), z).backward()
         >>> z.grad
         tensor([6.])
     """
+    if not torch.is_grad_enabled():
+        z = z.detach()
+        temperature = temperature.detach() if isinstance(temperature, Tensor) else temperature
     value: Tensor = _KnownGradient.apply(z, temperature, compute)
     return value
 
@@ -41,13 +47,32 @@ class _KnownGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, temperature: float | Tensor | None, compute: Compute) -> Tensor:
         value, *gradients = compute(z, any(ctx.needs_input_grad), ctx.needs_input_grad[1])
-        ctx.save_for_backward(*gradients)
+        ctx.save_for_backward(*gradients, z)
         return value
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        *gradients, z = ctx.saved_tensors
+        scaled = [None if gradient is None else gradient * grad_output for gradient in gradients]
+        if torch.is_grad_enabled():  # by create_graph
+            scaled = [None if gradient is None else _FirstDerivative.apply(gradient, z) for gradient in scaled]
+        return *scaled, None
+
+
+class _FirstDerivative(torch.autograd.Function):
+    """A gradient that depends on the features, by which it cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, z: Tensor) -> Tensor:
+        return gradient.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return *(None if gradient is None else gradient * grad_output for gradient in ctx.saved_tensors), None
+        raise RuntimeError(
+            "loss: got a second derivative, expected first ones only (create_graph=False): its gradient is computed "
+            "together with its value, as of a function that is once_differentiable"
+        )
 
 
 def sum_over_processes(

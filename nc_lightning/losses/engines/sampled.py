@@ -49,11 +49,15 @@ class Draws(NamedTuple):
         `statistics_device`.
 
         Raises:
-            ValueError: If the generator is not on the device of z.
+            ValueError: If the generator is not on the device of z, or k without replacement exceeds the negatives of an
+                anchor of the global batch; then on every process.
         """
         device, draws, width = z.device, self.per_sample(batch), self.width(batch)
         if generator is not None and generator.device.type != device.type:
             raise ValueError(f"generator: got one on {generator.device}, expected one on {device}, where z is")
+        fewest = batch.fewest_negatives()
+        if not (self.replacement or self.fewer_if_scarce) and fewest < self.num_negatives:
+            raise ValueError(too_few(self.num_negatives, fewest))
         place = statistics_device(device)
         options: dict[str, Any] = {"dtype": torch.float64 if place == device else torch.float32, "device": device}
         per_anchor = len(batch.label) + int(draws.max()) * width + batch.windows.widest * self.num_negatives
@@ -114,18 +118,17 @@ def sampled_loss(
     negative = negative[of_pair] if draws.share else negative
     to_positive = similarity[anchor, positive]
     t = (similarity[anchor[:, None], negative] - to_positive[:, None]) / temperature
-    log_weight: float | Tensor = -math.log(k)
     count = t.new_full((len(t),), float(k))
     if drawn is not None:
         count = drawn.to(t)[of_pair] if draws.share else drawn.to(t)
         is_drawn = torch.arange(t.shape[1], device=t.device) < count[:, None]
         log_weight = torch.where(is_drawn, -count.log()[:, None], torch.finfo(t.dtype).min)
     if isinstance(link, InfoNCE):
-        log_mean = t.logsumexp(1) + log_weight if drawn is None else (t + log_weight).logsumexp(1)
+        log_mean = t.logsumexp(1) - math.log(k) if drawn is None else (t + log_weight).logsumexp(1)
         if tau_plus > 0:
             log_mean = debias(log_mean, to_positive / temperature, temperature, tau_plus)
         return link.of_log_mean(log_mean, count).sum()
-    return link(t, torch.as_tensor(log_weight).to(t).expand_as(t), count).sum()
+    return link(t, torch.full_like(t, -math.log(k)) if drawn is None else log_weight, count).sum()
 
 
 def _draw(log_weights: Tensor, drawers: Tensor, uniform: Tensor) -> Tensor:
@@ -151,11 +154,16 @@ def _draw_without_replacement(
     """
     available = (log_weights > torch.finfo(log_weights.dtype).min / 2).sum(1)
     if not fewer_if_scarce and (available < k).any():
-        raise ValueError(
-            f"num_negatives: got {k} without replacement, expected at most {int(available.min())}, the negatives of an "
-            "anchor in this batch; use replacement=True or larger batches"
-        )
+        raise ValueError(too_few(k, int(available.min())))
     tiny = torch.finfo(uniform.dtype).tiny
     gumbel = -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
     chosen = (log_weights + gumbel).topk(min(k, log_weights.shape[1]), dim=1).indices
     return chosen, available.clamp(max=k)
+
+
+def too_few(k: int, fewest: int) -> str:
+    """Return the message about an anchor that has fewer than k negatives."""
+    return (
+        f"num_negatives: got {k} without replacement, expected at most {fewest}, the negatives of an anchor in this "
+        "batch; use replacement=True or larger batches"
+    )

@@ -86,6 +86,13 @@ class SortedBatch(NamedTuple):
         of_size = sizes.bincount().tolist()
         return tuple(size for size, samples in enumerate(of_size) for _ in range(samples // max(1, size)))
 
+    def fewest_negatives(self) -> int:
+        """Return the smallest number of negatives of an anchor that has a positive."""
+        w, total = self.windows, len(self.label)
+        own = w.class_end - w.class_first + w.past_end - w.past_first
+        counts = total - (own if self.other_classes else torch.full_like(own, int(not self.include_self)))
+        return int(counts[w.end - w.first > int(not self.include_self)].min())
+
     def pairs_per_sample(self) -> Tensor:
         """Return the number of pairs anchored at each sample (N,), on the CPU, in the original order."""
         pairs = self.windows.end - self.windows.first - int(not self.include_self)

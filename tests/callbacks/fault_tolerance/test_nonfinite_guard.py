@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nc_lightning import HSCL, HUCL, SCL, UCL
 from nc_lightning.callbacks import HardNegativeSampler, NonFiniteGuard, OnlineLinearProbe
-from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import ends, totals
+from nc_lightning.callbacks.fault_tolerance.nonfinite_guard import _floats, ends, totals
 from nc_lightning.cli import main
 from nc_lightning.cli.command_error import exit_on_error
 from nc_lightning.data import ArrayDataModule, LatentClassDataModule
@@ -310,6 +310,12 @@ class Steep(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=1e-38)
+
+
+def test_values_of_sparse_gradients_are_checked():
+    indices, values = torch.tensor([[0, 0, 2]]), torch.tensor([1.0, torch.nan, 2.0])
+    (found,) = _floats([torch.sparse_coo_tensor(indices, values, (3,))])
+    assert found.isnan().tolist() == [True, False]
 
 
 def test_large_finite_gradients_are_not_reported(tmp_path):
