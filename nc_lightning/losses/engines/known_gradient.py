@@ -60,7 +60,7 @@ class _KnownGradient(torch.autograd.Function):
 
 
 class _FirstDerivative(torch.autograd.Function):
-    """A gradient that depends on the features, by which it cannot be differentiated."""
+    """A gradient that cannot be differentiated again, although it depends on the features."""
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, z: Tensor) -> Tensor:
@@ -70,8 +70,8 @@ class _FirstDerivative(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         raise RuntimeError(
-            "loss: got a second derivative, expected first ones only (create_graph=False): its gradient is computed "
-            "together with its value, as of a function that is once_differentiable"
+            "loss: got a second derivative, expected first ones only, without create_graph: value and gradient are "
+            "computed together (once_differentiable)"
         )
 
 
