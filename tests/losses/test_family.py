@@ -131,6 +131,14 @@ def test_a_second_derivative_is_refused(loss):
         gradient.square().sum().backward()
 
 
+def test_a_second_derivative_by_the_temperature_is_refused():
+    temperature = torch.nn.Parameter(torch.tensor(0.5))
+    loss = SCLLoss(temperature)(torch.randn(9, 3), LABELS)
+    (gradient,) = torch.autograd.grad(loss, temperature, create_graph=True)
+    with pytest.raises(RuntimeError, match="loss: got a second derivative"):
+        gradient.backward()
+
+
 def test_too_few_negatives_are_refused():
     labels = torch.arange(4).repeat(3)
     z = torch.randn(12, 3)

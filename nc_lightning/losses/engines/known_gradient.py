@@ -47,23 +47,23 @@ class _KnownGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, temperature: float | Tensor | None, compute: Compute) -> Tensor:
         value, *gradients = compute(z, any(ctx.needs_input_grad), ctx.needs_input_grad[1])
-        ctx.save_for_backward(*gradients, z)
+        ctx.save_for_backward(*gradients, z, temperature if isinstance(temperature, Tensor) else None)
         return value
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        *gradients, z = ctx.saved_tensors
+        *gradients, z, temperature = ctx.saved_tensors
         scaled = [None if gradient is None else gradient * grad_output for gradient in gradients]
         if torch.is_grad_enabled():  # by create_graph
-            scaled = [None if gradient is None else _FirstDerivative.apply(gradient, z) for gradient in scaled]
+            scaled = [None if one is None else _FirstDerivative.apply(one, z, temperature) for one in scaled]
         return *scaled, None
 
 
 class _FirstDerivative(torch.autograd.Function):
-    """A gradient that cannot be differentiated again, although it depends on the features."""
+    """A gradient that cannot be differentiated again, although it depends on features and temperature."""
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, z: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, z: Tensor, temperature: Tensor | None) -> Tensor:
         return gradient.clone()
 
     @staticmethod
