@@ -55,8 +55,8 @@ class Draws(NamedTuple):
         device, draws, width = z.device, self.per_sample(batch), self.width(batch)
         if generator is not None and generator.device.type != device.type:
             raise ValueError(f"generator: got one on {generator.device}, expected one on {device}, where z is")
-        fewest = batch.fewest_negatives()
-        if not (self.replacement or self.fewer_if_scarce) and fewest < self.num_negatives:
+        must_have_k = not (self.replacement or self.fewer_if_scarce)
+        if must_have_k and (fewest := batch.fewest_negatives()) < self.num_negatives:
             raise ValueError(too_few(self.num_negatives, fewest))
         place = statistics_device(device)
         options: dict[str, Any] = {"dtype": torch.float64 if place == device else torch.float32, "device": device}
