@@ -24,7 +24,8 @@ class SmallResNet(_LayeredEncoder):
             three to four times as long.
 
     Shape:
-        (N, channels, height, width) -> (N, widths[-1]); pixels beyond the last whole patch are not used.
+        (N, channels, height, width) -> (N, widths[-1]); pixels beyond the last whole patch are not used. In bfloat16 on
+        CPUs images should have at least two positions before the last block, or gradients may be NaN (torch 2.14.1).
 
     Raises:
         ValueError: If ``input_shape`` is not that of an image or smaller than a patch, a size is below 1, or there is

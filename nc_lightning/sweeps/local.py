@@ -60,8 +60,8 @@ def run_locally(folders: Sequence[CellFolder], jobs: int, ended: Callable[[CellF
                     process = context.Process(target=_in_a_process, args=(folder, threads, environment))
                     process.start()
                     running[slot] = process, folder
-                    if stopped_by:  # while the process was starting
-                        _send(process, stopped_by)
+                    if stopped_by:  # while the process was starting, which ignores a SIGINT
+                        _send(process, signal.SIGTERM)
             wait([process.sentinel for process, _ in running.values()], timeout=1.0)
             for slot, (process, folder) in list(running.items()):
                 if process.exitcode is not None:

@@ -67,9 +67,10 @@ def complete(config):
     return [["--config", f"{objective}.yaml", *before, "--config", config, *also] for objective in on]
 
 
-def small_images():
+def small_images(side):
     """Images of a hundred classes in a file, instead of CIFAR-100."""
-    images, labels = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8), np.arange(400) % 100
+    shape, labels = (400, side, side, 3), np.arange(400) % 100
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     np.savez("small.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
 
 
@@ -110,7 +111,8 @@ def marked(configs, exhaustive):
 @pytest.mark.parametrize("configs", on_all())
 def test_every_config_runs(configs):
     if "--data.path=small.npz" in configs:
-        small_images()
+        # A strided convolution of a single position in bfloat16 reads memory that nothing has written (torch 2.14.1).
+        small_images(side=16 if any("natural" in config for config in configs) else 8)
     before = set(Path.cwd().iterdir())
     cli = main(["fit", *configs, "--trainer.fast_dev_run=2", *SHORT])
     assert cli.trainer.global_step == 2

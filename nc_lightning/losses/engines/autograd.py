@@ -158,8 +158,8 @@ def debias(log_mean: Tensor, positive: Tensor, temperature: float | Tensor, tau_
         Robinson et al. (2021), arXiv 2010.04592, and Chuang et al. (2020), arXiv 2007.00224, eq. 7.
 
     Example:
-        >>> debias(torch.zeros(1), torch.ones(1), temperature=1.0, tau_plus=0.1)
-        tensor([0.])
+        >>> debias(torch.ones(1), torch.ones(1), temperature=1.0, tau_plus=0.1)
+        tensor([1.0679])
     """
     if tau_plus == 0:
         return log_mean
