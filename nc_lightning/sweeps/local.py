@@ -58,7 +58,12 @@ def run_locally(folders: Sequence[CellFolder], jobs: int, ended: Callable[[CellF
                     folder = waiting.pop()
                     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **share_of_gpus(gpus, jobs, slot)}
                     process = context.Process(target=_in_a_process, args=(folder, threads, environment))
-                    process.start()
+                    try:
+                        process.start()
+                    except EOFError:  # a Ctrl-C has ended the server, which was still importing
+                        if stopped_by:
+                            break
+                        raise
                     running[slot] = process, folder
                     if stopped_by:  # while the process was starting, which ignores a SIGINT
                         _send(process, signal.SIGTERM)

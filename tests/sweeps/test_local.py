@@ -101,6 +101,15 @@ def test_a_signal_while_a_cell_starts_reaches_it(number, in_tmp, monkeypatch):
     assert ended["first"] != 0, "it came to its end"
 
 
+def test_a_signal_that_ends_the_starting_server_stops_the_sweep(in_tmp, monkeypatch):
+    def start(self):
+        signal.raise_signal(signal.SIGINT)
+        raise EOFError
+
+    monkeypatch.setattr(BaseProcess, "start", start)
+    assert run_locally([Acting("first", sleep), Acting("second", sleep)], 1, lambda *_: None) == signal.SIGINT
+
+
 @pytest.mark.parametrize("name", SERVER_IMPORTS)
 def test_the_server_finds_what_it_is_to_import(name):
     """It would silently leave out a module that it does not find."""
