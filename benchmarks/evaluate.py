@@ -23,7 +23,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from torch import Tensor
 
 from benchmarks import device as of_device
 from benchmarks import results
-from benchmarks.loss_memory import resident
+from benchmarks.loss_memory import peak_of
 from nc_lightning.evaluation import nearest_neighbors
 from nc_lightning.geometry import unit_sphere
 
@@ -86,10 +85,7 @@ def features(count: int, feature_dim: int, seed: int) -> Tensor:
 def extra_mebibytes(search: Search, queries: Tensor, bank: Tensor, k: int) -> float:
     """Peak memory of a call, minus the memory before."""
     search(queries[:50], bank[:100], min(k, 100))  # allocates what the method always needs
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the resident memory
-    before = resident("VmRSS")
-    search(queries, bank, k)
-    return resident("VmHWM") - before
+    return peak_of(lambda: search(queries, bank, k))
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -20,7 +19,7 @@ import torch
 from benchmarks import results
 from benchmarks.device import name_of, seconds
 from benchmarks.loss import BETA, TEMPERATURE, batch, floor, forward_backward
-from benchmarks.loss_memory import resident
+from benchmarks.loss_memory import peak_of
 from nc_lightning.losses import ContrastiveLoss, HSCLLoss, HUCLLoss, Logistic, Polynomial, Threshold, Triplet
 from nc_lightning.losses.engines import tile_sizes
 from nc_lightning.losses.hardening import ValueThreshold
@@ -61,11 +60,7 @@ def call_of(name: str, whole: bool, n: int, feature_dim: int, num_classes: int) 
 def extra_mebibytes(name: str, whole: bool, sizes: tuple[int, int, int]) -> float:
     """Peak memory during one call in this process, minus the memory before."""
     call_of(name, whole, 64, sizes[1], 4)()
-    call = call_of(name, whole, *sizes)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the resident memory
-    before = resident("VmRSS")
-    call()
-    return resident("VmHWM") - before
+    return peak_of(call_of(name, whole, *sizes))
 
 
 def main() -> None:

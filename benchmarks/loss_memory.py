@@ -12,6 +12,7 @@ gradient of the features. A GPU counts its own allocations.
 import argparse
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -37,9 +38,14 @@ def extra_mebibytes(
     if device.type != "cpu":
         extra = of_device.extra_memory(lambda: loss(leaf, labels).backward(), device)
         return float("nan") if extra is None else extra / 2**20
+    return peak_of(lambda: loss(leaf, labels).backward())
+
+
+def peak_of(call: Callable[[], object]) -> float:
+    """MiB of the peak of resident memory during a call, minus the memory before; on Linux only."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the resident memory
     before = resident("VmRSS")
-    loss(leaf, labels).backward()
+    call()
     return resident("VmHWM") - before
 
 

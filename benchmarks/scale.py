@@ -16,7 +16,6 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from scipy.optimize import nnls
 
 from benchmarks import results
 from benchmarks.counted_processes import counted
-from benchmarks.loss_memory import resident
+from benchmarks.loss_memory import peak_of
 from benchmarks.scale_parts import PARTS, Part, Sizes
 from nc_lightning.callbacks.measurement.passes import _add_up, _of_all_processes
 from nc_lightning.callbacks.online_knn import KNNReader
@@ -53,10 +52,7 @@ def measure(name: str, sizes: Sizes, rounds: int) -> tuple[float, float]:
     c = ctypes.CDLL(None)
     c.mallopt(M_MMAP_THRESHOLD, 2**16)
     c.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the resident memory
-    before = resident("VmRSS")
-    run()
-    return statistics.median(times), (resident("VmHWM") - before) * 2**20
+    return statistics.median(times), peak_of(run) * 2**20
 
 
 def fit(part: Part, model: str, measured: list[float]) -> tuple[np.ndarray[Any, Any], float]:

@@ -2,8 +2,6 @@ from itertools import product
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from nc_lightning.geometry import normalize
 from nc_lightning.losses import Exponential, InfoNCE
@@ -12,6 +10,7 @@ from nc_lightning.losses.engines.autograd import general_loss
 from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, sort_batch
 from nc_lightning.losses.pairs import label_pairs
+from tests.largest_tensor import LargestTensor
 from tests.losses.test_hardening import OURS as HARDENINGS
 
 LAYOUTS = {
@@ -364,22 +363,6 @@ def test_extremes_stay_finite(small_tiles, beta, temperature, norm, negatives):
         assert torch.isfinite(gradient).all()
 
 
-class LargestTensor(TorchDispatchMode):
-    """Record the largest number of elements of any returned tensor and the number of matrix products."""
-
-    def __init__(self):
-        super().__init__()
-        self.elements, self.products = 0, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                self.elements = max(self.elements, leaf.untyped_storage().nbytes() // leaf.element_size())
-        self.products += "mm" in func.name()
-        return result
-
-
 @pytest.mark.parametrize("beta", [5.0, 80.0])
 @pytest.mark.parametrize(("num_classes", "link"), [(2, InfoNCE()), (100, DECOUPLED), (8192, InfoNCE())], ids=str)
 def test_no_tensor_approaches_the_square_of_the_batch(beta, num_classes, link):
@@ -388,14 +371,14 @@ def test_no_tensor_approaches_the_square_of_the_batch(beta, num_classes, link):
     with LargestTensor() as largest:
         tiled_loss(z, labels, **options(beta, 0.5, include_self=True, link=link)).backward()
     assert largest.products > 0
-    assert largest.elements < n * n / 8
+    assert largest.numel < n * n / 8
 
 
 def test_the_dense_engine_holds_the_square_of_the_batch():
     z, labels = torch.randn(64, 4, requires_grad=True), torch.arange(64) % 3
     with LargestTensor() as largest:
         dense_loss(z, labels, **options()).backward()
-    assert largest.elements >= 64 * 64
+    assert largest.numel >= 64 * 64
 
 
 @pytest.mark.parametrize("path", PATHS)
