@@ -139,6 +139,7 @@ def test_report(chromium, runs, tmp_path, monkeypatch, which):
     asked = []
     page.on("request", lambda request: asked.append(request.url.partition(":")[0]))
     page.context.set_offline(True)
+    page.add_init_script("addEventListener('resize', event => window.follow || event.stopImmediatePropagation())")
     page.goto(report.as_uri())
     assert set(asked) <= {"file", "data"}
     assert page.locator("td").count() > 100
@@ -154,6 +155,11 @@ def test_report(chromium, runs, tmp_path, monkeypatch, which):
     assert re.search(r"class_path: nc_lightning.H?SCL", page.locator("pre").first.inner_text())
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.set_viewport_size({"width": 400, "height": 800})
+    page.wait_for_function("window.innerWidth === 400")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "before the charts have followed"
+    page.evaluate("window.follow = true")
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.wait_for_function("document.querySelector('.u-wrap').offsetWidth < 390")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "on a phone"
     page.close()
 
