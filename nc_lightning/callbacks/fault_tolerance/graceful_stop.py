@@ -28,7 +28,7 @@ class Interrupted(SystemExit):
 class GracefulStop(Checkpoint):
     """Stop a fit gracefully on SIGTERM, or on SIGINT as from Ctrl-C.
 
-    The step is finished, ``interrupted-epoch=E-step=S.ckpt`` is saved next to the other checkpoints, and the program
+    The step is finished, with all batches of ``accumulate_grad_batches``, ``interrupted-epoch=E-step=S.ckpt`` is saved next to the other checkpoints, and the program
     exits with code 143 or 130; a run that resumes this checkpoint ends like an uninterrupted one. A signal during the
     last batch of an epoch or the validation that follows takes effect at the end of the epoch; a run that is already
     finishing ends normally. A second Ctrl-C stops at once, without a checkpoint.
@@ -75,8 +75,9 @@ class GracefulStop(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here if asked to, unless a validation follows, which a resumed run would skip."""
-        if not trainer.is_last_batch and not _validation_follows(trainer, batch_idx):
+        """Stop here if asked to, unless a validation follows, which a resumed run would skip, or gradients are held."""
+        holds_gradients = (batch_idx + 1) % trainer.accumulate_grad_batches != 0  # no checkpoint has them
+        if not trainer.is_last_batch and not holds_gradients and not _validation_follows(trainer, batch_idx):
             self._stop_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from nc_lightning import HSCL
@@ -42,10 +42,12 @@ def handlers():
     assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def fit(folder, *callbacks, **settings):
+def fit(folder, *callbacks, ckpt_path=None, **settings):
+    seed_everything(0)
     callbacks = [*callbacks, ModelCheckpoint(folder, save_last=True), GracefulStop()]
     trainer = Trainer(**{"max_epochs": 2, "callbacks": callbacks, "default_root_dir": folder, **QUIET, **settings})
-    trainer.fit(HSCL(encoder=MLP((32,)), num_classes=10), LatentClassDataModule(batch_size=80))
+    data = LatentClassDataModule(batch_size=80)
+    trainer.fit(HSCL(encoder=MLP((32,)), num_classes=10), data, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -72,6 +74,20 @@ def test_a_signal_before_a_mid_epoch_validation_takes_effect_after_the_next_step
     with pytest.raises(Interrupted):
         fit(in_tmp, Sends(signal.SIGTERM), val_check_interval=2)
     assert [path.name for path in in_tmp.glob("interrupted-*")] == ["interrupted-epoch=0-step=3.ckpt"]
+
+
+def test_a_stop_waits_for_accumulated_gradients_so_that_the_resumed_run_is_the_same(in_tmp):
+    options = {"accumulate_grad_batches": 3, "limit_train_batches": 5}
+    whole = fit(in_tmp / "whole", **options)
+    with pytest.raises(Interrupted):
+        fit(in_tmp, Sends(signal.SIGTERM, step=0), **options)  # after the first batch
+    saved = in_tmp / "interrupted-epoch=0-step=1.ckpt"
+    loops = torch.load(saved, weights_only=True)["loops"]["fit_loop"]
+    assert loops["epoch_loop.batch_progress"]["current"]["processed"] == 3
+    resumed = fit(in_tmp, ckpt_path=saved, **options)
+    assert resumed.global_step == whole.global_step == 4
+    for ours, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_a_second_ctrl_c_stops_immediately(in_tmp, capfd):
