@@ -28,10 +28,11 @@ class Interrupted(SystemExit):
 class GracefulStop(Checkpoint):
     """Stop a fit gracefully on SIGTERM, or on SIGINT as from Ctrl-C.
 
-    The step is finished, with all batches of ``accumulate_grad_batches``, ``interrupted-epoch=E-step=S.ckpt`` is saved next to the other checkpoints, and the program
-    exits with code 143 or 130; a run that resumes this checkpoint ends like an uninterrupted one. A signal during the
-    last batch of an epoch or the validation that follows takes effect at the end of the epoch; a run that is already
-    finishing ends normally. A second Ctrl-C stops at once, without a checkpoint.
+    The step is finished, with all batches of ``accumulate_grad_batches``, ``interrupted-epoch=E-step=S.ckpt`` is saved
+    next to the other checkpoints, and the program exits with code 143 or 130; a run that resumes this checkpoint ends
+    like an uninterrupted one. A signal during the last batch of an epoch or the validation that follows takes effect at
+    the end of the epoch; a run that is already finishing ends normally. A second Ctrl-C stops at once, without a
+    checkpoint.
 
     With several processes, rank 0 decides, so that all stop after the same step. On GPUs it broadcasts its decision
     after the backward pass, so that no step waits for it; a later signal takes effect at the end of the next step. The

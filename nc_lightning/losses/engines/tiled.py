@@ -2,7 +2,8 @@
 
 The gradient with respect to the similarities s = z z^T is, elementwise, a function of s_ij and four numbers of anchor i
 and sample j, so that tiles of s need not be kept. As s is symmetric, its upper triangle suffices. Samples are sorted by
-label, so that every class is a contiguous window. Several processes divide the tiles of the global batch.
+label, so that every class is a contiguous window. Several processes divide the tiles of the global batch, or the
+threads of a single one those of a large batch.
 """
 
 import math
@@ -19,6 +20,7 @@ from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.known_gradient import Result, gradient_of_temperature, with_known_gradient
 from nc_lightning.losses.engines.row_blocks import pull_on_positives, row_blocks, view
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, slices
+from nc_lightning.losses.engines.threads import Team, num_threads
 from nc_lightning.losses.engines.tile_sizes import tile_sizes
 
 # Chosen by timing: positives are handled one by one if they are at most this share of all pairs.
@@ -78,7 +80,12 @@ def tiled_loss(
         everyone = z if past is None or batch.past_order is None else torch.cat([z, past[batch.past_order]])
         division = Division.among(shares)
         engine = _engine(z, everyone, batch, infonce, normalization, division)
-        loss, gradient = engine(z, everyone, batch, infonce, with_gradient, division)
+
+        def part(division: Division) -> Part:
+            return engine(z, everyone, batch, infonce, with_gradient, division)
+
+        threads = num_threads(z, everyone) if shares is None and engine is not _square else 1
+        loss, gradient = part(division) if threads == 1 else _in_threads(part, threads)
         if gradient is not None:
             gradient = gradient if shares is None else shares.sum_of_own(batch.unsorted(gradient))
             gradient *= division.world_size / (batch.num_pairs * infonce.temperature)
@@ -92,8 +99,21 @@ def tiled_loss(
     return with_known_gradient(compute, z, learnable)
 
 
-Engine = Callable[[Tensor, Tensor, SortedBatch, InfoNCETerms, bool, Division], tuple[Tensor, Tensor | None]]
-"""Function that returns the sum of the pairs' losses, and this process's part of its gradient times the temperature."""
+Part = tuple[Tensor, Tensor | None]
+"""The sum of all pairs' losses, and the part of a process or thread of its gradient times the temperature."""
+Engine = Callable[[Tensor, Tensor, SortedBatch, InfoNCETerms, bool, Division], Part]
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _in_threads(part: Callable[[Division], Part], size: int) -> Part:
+    """Divide the work among threads, and sum their parts of the gradient."""
+    team = Team(size)
+    parts = team.run(lambda member: part(Division(member, size, team)))
+    loss, gradient = parts[0]
+    for _, other in parts[1:]:
+        if gradient is not None and other is not None:
+            gradient += other
+    return loss, gradient
 
 
 def _engine(
@@ -123,7 +143,7 @@ def _engine(
 
 def _square(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool, _: Division
-) -> tuple[Tensor, Tensor | None]:
+) -> Part:
     """Compute a small batch as a single tile, and its positives one by one (Equation 7)."""
     rows, past = slice(0, len(z)), slice(len(z), len(everyone))
     tiles = z.new_empty(infonce.kinds_summed, len(z), len(everyone))
@@ -166,14 +186,18 @@ def _mirror(pushes: Tensor, columns: int) -> Tensor:
 
 def _triangle(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool, division: Division
-) -> tuple[Tensor, Tensor | None]:
+) -> Part:
     """Sum the negatives in one sweep over tiles, and form the gradient in a second (Equations 17, 18, 20)."""
     sizes, n, gradient = tile_sizes(z), len(z), torch.zeros_like(z) if with_gradient else None
-    tiles_of_process = division.tiles(batch, sizes.rows, sizes.columns)
-    elements = [elements_of(tile) for tile in tiles_of_process]
+    tiles_of_part = division.tiles(batch, sizes.rows, sizes.columns)
+    elements = [elements_of(tile) for tile in tiles_of_part]
     of_weights = infonce.kinds_pushed * max(elements, default=0)
     tile = max(infonce.kinds_summed * max(elements, default=0), 2 * of_weights)
-    room = 0 if gradient is None else max(0, min(sizes.cache - of_weights, infonce.kinds_pushed * sum(elements)))
+    room = (
+        0
+        if gradient is None
+        else max(0, min(sizes.cache // division.threads - of_weights, infonce.kinds_pushed * sum(elements)))
+    )
     memory, offset = z.new_empty(room + tile), 0
     cache: dict[tuple[int, int], Tensor] = {}
 
@@ -184,7 +208,7 @@ def _triangle(
         return infonce.terms(tiles)
 
     sums = infonce.empty_sums(z)
-    for rows, columns in tiles_of_process:
+    for rows, columns in tiles_of_part:
         tiles = terms(rows, columns, infonce.kinds_summed)
         sums[:, rows] += tiles.sum(2)
         if rows.start < columns.start < n:
@@ -201,7 +225,7 @@ def _triangle(
 
     pushes = infonce.pushes(push, sums)
     mirror, buffer = _mirror(pushes, len(everyone)), memory[len(memory) - of_weights :]
-    for rows, columns in tiles_of_process:
+    for rows, columns in tiles_of_part:
         at = rows.start, columns.start
         tiles = cache[at] if at in cache else terms(rows, columns, infonce.kinds_pushed)
         weights = view(buffer, len(tiles), rows, columns)
@@ -250,7 +274,7 @@ def _pull(
 
 def _row_blocks(
     z: Tensor, everyone: Tensor, batch: SortedBatch, infonce: InfoNCETerms, with_gradient: bool, division: Division
-) -> tuple[Tensor, Tensor | None]:
+) -> Part:
     """Compute the loss in a single sweep over blocks of whole rows, for any exponents and hardening (Equation 7)."""
     n, loss, gradient = len(z), z.new_zeros(()), torch.zeros_like(z) if with_gradient else None
     for block in row_blocks(z, everyone, division.rows(batch), batch, infonce, loss):

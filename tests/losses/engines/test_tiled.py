@@ -5,7 +5,7 @@ import torch
 
 from nc_lightning.geometry import normalize
 from nc_lightning.losses import Exponential, InfoNCE
-from nc_lightning.losses.engines import tile_sizes, tiled
+from nc_lightning.losses.engines import threads, tile_sizes, tiled
 from nc_lightning.losses.engines.autograd import general_loss
 from nc_lightning.losses.engines.infonce_terms import InfoNCETerms
 from nc_lightning.losses.engines.sorted_batch import SortedBatch, sort_batch
@@ -27,7 +27,7 @@ NEGATIVES = ["other_classes", "all"]
 BETAS = [0.0, 2.0, 2.5, 5.0, 30.0]
 TEMPERATURES = [0.05, 0.3, 1.0]
 DECOUPLED = InfoNCE("sum", 0.0)
-PATHS = ["square", "triangle", "triangle, nothing kept", "row blocks"]
+PATHS = ["square", "triangle", "triangle, nothing kept", "triangle, in threads", "row blocks", "row blocks, in threads"]
 
 
 @pytest.fixture
@@ -36,10 +36,13 @@ def small_tiles(monkeypatch):
     sizes = tile_sizes.TileSizes(square=0, rows=4, columns=8, cache=100, row_block=32, positive_rows=3, positives=2**24)
 
     def force(path):
-        square, cache = 2**20 if path == "square" else 0, 0 if path == "triangle, nothing kept" else 100
+        path, _, how = path.partition(", ")
+        square, cache = 2**20 if path == "square" else 0, 0 if how == "nothing kept" else 100
         monkeypatch.setattr(tile_sizes, "CPU", sizes._replace(square=square, cache=cache))
         monkeypatch.setattr(tiled, "SAFE_SHARE", 0.0 if path == "row blocks" else 0.95)
         monkeypatch.setattr(tiled, "SQUARE_PAIRS", 1.0)
+        monkeypatch.setattr(threads, "LEAST_ELEMENTS", 0)
+        torch.set_num_threads(3 if how == "in threads" else 1)
 
     return force
 
@@ -381,7 +384,7 @@ def test_the_dense_engine_holds_the_square_of_the_batch():
     assert largest.numel >= 64 * 64
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [path for path in PATHS if "in threads" not in path])  # whose products are not seen
 def test_without_a_gradient_no_work_is_done_for_it(small_tiles, path):
     small_tiles(path)
     z, labels = batch("mixed")
