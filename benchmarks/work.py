@@ -42,8 +42,7 @@ def is_kernel(func: Any) -> bool:
 class Work(TorchDispatchMode):
     """The work of all operations on a device inside this context.
 
-    Bytes count every input and output of every kernel once, as if no cache kept anything between kernels. Inside, torch
-    has one thread, as operations of others are not seen.
+    Bytes count every input and output of every kernel once, as if no cache kept anything between kernels.
 
     Args:
         device: Device of the counted operations.
@@ -62,17 +61,6 @@ class Work(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.device = torch.device(device)
         self.each: list[tuple[int, int]] = []
-        self._threads = 1
-
-    def __enter__(self) -> "Work":
-        self._threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-        torch.set_num_threads(self._threads)
 
     @property
     def kernels(self) -> int:

@@ -25,6 +25,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import nn
 from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, OneCycleLR, SequentialLR
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.tensorboard import SummaryWriter
 
 import nc_lightning
@@ -348,6 +349,15 @@ def test_all_tensors_at_once():
     assert [float(value) for value in of_torch.largest_of_all(tensors)] == [3.0, 2.0]
     assert list(of_torch.largest_of_all([])) == []
     assert of_torch.tree_leaves({"a": [1, (2,)], "b": 3}) == [1, 2, 3]
+
+
+def test_modes_and_profilers_are_noticed():
+    observers = [FlopCounterMode(display=False), torch.device("cpu"), torch.profiler.profile()]
+    for observer in observers:
+        assert not of_torch.is_observed()
+        with observer:
+            assert of_torch.is_observed()
+    assert not of_torch.is_observed()
 
 
 def test_the_base_of_batch_norms():

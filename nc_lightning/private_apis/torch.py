@@ -32,6 +32,12 @@ def largest_of_all(tensors: list[Tensor]) -> Sequence[Tensor]:
     return torch._foreach_norm(tensors, torch.inf) if tensors else ()
 
 
+def is_observed() -> bool:
+    """Return whether modes or a profiler see the operations of this thread, which they do not of others (2.14.1)."""
+    modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+    return bool(modes > 0 or torch.autograd._profiler_enabled())
+
+
 def milestones(scheduler: SequentialLR) -> list[int]:
     """Return the steps at which the second and each later part begin (2.14.1)."""
     return list(scheduler._milestones)

@@ -1,7 +1,8 @@
 """How processes or threads divide the work on a batch: each computes some tiles and anchors, and sums are exchanged."""
 
 import itertools
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,9 @@ TILES_OF_EACH = 8
 
 LEAST_ROWS = 64
 """Least number of rows of a tile, where there are enough samples: smaller products are slow."""
+
+
+Item = TypeVar("Item")
 
 
 class Division(NamedTuple):
@@ -64,6 +68,13 @@ class Division(NamedTuple):
         """Return this part's equal share of the anchors."""
         n = len(batch.order)
         return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
+
+    def steps(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield what this part has to do one after another, until another thread has failed."""
+        for item in items:
+            if self.team is not None:
+                self.team.check()
+            yield item
 
     def sum_(self, values: Tensor) -> None:
         """Sum a tensor over processes or threads in place; all must call this."""

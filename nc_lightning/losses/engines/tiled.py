@@ -84,8 +84,9 @@ def tiled_loss(
         def part(division: Division) -> Part:
             return engine(z, everyone, batch, infonce, with_gradient, division)
 
-        threads = num_threads(z, everyone) if shares is None and engine is not _square else 1
-        loss, gradient = part(division) if threads == 1 else _in_threads(part, threads)
+        # A hardening may be a function of the user, which may depend on the thread, or draw random numbers.
+        divides = shares is None and engine is not _square and infonce.hardening is None
+        loss, gradient = _in_threads(part, z, everyone) if divides else part(division)
         if gradient is not None:
             gradient = gradient if shares is None else shares.sum_of_own(batch.unsorted(gradient))
             gradient *= division.world_size / (batch.num_pairs * infonce.temperature)
@@ -105,8 +106,11 @@ Engine = Callable[[Tensor, Tensor, SortedBatch, InfoNCETerms, bool, Division], P
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _in_threads(part: Callable[[Division], Part], size: int) -> Part:
-    """Divide the work among threads, and sum their parts of the gradient."""
+def _in_threads(part: Callable[[Division], Part], z: Tensor, everyone: Tensor) -> Part:
+    """Divide the work among threads if it is large enough, and sum their parts of the gradient."""
+    size = num_threads(z, everyone)
+    if size == 1:
+        return part(Division(0, 1))
     team = Team(size)
     parts = team.run(lambda member: part(Division(member, size, team)))
     loss, gradient = parts[0]
@@ -208,7 +212,7 @@ def _triangle(
         return infonce.terms(tiles)
 
     sums = infonce.empty_sums(z)
-    for rows, columns in tiles_of_part:
+    for rows, columns in division.steps(tiles_of_part):
         tiles = terms(rows, columns, infonce.kinds_summed)
         sums[:, rows] += tiles.sum(2)
         if rows.start < columns.start < n:
@@ -225,7 +229,7 @@ def _triangle(
 
     pushes = infonce.pushes(push, sums)
     mirror, buffer = _mirror(pushes, len(everyone)), memory[len(memory) - of_weights :]
-    for rows, columns in tiles_of_part:
+    for rows, columns in division.steps(tiles_of_part):
         at = rows.start, columns.start
         tiles = cache[at] if at in cache else terms(rows, columns, infonce.kinds_pushed)
         weights = view(buffer, len(tiles), rows, columns)
@@ -260,7 +264,7 @@ def _pull(
     # The window of some rows extends beyond them by at most the positives of one anchor on either side.
     widest = sizes.positive_rows + 2 * batch.windows.widest
     height = max(1, min(sizes.positive_rows, sizes.positives // widest))
-    for rows in slices(anchors.start, anchors.stop, height):
+    for rows in division.steps(slices(anchors.start, anchors.stop, height)):
         window = batch.window(rows)
         margin = torch.mm(z[rows] / infonce.temperature, z[window].T)
         pull = pull_on_positives(margin, negative[rows], batch, rows, infonce, loss)
@@ -277,7 +281,7 @@ def _row_blocks(
 ) -> Part:
     """Compute the loss in a single sweep over blocks of whole rows, for any exponents and hardening (Equation 7)."""
     n, loss, gradient = len(z), z.new_zeros(()), torch.zeros_like(z) if with_gradient else None
-    for block in row_blocks(z, everyone, division.rows(batch), batch, infonce, loss):
+    for block in division.steps(row_blocks(z, everyone, division.rows(batch), batch, infonce, loss)):
         if gradient is not None:
             rows = block.rows
             matrix = _weigh(block.terms, block.pushes[:, :, None])

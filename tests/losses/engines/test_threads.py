@@ -1,10 +1,18 @@
+import contextlib
+import gc
+import itertools
+import subprocess
+import sys
 import threading
+import time
+import weakref
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from nc_lightning.losses import HSCLLoss, InfoNCE, SCLLoss
-from nc_lightning.losses.engines import threads
+from nc_lightning.losses import ContrastiveLoss, Hardening, HSCLLoss, InfoNCE, SCLLoss
+from nc_lightning.losses.engines.division import Division
 from nc_lightning.losses.engines.threads import Team, num_threads
 
 N, FEATURE_DIM, NUM_CLASSES = 2900, 4, 7
@@ -52,14 +60,44 @@ def test_small_losses_and_other_devices_are_not_divided():
     assert num_threads(large, large) == 3
     assert num_threads(large[:-1], large[:-1]) == 1
     assert num_threads(large.to("meta"), large.to("meta")) == 1
-    torch.set_num_threads(64)
-    assert num_threads(large, large) == threads.MOST_THREADS
 
 
-def test_operations_divide_the_threads_that_are_left():
-    torch.set_num_threads(5)
-    assert Team(2).run(lambda _: torch.get_num_threads()) == [2, 2]
-    assert torch.get_num_threads() == 5
+@pytest.mark.parametrize(("available", "size"), [(1, 1), (2, 2), (8, 8), (11, 5), (12, 6), (15, 5), (64, 8)])
+def test_operations_divide_the_threads_that_are_left(available, size):
+    torch.set_num_threads(available)
+    large = torch.empty(2897, 0)
+    assert num_threads(large, large) == size
+    assert Team(size).run(lambda _: torch.get_num_threads()) == [available // size] * size
+    assert torch.get_num_threads() == available
+
+
+class Random(Hardening):
+    """Draws random numbers, as a function of a user may."""
+
+    def log_eta(self, similarity, negatives):
+        return torch.rand_like(similarity)
+
+
+def test_a_hardening_is_not_called_by_several_threads(data, started):
+    torch.set_num_threads(2)
+    values = [torch.manual_seed(0) and ContrastiveLoss(hardening=Random())(*data) for _ in range(2)]
+    assert torch.equal(*values)
+    assert started == []
+
+
+def test_modes_and_profilers_see_all_operations(data):
+    counts = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        with FlopCounterMode(display=False) as flops:
+            HSCLLoss()(*data)
+        with torch.profiler.profile() as profile:
+            HSCLLoss()(*data)
+        products = sum(event.count for event in profile.key_averages() if event.key == "aten::mm")
+        counts.append((flops.get_total_flops(), products))
+    assert counts[0][0] > 0
+    assert counts[0][1] > 0
+    assert counts[0] == counts[1]
 
 
 def test_sums_do_not_depend_on_which_thread_is_first():
@@ -79,18 +117,76 @@ def test_sums_do_not_depend_on_which_thread_is_first():
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
-def test_an_error_in_one_thread_ends_all_and_is_raised(failing):
+@pytest.mark.parametrize("error", [ArithmeticError, KeyboardInterrupt])
+def test_an_error_in_one_thread_ends_all_and_is_raised(failing, error):
     def part(member):
         if member == failing:
-            raise ArithmeticError("of one member")
-        team.sum_(torch.zeros(1), member)
+            raise error("of one member")
+        for _ in Division(member, 3, team).steps(itertools.count()):
+            time.sleep(0.001)
 
     torch.set_num_threads(3)
-    team = Team(3)
-    with pytest.raises(ArithmeticError, match="of one member"):
+    team, before = Team(3), threading.active_count()
+    with pytest.raises(error, match="of one member"):
         team.run(part)
     assert torch.get_num_threads() == 3
-    assert threading.active_count() < 10
+    assert threading.active_count() == before
+
+
+def test_a_thread_that_cannot_be_started_is_an_error(monkeypatch):
+    start = threading.Thread.start
+
+    def start_one(thread):
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        start(thread)
+
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    torch.set_num_threads(3)
+    team = Team(3)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        team.run(lambda member: team.sum_(torch.zeros(1), member))
+    assert torch.get_num_threads() == 3
+
+
+def test_an_error_holds_no_memory():
+    held = []
+
+    def part(member):
+        large = torch.zeros(1)
+        held.append(weakref.ref(large))
+        raise ArithmeticError
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ArithmeticError):
+            Team(2).run(part)
+        assert [one() for one in held] == [None] * len(held)
+        assert held
+    finally:
+        gc.enable()
+
+
+def test_a_loss_after_the_end_of_the_main_thread(tmp_path):
+    """Executors of the standard library accept nothing from then on."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import threading, torch
+from nc_lightning.losses import SCLLoss
+z, labels = torch.randn(2900, 2), torch.arange(2900) % 7
+def late():
+    threading.main_thread().join()
+    torch.set_num_threads(2)
+    print(SCLLoss()(z, labels).isfinite())
+threading.Thread(target=late).start()
+"""
+    )
+    assert (
+        subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120).stdout == "tensor(True)\n"
+    )
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

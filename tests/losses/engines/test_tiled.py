@@ -384,7 +384,7 @@ def test_the_dense_engine_holds_the_square_of_the_batch():
     assert largest.numel >= 64 * 64
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if "in threads" not in path])  # whose products are not seen
+@pytest.mark.parametrize("path", PATHS)
 def test_without_a_gradient_no_work_is_done_for_it(small_tiles, path):
     small_tiles(path)
     z, labels = batch("mixed")
