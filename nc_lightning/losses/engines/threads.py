@@ -27,7 +27,7 @@ def num_threads(z: Tensor, everyone: Tensor) -> int:
 
     Operations divide the threads that are left: 12 are 6 times 2.
     """
-    if z.device.type != "cpu" or len(z) * len(everyone) < LEAST_ELEMENTS or is_observed():
+    if len(z) * len(everyone) < LEAST_ELEMENTS or is_observed():
         return 1
     available = torch.get_num_threads()
     sizes = range(2, min(MOST_THREADS, available) + 1)

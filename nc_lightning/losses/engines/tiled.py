@@ -85,8 +85,8 @@ def tiled_loss(
             return engine(z, everyone, batch, infonce, with_gradient, division)
 
         # A hardening may be a function of the user, which may depend on the thread, or draw random numbers.
-        divides = shares is None and engine is not _square and infonce.hardening is None
-        loss, gradient = _in_threads(part, z, everyone) if divides else part(division)
+        divisible = z.device.type == "cpu" and shares is None and engine is not _square and infonce.hardening is None
+        loss, gradient = _in_threads(part, z, everyone) if divisible else part(division)
         if gradient is not None:
             gradient = gradient if shares is None else shares.sum_of_own(batch.unsorted(gradient))
             gradient *= division.world_size / (batch.num_pairs * infonce.temperature)
@@ -103,6 +103,7 @@ def tiled_loss(
 Part = tuple[Tensor, Tensor | None]
 """The sum of all pairs' losses, and the part of a process or thread of its gradient times the temperature."""
 Engine = Callable[[Tensor, Tensor, SortedBatch, InfoNCETerms, bool, Division], Part]
+"""Function of z, everyone, the batch, its terms, whether a gradient is needed, and the part of the work to do."""
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -197,11 +198,8 @@ def _triangle(
     elements = [elements_of(tile) for tile in tiles_of_part]
     of_weights = infonce.kinds_pushed * max(elements, default=0)
     tile = max(infonce.kinds_summed * max(elements, default=0), 2 * of_weights)
-    room = (
-        0
-        if gradient is None
-        else max(0, min(sizes.cache // division.threads - of_weights, infonce.kinds_pushed * sum(elements)))
-    )
+    kept = min(sizes.cache // division.threads - of_weights, infonce.kinds_pushed * sum(elements))
+    room = 0 if gradient is None else max(0, kept)
     memory, offset = z.new_empty(room + tile), 0
     cache: dict[tuple[int, int], Tensor] = {}
 

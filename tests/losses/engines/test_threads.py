@@ -54,12 +54,11 @@ def test_threads_compute_the_value_and_gradient_of_one(data, started, loss):
     assert all(torch.equal(a, b) for a, b in zip(actual[1], actual[2], strict=True)), "runs of equal threads differ"
 
 
-def test_small_losses_and_other_devices_are_not_divided():
+def test_small_losses_are_not_divided():
     torch.set_num_threads(3)
     large = torch.empty(2897, 0)
     assert num_threads(large, large) == 3
     assert num_threads(large[:-1], large[:-1]) == 1
-    assert num_threads(large.to("meta"), large.to("meta")) == 1
 
 
 @pytest.mark.parametrize(("available", "size"), [(1, 1), (2, 2), (8, 8), (11, 5), (12, 6), (15, 5), (64, 8)])
@@ -184,9 +183,8 @@ def late():
 threading.Thread(target=late).start()
 """
     )
-    assert (
-        subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120).stdout == "tensor(True)\n"
-    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "tensor(True)\n"
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
