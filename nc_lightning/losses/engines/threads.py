@@ -69,7 +69,7 @@ class Team:
             raise threading.BrokenBarrierError
 
     def run(self, part: Callable[[int], T]) -> list[T]:
-        """Return the parts of all members, the first of which is the caller; an error in one ends all, and is raised.
+        """Return the parts of all members; the caller is the first. An error in one ends all, and is raised.
 
         A thread that uses torch for the first time meanwhile keeps the number of threads that a member has.
         """
