@@ -44,7 +44,7 @@ def test_each_experiment_of_the_paper_has_a_sweep():
     names = {name.removeprefix("paper/sweeps/").removesuffix(".yaml") for name in SWEEPS}
     effects = {"balance", "initialization", "eta", "psi", "batch_size", "batch_size_epochs", "views", "imbalance"}
     effects |= {"detached", "detached_cifar100", "temperature"}
-    effects |= {"natural", "natural_cifar100", "natural_cifar100_views"}
+    effects |= {"natural", "natural_float32", "natural_cifar100", "natural_cifar100_views"}
     assert names == effects | {"digit_pairs", "cifar100_mlp", "official", "official_views"}
 
 
